@@ -1,0 +1,1 @@
+"""Speech emotion recognition: corpora in, cross-validated and comparable results out."""

@@ -1,0 +1,115 @@
+"""The nouns that rooms hand each other: utterance, split, batch."""
+# Shapes: B utterances, T frames (padded), F features a frame.
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Literal, Self
+
+from torch import Tensor
+
+Stage = Literal["train", "validation", "test"]
+STAGES: tuple[Stage, ...] = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One labelled recording of one speaker.
+
+    Attributes:
+        name: Unique within the corpus; the file name without folder and ending.
+        path: The audio file.
+        speaker: The speaker's identity within the corpus.
+        label: Emotion, as a class name.
+        gender: As the corpus states it.
+        session: The recording session that several speakers share, where a corpus has sessions.
+        level: Intensity, in the corpus's own words.
+    """
+
+    name: str
+    path: Path
+    speaker: str
+    label: str
+    gender: Literal["female", "male"] | None = None
+    session: str | None = None
+    level: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The utterances of one fold, each set ordered by utterance name.
+
+    Attributes:
+        fold: Index of the fold, counted from 0.
+        train: Utterances to learn from.
+        validation: Utterances to choose the checkpoint by.
+        test: Utterances to score.
+    """
+
+    fold: int
+    train: tuple[Utterance, ...]
+    validation: tuple[Utterance, ...]
+    test: tuple[Utterance, ...]
+
+    def of(self, stage: Stage) -> tuple[Utterance, ...]:
+        """Return the utterances of ``stage``."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[stage]
+
+    def speakers(self, stage: Stage) -> tuple[str, ...]:
+        """Return the sorted speakers of ``stage``."""
+        return tuple(sorted({utterance.speaker for utterance in self.of(stage)}))
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that name, speaker, label and set of every utterance decide, and nothing else."""
+        return hash_splits([self])
+
+
+def hash_splits(splits: Sequence[Split]) -> str:
+    """Return twelve hexadecimal digits for one fold or, over all folds, for a protocol on a corpus.
+
+    Paths, file order and the machine do not matter: two runs with equal hashes saw the same utterances under the same
+    labels in the same sets.
+    """
+    content = [
+        [split.fold, stage, sorted((u.name, u.speaker, u.label) for u in split.of(stage))]
+        for split in sorted(splits, key=lambda split: split.fold)
+        for stage in STAGES
+    ]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Utterances padded to a common length.
+
+    Attributes:
+        inputs: Frames [B, T, F], zero after each utterance's end.
+        lengths: Real frames of each utterance [B].
+        targets: Class index of each utterance [B].
+        indices: Position of each utterance in its set [B].
+    """
+
+    inputs: Tensor
+    lengths: Tensor
+    targets: Tensor
+    indices: Tensor
+
+    @property
+    def size(self) -> int:
+        """B, known without asking a device."""
+        return self.inputs.shape[0]
+
+    def _map(self, function: str, *args: object, **kwargs: object) -> Self:
+        moved = {f.name: getattr(getattr(self, f.name), function)(*args, **kwargs) for f in fields(self)}
+        return replace(self, **moved)
+
+    def to(self, *args: object, **kwargs: object) -> Self:
+        """Return the batch with every tensor moved, as ``torch.Tensor.to``; Lightning calls this."""
+        return self._map("to", *args, **kwargs)
+
+    def pin_memory(self) -> Self:
+        """Return the batch in page-locked memory; torch's DataLoader calls this."""
+        return self._map("pin_memory")
