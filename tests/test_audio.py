@@ -1,0 +1,187 @@
+"""Audio files: what decodes is right, and each bad kind gets its own reason."""
+
+import hashlib
+import os
+import pickle
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from numpy.typing import NDArray
+
+from ser_lightning.audio import audio_digest, duration_seconds, read_audio
+from ser_lightning.errors import AudioError
+
+Samples = NDArray[np.float32]
+
+
+def tone(seconds: float = 1.0, rate_hz: int = 16000, frequency_hz: float = 440.0) -> Samples:
+    time = np.arange(round(seconds * rate_hz)) / rate_hz
+    return (0.5 * np.sin(2 * np.pi * frequency_hz * time)).astype(np.float32)
+
+
+def reason(path: Path) -> str:
+    with pytest.raises(AudioError) as caught:
+        read_audio(path, 16000)
+    assert list(caught.value.problems) == [path]
+    text = caught.value.problems[path]
+    assert "\n" not in text
+    return text
+
+
+@pytest.fixture
+def wav(tmp_path: Path) -> Path:
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, tone(), 16000, subtype="PCM_16")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("ending", "subtype", "tolerance"),
+    [
+        ("wav", "PCM_16", 3.1e-5),
+        ("wav", "PCM_24", 1e-6),
+        ("wav", "PCM_32", 1e-6),
+        ("wav", "FLOAT", 0.0),
+        ("wav", "DOUBLE", 0.0),
+        ("flac", "PCM_16", 3.1e-5),
+        ("flac", "PCM_24", 1e-6),
+        ("ogg", "VORBIS", 5e-2),
+    ],
+)
+def test_every_kind_of_file_at_the_target_rate_gives_its_samples(
+    tmp_path: Path, ending: str, subtype: str, tolerance: float
+) -> None:
+    path = tmp_path / f"tone.{ending}"
+    soundfile.write(path, tone(), 16000, subtype=subtype)
+    waveform = read_audio(path, 16000)
+    assert waveform.dtype == torch.float32
+    assert waveform.shape == (16000,)
+    np.testing.assert_allclose(waveform.numpy(), tone(), atol=tolerance, rtol=0)
+    assert duration_seconds(path) == 1.0
+
+
+def test_stereo_at_48_khz_is_mixed_down_and_resampled(tmp_path: Path) -> None:
+    low, high = tone(1.0, 48000, 440.0), tone(1.0, 48000, 12000.0)
+    path = tmp_path / "stereo.wav"
+    soundfile.write(path, np.stack([low + high, low - high], axis=1), 48000, subtype="FLOAT")
+    waveform = read_audio(path, 16000)
+    assert waveform.shape == (16000,)
+    inner = slice(100, -100)  # the resampler's filter has no neighbours beyond the ends
+    np.testing.assert_allclose(waveform.numpy()[inner], tone()[inner], atol=2e-3)
+
+
+def test_resampling_removes_what_the_target_rate_cannot_hold(tmp_path: Path) -> None:
+    path = tmp_path / "high.wav"
+    soundfile.write(path, tone(1.0, 48000, 12000.0), 48000, subtype="FLOAT")
+    assert read_audio(path, 16000)[100:-100].abs().max() < 1e-2
+
+
+def test_extra_chunks_before_and_after_the_audio_are_not_heard(wav: Path) -> None:
+    content = wav.read_bytes()
+    extra = b"LIST" + struct.pack("<I", 5) + b"hello\0"  # an odd size is padded to an even one
+    grown = content[:12] + extra + content[12:] + extra
+    wav.write_bytes(grown[:4] + struct.pack("<I", len(grown) - 8) + grown[8:])
+    assert read_audio(wav, 16000).shape == (16000,)
+
+
+@pytest.mark.parametrize("sizes", [(0, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0x7FFFF024, 0x7FFFF000), (36, 0)])
+def test_a_wav_written_into_a_pipe_is_read_to_its_end(wav: Path, sizes: tuple[int, int]) -> None:
+    content = bytearray(wav.read_bytes())
+    struct.pack_into("<I", content, 4, sizes[0])
+    struct.pack_into("<I", content, 40, sizes[1])
+    wav.write_bytes(content)
+    assert read_audio(wav, 16000).shape == (16000,)
+    assert duration_seconds(wav) == 1.0
+
+
+def test_a_missing_file_is_called_missing(tmp_path: Path) -> None:
+    assert reason(tmp_path / "none.wav").startswith("missing")
+    (tmp_path / "link.wav").symlink_to(tmp_path / "none.wav")
+    assert "symbolic link" in reason(tmp_path / "link.wav")
+    assert "folder" in reason(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+def test_a_file_without_permission_says_so(wav: Path) -> None:
+    wav.chmod(0)
+    assert "Permission denied" in reason(wav)
+
+
+def test_a_git_lfs_pointer_names_the_command_that_fetches_it(tmp_path: Path) -> None:
+    path = tmp_path / "pointer.wav"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 80000\n")
+    assert "git lfs pull" in reason(path)
+    with pytest.raises(AudioError, match="git lfs pull"):
+        duration_seconds(path)
+
+
+def test_a_file_that_is_no_audio_cannot_be_decoded(tmp_path: Path) -> None:
+    path = tmp_path / "page.wav"
+    path.write_text("<html>404</html>" * 20)
+    assert "cannot be decoded" in reason(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("clip.m4a", b"\0\0\0\x20ftypM4A " + b"\0" * 64), ("clip.aac", b"\xff\xf1" + b"\x50" * 64)]
+)
+def test_an_mpeg4_file_gets_the_ffmpeg_command_that_converts_it(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    text = reason(tmp_path / name)
+    assert f'ffmpeg -i "{tmp_path / name}"' in text
+    assert f'"{tmp_path / "clip.wav"}"' in text
+
+
+@pytest.mark.parametrize("kept", [0.001, 0.02, 0.5, 0.999])
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg"])
+def test_a_cut_file_is_refused_and_never_returned_shorter(tmp_path: Path, ending: str, kept: float) -> None:
+    path = tmp_path / f"cut.{ending}"
+    noise = np.random.default_rng(0).normal(scale=0.1, size=32000)
+    soundfile.write(path, noise, 16000)
+    content = path.read_bytes()
+    path.write_bytes(content[: max(16, int(len(content) * kept))])
+    assert any(word in reason(path) for word in ("truncated", "cannot be decoded"))
+    if kept == 0.5:
+        assert "truncated" in reason(path)
+
+
+def test_a_cut_wav_says_how_much_is_missing(wav: Path) -> None:
+    wav.write_bytes(wav.read_bytes()[: 44 + 10000])
+    assert "promises 32000 bytes of audio, 10000 are there" in reason(wav)
+    with pytest.raises(AudioError, match="10000"):
+        duration_seconds(wav)
+
+
+def test_an_empty_file_and_a_file_without_samples_are_empty(tmp_path: Path) -> None:
+    (tmp_path / "bytes.wav").touch()
+    assert "no bytes" in reason(tmp_path / "bytes.wav")
+    soundfile.write(tmp_path / "samples.wav", tone(0.0), 16000)
+    assert "no samples" in reason(tmp_path / "samples.wav")
+
+
+def test_silence_of_zeros_is_refused_with_its_length(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "zero.wav", np.zeros(1234), 16000)
+    assert "all 1234 samples are zero" in reason(tmp_path / "zero.wav")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers_are_counted(tmp_path: Path, value: float) -> None:
+    samples = tone()
+    samples[[3, 5]] = value
+    soundfile.write(tmp_path / "bad.wav", samples, 16000, subtype="FLOAT")
+    assert "2 of 16000 samples are NaN or infinite" in reason(tmp_path / "bad.wav")
+
+
+def test_the_digest_is_that_of_the_bytes(wav: Path) -> None:
+    assert audio_digest(wav) == hashlib.sha256(wav.read_bytes()).hexdigest()
+    with pytest.raises(AudioError, match="missing"):
+        audio_digest(wav.with_name("none.wav"))
+
+
+def test_an_audio_error_keeps_its_problems_across_processes(tmp_path: Path) -> None:
+    with pytest.raises(AudioError) as caught:
+        read_audio(tmp_path / "none.wav", 16000)
+    assert pickle.loads(pickle.dumps(caught.value)).problems == caught.value.problems
