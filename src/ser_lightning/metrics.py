@@ -1,0 +1,113 @@
+"""Unweighted accuracy, weighted accuracy and macro F1, defined once, on a confusion matrix.
+
+Every number of the suite, in training logs, summaries and reports, comes from the functions of this file, so that two
+places cannot disagree about what a score means. A confusion matrix has one row for each reference class and one column
+for each predicted class; its entries count utterances.
+"""
+# Shapes: B utterances, C classes.
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+
+def recalls(confusion: Tensor) -> Tensor:
+    """Return the recall of each class [C] in float64; NaN for a class that no reference has.
+
+    Args:
+        confusion: Counts [C, C], reference classes in rows.
+    """
+    counts = confusion.double()
+    return counts.diagonal() / counts.sum(dim=1)  # 0 / 0 is NaN, which is what an absent class should be
+
+
+def unweighted_accuracy(confusion: Tensor) -> Tensor:
+    """Return UA, the mean recall over the classes that occur in the reference, as a float64 scalar.
+
+    A class that is predicted but never the reference lowers the recall of others, not the number of terms:
+    torchmetrics' macro average counts such a class as a recall of zero (0.444 where UA is 0.667).
+
+    Args:
+        confusion: Counts [C, C], reference classes in rows. Without any utterance the result is NaN.
+    """
+    return recalls(confusion).nanmean()
+
+
+def weighted_accuracy(confusion: Tensor) -> Tensor:
+    """Return WA, the share of utterances that are recognised, as a float64 scalar.
+
+    Args:
+        confusion: Counts [C, C], reference classes in rows. Without any utterance the result is NaN.
+    """
+    counts = confusion.double()
+    return counts.diagonal().sum() / counts.sum()
+
+
+def macro_f1(confusion: Tensor) -> Tensor:
+    """Return the mean F1 over the classes that occur in the reference or the prediction, as a float64 scalar.
+
+    This is scikit-learn's ``f1_score(average="macro")`` without explicit labels. A class that is predicted but never
+    the reference therefore counts as an F1 of zero, unlike in ``unweighted_accuracy``.
+
+    Args:
+        confusion: Counts [C, C], reference classes in rows. Without any utterance the result is NaN.
+    """
+    counts = confusion.double()
+    f1 = 2 * counts.diagonal() / (counts.sum(dim=0) + counts.sum(dim=1))  # NaN where a class never occurs
+    return f1.nanmean()
+
+
+def scores(confusion: Tensor) -> dict[str, Tensor]:
+    """Return ``UA``, ``WA`` and ``macro_F1`` of a confusion matrix [C, C], each a float64 scalar between 0 and 1."""
+    return {
+        "UA": unweighted_accuracy(confusion),
+        "WA": weighted_accuracy(confusion),
+        "macro_F1": macro_f1(confusion),
+    }
+
+
+class EmotionScores(Metric):
+    """The confusion matrix [C, C] of all utterances seen, summed over devices; ``scores`` turns it into numbers.
+
+    The matrix and not the scores is what batches and devices add up, so that batch size, unequal shares and the number
+    of devices never change a result. ``update`` does not wait for the device: torchmetrics' own confusion matrix
+    counts with ``bincount``, which does.
+
+    Args:
+        num_classes: C.
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+
+    confusion: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, predictions: Tensor, targets: Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            predictions: Predicted class of each utterance [B], or a score for each class [B, C], the largest of which
+                decides.
+            targets: Reference class of each utterance [B], from 0 to C - 1.
+
+        Raises:
+            IndexError: If a class is C or larger (on a GPU: a device-side assertion, since nothing waits for it).
+        """
+        predicted = predictions.argmax(dim=1) if predictions.ndim == targets.ndim + 1 else predictions
+        ones = torch.ones_like(targets, dtype=self.confusion.dtype)
+        self.confusion = self.confusion.index_put((targets, predicted), ones, accumulate=True)
+
+    def compute(self) -> Tensor:
+        """Return the counts [C, C], reference classes in rows."""
+        return self.confusion
+
+    @staticmethod
+    def scores(confusion: Tensor) -> dict[str, Tensor]:
+        """Return ``UA``, ``WA`` and ``macro_F1`` of what ``compute`` returned."""
+        return scores(confusion)

@@ -1,0 +1,129 @@
+import pytest
+import sklearn.metrics
+import torch
+from torch import Tensor
+
+from ser_lightning.metrics import EmotionScores, macro_f1, recalls, scores, unweighted_accuracy, weighted_accuracy
+
+
+def _random_case(seed: int, classes: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """Targets that miss some classes, predictions that are right about half the time, and their confusion matrix."""
+    generator = torch.Generator().manual_seed(seed)
+    present = torch.randperm(classes, generator=generator)[: 2 + seed % (classes - 1)]
+    targets = present[torch.randint(len(present), (80,), generator=generator)]
+    guesses = torch.randint(classes, (80,), generator=generator)
+    predicted = torch.where(torch.rand(80, generator=generator) < 0.5, targets, guesses)
+    metric = EmotionScores(classes)
+    metric.update(predicted, targets)
+    return targets, predicted, metric.compute()
+
+
+def test_a_class_that_is_predicted_but_absent_from_the_reference_is_no_term_of_ua() -> None:
+    # Recalls 1/3 and 1 over the two classes present are 0.667; as a mean over three classes they would be 0.444.
+    confusion = torch.tensor([[1, 0, 2], [0, 3, 0], [0, 0, 0]])
+    assert unweighted_accuracy(confusion).item() == pytest.approx(2 / 3)
+
+
+def test_an_absent_class_has_no_recall() -> None:
+    result = recalls(torch.tensor([[1, 0, 2], [0, 3, 0], [0, 0, 0]]))
+    assert result[:2].tolist() == pytest.approx([1 / 3, 1.0])
+    assert result[2].isnan()
+
+
+def test_scores_of_a_matrix_are_those_a_hand_computes() -> None:
+    confusion = torch.tensor([[3, 1], [2, 4]])
+    result = scores(confusion)
+    assert result["UA"].item() == pytest.approx((3 / 4 + 4 / 6) / 2)
+    assert result["WA"].item() == pytest.approx(7 / 10)
+    assert result["macro_F1"].item() == pytest.approx((6 / 9 + 8 / 11) / 2)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_scores_agree_with_scikit_learn(seed: int) -> None:
+    targets, predicted, confusion = _random_case(seed)
+    present = targets.unique().tolist()
+    by_class = sklearn.metrics.recall_score(targets, predicted, labels=present, average=None)
+    mean = sklearn.metrics.recall_score(targets, predicted, labels=present, average="macro")
+    assert recalls(confusion)[present].tolist() == pytest.approx(by_class.tolist())
+    assert unweighted_accuracy(confusion).item() == pytest.approx(mean)
+    assert weighted_accuracy(confusion).item() == pytest.approx(sklearn.metrics.accuracy_score(targets, predicted))
+    assert macro_f1(confusion).item() == pytest.approx(sklearn.metrics.f1_score(targets, predicted, average="macro"))
+
+
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true")
+@pytest.mark.parametrize("seed", range(4))
+def test_ua_is_scikit_learns_balanced_accuracy(seed: int) -> None:
+    targets, predicted, confusion = _random_case(seed)
+    expected = sklearn.metrics.balanced_accuracy_score(targets, predicted)
+    assert unweighted_accuracy(confusion).item() == pytest.approx(expected)
+
+
+def test_scores_are_float64_scalars_and_do_not_depend_on_the_scale_of_counts() -> None:
+    confusion = torch.tensor([[3, 1], [2, 4]])
+    for name, value in scores(confusion).items():
+        assert value.dtype == torch.float64, name
+        assert value.shape == (), name
+        assert value == scores(confusion * 1_000_000_007)[name], name
+
+
+def test_scores_without_any_utterance_are_not_a_number() -> None:
+    assert all(value.isnan() for value in scores(torch.zeros(3, 3, dtype=torch.long)).values())
+
+
+def test_batch_sizes_never_change_the_matrix() -> None:
+    targets, predicted, whole = _random_case(3)
+    metric = EmotionScores(5)
+    for part in (slice(0, 1), slice(1, 50), slice(50, 50), slice(50, 80)):
+        metric.update(predicted[part], targets[part])
+    assert torch.equal(metric.compute(), whole)
+    assert whole.sum() == 80
+    expected = sklearn.metrics.confusion_matrix(targets, predicted, labels=range(5))
+    assert whole.tolist() == expected.tolist()
+
+
+def test_logits_are_decided_by_the_largest() -> None:
+    logits = torch.tensor([[0.1, 3.0, -1.0], [2.0, 0.0, 1.9]])
+    metric = EmotionScores(3)
+    metric.update(logits, torch.tensor([1, 2]))
+    assert metric.compute().tolist() == [[0, 0, 0], [0, 1, 0], [1, 0, 0]]
+    assert metric.scores(metric.compute())["UA"] == 0.5
+
+
+def test_shares_of_two_devices_add_up_to_the_whole() -> None:
+    targets, predicted, whole = _random_case(4)
+    shares = [EmotionScores(5), EmotionScores(5)]
+    shares[0].update(predicted[:31], targets[:31])
+    shares[1].update(predicted[31:], targets[31:])
+    reduce = shares[0]._reductions["confusion"]
+    assert callable(reduce)
+    assert torch.equal(reduce(torch.stack([share.confusion for share in shares])), whole)
+
+
+def test_a_reset_forgets_and_a_batch_value_leaves_the_sum_alone() -> None:
+    metric = EmotionScores(2)
+    first = metric(torch.tensor([0, 1]), torch.tensor([0, 0]))
+    second = metric(torch.tensor([1]), torch.tensor([1]))
+    assert first.tolist() == [[1, 1], [0, 0]]
+    assert second.tolist() == [[0, 0], [0, 1]]
+    assert metric.compute().tolist() == [[1, 1], [0, 1]]
+    metric.reset()
+    assert metric.confusion.sum() == 0
+
+
+def test_a_class_beyond_the_last_is_refused_not_counted_elsewhere() -> None:
+    metric = EmotionScores(3)
+    with pytest.raises(IndexError, match="3 is out of bounds"):
+        metric.update(torch.tensor([3]), torch.tensor([0]))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_counting_a_batch_does_not_wait_for_the_gpu() -> None:
+    metric = EmotionScores(4).to("cuda")
+    predictions, targets = torch.rand(32, 4, device="cuda"), torch.randint(4, (32,), device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        metric.update(predictions, targets)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert metric.compute().sum().item() == 32
