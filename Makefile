@@ -1,0 +1,122 @@
+# Everything a person runs by hand; `make` alone lists it. One .venv holds the core, to train and to report, and on
+# demand the developers' tools on top of it. A stamp says what is installed: a target whose packages are in place starts
+# at once and asks no network.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+SYSTEM_PYTHON ?= python3
+PYTHON := .venv/bin/python
+PIP := $(PYTHON) -m pip --disable-pip-version-check
+INSTALLED := .venv/installed
+CODE := src data_modules benchmarks tests
+
+# What `make train` learns from, and how.
+CORPUS ?=
+ROOT ?=
+SYNTHETIC := .cache/ravdess-synthetic
+EXPERIMENT ?= $(if $(CORPUS),experiments/huang2020/$(CORPUS)/netvlad_unigram.yaml,experiments/quickstart.yaml)
+ARGS ?=
+TEST_WORKERS ?= 2
+
+# One thread a process: on busy cores a second makes training slower, and folds and tests run side by side.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo '  make train CORPUS=ravdess ROOT=<folder>  trains on the corpus itself; EXPERIMENT=<yaml> runs another system.'
+	@echo '  ARGS="..." is handed to the command behind train, test, bench, report and lock.'
+
+.PHONY: setup
+setup: $(INSTALLED)/core ## Install into .venv what training needs (some 3 GB: torch comes with CUDA)
+
+.PHONY: setup-dev
+setup-dev: $(INSTALLED)/dev ## Install the developers' tools and every extra too
+
+.PHONY: train
+train: $(INSTALLED)/core $(if $(CORPUS),corpus-chosen,$(SYNTHETIC)) ## Cross-validate the quick start on synthetic speech
+	@mkdir -p runs && touch .cache/train-began
+	.venv/bin/ser cv --config "$(EXPERIMENT)" --data.init_args.root "$(if $(CORPUS),$(ROOT),$(SYNTHETIC))" $(ARGS)
+	@find runs -name report.html -newer .cache/train-began -exec echo 'Report: {}' \;
+
+.PHONY: test
+test: $(INSTALLED)/dev ## Run the tests, except those that train or need a browser
+	$(PYTHON) -m pytest -m 'not slow and not browser' -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+
+.PHONY: check
+check: $(INSTALLED)/dev ## Lint, formatting, types, and who may import whom
+	$(PYTHON) -m ruff check $(CODE)
+	$(PYTHON) -m ruff format --check $(CODE)
+	$(PYTHON) -m mypy
+	.venv/bin/lint-imports
+
+.PHONY: format
+format: $(INSTALLED)/dev ## Mend what ruff can mend by itself
+	$(PYTHON) -m ruff check --fix $(CODE)
+	$(PYTHON) -m ruff format $(CODE)
+
+.PHONY: smoke
+smoke: $(INSTALLED)/dev ## Train every experiment for a few steps on synthetic speech
+	$(PYTHON) -m pytest -m slow tests/experiments $(ARGS)
+
+.PHONY: bench
+bench: $(INSTALLED)/dev ## Measure speed and memory against named references
+	$(PYTHON) -m benchmarks $(ARGS)
+
+.PHONY: report
+report: $(INSTALLED)/core ## Gather what is under runs/ into tables, figures and one page
+	.venv/bin/ser report runs --out runs/report $(ARGS)
+
+.PHONY: lock
+lock: | $(PYTHON) ## Choose versions anew where pyproject.toml asks for it (ARGS=--upgrade: everywhere)
+	$(PIP) install --quiet uv
+	$(COMPILE) --output-file requirements.lock
+	$(COMPILE) --output-file requirements-dev.lock --all-extras --constraints requirements.lock
+
+# One version for every Python, so that features and scores do not depend on it; hashes are those of the default index.
+COMPILE = $(PYTHON) -m uv pip compile --quiet --no-config --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --no-header --no-emit-index-url $(ARGS) pyproject.toml
+
+.PHONY: clean
+clean: ## Remove caches and build leavings; .venv and runs/ stay
+	rm -rf .cache .mypy_cache .ruff_cache .import_linter_cache .pytest_cache build dist src/*.egg-info *.egg-info
+	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+
+# ---- what the targets above stand on ----
+
+$(PYTHON):
+	@$(SYSTEM_PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make SYSTEM_PYTHON=python3.11 ...")'
+	$(SYSTEM_PYTHON) -m venv .venv
+
+# The project itself comes last, editable, built by the setuptools that the lock holds.
+$(INSTALLED)/core: requirements.lock pyproject.toml | $(PYTHON)
+	$(PIP) install --progress-bar on --require-hashes --requirement requirements.lock
+	$(PIP) install --quiet --no-index --no-deps --no-build-isolation --editable .
+	@mkdir -p $(@D) && touch $@
+
+# The developers' lock holds the core at the same versions, so it alone is enough.
+$(INSTALLED)/dev: requirements-dev.lock requirements.lock pyproject.toml | $(PYTHON)
+	$(PIP) install --progress-bar on --require-hashes --requirement requirements-dev.lock
+	$(PIP) install --quiet --no-index --no-deps --no-build-isolation --editable .
+	@mkdir -p $(@D) && touch $(@D)/core $@
+
+$(INSTALLED)/opensmile: requirements-dev.lock | $(INSTALLED)/core
+	@echo 'openSMILE extracts the features of this experiment. Its licence allows research and personal use, not products.'
+	$(PIP) install --progress-bar on --constraint requirements-dev.lock opensmile
+	@touch $@
+
+$(SYNTHETIC): src/ser_lightning/data/synthetic.py data_modules/ravdess.py | $(INSTALLED)/core
+	@rm -rf $@ $@.unfinished && mkdir -p $(@D)
+	.venv/bin/ser synth ravdess $@.unfinished
+	@mv $@.unfinished $@ && touch $@
+
+.PHONY: corpus-chosen
+corpus-chosen: $(INSTALLED)/core
+	@test -n "$(ROOT)" || { echo "CORPUS=$(CORPUS) needs its folder: make train CORPUS=$(CORPUS) ROOT=<folder>"; exit 1; } >&2
+	@test -d "$(ROOT)" || { echo "ROOT=$(ROOT) is not a folder"; exit 1; } >&2
+	@test -f "$(EXPERIMENT)" || { echo "There is no experiment $(EXPERIMENT); see experiments/, or give EXPERIMENT=<yaml>"; exit 1; } >&2
+	@! grep -q ComParE147 "$(EXPERIMENT)" || $(MAKE) --no-print-directory $(INSTALLED)/opensmile
