@@ -16,6 +16,11 @@ CODE := src data_modules benchmarks tests
 # What `make train` learns from, and how.
 CORPUS ?=
 ROOT ?=
+ifneq ($(CORPUS),)
+ifeq ($(ROOT),)
+$(error CORPUS=$(CORPUS) needs the folder it lies in: make train CORPUS=$(CORPUS) ROOT=<folder>)
+endif
+endif
 SYNTHETIC := .cache/ravdess-synthetic
 EXPERIMENT ?= $(if $(CORPUS),experiments/huang2020/$(CORPUS)/netvlad_unigram.yaml,experiments/quickstart.yaml)
 ARGS ?=
@@ -38,9 +43,9 @@ setup: $(INSTALLED)/core ## Install into .venv what training needs (some 3 GB: t
 setup-dev: $(INSTALLED)/dev ## Install the developers' tools and every extra too
 
 .PHONY: train
-train: $(INSTALLED)/core $(if $(CORPUS),corpus-chosen,$(SYNTHETIC)) ## Cross-validate the quick start on synthetic speech
+train: $(INSTALLED)/core $(if $(ROOT),root-chosen,$(SYNTHETIC)) ## Cross-validate the quick start on synthetic speech
 	@mkdir -p runs && touch .cache/train-began
-	.venv/bin/ser cv --config "$(EXPERIMENT)" --data.init_args.root "$(if $(CORPUS),$(ROOT),$(SYNTHETIC))" $(ARGS)
+	.venv/bin/ser cv --config "$(EXPERIMENT)" --data.init_args.root "$(or $(ROOT),$(SYNTHETIC))" $(ARGS)
 	@find runs -name report.html -newer .cache/train-began -exec echo 'Report: {}' \;
 
 .PHONY: test
@@ -114,9 +119,8 @@ $(SYNTHETIC): src/ser_lightning/data/synthetic.py data_modules/ravdess.py | $(IN
 	.venv/bin/ser synth ravdess $@.unfinished
 	@mv $@.unfinished $@ && touch $@
 
-.PHONY: corpus-chosen
-corpus-chosen: $(INSTALLED)/core
-	@test -n "$(ROOT)" || { echo "CORPUS=$(CORPUS) needs its folder: make train CORPUS=$(CORPUS) ROOT=<folder>"; exit 1; } >&2
+.PHONY: root-chosen
+root-chosen: $(INSTALLED)/core
 	@test -d "$(ROOT)" || { echo "ROOT=$(ROOT) is not a folder"; exit 1; } >&2
 	@test -f "$(EXPERIMENT)" || { echo "There is no experiment $(EXPERIMENT); see experiments/, or give EXPERIMENT=<yaml>"; exit 1; } >&2
 	@! grep -q ComParE147 "$(EXPERIMENT)" || $(MAKE) --no-print-directory $(INSTALLED)/opensmile
