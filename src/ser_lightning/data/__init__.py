@@ -1,0 +1,1 @@
+"""Utterances into batches: protocols, targets, datasets, samplers, statistics, and synthetic speech."""
