@@ -80,7 +80,8 @@ report: $(INSTALLED)/core ## Gather what is under runs/ into tables, figures and
 lock: | $(PYTHON) ## Choose versions anew where pyproject.toml asks for it (ARGS=--upgrade: everywhere)
 	$(PIP) install --quiet uv
 	$(COMPILE) --output-file requirements.lock
-	$(COMPILE) --output-file requirements-dev.lock --all-extras --constraints requirements.lock
+	$(COMPILE) --output-file requirements-opensmile.lock --extra opensmile --constraints requirements.lock
+	$(COMPILE) --output-file requirements-dev.lock --all-extras --constraints requirements-opensmile.lock
 
 # One version for every Python, so that features and scores do not depend on it; hashes are those of the default index.
 COMPILE = $(PYTHON) -m uv pip compile --quiet --no-config --universal --python-version 3.11 --fork-strategy fewest \
@@ -104,14 +105,14 @@ $(INSTALLED)/core: requirements.lock pyproject.toml | $(PYTHON)
 	@mkdir -p $(@D) && touch $@
 
 # The developers' lock holds the core at the same versions, so it alone is enough.
-$(INSTALLED)/dev: requirements-dev.lock requirements.lock pyproject.toml | $(PYTHON)
+$(INSTALLED)/dev: requirements-dev.lock pyproject.toml | $(PYTHON)
 	$(PIP) install --progress-bar on --require-hashes --requirement requirements-dev.lock
 	$(PIP) install --quiet --no-index --no-deps --no-build-isolation --editable .
-	@mkdir -p $(@D) && touch $(@D)/core $@
+	@mkdir -p $(@D) && touch $(@D)/core $(@D)/opensmile $@
 
-$(INSTALLED)/opensmile: requirements-dev.lock | $(INSTALLED)/core
-	@echo 'openSMILE extracts the features of this experiment. Its licence allows research and personal use, not products.'
-	$(PIP) install --progress-bar on --constraint requirements-dev.lock opensmile
+$(INSTALLED)/opensmile: requirements-opensmile.lock | $(INSTALLED)/core
+	@echo 'This experiment takes its features from openSMILE, whose licence is for research and personal use, not for products.'
+	$(PIP) install --progress-bar on --require-hashes --requirement $<
 	@touch $@
 
 $(SYNTHETIC): src/ser_lightning/data/synthetic.py data_modules/ravdess.py | $(INSTALLED)/core

@@ -7,6 +7,7 @@ import sys
 import tomllib
 import zipfile
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-LOCKS = ("requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements.lock", "requirements-opensmile.lock", "requirements-dev.lock")
 AUDIO_AND_WEIGHTS = {
     *(".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac", ".aiff", ".aif", ".sph", ".mp4", ".wma"),
     *(".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".onnx", ".pkl", ".pickle", ".joblib", ".npy", ".npz", ".h5"),
@@ -157,18 +158,19 @@ def test_every_locked_requirement_is_pinned_and_carries_hashes(repository: Path,
         assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", line) for line in hashes), f"{name}: {first}"
 
 
-def test_the_developers_lock_holds_the_core_at_the_same_versions(repository: Path) -> None:
-    core, developers = (locked_versions(repository / name) for name in LOCKS)
-    assert {package: developers.get(package) for package in core} == core
+def test_each_lock_holds_the_one_before_at_the_same_versions(repository: Path) -> None:
+    for smaller, larger in pairwise(locked_versions(repository / name) for name in LOCKS):
+        assert {package: larger.get(package) for package in smaller} == smaller
 
 
 def test_the_locks_meet_every_requirement_of_the_project(repository: Path, project: dict[str, Any]) -> None:
-    core, developers = (locked_versions(repository / name) for name in LOCKS)
-    extras = [line for lines in project["project"]["optional-dependencies"].values() for line in lines]
+    core, opensmile, developers = (locked_versions(repository / name) for name in LOCKS)
+    extras = project["project"]["optional-dependencies"]
     needs = [
         *((line, core) for line in project["build-system"]["requires"]),  # installed without build isolation
         *((line, core) for line in project["project"]["dependencies"]),
-        *((line, developers) for line in extras),
+        *((line, opensmile) for line in extras["opensmile"]),
+        *((line, developers) for lines in extras.values() for line in lines),
     ]
     for line, versions in needs:
         requirement = Requirement(line)
