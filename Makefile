@@ -11,7 +11,6 @@ SYSTEM_PYTHON ?= python3
 PYTHON := .venv/bin/python
 PIP := $(PYTHON) -m pip --disable-pip-version-check
 INSTALLED := .venv/installed
-CODE := src data_modules benchmarks tests
 
 # What `make train` learns from, and how.
 CORPUS ?=
@@ -54,15 +53,15 @@ test: $(INSTALLED)/dev ## Run the tests, except those that train or need a brows
 
 .PHONY: check
 check: $(INSTALLED)/dev ## Lint, formatting, types, and who may import whom
-	$(PYTHON) -m ruff check $(CODE)
-	$(PYTHON) -m ruff format --check $(CODE)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
 
 .PHONY: format
 format: $(INSTALLED)/dev ## Mend what ruff can mend by itself
-	$(PYTHON) -m ruff check --fix $(CODE)
-	$(PYTHON) -m ruff format $(CODE)
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
 
 .PHONY: smoke
 smoke: $(INSTALLED)/dev ## Train every experiment for a few steps on synthetic speech
@@ -90,7 +89,7 @@ COMPILE = $(PYTHON) -m uv pip compile --quiet --no-config --universal --python-v
 .PHONY: clean
 clean: ## Remove caches and build leavings; .venv and runs/ stay
 	rm -rf .cache .mypy_cache .ruff_cache .import_linter_cache .pytest_cache build dist src/*.egg-info *.egg-info
-	find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+	find . -name .venv -prune -o -name runs -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # ---- what the targets above stand on ----
 
