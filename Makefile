@@ -20,7 +20,7 @@ ifeq ($(ROOT),)
 $(error CORPUS=$(CORPUS) needs the folder it lies in: make train CORPUS=$(CORPUS) ROOT=<folder>)
 endif
 endif
-SYNTHETIC := .cache/ravdess-synthetic
+SYNTHETIC := .cache/synthetic/ravdess
 EXPERIMENT ?= $(if $(CORPUS),experiments/huang2020/$(CORPUS)/netvlad_unigram.yaml,experiments/quickstart.yaml)
 ARGS ?=
 TEST_WORKERS ?= 2
@@ -43,9 +43,7 @@ setup-dev: $(INSTALLED)/dev ## Install the developers' tools and every extra too
 
 .PHONY: train
 train: $(INSTALLED)/core $(if $(ROOT),root-chosen,$(SYNTHETIC)) ## Cross-validate the quick start on synthetic speech
-	@mkdir -p runs && touch .cache/train-began
 	.venv/bin/ser cv --config "$(EXPERIMENT)" --data.init_args.root "$(or $(ROOT),$(SYNTHETIC))" $(ARGS)
-	@find runs -name report.html -newer .cache/train-began -exec echo 'Report: {}' \;
 
 .PHONY: test
 test: $(INSTALLED)/dev ## Run the tests, except those that train or need a browser
@@ -73,7 +71,7 @@ bench: $(INSTALLED)/dev ## Measure speed and memory against named references
 
 .PHONY: report
 report: $(INSTALLED)/core ## Gather what is under runs/ into tables, figures and one page
-	.venv/bin/ser report runs --out runs/report $(ARGS)
+	.venv/bin/ser report runs --out runs/report.html $(ARGS)
 
 .PHONY: lock
 lock: | $(PYTHON) ## Choose versions anew where pyproject.toml asks for it (ARGS=--upgrade: everywhere)
