@@ -1,0 +1,206 @@
+"""What the corpora share: from a folder and a protocol to the loaders of one fold."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from data_modules.discovery import Found
+from ser_lightning.data.dataset import FrameDataset, keep_batch
+from ser_lightning.data.protocols import Protocol
+from ser_lightning.data.samplers import BucketBatchSampler, EvaluationBatchSampler
+from ser_lightning.data.statistics import TrainingStatistics, mean_and_deviation
+from ser_lightning.data.synthetic import is_synthetic
+from ser_lightning.errors import AudioError, ConfigurationError
+from ser_lightning.features import FeatureExtractor, FeatureStore, Prepared
+from ser_lightning.types import Batch, Split, Utterance
+
+
+class CorpusDataModule(LightningDataModule):
+    """One fold of one corpus.
+
+    A corpus file subclasses this with its ``corpus`` name, its ``class_names`` and two methods, ``find`` and
+    ``default_protocol``; nothing else differs between corpora.
+
+    Args:
+        root: The corpus folder.
+        extractor: What makes frames of waveforms.
+        protocol: How utterances become folds; the corpus's own protocol if left out.
+        fold: Fold to train and test, counted from 0.
+        batch_size: Utterances of a global batch; every process takes its share.
+        on_bad_audio: ``stop`` names all unusable files and ends; ``skip`` leaves them out and records them.
+        include_faulty: Keep the files that are known to be faulty in the corpus's release.
+        feature_folder: Where extracted features are stored; processes and machines may share it.
+        workers: Processes that extract features.
+        seed: Seed of the order of training utterances.
+    """
+
+    corpus: ClassVar[str]
+    class_names: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        root: Path,
+        extractor: FeatureExtractor,
+        protocol: Protocol | None = None,
+        fold: int = 0,
+        batch_size: int = 32,
+        on_bad_audio: Literal["stop", "skip"] = "stop",
+        include_faulty: bool = False,
+        feature_folder: Path = Path(".cache/features"),
+        workers: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ConfigurationError(f"data.init_args.batch_size is {batch_size}; a batch needs at least one utterance")
+        self.root = root
+        self.extractor = extractor
+        self.protocol = protocol or self.default_protocol()
+        self.fold = fold
+        self.batch_size = batch_size
+        self.on_bad_audio = on_bad_audio
+        self.include_faulty = include_faulty
+        self.workers = workers
+        self.seed = seed
+        self.store = FeatureStore(feature_folder, extractor)
+        self.skipped_audio: Mapping[Path, str] = {}
+        self._found: Found | None = None
+        self._usable: tuple[Utterance, ...] | None = None
+        self._splits: dict[int, Split] = {}
+        self._datasets: dict[str, FrameDataset] = {}
+        self._statistics: TrainingStatistics | None = None
+
+    def find(self) -> Found:
+        """Return the utterances below ``root``, and those of the release that were left out."""
+        raise NotImplementedError
+
+    @staticmethod
+    def default_protocol() -> Protocol:
+        """Return the protocol that the corpus is usually reported under."""
+        raise NotImplementedError
+
+    @property
+    def corpus_name(self) -> str:
+        """The corpus's name, with ``-synthetic`` behind it if the folder is a made one."""
+        return f"{self.corpus}-synthetic" if is_synthetic(self.root) else self.corpus
+
+    @property
+    def num_features(self) -> int:
+        """Features of a frame; known before any file is read."""
+        return self.extractor.num_features
+
+    @property
+    def found(self) -> Found:
+        """What the folder holds, looked up once."""
+        if self._found is None:
+            self._found = self.find()
+        return self._found
+
+    @property
+    def utterances(self) -> tuple[Utterance, ...]:
+        """The corpus's utterances, less those whose audio was found unusable and skipped."""
+        return self.found.utterances if self._usable is None else self._usable
+
+    def num_folds(self) -> int:
+        """Return how many folds the protocol makes of the corpus."""
+        return self.protocol.num_folds(self.utterances)
+
+    def split(self, fold: int | None = None) -> Split:
+        """Return the split of ``fold``, or of this module's own fold."""
+        fold = self.fold if fold is None else fold
+        if fold not in self._splits:
+            self._splits[fold] = self.protocol.split(self.utterances, fold)
+        return self._splits[fold]
+
+    def extract(self, progress: bool = True) -> Prepared:
+        """Bring the feature store up to date; what is there already is only looked up.
+
+        Raises:
+            AudioError: If audio is unusable and ``on_bad_audio`` is ``stop``; it names every such file.
+        """
+        prepared = self.store.prepare([u.path for u in self.found.utterances], self.workers, progress)
+        self.leave_out(prepared.problems)
+        return prepared
+
+    def leave_out(self, problems: Mapping[Path, str]) -> None:
+        """Treat unusable audio as ``on_bad_audio`` says.
+
+        Args:
+            problems: Reason by file.
+
+        Raises:
+            AudioError: If there is any and ``on_bad_audio`` is ``stop``.
+        """
+        if problems and self.on_bad_audio == "stop":
+            raise AudioError(problems)
+        self.skipped_audio = problems
+        self._usable = tuple(u for u in self.found.utterances if u.path not in problems)
+        self._splits.clear()
+
+    def prepare_data(self) -> None:
+        """Extract features where they are missing; Lightning calls this in one process of a machine."""
+        self.extract()
+
+    def setup(self, stage: str) -> None:
+        """Split the corpus and map the features of the sets that ``stage`` needs."""
+        if self._usable is None:  # another process has extracted
+            self.extract(progress=False)
+        split = self.split()
+        needed = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",), "predict": ("all",)}
+        for name in needed[stage]:
+            if name not in self._datasets:
+                self._datasets[name] = self._dataset(self.set_utterances(name))
+        if stage == "fit" and self._statistics is None:
+            dataset = self._datasets["train"]
+            mean, deviation = mean_and_deviation(dataset.frames)
+            counts = torch.bincount(dataset.targets, minlength=len(self.class_names)).float()
+            self._statistics = TrainingStatistics(mean, deviation, counts, split.speakers("train"))
+
+    def set_utterances(self, name: str) -> tuple[Utterance, ...]:
+        """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus."""
+        split = self.split()
+        sets = {"train": split.train, "validation": split.validation, "test": split.test, "all": self.utterances}
+        return sets[name]
+
+    def _dataset(self, utterances: tuple[Utterance, ...]) -> FrameDataset:
+        index = {name: position for position, name in enumerate(self.class_names)}
+        return FrameDataset(self.store.load([u.path for u in utterances]), [index[u.label] for u in utterances])
+
+    def training_statistics(self) -> TrainingStatistics:
+        """Return what is fitted on this fold's training split; known after ``setup('fit')``."""
+        if self._statistics is None:
+            raise RuntimeError("training statistics are known only after setup('fit')")
+        return self._statistics
+
+    def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
+        dataset = self._datasets[name]
+        sampler = EvaluationBatchSampler(dataset.lengths.tolist(), self.batch_size, *self._process())
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=keep_batch, pin_memory=self._pins_memory())
+
+    def _process(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _pins_memory(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Return shuffled batches of similar length."""
+        dataset = self._datasets["train"]
+        sampler = BucketBatchSampler(dataset.lengths.tolist(), self.batch_size, self.seed, *self._process())
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=keep_batch, pin_memory=self._pins_memory())
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Return the validation set, each utterance once."""
+        return self._evaluation_loader("validation")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Return the test set, each utterance once."""
+        return self._evaluation_loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Return the whole corpus, each utterance once."""
+        return self._evaluation_loader("all")

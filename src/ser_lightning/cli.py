@@ -1,0 +1,210 @@
+"""The ``ser`` command.
+
+Only what a call needs is imported, inside its function: ``ser --help`` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ser_lightning.errors import SerError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+LIGHTNING_COMMANDS = {
+    "fit": "train on one fold (LightningCLI)",
+    "validate": "score a checkpoint on the fold's validation set (LightningCLI)",
+    "test": "score a checkpoint on the fold's test set (LightningCLI)",
+    "predict": "predict the whole corpus with a checkpoint (LightningCLI)",
+}
+EXAMPLES = """\
+examples:
+  ser synth ravdess data/synthetic --speakers 6
+  ser audit --config experiments/quickstart.yaml
+  ser fit --config experiments/quickstart.yaml --data.init_args.fold 1
+  ser cv --config experiments/huang2020/ravdess/netvlad_unigram.yaml --data.init_args.root RAVDESS
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit status: 0 done, 1 an error the user can mend, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if "--end-with-parent" in arguments:
+        from ser_lightning.cross_validation.worker import end_with_parent
+
+        arguments.remove("--end-with-parent")
+        end_with_parent()
+    try:
+        return _run(arguments)
+    except SerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except PermissionError as error:
+        print(f"error: no permission to write {error.filename}; choose another folder", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: list[str]) -> int:
+    parser = _parser()
+    if arguments and arguments[0] in LIGHTNING_COMMANDS:
+        row, allow, rest = _own_options(arguments[1:])
+        return _lightning(arguments[0], rest, row, allow)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and not options.takes_overrides:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    status: int = options.function(options, rest)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ser",
+        description="Speech emotion recognition: corpora in, cross-validated and comparable results out.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, text in LIGHTNING_COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
+
+    def add(name: str, text: str, takes_overrides: bool = False) -> argparse.ArgumentParser:
+        more = " Further arguments are LightningCLI's: --config EXPERIMENT.yaml and any --key value."
+        command = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + "." + more * takes_overrides, allow_abbrev=False
+        )
+        command.set_defaults(function=_FUNCTIONS[name], takes_overrides=takes_overrides)
+        if takes_overrides:
+            command.add_argument("--row", default="default", help="name of a table's row, part of the run's folder")
+            command.add_argument(
+                "--allow", action="append", default=[], metavar="MODULE", help="trust classes of a module in YAML"
+            )
+        return command
+
+    add("run-fold", "fit, validate and test one fold, going on where it stopped", takes_overrides=True)
+    command = add("cv", "run all folds that are not done, then summary and report", takes_overrides=True)
+    command.add_argument("--folds", metavar="0,3-5", help="folds to run (default: all)")
+    command.add_argument("--seeds", default="0", metavar="0,1", help="seeds to run (default: 0)")
+    command.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of all runs")
+    add("prepare", "extract features into the store", takes_overrides=True)
+    add("audit", "show every fold's utterances, speakers and hours; fail if a speaker is in two sets", True)
+    command = add("report", "write report.html from runs on disk")
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders with runs in or below them")
+    command.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="where to write it")
+    command = add("synth", "write a synthetic corpus in a corpus's true layout")
+    command.add_argument("corpus", help="ravdess, crema_d, or another corpus that is installed")
+    command.add_argument("folder", type=Path, help="where to write")
+    command.add_argument("--speakers", type=int, default=6, help="number of speakers (default: 6)")
+    command.add_argument("--clips-per-speaker", type=int, metavar="N", help="clips of each (default: as the release)")
+    command.add_argument("--seed", type=int, default=0, help="seed of voices and clips (default: 0)")
+    return parser
+
+
+def _own_options(arguments: Sequence[str]) -> tuple[str, list[str], list[str]]:
+    """Take ``--row`` and ``--allow`` out of LightningCLI's arguments."""
+    parser = argparse.ArgumentParser(prog="ser", add_help=False, allow_abbrev=False)
+    parser.add_argument("--row", default="default")
+    parser.add_argument("--allow", action="append", default=[])
+    options, rest = parser.parse_known_args(arguments)
+    return options.row, options.allow, rest
+
+
+def _lightning(command: str, arguments: Sequence[str], row: str, allow: Sequence[str]) -> int:
+    _quiet_libraries()
+    from ser_lightning.experiment import ExperimentCLI
+
+    ExperimentCLI([command, *arguments], row=row, allow=allow).finish_loggers()
+    return 0
+
+
+def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
+    _quiet_libraries()
+    from ser_lightning.cross_validation.worker import run_fold
+
+    print(run_fold(overrides, row=options.row, allow=options.allow))
+    return 0
+
+
+def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
+    _quiet_libraries()
+    from ser_lightning.cross_validation.cross_validate import cross_validate
+
+    return cross_validate(
+        overrides, options.folds, options.seeds, options.row, options.runs, options.allow, console=_console()
+    )
+
+
+def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ser_lightning.cross_validation.audit import prepare
+
+    return prepare(overrides, options.allow, _console())
+
+
+def _audit(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ser_lightning.cross_validation.audit import audit
+
+    return audit(overrides, options.allow, _console())
+
+
+def _report(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.reports import write_report
+
+    print(write_report(options.runs, options.out))
+    return 0
+
+
+def _synth(options: argparse.Namespace, _: list[str]) -> int:
+    from importlib.metadata import entry_points
+
+    from ser_lightning.errors import CorpusError
+
+    corpora = {entry.name: entry for entry in entry_points(group="ser_lightning.corpora")}
+    if options.corpus not in corpora:
+        raise CorpusError(f"'{options.corpus}' is no corpus here; there are {', '.join(sorted(corpora))}")
+    written = (
+        corpora[options.corpus]
+        .load()
+        .write_synthetic(options.folder, options.speakers, options.seed, options.clips_per_speaker, progress=True)
+    )
+    print(f"{options.folder}: {written} clips written" if written else f"{options.folder}: already there")
+    return 0
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    # Not a terminal: lines of a log, which nobody wants broken at 80 columns.
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+def _quiet_libraries() -> None:
+    """Leave out hints that tell users of this suite nothing they can act on."""
+    import warnings
+
+    os.environ.setdefault("WANDB_SILENT", "true")
+    for message in (
+        ".*does not have many workers.*",  # features come from memory; workers would only copy them
+        ".*Checkpoint directory .* exists and is not empty.*",  # that is what resuming means
+        ".*recommended to use `self.log.*sync_dist=True`.*",  # what is logged is the same in every process
+    ):
+        warnings.filterwarnings("ignore", message=message)
+
+
+_FUNCTIONS = {
+    "run-fold": _run_fold,
+    "cv": _cv,
+    "prepare": _prepare,
+    "audit": _audit,
+    "report": _report,
+    "synth": _synth,
+}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""A look at a corpus and its folds before anything is trained."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from ser_lightning.audio import read_audio
+from ser_lightning.data.protocols import speaker_overlap
+from ser_lightning.errors import AudioError
+from ser_lightning.experiment import ExperimentCLI, protocol_hash
+from ser_lightning.types import STAGES, Split, Utterance
+
+
+def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> int:
+    """Decode every file, then print every fold's sets: utterances by class, speakers, genders, hours and split hash.
+
+    Args:
+        arguments: LightningCLI's arguments.
+        allow: Module prefixes that the user trusts.
+        console: Where to print.
+
+    Returns:
+        Exit status: 1 if a speaker is in two sets of a fold, also where the protocol promises nothing else.
+
+    Raises:
+        AudioError: If audio is unusable and ``on_bad_audio`` is ``stop``.
+        ProtocolError: If the corpus does not fit the protocol, or a speaker is in two sets against its promise.
+    """
+    data = _data_module(arguments, allow)
+    hours: dict[str, float] = {}
+    problems: dict[Path, str] = {}
+    rate = data.extractor.sample_rate_hz
+    for utterance in track(data.found.utterances, "decoding", console=console, transient=True):
+        try:
+            hours[utterance.name] = len(read_audio(utterance.path, rate)) / rate / 3600
+        except AudioError as error:
+            problems |= error.problems
+    data.leave_out(problems)
+    for path, reason in sorted(data.skipped_audio.items()):
+        console.print(f"skipped: {path}: {reason}", highlight=False)
+    for name, reason in sorted(data.found.left_out.items()):
+        console.print(f"left out, faulty in the release: {name}: {reason}", highlight=False)
+    overlaps: dict[int, tuple[str, ...]] = {}
+    table = Table(title=f"{data.corpus_name}: {data.protocol.name}, protocol hash {protocol_hash(data)}")
+    for heading in ("fold", "split hash", "set", "utterances"):
+        table.add_column(heading)
+    for heading in (*data.class_names, "hours"):
+        table.add_column(heading, justify="right")
+    for heading in ("female / male", "speakers"):
+        table.add_column(heading)
+    for fold in range(data.num_folds()):
+        split = data.split(fold)
+        if shared := speaker_overlap(split):
+            overlaps[fold] = shared
+        _add_fold(table, split, data.class_names, hours)
+    console.print(table)
+    for fold, shared in overlaps.items():
+        console.print(f"[red]fold {fold}: speakers in more than one set:[/red] {', '.join(shared)}", highlight=False)
+    if overlaps:
+        console.print("This protocol mixes speakers by design: its scores say little about voices never heard before.")
+        return 1
+    console.print("No speaker is in two sets of a fold.")
+    return 0
+
+
+def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) -> int:
+    """Extract the features of an experiment's corpus into the store, with a progress bar.
+
+    Args:
+        arguments: LightningCLI's arguments.
+        allow: Module prefixes that the user trusts.
+        console: Where to print.
+
+    Returns:
+        Exit status: 0.
+
+    Raises:
+        AudioError: If audio is unusable and ``on_bad_audio`` is ``stop``.
+    """
+    data = _data_module(arguments, allow)
+    prepared = data.extract()
+    console.print(
+        f"{data.corpus_name}: {prepared.extracted} files extracted, {prepared.reused} there before, "
+        f"{len(prepared.problems)} unusable; {prepared.seconds:.1f} s"
+        + (f", {prepared.extracted / prepared.seconds:.0f} files/s" if prepared.extracted else ""),
+        highlight=False,
+    )
+    return 0
+
+
+def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> Any:
+    return ExperimentCLI([*arguments, "--trainer.logger=false"], run=False, allow=allow).datamodule
+
+
+def _add_fold(table: Table, split: Split, class_names: Sequence[str], hours: dict[str, float]) -> None:
+    for stage in STAGES:
+        utterances = split.of(stage)
+        classes = Counter(u.label for u in utterances)
+        first = stage == STAGES[0]
+        table.add_row(
+            str(split.fold) if first else "",
+            split.hash if first else "",
+            stage,
+            str(len(utterances)),
+            *(str(classes[name]) for name in class_names),
+            f"{sum(hours[u.name] for u in utterances):.2f}",
+            _genders(utterances),
+            _shorten(split.speakers(stage)),
+            end_section=stage == STAGES[-1],
+        )
+
+
+def _genders(utterances: Sequence[Utterance]) -> str:
+    genders = Counter({u.speaker: u.gender for u in utterances}.values())
+    if set(genders) == {None}:
+        return "not stated"
+    return f"{genders['female']} / {genders['male']}"
+
+
+def _shorten(speakers: Sequence[str], most: int = 6) -> str:
+    if len(speakers) <= most:
+        return " ".join(speakers)
+    return f"{len(speakers)}: {' '.join(speakers[: most // 2])} ... {' '.join(speakers[-(most // 2) :])}"

@@ -1,0 +1,120 @@
+"""What to run: the one planner of jobs, for cross-validation now and for tables and sweeps on top of it."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.reports.atomic_file import write_atomically
+from ser_lightning.run_record import DEFAULT_ROW
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training: an experiment, on one fold or independent of folds, under one seed.
+
+    Attributes:
+        experiment: The YAML file.
+        overrides: Arguments for LightningCLI behind it.
+        fold: Fold, counted from 0; None for a job that belongs to no fold (pre-training on another corpus).
+        seed: Seed of the run.
+        folder: Where the run lies; also what names the job.
+        row: Row of a table.
+        needs: Folders of the jobs that must be done before.
+        allow: Module prefixes that the user trusts.
+    """
+
+    experiment: Path
+    overrides: tuple[str, ...]
+    fold: int | None
+    seed: int
+    folder: Path
+    row: str = DEFAULT_ROW
+    needs: tuple[Path, ...] = ()
+    allow: tuple[str, ...] = ()
+
+    def arguments(self) -> list[str]:
+        """Return LightningCLI's arguments for this job, without a subcommand."""
+        fold = [] if self.fold is None else [f"--data.init_args.fold={self.fold}"]
+        placed = [f"--seed_everything={self.seed}", f"--trainer.default_root_dir={self.folder}"]
+        return [f"--config={self.experiment}", *self.overrides, *fold, *placed]
+
+    def command(self) -> list[str]:
+        """Return the arguments of ``ser`` that run this job."""
+        allowed = [argument for prefix in self.allow for argument in ("--allow", prefix)]
+        return ["run-fold", "--row", self.row, *allowed, *self.arguments()]
+
+
+def plan_folds(
+    experiment: Path,
+    overrides: Sequence[str],
+    folds: Iterable[int],
+    seeds: Iterable[int],
+    group_folder: Path,
+    row: str = DEFAULT_ROW,
+    allow: Sequence[str] = (),
+) -> list[Job]:
+    """Return one job for each seed and fold.
+
+    Args:
+        experiment: The YAML file.
+        overrides: Arguments for LightningCLI behind it.
+        folds: Folds to run.
+        seeds: Seeds to run.
+        group_folder: Folder above the seeds' folders.
+        row: Row of a table.
+        allow: Module prefixes that the user trusts.
+    """
+    return [
+        Job(
+            experiment=experiment,
+            overrides=tuple(overrides),
+            fold=fold,
+            seed=seed,
+            folder=group_folder / f"seed-{seed}" / f"fold-{fold:02d}",
+            row=row,
+            allow=tuple(allow),
+        )
+        for seed in seeds
+        for fold in folds
+    ]
+
+
+def in_order(jobs: Sequence[Job]) -> list[Job]:
+    """Return ``jobs`` so that each comes behind those it needs; otherwise the order stays.
+
+    Raises:
+        ConfigurationError: If a job needs one that is not planned, or jobs need each other in a circle.
+    """
+    by_folder = {job.folder: job for job in jobs}
+    for job in jobs:
+        for needed in job.needs:
+            if needed not in by_folder:
+                raise ConfigurationError(f"{job.folder} needs {needed}, which is not part of the plan")
+    try:
+        return [by_folder[folder] for folder in TopologicalSorter({j.folder: j.needs for j in jobs}).static_order()]
+    except CycleError as error:
+        circle = " -> ".join(str(folder) for folder in error.args[1])
+        raise ConfigurationError(f"these jobs need each other in a circle: {circle}") from error
+
+
+def write_plan(jobs: Sequence[Job], path: Path) -> None:
+    """Write ``jobs`` as JSON to ``path``, atomically."""
+    write_atomically(path, json.dumps([asdict(job) for job in jobs], indent=2, default=str).encode())
+
+
+def parse_numbers(text: str) -> list[int]:
+    """Return the numbers of a list such as ``0,3-5``, sorted, each once.
+
+    Raises:
+        ConfigurationError: If a part is neither a number nor a range.
+    """
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+            raise ConfigurationError(f"'{part}' in '{text}' is neither a number nor a range such as 3-5")
+        numbers.update(range(int(first), int(last or first) + 1))
+    return sorted(numbers)

@@ -1,0 +1,123 @@
+"""How to run one job, whole: fit, validate, test, and what a fold leaves behind."""
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from lightning.pytorch import Trainer
+
+from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
+from ser_lightning.callbacks.results import FILES
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.experiment import ExperimentCLI, protocol_hash
+from ser_lightning.reports.atomic_file import write_atomically
+from ser_lightning.reports.run_facts import RunFacts
+from ser_lightning.run_record import code_version, hardware
+
+FACTS_FILE = "run.json"
+
+
+def run_fold(arguments: Sequence[str], row: str, allow: Sequence[str] = ()) -> Path:
+    """Fit, validate and test one fold, from wherever an earlier process left it.
+
+    Training goes on from ``checkpoints/last.ckpt`` where there is one. The best checkpoint then predicts the
+    validation and the test set. ``predictions.csv`` is written last: where it is, nothing is done again.
+
+    Args:
+        arguments: LightningCLI's arguments, without a subcommand.
+        row: Row of a table.
+        allow: Module prefixes that the user trusts.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ConfigurationError: If another process runs this fold, or the folder belongs to another configuration.
+    """
+    cli = ExperimentCLI(arguments, run=False, row=row, allow=allow)
+    folder = Path(cli.trainer.default_root_dir)
+    # The first process holds the lock for all of the job's processes.
+    lock = FileLock(folder / ".lock", timeout=0) if cli.trainer.is_global_zero else nullcontext()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock:
+            _run(cli, folder)
+    except Timeout as error:
+        raise ConfigurationError(f"another process is running {folder}; wait for it, or stop it") from error
+    finally:
+        cli.finish_loggers()
+    return folder
+
+
+def _run(cli: ExperimentCLI, folder: Path) -> None:
+    cli.claim_run()
+    if (folder / FILES["test"]).exists():
+        return
+    trainer, model, data = cli.trainer, cli.model, cli.datamodule
+    last = folder / CHECKPOINTS / "last.ckpt"
+    if last.exists():
+        cli.refuse_other_checkpoint(last)
+    trainer.fit(model, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    best = folder / CHECKPOINTS / "best.ckpt"
+    facts = _facts(cli, best)
+    loggers, trainer.loggers = trainer.loggers, []  # the best epoch's validation scores are on record already
+    trainer.validate(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+    trainer.loggers = loggers
+    if trainer.is_global_zero:
+        write_atomically(folder / FACTS_FILE, json.dumps(asdict(facts), indent=2).encode())
+    trainer.test(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+
+
+def _facts(cli: ExperimentCLI, best: Path) -> RunFacts:
+    data: Any = cli.datamodule
+    trainer: Trainer = cli.trainer
+    name = cli.run_name
+    return RunFacts(
+        paper=name.paper,
+        experiment=name.experiment,
+        corpus=data.corpus,
+        synthetic=data.corpus_name != data.corpus,
+        row=name.row,
+        protocol=data.protocol.name,
+        speakers_disjoint=data.protocol.speakers_disjoint,
+        protocol_hash=protocol_hash(data),
+        split_hash=data.split().hash,
+        fold=data.fold,
+        num_folds=data.num_folds(),
+        seed=name.seed,
+        class_names=tuple(data.class_names),
+        system=type(cli.model).__name__,
+        parameters=sum(p.numel() for p in cli.model.parameters() if p.requires_grad),
+        best_epoch=int(torch.load(best, weights_only=True, map_location="cpu", mmap=True)["epoch"]),
+        epochs=trainer.current_epoch,
+        seconds=round(cli.training_seconds, 1),
+        code_version=code_version(),
+        hardware=hardware(trainer.strategy.root_device, trainer.world_size),
+        skipped_audio={str(path): reason for path, reason in data.skipped_audio.items()},
+        faulty_left_out=tuple(sorted(data.found.left_out)),
+    )
+
+
+def end_with_parent() -> None:
+    """End this process's whole group once its parent is gone, however the parent ended.
+
+    The parent holds the other end of standard input and never writes to it: the end of the stream is the parent's end.
+    A signal handler in the parent would not do, since nothing handles SIGKILL.
+    """
+
+    def wait() -> None:
+        while os.read(0, 1024):
+            pass
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="parent watch", daemon=True).start()

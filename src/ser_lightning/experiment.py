@@ -1,0 +1,206 @@
+"""An experiment YAML as trainer, system and data module: LightningCLI with this suite's defaults.
+
+What forty YAMLs would otherwise repeat, and lists in YAML replace instead of extend, is installed here in code: the
+checkpoints, seeds and files of every run, its folder and its loggers.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
+from ser_lightning.callbacks import BestCheckpoint, EpochSeed, LastCheckpoint, ResultFiles
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.loggers import FoldWandbLogger, MetricsTable
+from ser_lightning.run_record import DEFAULT_ROW, RunName, claim_folder, code_version, differing_keys
+from ser_lightning.types import hash_splits
+
+TRAINER_DEFAULTS = {
+    # Ours share batches without repeating an utterance; Lightning's evaluated 31 of 61 in each of two processes.
+    "use_distributed_sampler": False,
+    # A dry run of validation would only delay the first epoch: our evaluation has no length to guess.
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 1,
+    "enable_model_summary": False,
+}
+
+
+class ExperimentCLI(LightningCLI):
+    """LightningCLI on one experiment YAML and at most one trainer file.
+
+    Args:
+        arguments: Command line, with the subcommand first if ``run``.
+        run: Whether to run the subcommand; otherwise everything is only built.
+        row: Row of a table that the run belongs to.
+        allow: Module prefixes that the user trusts besides the allow-list.
+    """
+
+    def __init__(
+        self, arguments: Sequence[str], run: bool = True, row: str = DEFAULT_ROW, allow: Sequence[str] = ()
+    ) -> None:
+        self.row = row
+        self.allow = tuple(allow)
+        self.config_files = _config_files(arguments)
+        for path in self.config_files:
+            refuse_foreign_classes(_read_yaml(path), str(path), self.allow)
+        enforce_allow_list(self.allow)
+        quiet_errors = {"exit_on_error": False}
+        super().__init__(
+            LightningModule,
+            LightningDataModule,
+            save_config_callback=None,
+            trainer_defaults=TRAINER_DEFAULTS,
+            seed_everything_default=0,
+            parser_kwargs={**quiet_errors, **{name: dict(quiet_errors) for name in self.subcommands()}},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=list(arguments),
+            run=run,
+            auto_configure_optimizers=False,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Link what the corpus decides into the system, and let YAML choose the best epoch's score."""
+        parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
+        parser.link_arguments("data.num_features", "model.init_args.num_features", apply_on="instantiate")
+        parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the command line; a wrong key or value is one error that names it."""
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise ConfigurationError(f"{', '.join(map(str, self.config_files)) or 'command line'}: {error}") from error
+
+    def _parse_ckpt_path(self) -> None:
+        """Refuse a checkpoint of another configuration, where LightningCLI would override YAML and command line."""
+        subcommand = self.config.get("subcommand")
+        path = self.config[subcommand].get("ckpt_path") if subcommand else None
+        if path and Path(path).is_file():
+            self.refuse_other_checkpoint(Path(path))
+
+    def refuse_other_checkpoint(self, path: Path) -> None:
+        """Compare a checkpoint's hyperparameters with the configured system's.
+
+        Raises:
+            ConfigurationError: If it holds no system of this suite, or names each hyperparameter that differs.
+        """
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        stored = dict(checkpoint.get("hyper_parameters", {}))
+        refuse_foreign_classes(stored, str(path), self.allow)
+        self._dump_config()
+        configured = self.config_dump["model"]
+        given = {"_class_path": configured["class_path"], **configured.get("init_args", {})}
+        linked = ("num_features", "class_names", "_instantiator")
+        differences = differing_keys(*({k: v for k, v in side.items() if k not in linked} for side in (stored, given)))
+        if differences:
+            raise ConfigurationError(
+                f"{path} was trained with other hyperparameters than are configured:\n"
+                + "\n".join(differences)
+                + "\nGive the configuration it was trained with: config.yaml in its run's folder."
+            )
+
+    def before_instantiate_classes(self) -> None:
+        """Check what must hold for the whole suite."""
+        trainer = self._get(self.config, "trainer")
+        if trainer["use_distributed_sampler"]:
+            raise ConfigurationError(
+                "trainer.use_distributed_sampler is true, but Lightning's sampler repeats and loses utterances in "
+                "evaluation; leave it out, the data modules share batches between devices themselves"
+            )
+        # On busy cores a second thread made training six times slower; folds side by side use them better.
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add the folder, the loggers and the callbacks that every run has."""
+        trainer = self._get(self.config_init, "trainer")
+        seed = self._get(self.config, "seed_everything")
+        data: Any = self.datamodule
+        source = self.config_files[0] if self.config_files else Path("command_line")
+        self.run_name = RunName.of(source, data.corpus_name, self.row, seed, data.fold)
+        folder = Path(trainer["default_root_dir"] or self.run_name.folder())
+        if trainer["logger"] in (None, True) and not trainer["fast_dev_run"]:
+            kwargs["logger"] = [MetricsTable(folder), self._wandb_logger(folder)]
+        self._timer = Timer()
+        trainer["callbacks"] = [*(trainer["callbacks"] or []), EpochSeed(seed), ResultFiles(), self._timer]
+        return super().instantiate_trainer(default_root_dir=folder, **kwargs)
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
+        # Lightning keeps the order among checkpoints: the last one must be saved behind the best one.
+        return super()._instantiate_trainer(config, [*callbacks, LastCheckpoint()])
+
+    @property
+    def config_text(self) -> str:
+        """The resolved configuration as YAML; ``ser fit --config`` takes it as it is."""
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        return str(self._parser(self.subcommand).dump(config, skip_none=False))
+
+    @property
+    def training_seconds(self) -> float:
+        """Time spent in training, also before an interruption."""
+        return float(self._timer.time_elapsed("train"))
+
+    def finish_loggers(self) -> None:
+        """Close the W&B run, so that the next one in this process is its own."""
+        for logger in self.trainer.loggers:
+            if isinstance(logger, FoldWandbLogger):
+                logger.finish()
+
+    def _wandb_logger(self, folder: Path) -> FoldWandbLogger:
+        data: Any = self.datamodule
+        config = yaml.safe_load(self.config_text) | {"code_version": code_version()}
+        tags = [tag for tag in (self.run_name.paper, data.corpus_name, data.protocol.name) if tag]
+        return FoldWandbLogger(folder, self.run_name.fold_name, self.run_name.group, tags, config)
+
+    def claim_run(self) -> None:
+        """Write ``config.yaml`` and the split hash into the run's folder, or refuse a folder of another run."""
+        if not self.trainer.is_global_zero:
+            return
+        data: Any = self.datamodule
+        data.prepare_data()  # audio that is skipped as unusable changes the split
+        claim_folder(Path(self.trainer.default_root_dir), self.config_text, data.split().hash)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, FoldWandbLogger):
+                hashes = {"split_hash": data.split().hash, "protocol_hash": protocol_hash(data)}
+                logger.experiment.config.update(hashes, allow_val_change=True)
+
+    def before_fit(self) -> None:
+        """Claim the run's folder before ``ser fit`` writes into it."""
+        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+            self.claim_run()
+
+
+def protocol_hash(data_module: Any) -> str:
+    """Return the hash of all folds of a data module's protocol."""
+    return hash_splits([data_module.split(fold) for fold in range(data_module.num_folds())])
+
+
+def _config_files(arguments: Sequence[str]) -> list[Path]:
+    files = []
+    for index, argument in enumerate(arguments):
+        if argument in ("-c", "--config") and index + 1 < len(arguments):
+            files.append(Path(arguments[index + 1]))
+        elif argument.startswith("--config="):
+            files.append(Path(argument.removeprefix("--config=")))
+    return files
+
+
+def _read_yaml(path: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"{path}: no such experiment file ({error.strerror}); see experiments/") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is no YAML: {error}") from error
+    if not isinstance(content, Mapping):
+        raise ConfigurationError(f"{path} holds no keys; an experiment needs at least model and data")
+    return content

@@ -1,0 +1,1 @@
+"""Network parts in plain torch: every part that sees padded frames takes a mask."""

@@ -1,0 +1,24 @@
+"""What every pooling offers its neighbours."""
+# Shapes: B utterances, T frames (padded), D channels.
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor, nn
+
+
+class Pooling(nn.Module, ABC):
+    """Pools frame-level descriptors over time.
+
+    Attributes:
+        output_dim: Size of the utterance-level vector.
+    """
+
+    output_dim: int
+
+    @abstractmethod
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Pool ``frames`` [B, T, D] under boolean ``mask`` [B, T] to [B, output_dim].
+
+        Real frames come first in each row, and every utterance has at least one. The values of other frames, as long
+        as they are finite, do not matter.
+        """

@@ -1,0 +1,36 @@
+"""NetVLAD: trainable vectors of locally aggregated descriptors (Huang et al. 2020, section 2.1, eq. 1)."""
+# Shapes: B utterances, T frames (padded), D channels, K clusters.
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ser_lightning.nn.pooling.pooling import Pooling
+
+
+class NetVLAD(Pooling):
+    """Sum each cluster's residuals, weighted by soft assignment: eq. 1, V(k) = sum_t a_k(x_t) (x_t - c_k).
+
+    The residuals are never built: sum_t a_k(x_t) x_t and sum_t a_k(x_t) are two contractions of [B, T, K] with
+    [B, T, D], so memory does not grow with K * D * T. Each row V(k) is L2-normalised (intra-normalisation), then the
+    whole matrix.
+
+    Args:
+        input_dim: D.
+        clusters: K.
+    """
+
+    def __init__(self, input_dim: int, clusters: int) -> None:
+        super().__init__()
+        if clusters < 1:
+            raise ValueError(f"clusters is {clusters}; NetVLAD needs at least one")
+        self.output_dim = clusters * input_dim
+        self.assignment = nn.Linear(input_dim, clusters)
+        self.centres = nn.Parameter(torch.randn(clusters, input_dim) / input_dim**0.5)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Aggregate ``frames`` [B, T, D] under ``mask`` [B, T] to [B, K * D]."""
+        assignment = self.assignment(frames).softmax(2).masked_fill(~mask.unsqueeze(2), 0.0)
+        weighted_sum = torch.einsum("btk,btd->bkd", assignment, frames)
+        residuals = weighted_sum - assignment.sum(1).unsqueeze(2) * self.centres
+        return F.normalize(F.normalize(residuals, dim=2).flatten(1), dim=1)

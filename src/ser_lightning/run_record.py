@@ -1,0 +1,156 @@
+"""What a run is called, where it lies, and whether two runs are the same.
+
+``runs/<paper>/<experiment>/<corpus>/<row>/seed-<n>/fold-<nn>``: the paper and the experiment come from the YAML's place
+under ``experiments/``, the corpus from its folder, the row from a table file or ``--row``.
+"""
+
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.reports.atomic_file import write_atomically
+
+CONFIG_FILE = "config.yaml"
+SPLIT_FILE = "split_hash"
+RUNS = Path("runs")
+DEFAULT_ROW = "default"
+
+# What may differ between two runs that are the same: where things lie, what computes, and what is shown.
+_IRRELEVANT = (
+    "data.init_args.root",
+    "data.init_args.feature_folder",
+    "data.init_args.workers",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.logger",
+    "trainer.default_root_dir",
+    "trainer.log_every_n_steps",
+    "trainer.enable_progress_bar",
+    "trainer.enable_model_summary",
+    "trainer.profiler",
+)
+
+
+@dataclass(frozen=True)
+class RunName:
+    """What tells one fold's run from all others.
+
+    Attributes:
+        paper: Folder below ``experiments/``, or empty for a YAML that lies directly in it or elsewhere.
+        experiment: The YAML's name without ending.
+        corpus: Corpus, with ``-synthetic`` behind it if it is a made one.
+        row: Row of a table, or ``default``.
+        seed: Seed of the run.
+        fold: Fold, counted from 0.
+    """
+
+    paper: str
+    experiment: str
+    corpus: str
+    row: str
+    seed: int
+    fold: int
+
+    @classmethod
+    def of(cls, experiment: Path, corpus: str, row: str, seed: int, fold: int) -> "RunName":
+        """Return the name of a run of the YAML file ``experiment``."""
+        folders = experiment.parts[:-1]
+        below = folders[len(folders) - folders[::-1].index("experiments") :] if "experiments" in folders else ()
+        return cls(below[0] if below else "", experiment.stem, corpus, row, seed, fold)
+
+    @property
+    def group(self) -> str:
+        """What all folds of this experiment and seed share; also their folder below ``runs``."""
+        parts = (self.paper, self.experiment, self.corpus, self.row, f"seed-{self.seed}")
+        return "/".join(part for part in parts if part)
+
+    @property
+    def fold_name(self) -> str:
+        """``fold-00`` and so on."""
+        return f"fold-{self.fold:02d}"
+
+    def folder(self, runs: Path = RUNS) -> Path:
+        """Return the run's folder below ``runs``."""
+        return runs / self.group / self.fold_name
+
+
+def claim_folder(folder: Path, config_text: str, split_hash: str) -> None:
+    """Write the configuration and the split hash of a run into its folder, or check that it is this run's already.
+
+    Args:
+        folder: The run's folder.
+        config_text: The resolved configuration as YAML.
+        split_hash: Hash of the fold's split.
+
+    Raises:
+        ConfigurationError: If the folder belongs to a run with another configuration or split; it names each key.
+    """
+    path = folder / CONFIG_FILE
+    if path.exists():
+        differences = differing_keys(yaml.safe_load(path.read_text()), yaml.safe_load(config_text))
+        earlier = (folder / SPLIT_FILE).read_text()
+        if earlier != split_hash:
+            differences.append(f"  split hash: {earlier} there, {split_hash} now (the corpus or its labels changed)")
+        if differences:
+            raise ConfigurationError(
+                f"{folder} holds a run with another configuration:\n"
+                + "\n".join(differences)
+                + "\nUse --row NAME (or another --trainer.default_root_dir) for a new run, or delete the folder."
+            )
+        return
+    write_atomically(folder / SPLIT_FILE, split_hash.encode())
+    write_atomically(path, config_text.encode())
+
+
+def differing_keys(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return one line for each key that differs between two resolved configurations and matters for the result."""
+    left, right = dict(_flatten(earlier)), dict(_flatten(now))
+    absent = object()
+
+    def shown(value: object) -> str:
+        return "absent" if value is absent else repr(value)
+
+    return [
+        f"  {key}: {shown(left.get(key, absent))} there, {shown(right.get(key, absent))} now"
+        for key in sorted({*left, *right})
+        if left.get(key, absent) != right.get(key, absent)
+        and not any(key == name or key.startswith(name + ".") for name in _IRRELEVANT)
+    ]
+
+
+def _flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, inner in value.items():
+            yield from _flatten(inner, f"{key}.{name}" if key else str(name))
+    elif key not in ("config", "ckpt_path"):
+        yield key, value
+
+
+def code_version() -> str:
+    """Return the version of the code that runs: the package's, and the commit where there is one."""
+    version = importlib.metadata.version("ser-lightning")
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return version
+    return f"{version}+{answer.stdout.strip()}" if answer.returncode == 0 else version
+
+
+def hardware(device: torch.device, num_processes: int) -> str:
+    """Return what a run computes on, in words."""
+    if device.type == "cuda":
+        return f"{num_processes} x {torch.cuda.get_device_name(device)}"
+    name = platform.processor() or platform.machine()
+    return f"{num_processes} x {device.type} ({name}, {torch.get_num_threads()} threads)"

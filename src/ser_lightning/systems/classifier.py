@@ -1,0 +1,156 @@
+"""What every emotion classifier does: standardise, train, score, and keep in its checkpoint what predicting needs."""
+# Shapes: B utterances, T frames (padded), F features, C classes.
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torchmetrics import MeanMetric
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.losses import Criterion
+from ser_lightning.metrics import EmotionScores, scores
+from ser_lightning.nn.masking import frame_mask
+from ser_lightning.nn.standardisation import Standardisation
+from ser_lightning.types import Batch
+
+CHECKPOINT_KEY = "ser_lightning"
+
+
+class EmotionClassifier(LightningModule):
+    """Base of all systems: frames in, one logit for each emotion out.
+
+    A system adds its layers and ``classify``. In ``setup('fit')`` it takes from the data module what is fitted on the
+    training split: the standardisation, the class prior, the speakers. They are saved in the checkpoint together with
+    the configuration of the extractor, so that a checkpoint alone can turn audio into emotions.
+
+    Args:
+        num_features: F; linked from the data module.
+        class_names: The emotions, in the order of the logits; linked from the data module.
+        criterion: Training criterion.
+        optimizer: Makes the optimiser of the parameters.
+    """
+
+    class_prior: Tensor
+
+    def __init__(
+        self, num_features: int, class_names: Sequence[str], criterion: Criterion, optimizer: OptimizerCallable
+    ) -> None:
+        super().__init__()
+        self.num_features = num_features
+        self.class_names = tuple(class_names)
+        self.criterion = criterion
+        self.optimizer = optimizer
+        self.standardisation = Standardisation(num_features)
+        self.register_buffer("class_prior", torch.full((len(self.class_names),), 1.0 / len(self.class_names)))
+        self.origin: dict[str, Any] = {}
+        # torchmetrics looks for NaN by waiting for the device, once a step, unless told not to.
+        self.train_loss = MeanMetric(nan_strategy="disable")
+        self.evaluation_loss = MeanMetric(nan_strategy="disable")
+        self.evaluation_scores = EmotionScores(len(self.class_names))
+
+    @abstractmethod
+    def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return logits [B, C] of standardised ``frames`` [B, T, F], of which ``mask`` [B, T] says which are real."""
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Return logits [B, C] of ``frames`` [B, T, F] with ``lengths`` [B]."""
+        mask = frame_mask(lengths, frames.shape[1])
+        return self.classify(self.standardisation(frames, mask), mask)
+
+    def setup(self, stage: str) -> None:
+        """Take what is fitted on the training split, and remember where it came from."""
+        if stage != "fit":
+            return
+        data_module: Any = getattr(self.trainer, "datamodule", None)
+        if data_module is None:
+            raise ConfigurationError(
+                f"{type(self).__name__} is fitted with a corpus's data module, which knows the training split's "
+                "statistics; pass one to trainer.fit(model, datamodule=...)"
+            )
+        statistics = data_module.training_statistics()
+        self.standardisation.fit(statistics.mean, statistics.deviation)
+        self.class_prior.copy_(statistics.class_prior)
+        self.origin = {
+            "corpus": data_module.corpus_name,
+            "class_names": list(self.class_names),
+            "extractor": data_module.extractor.configuration(),
+            "training_speakers": list(statistics.speakers),
+            "split_hash": data_module.split().hash,
+        }
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the criterion's mean over ``batch``."""
+        loss: Tensor = self.criterion(self(batch.inputs, batch.lengths), batch.targets, self.class_prior)
+        self.train_loss.update(loss.detach(), batch.size)
+        return loss
+
+    def _evaluation_step(self, batch: Batch) -> dict[str, Tensor]:
+        logits = self(batch.inputs, batch.lengths)
+        self.evaluation_loss.update(self.criterion(logits, batch.targets, self.class_prior), batch.size)
+        self.evaluation_scores.update(logits, batch.targets)
+        return {"indices": batch.indices, "probabilities": logits.float().softmax(1)}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Return ``probabilities`` [B, C] and ``indices`` [B] of ``batch``."""
+        return self._evaluation_step(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Return ``probabilities`` [B, C] and ``indices`` [B] of ``batch``."""
+        return self._evaluation_step(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Return ``probabilities`` [B, C] and ``indices`` [B] of ``batch``."""
+        return {"indices": batch.indices, "probabilities": self(batch.inputs, batch.lengths).float().softmax(1)}
+
+    def _log_evaluation(self, stage: str) -> None:
+        for name, score in scores(self.evaluation_scores.compute()).items():
+            self.log(f"{stage}/{name}", score.float(), prog_bar=name == "UA")
+        self.log(f"{stage}/loss", self.evaluation_loss.compute())
+        self.evaluation_scores.reset()
+        self.evaluation_loss.reset()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the validation set and, while fitting, the training loss of the epoch beside them.
+
+        Both are logged here because this is the last moment before a checkpoint is saved: a run that is killed right
+        after saving has its whole epoch on record.
+        """
+        self._log_evaluation("validation")
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self.log("train/loss", self.train_loss.compute())
+            self.train_loss.reset()
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the test set."""
+        self._log_evaluation("test")
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the optimiser of all parameters."""
+        return self.optimizer(self.parameters())
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the origin: corpus, classes, extractor, training speakers and split hash."""
+        checkpoint[CHECKPOINT_KEY] = {"system": f"{type(self).__module__}.{type(self).__qualname__}", **self.origin}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the origin; refuse a checkpoint of another system or of other classes.
+
+        Raises:
+            ConfigurationError: Naming what the checkpoint holds and what was expected.
+        """
+        origin = checkpoint.get(CHECKPOINT_KEY)
+        system = f"{type(self).__module__}.{type(self).__qualname__}"
+        if origin is None or origin["system"] != system:
+            found = "no system of this suite" if origin is None else f"a {origin['system']}"
+            raise ConfigurationError(f"the checkpoint holds {found}, but the experiment configures a {system}")
+        if origin["class_names"] != list(self.class_names):
+            raise ConfigurationError(
+                f"the checkpoint distinguishes {', '.join(origin['class_names'])}; "
+                f"the experiment's corpus has {', '.join(self.class_names)}"
+            )
+        self.origin = {key: value for key, value in origin.items() if key != "system"}

@@ -1,0 +1,58 @@
+"""Huang et al. 2020, "Learning Utterance-level Representations with Label Smoothing for Speech Emotion Recognition"."""
+# Shapes: B utterances, T frames (padded), F features, C classes, H cells.
+
+from collections.abc import Callable, Sequence
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from ser_lightning.losses import Criterion
+from ser_lightning.nn.pooling import Pooling
+from ser_lightning.systems.classifier import EmotionClassifier
+
+
+class PooledLSTM(EmotionClassifier):
+    """One LSTM layer, dropout, a pooling over time, and a softmax layer (section 2, figures 1 and 4; section 4.1).
+
+    Gaussian noise is added to the input in training. The paper does not say how features are normalised; here they
+    are standardised on the training split, and the noise comes after that, so that it is small beside every feature
+    alike. Sequences are padded, not packed: one direction never sees the padding behind it.
+
+    Args:
+        num_features: F; linked from the data module.
+        class_names: The C emotions; linked from the data module.
+        pooling: Makes the pooling of H channels: final, max, mean, weighted or NetVLAD.
+        criterion: Training criterion; the paper's label smoothing or plain cross entropy.
+        optimizer: Makes the optimiser of the parameters.
+        cells: H, memory cells of the LSTM.
+        dropout: Dropout rate behind the LSTM.
+        input_noise: Standard deviation of the noise, in units of each feature's deviation.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        class_names: Sequence[str],
+        pooling: Callable[[int], Pooling],
+        criterion: Criterion,
+        optimizer: OptimizerCallable = torch.optim.Adadelta,
+        cells: int = 64,
+        dropout: float = 0.0,
+        input_noise: float = 0.0,
+    ) -> None:
+        super().__init__(num_features, class_names, criterion, optimizer)
+        self.save_hyperparameters()
+        self.input_noise = input_noise
+        self.lstm = nn.LSTM(num_features, cells, batch_first=True)
+        self.dropout = nn.Dropout(dropout)
+        self.pooling = pooling(cells)
+        self.output = nn.Linear(self.pooling.output_dim, len(self.class_names))
+
+    def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return logits [B, C] of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
+        if self.training and self.input_noise > 0:
+            frames = frames + self.input_noise * torch.randn_like(frames)
+        states, _ = self.lstm(frames)
+        logits: Tensor = self.output(self.pooling(self.dropout(states), mask))
+        return logits
