@@ -1,0 +1,170 @@
+"""CREMA-D: 91 actors, 12 sentences, 6 emotions, 7442 clips (Cao et al. 2014)."""
+
+import csv
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from data_modules.base import CorpusDataModule
+from data_modules.discovery import SHAPES, Found, bad_field, find_audio, refuse_foreign_names
+from ser_lightning.data.protocols import ActorFolds, Protocol
+from ser_lightning.data.synthetic import Gender
+from ser_lightning.data.synthetic_corpus import Clip, write_corpus
+from ser_lightning.errors import CorpusError
+from ser_lightning.types import Utterance
+
+EMOTIONS = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
+CLASS_NAMES = tuple(EMOTIONS.values())
+LEVELS = {"LO": "low", "MD": "medium", "HI": "high", "XX": "unspecified"}
+SENTENCES = ("IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI")
+ACTORS = tuple(str(actor) for actor in range(1001, 1092))
+
+PAPER_BLOCKS = (*(f"{first}-{first + 8}" for first in range(1001, 1082, 9)), "1082-1091")
+"""Ten blocks of actors for `ActorFolds`, as far as Table 1 of Mocanu et al. 2021 can be read."""
+
+# 1076_MTI_NEU_XX is nearly empty, but has sound: it is used, so that 7441 of the 7442 clips are.
+FAULTY = {"1076_MTI_SAD_XX": "no audio: every sample is zero"}
+"""Reason by utterance name: the files of the release that cannot be used."""
+
+_TITLE = "CREMA-D"
+_EXAMPLE = "1001_DFA_ANG_XX.wav"
+# Older copies of the release lost a letter; the utterance bears the name it has in newer ones.
+_RENAMED = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}
+_DEMOGRAPHICS = "VideoDemographics.csv"
+
+
+def parse_name(path: Path) -> Utterance:
+    """Read actor_sentence_emotion_level from a file name; the gender is not in it.
+
+    Args:
+        path: A file of the release.
+
+    Raises:
+        CorpusError: If the name has another shape or an unknown value.
+    """
+    name = _RENAMED.get(path.stem, path.stem)
+    if not SHAPES["crema_d"].fullmatch(name):
+        raise CorpusError(f"{path}: not a file name of {_TITLE}, such as {_EXAMPLE}.")
+    actor, sentence, emotion, level = name.split("_")
+    if actor not in ACTORS:
+        raise bad_field(path, "actor", actor, [f"{ACTORS[0]} to {ACTORS[-1]}"])
+    for field, value, known in (
+        ("sentence", sentence, SENTENCES),
+        ("emotion", emotion, tuple(EMOTIONS)),
+        ("level", level, tuple(LEVELS)),
+    ):
+        if value not in known:
+            raise bad_field(path, field, value, known)
+    return Utterance(name=name, path=path, speaker=actor, label=EMOTIONS[emotion], level=LEVELS[level])
+
+
+def find_utterances(root: Path, include_faulty: bool = False) -> Found:
+    """Find the clips below ``root``; genders come from ``VideoDemographics.csv`` in ``root`` or its parent, if there.
+
+    Args:
+        root: The release's folder, its ``AudioWAV``, or one above.
+        include_faulty: Whether to use the clips of `FAULTY` too.
+
+    Raises:
+        CorpusError: If ``root`` is missing, holds no clip of this corpus, or holds audio that is not of it.
+    """
+    audio = find_audio(root, _TITLE)
+    for old, new in _RENAMED.items():
+        if old in audio and new in audio:
+            del audio[old]
+    refuse_foreign_names(root, _TITLE, "crema_d", _EXAMPLE, audio)
+    genders = _read_genders(root)
+    parsed = map(parse_name, audio.values())
+    found = sorted((replace(u, gender=genders.get(u.speaker)) for u in parsed), key=lambda u: u.name)
+    left_out = {u.name: FAULTY[u.name] for u in found if u.name in FAULTY and not include_faulty}
+    utterances = tuple(u for u in found if u.name not in left_out)
+    if not utterances:
+        raise CorpusError(f"{_TITLE}: {root} holds only known faulty clips: {', '.join(left_out)}. Add the others.")
+    return Found(utterances, left_out)
+
+
+def write_synthetic(
+    folder: Path, speakers: int, seed: int, clips_per_speaker: int | None = None, progress: bool = False
+) -> int:
+    """Write a synthetic corpus in this release's layout and grammar.
+
+    Args:
+        folder: Where to write; empty, missing, or holding (part of) the same synthetic corpus.
+        speakers: Number of actors, 1 to 91.
+        seed: Seed of voices and clips.
+        clips_per_speaker: 1 to 82, the same number of each emotion as far as possible; all 82 if None.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Number of clips written now; clips that are already there are kept.
+
+    Raises:
+        CorpusError: If a number does not fit the release, or ``folder`` holds something else.
+    """
+    clips = [list(_clips(actor)) for actor in ACTORS]
+    written = write_corpus(folder, "crema_d", clips, speakers, seed, clips_per_speaker, progress)
+    with (folder / _DEMOGRAPHICS).open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["ActorID", "Age", "Sex", "Race", "Ethnicity"])
+        table.writerows([actor, "", _synthetic_gender(actor).title(), "", ""] for actor in ACTORS[:speakers])
+    return written
+
+
+def _clips(actor: str) -> Iterator[Clip]:
+    for index, sentence in enumerate(SENTENCES):
+        for code, emotion in EMOTIONS.items():
+            # The release has one sentence at three levels, in every emotion that has levels at all.
+            levels = ("LO", "MD", "HI") if sentence == "IEO" and code != "NEU" else ("XX",)
+            for level in levels:
+                yield Clip(
+                    file=Path("AudioWAV", f"{actor}_{sentence}_{code}_{level}.wav"),
+                    speaker=actor,
+                    gender=_synthetic_gender(actor),
+                    emotion=emotion,
+                    intensity={"LO": 0.7, "MD": 1.0, "HI": 1.3, "XX": 1.0}[level],
+                    sentence=index,
+                )
+
+
+def _synthetic_gender(actor: str) -> Gender:
+    return "male" if int(actor) % 2 else "female"
+
+
+def _read_genders(root: Path) -> Mapping[str, Gender]:
+    path = next((folder / _DEMOGRAPHICS for folder in (root, root.parent) if (folder / _DEMOGRAPHICS).is_file()), None)
+    if path is None:
+        return {}
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        table = csv.DictReader(file)
+        if missing := {"ActorID", "Sex"} - set(table.fieldnames or ()):
+            raise CorpusError(
+                f"{path}: the column {', '.join(sorted(missing))} is missing; fetch the file again, or move it away to "
+                "do without genders."
+            )
+        genders: dict[str, Gender] = {}
+        for row in table:
+            match (row["Sex"] or "").strip().lower():
+                case "male":
+                    genders[row["ActorID"].strip()] = "male"
+                case "female":
+                    genders[row["ActorID"].strip()] = "female"
+        return genders
+
+
+class CremaD(CorpusDataModule):
+    """CREMA-D under the ten actor folds of Mocanu et al. 2021, or any other protocol.
+
+    Chance is 16.7% UA: six emotions, of which neutral has slightly fewer clips.
+    """
+
+    corpus = "crema_d"
+    class_names = CLASS_NAMES
+
+    def find(self) -> Found:
+        """Return the clips below ``root``; the release's empty one is left out unless it is asked for."""
+        return find_utterances(self.root, self.include_faulty)
+
+    @staticmethod
+    def default_protocol() -> Protocol:
+        """Return the ten actor folds."""
+        return ActorFolds(list(PAPER_BLOCKS))

@@ -1,0 +1,163 @@
+"""RAVDESS speech, audio only: 24 actors, 8 emotions, 1440 clips (Livingstone & Russo 2018, release 1.0.0)."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_modules.base import CorpusDataModule
+from data_modules.discovery import SHAPES, Found, bad_field, find_audio, refuse_foreign_names
+from ser_lightning.data.protocols import ActorFolds, Protocol
+from ser_lightning.data.synthetic import Gender
+from ser_lightning.data.synthetic_corpus import Clip, write_corpus
+from ser_lightning.errors import CorpusError
+from ser_lightning.types import Utterance
+
+EMOTIONS = {
+    "01": "neutral",
+    "02": "calm",
+    "03": "happy",
+    "04": "sad",
+    "05": "angry",
+    "06": "fearful",
+    "07": "disgust",
+    "08": "surprised",
+}
+CLASS_NAMES = tuple(EMOTIONS.values())
+LEVELS = {"01": "normal", "02": "strong"}
+ACTORS = tuple(f"{actor:02d}" for actor in range(1, 25))
+
+PAPER_BLOCKS = ("1-2", "3-5", "6-7", "8-10", "11-12", "13-14", "15-17", "18-19", "20-22", "23-24")
+"""Ten blocks of actors for `ActorFolds`; Mocanu et al. 2021 (section 4.1) state ten, not which actors these hold."""
+
+_TITLE = "RAVDESS"
+_EXAMPLE = "03-01-05-02-01-01-01.wav"
+_TWO = ("01", "02")
+_SPEECH_AUDIO_ONLY = ("03", "01")
+
+
+def parse_name(path: Path) -> Utterance | None:
+    """Read modality-channel-emotion-intensity-statement-repetition-actor from a file name.
+
+    Args:
+        path: A file of the release.
+
+    Returns:
+        The utterance, or None if the file is of another part of the release: song, or video with or without sound.
+
+    Raises:
+        CorpusError: If the name has another shape or an unknown value, or stands in another actor's folder.
+    """
+    if not SHAPES["ravdess"].fullmatch(path.stem):
+        raise CorpusError(f"{path}: not a file name of {_TITLE}, such as {_EXAMPLE}.")
+    modality, channel, emotion, level, statement, repetition, actor = path.stem.split("-")
+    for field, value, known in (
+        ("modality", modality, ("01", "02", "03")),
+        ("channel", channel, _TWO),
+        ("emotion", emotion, EMOTIONS),
+        ("intensity", level, LEVELS),
+        ("statement", statement, _TWO),
+        ("repetition", repetition, _TWO),
+        ("actor", actor, ACTORS),
+    ):
+        if value not in known:
+            raise bad_field(path, field, value, known)
+    folder = re.fullmatch(r"actor_(\d+)", path.parent.name, re.IGNORECASE)
+    if folder and int(folder[1]) != int(actor):
+        raise CorpusError(
+            f"{path}: the file name says actor {actor}, its folder {path.parent.name}; move the file to Actor_{actor} "
+            "or mend its name."
+        )
+    if (modality, channel) != _SPEECH_AUDIO_ONLY:
+        return None
+    return Utterance(
+        name=path.stem,
+        path=path,
+        speaker=actor,
+        label=EMOTIONS[emotion],
+        gender=_gender(actor),
+        level=LEVELS[level],
+    )
+
+
+def find_utterances(root: Path, include_faulty: bool = False) -> Found:
+    """Find the speech clips below ``root``, however deep the release lies in it and however often.
+
+    Args:
+        root: The folder that holds the ``Actor_*`` folders, or one above.
+        include_faulty: For all corpora alike; no clip of this release is known to be faulty.
+
+    Raises:
+        CorpusError: If ``root`` is missing, holds no speech of this corpus, or holds audio that is not of it.
+    """
+    audio = find_audio(root, _TITLE)
+    refuse_foreign_names(root, _TITLE, "ravdess", _EXAMPLE, audio)
+    utterances = tuple(utterance for path in audio.values() if (utterance := parse_name(path)))
+    if not utterances:
+        raise CorpusError(
+            f"{_TITLE}: {root} holds {len(audio)} clips, all of song or video, such as {next(iter(audio))}; set `root` "
+            "to the speech part, whose names begin with 03-01 (Audio_Speech_Actors_01-24.zip of the release)."
+        )
+    return Found(utterances, left_out={})
+
+
+def write_synthetic(
+    folder: Path, speakers: int, seed: int, clips_per_speaker: int | None = None, progress: bool = False
+) -> int:
+    """Write a synthetic corpus in this release's layout and grammar.
+
+    Args:
+        folder: Where to write; empty, missing, or holding (part of) the same synthetic corpus.
+        speakers: Number of actors, 1 to 24.
+        seed: Seed of voices and clips.
+        clips_per_speaker: 1 to 60, the same number of each emotion as far as possible; all 60 if None.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Number of clips written now; clips that are already there are kept.
+
+    Raises:
+        CorpusError: If a number does not fit the release, or ``folder`` holds something else.
+    """
+    clips = [list(_clips(actor)) for actor in ACTORS]
+    return write_corpus(folder, "ravdess", clips, speakers, seed, clips_per_speaker, progress)
+
+
+def _clips(actor: str) -> Iterator[Clip]:
+    for code, emotion in EMOTIONS.items():
+        for level, intensity in (("01", 0.85), ("02", 1.25)):
+            if emotion == "neutral" and level == "02":
+                continue
+            for statement in _TWO:
+                for repetition in _TWO:
+                    name = f"03-01-{code}-{level}-{statement}-{repetition}-{actor}.wav"
+                    yield Clip(
+                        file=Path(f"Actor_{actor}", name),
+                        speaker=actor,
+                        gender=_gender(actor),
+                        emotion=emotion,
+                        intensity=intensity,
+                        sentence=int(statement),
+                    )
+
+
+def _gender(actor: str) -> Gender:
+    return "male" if int(actor) % 2 else "female"
+
+
+class RAVDESS(CorpusDataModule):
+    """RAVDESS speech under the ten actor folds of Mocanu et al. 2021, or any other protocol.
+
+    Chance is 12.5% UA: eight emotions, of which neutral has half as many clips as each other.
+    """
+
+    corpus = "ravdess"
+    class_names = CLASS_NAMES
+
+    def find(self) -> Found:
+        """Return the speech clips below ``root``."""
+        return find_utterances(self.root, self.include_faulty)
+
+    @staticmethod
+    def default_protocol() -> Protocol:
+        """Return the ten actor folds."""
+        return ActorFolds(list(PAPER_BLOCKS))

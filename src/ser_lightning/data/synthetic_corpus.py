@@ -1,0 +1,118 @@
+"""Writing a synthetic corpus: the clips that a corpus's grammar allows, spoken into its layout."""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import track
+
+from ser_lightning.data.synthetic import (
+    MARKER,
+    Gender,
+    Voice,
+    generator,
+    is_synthetic,
+    marker_content,
+    synthesise,
+    write_clip,
+    write_marker,
+)
+from ser_lightning.errors import CorpusError
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A clip to be written.
+
+    Attributes:
+        file: Where, relative to the corpus folder.
+        speaker: Who speaks.
+        gender: Of the speaker.
+        emotion: Key of `STYLES`.
+        intensity: How far the emotion goes; 1 is usual.
+        sentence: Which words, 0 or more.
+    """
+
+    file: Path
+    speaker: str
+    gender: Gender
+    emotion: str
+    intensity: float
+    sentence: int
+
+
+def write_corpus(
+    folder: Path,
+    corpus: str,
+    clips: Sequence[Sequence[Clip]],
+    speakers: int,
+    seed: int,
+    clips_per_speaker: int | None = None,
+    progress: bool = False,
+) -> int:
+    """Write the first ``speakers`` of a corpus; what an interrupted call has written is kept.
+
+    Args:
+        folder: Where to write; empty, missing, or holding (part of) the same synthetic corpus.
+        corpus: Name of the corpus, for the marker.
+        clips: Every clip the corpus's grammar allows, for each speaker.
+        speakers: How many of them to write.
+        seed: Seed of voices and clips.
+        clips_per_speaker: Number of clips, the same number of each emotion as far as possible; all if None.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Number of clips written now.
+
+    Raises:
+        CorpusError: If a number does not fit the corpus, or ``folder`` holds something else.
+    """
+    if not 1 <= speakers <= len(clips):
+        raise CorpusError(f"{speakers} speakers do not fit {corpus}; choose 1 to {len(clips)}.")
+    most = min(map(len, clips))
+    if clips_per_speaker is not None and not 1 <= clips_per_speaker <= most:
+        raise CorpusError(f"{clips_per_speaker} clips per speaker do not fit {corpus}; choose 1 to {most}.")
+    _refuse_other_content(folder, marker_content(corpus, seed, speakers, clips_per_speaker))
+    write_marker(folder, corpus, seed, speakers, clips_per_speaker)
+    wanted = [clip for turn in range(speakers) for clip in _balanced(clips[turn], clips_per_speaker or most, turn)]
+    missing = [clip for clip in wanted if not (folder / clip.file).exists()]
+    for clip in track(missing, description=f"Speaking {corpus}", disable=not progress):
+        voice = Voice.draw(clip.gender, generator(seed, corpus, clip.speaker))
+        rng = generator(seed, corpus, clip.speaker, clip.file.stem)
+        write_clip(folder / clip.file, synthesise(voice, clip.emotion, clip.intensity, clip.sentence, rng), 16000)
+    return len(missing)
+
+
+def _balanced(clips: Sequence[Clip], count: int, turn: int) -> list[Clip]:
+    # One clip of each emotion after the other, in an order of their own; other speakers begin with other emotions, so
+    # that no emotion is short when the count is no multiple of their number.
+    by_emotion: defaultdict[str, list[Clip]] = defaultdict(list)
+    for clip in sorted(clips, key=lambda clip: hashlib.sha256(clip.file.name.encode()).digest()):
+        by_emotion[clip.emotion].append(clip)
+    emotions = sorted(by_emotion)
+    start = turn * count % len(emotions)
+    emotions = emotions[start:] + emotions[:start]
+    rounds = max(map(len, by_emotion.values()))
+    dealt = [by_emotion[name][turn] for turn in range(rounds) for name in emotions if turn < len(by_emotion[name])]
+    return dealt[:count]
+
+
+def _refuse_other_content(folder: Path, marker: dict[str, str | int | None]) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CorpusError(f"{folder} is a file; choose another folder for the synthetic corpus.")
+    if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
+        return
+    if not is_synthetic(folder):
+        raise CorpusError(f"{folder} is not empty and holds no synthetic corpus; choose another folder.")
+    try:
+        there = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise CorpusError(f"{folder / MARKER} cannot be read: {error}. Delete {folder}, or choose another.") from error
+    if there != marker:
+        raise CorpusError(
+            f"{folder} holds another synthetic corpus: {json.dumps(there)}, not {json.dumps(marker)}. Choose another "
+            "folder, or delete this one."
+        )

@@ -1,0 +1,200 @@
+import csv
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from data_modules import crema_d
+from ser_lightning.data.protocols import ActorFolds
+from ser_lightning.errors import CorpusError
+from ser_lightning.types import Utterance
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / "AudioWAV" / f"{name}.wav").parent.mkdir(parents=True, exist_ok=True)
+        (root / "AudioWAV" / f"{name}.wav").touch()
+    return root
+
+
+def find(root: Path) -> tuple[Utterance, ...]:
+    return crema_d.find_utterances(root).utterances
+
+
+def test_every_field_of_a_name_is_read(tmp_path: Path) -> None:
+    (utterance,) = find(touch(tmp_path, "1001_IEO_FEA_HI"))
+    assert utterance == Utterance(
+        name="1001_IEO_FEA_HI",
+        path=tmp_path / "AudioWAV" / "1001_IEO_FEA_HI.wav",
+        speaker="1001",
+        label="fearful",
+        level="high",
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "label"),
+    [
+        ("ANG", "angry"),
+        ("DIS", "disgust"),
+        ("FEA", "fearful"),
+        ("HAP", "happy"),
+        ("NEU", "neutral"),
+        ("SAD", "sad"),
+    ],
+)
+def test_emotion_codes_are_the_releases_and_every_label_is_a_class(code: str, label: str) -> None:
+    assert crema_d.parse_name(Path(f"1091_WSI_{code}_XX.wav")).label == label
+    assert label in crema_d.CLASS_NAMES
+    assert len(crema_d.CLASS_NAMES) == 6
+
+
+@pytest.mark.parametrize(("code", "level"), [("LO", "low"), ("MD", "medium"), ("HI", "high"), ("XX", "unspecified")])
+def test_levels_are_in_the_corpus_own_words(code: str, level: str) -> None:
+    assert crema_d.parse_name(Path(f"1002_IEO_SAD_{code}.wav")).level == level
+
+
+def test_the_twelve_sentences_are_known() -> None:
+    sentences = ["IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI"]
+    assert set(crema_d.SENTENCES) == set(sentences)
+    assert all(crema_d.parse_name(Path(f"1003_{sentence}_NEU_XX.wav")) for sentence in sentences)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("1000_IEO_ANG_XX", "the actor '1000' in the file name is unknown; known are 1001 to 1091"),
+        ("1092_IEO_ANG_XX", "the actor '1092'"),
+        ("1001_ABC_ANG_XX", "the sentence 'ABC'"),
+        ("1001_IEO_SUR_XX", "the emotion 'SUR' in the file name is unknown; known are ANG, DIS, FEA, HAP, NEU, SAD"),
+        ("1001_IEO_ANG_ZZ", "the level 'ZZ'"),
+        ("1041_ITH_SAD_X", "the level 'X' in the file name is unknown; known are LO, MD, HI, XX"),
+    ],
+)
+def test_an_unknown_value_is_named_with_its_file_and_field(tmp_path: Path, name: str, message: str) -> None:
+    with pytest.raises(CorpusError, match=re.escape(f"{name}.wav: {message}")):
+        find(touch(tmp_path, name))
+
+
+def test_a_name_of_another_shape_is_refused() -> None:
+    with pytest.raises(CorpusError, match=r"noise\.wav: not a file name of CREMA-D"):
+        crema_d.parse_name(Path("noise.wav"))
+
+
+def test_the_clip_without_audio_is_left_out_with_the_reason_unless_asked_for(tmp_path: Path) -> None:
+    touch(tmp_path, "1076_MTI_NEU_XX", "1076_MTI_SAD_XX")
+    found = crema_d.find_utterances(tmp_path)
+    assert [u.name for u in found.utterances] == ["1076_MTI_NEU_XX"]
+    assert found.left_out == {"1076_MTI_SAD_XX": "no audio: every sample is zero"}
+    found = crema_d.find_utterances(tmp_path, include_faulty=True)
+    assert [u.name for u in found.utterances] == ["1076_MTI_NEU_XX", "1076_MTI_SAD_XX"]
+    assert found.left_out == {}
+
+
+def test_a_copy_without_the_faulty_clip_leaves_nothing_out(tmp_path: Path) -> None:
+    assert crema_d.find_utterances(touch(tmp_path, "1001_DFA_ANG_XX")).left_out == {}
+
+
+def test_a_folder_of_the_faulty_clip_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="only known faulty clips: 1076_MTI_SAD_XX"):
+        find(touch(tmp_path, "1076_MTI_SAD_XX"))
+
+
+def test_older_copies_name_of_a_clip_gives_the_newer_name(tmp_path: Path) -> None:
+    (utterance,) = find(touch(tmp_path, "1040_ITH_SAD_X"))
+    assert (utterance.name, utterance.level) == ("1040_ITH_SAD_XX", "unspecified")
+    assert utterance.path.name == "1040_ITH_SAD_X.wav"
+
+
+def test_a_clip_under_its_older_and_its_newer_name_counts_once(tmp_path: Path) -> None:
+    (utterance,) = find(touch(tmp_path, "1040_ITH_SAD_X", "1040_ITH_SAD_XX"))
+    assert utterance.path.name == "1040_ITH_SAD_XX.wav"
+
+
+def test_utterances_are_ordered_by_name(tmp_path: Path) -> None:
+    touch(tmp_path, "1040_ITH_SAD_X", "1040_ITH_NEU_XX", "1040_TIE_NEU_XX", "1001_DFA_ANG_XX")
+    names = [u.name for u in find(tmp_path)]
+    assert names == sorted(names)
+    assert len(names) == 4
+
+
+def test_other_folders_of_the_release_do_not_count(tmp_path: Path) -> None:
+    touch(tmp_path, "1001_DFA_ANG_XX")
+    for other in ("AudioMP3/1001_DFA_ANG_XX.mp3", "AudioMP3/1001_DFA_SAD_XX.mp3", "VideoFlash/1001_DFA_HAP_XX.flv"):
+        (tmp_path / other).parent.mkdir(exist_ok=True)
+        (tmp_path / other).touch()
+    assert [u.path.parent.name for u in find(tmp_path)] == ["AudioWAV"]
+    with pytest.raises(CorpusError, match=r"It holds 2 \.mp3: .*ffmpeg"):
+        find(tmp_path / "AudioMP3")
+
+
+@pytest.mark.parametrize("below", ["", "AudioWAV"])
+def test_genders_are_read_from_the_root_or_its_parent(tmp_path: Path, below: str) -> None:
+    touch(tmp_path, "1001_DFA_ANG_XX", "1002_DFA_ANG_XX", "1003_DFA_ANG_XX", "1004_DFA_ANG_XX")
+    (tmp_path / "VideoDemographics.csv").write_text(
+        '"ActorID","Age","Sex","Race","Ethnicity"\n1001,51,"Male","a","b"\n1002,21,"Female","a","b"\n1003,3,"","",""\n'
+    )
+    assert [u.gender for u in find(tmp_path / below)] == ["male", "female", None, None]
+
+
+def test_demographics_without_their_columns_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "1001_DFA_ANG_XX")
+    (tmp_path / "VideoDemographics.csv").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv: the column ActorID, Sex is missing"):
+        find(tmp_path)
+
+
+def test_the_folder_of_another_corpus_is_recognised(tmp_path: Path) -> None:
+    (tmp_path / "03-01-05-02-01-01-01.wav").touch()
+    with pytest.raises(CorpusError, match=r"none of the 1 audio files.*`data_modules\.ravdess`"):
+        find(tmp_path)
+
+
+def test_a_whole_synthetic_release_has_the_real_ones_counts_and_genders(tmp_path: Path) -> None:
+    assert crema_d.write_synthetic(tmp_path, speakers=1, seed=0) == 82
+    assert Counter(u.label for u in find(tmp_path)) == {
+        label: 12 if label == "neutral" else 14 for label in crema_d.CLASS_NAMES
+    }
+    levels = Counter((u.name.split("_")[1], u.level) for u in find(tmp_path))
+    assert {key: count for key, count in levels.items() if key[0] == "IEO"} == {
+        ("IEO", "low"): 5,
+        ("IEO", "medium"): 5,
+        ("IEO", "high"): 5,
+        ("IEO", "unspecified"): 1,
+    }
+    assert {level for sentence, level in levels if sentence != "IEO"} == {"unspecified"}
+    assert {(u.speaker, u.gender, u.path.parent.name) for u in find(tmp_path)} == {("1001", "male", "AudioWAV")}
+
+
+def test_a_small_synthetic_release_is_balanced_and_written_once(tmp_path: Path) -> None:
+    assert crema_d.write_synthetic(tmp_path, speakers=3, seed=0, clips_per_speaker=6) == 18
+    assert crema_d.write_synthetic(tmp_path, speakers=3, seed=0, clips_per_speaker=6) == 0
+    assert Counter((u.speaker, u.label) for u in find(tmp_path)) == {
+        (actor, label): 1 for actor in ("1001", "1002", "1003") for label in crema_d.CLASS_NAMES
+    }
+    with (tmp_path / "VideoDemographics.csv").open(newline="") as file:
+        assert [(row["ActorID"], row["Sex"]) for row in csv.DictReader(file)] == [
+            ("1001", "Male"),
+            ("1002", "Female"),
+            ("1003", "Male"),
+        ]
+
+
+@pytest.mark.parametrize(("speakers", "clips", "most"), [(92, None, "1 to 91"), (2, 83, "1 to 82")])
+def test_more_than_the_release_holds_is_refused(tmp_path: Path, speakers: int, clips: int | None, most: str) -> None:
+    with pytest.raises(CorpusError, match=most):
+        crema_d.write_synthetic(tmp_path, speakers, seed=0, clips_per_speaker=clips)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_papers_blocks_hold_every_actor_once(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{actor}_DFA_ANG_XX" for actor in crema_d.ACTORS))
+    blocks = ActorFolds(crema_d.PAPER_BLOCKS).speaker_blocks(find(tmp_path))
+    assert [len(block) for block in blocks] == [9] * 9 + [10]
+    assert (blocks[0][0], blocks[1][0], blocks[8][-1], blocks[9]) == (
+        "1001",
+        "1010",
+        "1081",
+        tuple(str(actor) for actor in range(1082, 1092)),
+    )
