@@ -1,0 +1,19 @@
+"""Waveforms to frames: one file per extractor, and a store that keeps their frames on disk."""
+
+from ser_lightning.features.build import build_extractor
+from ser_lightning.features.compare147 import ComParE147
+from ser_lightning.features.extractor import FeatureExtractor
+from ser_lightning.features.log_mel import LogMelFilterbank
+from ser_lightning.features.log_power import LogPowerSpectrogram
+from ser_lightning.features.magnitude import MagnitudeSpectrogram
+from ser_lightning.features.silence_removal import SilenceRemoval
+
+__all__ = [
+    "ComParE147",
+    "FeatureExtractor",
+    "LogMelFilterbank",
+    "LogPowerSpectrogram",
+    "MagnitudeSpectrogram",
+    "SilenceRemoval",
+    "build_extractor",
+]

@@ -1,0 +1,84 @@
+"""Log-Mel filterbank energies."""
+# Shapes: B utterances, N samples (padded), T frames (padded), K bins, F filters.
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torchaudio.functional import melscale_fbanks
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.features.extractor import FeatureExtractor, zero_past_the_end
+from ser_lightning.features.short_time_spectrum import ShortTimeSpectrum, Window
+
+
+class LogMelFilterbank(FeatureExtractor):
+    """Natural logarithm of the power in triangular filters, equally spaced on HTK's Mel scale, each of height one.
+
+    Windows are framed as in ``ShortTimeSpectrum``: ``1 + max(0, n - window) // hop`` frames for n samples.
+
+    Args:
+        sample_rate_hz: The rate of the waveforms.
+        num_mels: Number of filters, F.
+        window_seconds: Length of a window.
+        hop_seconds: Time from one window to the next.
+        window: Shape of the window.
+        dft_length: Samples of the transform; the next power of two that holds the window when absent.
+        min_frequency_hz: Lower edge of the lowest filter.
+        max_frequency_hz: Upper edge of the highest filter; half the sample rate when absent.
+        floor: Least power before the logarithm; digital silence gives its logarithm.
+
+    Raises:
+        ConfigurationError: If the filters are so narrow that one holds no frequency bin, or the numbers do not fit.
+    """
+
+    version: ClassVar[int] = 1
+    filters: Tensor
+
+    def __init__(
+        self,
+        sample_rate_hz: int = 16000,
+        num_mels: int = 40,
+        window_seconds: float = 0.025,
+        hop_seconds: float = 0.010,
+        window: Window = "hamming",
+        dft_length: int | None = None,
+        min_frequency_hz: float = 0.0,
+        max_frequency_hz: float | None = None,
+        floor: float = 1e-10,
+    ) -> None:
+        super().__init__()
+        self.sample_rate_hz = sample_rate_hz
+        self.num_mels = self.num_features = num_mels
+        self.window_seconds = window_seconds
+        self.hop_seconds = hop_seconds
+        self.window = window
+        self.dft_length = dft_length
+        self.min_frequency_hz = min_frequency_hz
+        self.max_frequency_hz = max_frequency_hz
+        self.floor = floor
+        self.spectrum = ShortTimeSpectrum(sample_rate_hz, window_seconds, hop_seconds, window, dft_length, None)
+        top_hz = sample_rate_hz / 2 if max_frequency_hz is None else max_frequency_hz
+        if not 0 <= min_frequency_hz < top_hz <= sample_rate_hz / 2:
+            raise ConfigurationError(
+                f"min_frequency_hz ({min_frequency_hz}) must lie below max_frequency_hz ({top_hz}), and both from 0 to "
+                f"half the sample rate ({sample_rate_hz / 2})"
+            )
+        if num_mels < 1 or floor <= 0:
+            raise ConfigurationError(f"num_mels ({num_mels}) and floor ({floor}) must be positive")
+        num_bins = len(self.spectrum.bin_frequencies_hz)
+        filters = melscale_fbanks(num_bins, min_frequency_hz, top_hz, num_mels, sample_rate_hz, mel_scale="htk")
+        empty = int((filters.amax(dim=0) == 0).sum())
+        if empty:
+            raise ConfigurationError(
+                f"{empty} of num_mels ({num_mels}) filters hold no frequency bin; take fewer, or a dft_length above "
+                f"{self.spectrum.dft_length}"
+            )
+        self.register_buffer("filters", filters, persistent=False)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log energies [B, T, F] of ``waveforms`` [B, N] of ``lengths`` [B], and the frames of each [B]."""
+        power, frame_lengths = self.spectrum(waveforms, lengths)
+        with torch.autocast(power.device.type, enabled=False):
+            energies = power @ self.filters.to(power.dtype)
+        return zero_past_the_end(energies.clamp_min(self.floor).log(), frame_lengths), frame_lengths

@@ -1,0 +1,92 @@
+"""The power spectrum of short windows, which all spectral extractors begin with."""
+# Shapes: B utterances, N samples (padded), T frames (padded), W samples a window, D samples of the transform, K bins.
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ser_lightning.errors import ConfigurationError
+
+Window = Literal["hamming", "hann"]
+
+
+class ShortTimeSpectrum(nn.Module):
+    """Power spectra of windows that lie wholly inside the utterance.
+
+    An utterance of n samples has ``1 + max(0, n - W) // hop`` frames: nothing is padded at its edges, so no frame
+    depends on what follows the utterance in a batch. Only a clip shorter than one window is filled up with zeros, to
+    one frame. Frame t begins at sample ``t * hop``.
+
+    Args:
+        sample_rate_hz: The rate of the waveforms.
+        window_seconds: Length of the window, W samples when rounded.
+        hop_seconds: Time from one window to the next.
+        window: Its shape, in the periodic form.
+        dft_length: D samples, the window followed by zeros; the next power of two when absent.
+        max_frequency_hz: Bins below this are kept; all D // 2 + 1 when absent.
+
+    Attributes:
+        bin_frequencies_hz: Centre of each of the K bins.
+
+    Raises:
+        ConfigurationError: If a length is not positive, or the transform is shorter than the window.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        sample_rate_hz: int,
+        window_seconds: float,
+        hop_seconds: float,
+        window: Window,
+        dft_length: int | None,
+        max_frequency_hz: float | None,
+    ) -> None:
+        super().__init__()
+        self.window_length = round(window_seconds * sample_rate_hz)
+        self.hop_length = round(hop_seconds * sample_rate_hz)
+        if self.window_length < 1 or self.hop_length < 1:
+            raise ConfigurationError(
+                f"window_seconds ({window_seconds}) and hop_seconds ({hop_seconds}) must each be at least one sample "
+                f"at {sample_rate_hz} Hz"
+            )
+        self.dft_length = dft_length or 1 << (self.window_length - 1).bit_length()
+        if self.dft_length < self.window_length:
+            raise ConfigurationError(
+                f"dft_length ({dft_length}) must be at least the window's {self.window_length} samples "
+                f"(window_seconds {window_seconds} at {sample_rate_hz} Hz)"
+            )
+        frequencies_hz = [k * sample_rate_hz / self.dft_length for k in range(self.dft_length // 2 + 1)]
+        self.bin_frequencies_hz = [f for f in frequencies_hz if max_frequency_hz is None or f < max_frequency_hz]
+        if not self.bin_frequencies_hz:
+            raise ConfigurationError(f"max_frequency_hz ({max_frequency_hz}) leaves no frequency bin")
+        shapes = {"hamming": torch.hamming_window, "hann": torch.hann_window}
+        weights = shapes[window](self.window_length, dtype=torch.float64).float()
+        weights = functional.pad(weights, (0, self.dft_length - self.window_length))
+        self.register_buffer("weights", weights, persistent=False)
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Return the number of frames of utterances of ``lengths`` [B] samples."""
+        return 1 + (lengths - self.window_length).clamp_min(0) // self.hop_length
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the power [B, T, K] of ``waveforms`` [B, N], and the frames [B] that ``lengths`` [B] give.
+
+        Half precision is raised to float32 first, under autocast too: a power spectrum outgrows its range.
+        """
+        lengths = lengths.to(waveforms.device)
+        waveforms = waveforms if waveforms.dtype == torch.float64 else waveforms.float()
+        num_frames = 1 + max(0, waveforms.shape[1] - self.window_length) // self.hop_length
+        needed = (num_frames - 1) * self.hop_length + self.dft_length
+        padded = functional.pad(waveforms, (0, needed - waveforms.shape[1]))
+        with torch.autocast(waveforms.device.type, enabled=False):
+            frames = padded.unfold(1, self.dft_length, self.hop_length) * self.weights.to(waveforms.dtype)
+            # The one frame that may reach past its utterance's end is the first of a clip shorter than a window.
+            past_the_end = torch.arange(self.dft_length, device=lengths.device) >= lengths[:, None]
+            frames[:, 0].masked_fill_(past_the_end, 0.0)
+            spectra = torch.fft.rfft(frames)[..., : len(self.bin_frequencies_hz)]
+            squares = torch.view_as_real(spectra).square()
+            return squares[..., 0] + squares[..., 1], self.num_frames(lengths)

@@ -1,0 +1,114 @@
+"""What every extractor promises, whichever it is."""
+
+import json
+
+import pytest
+import torch
+from torch import Tensor
+
+from ser_lightning.features import (
+    FeatureExtractor,
+    LogMelFilterbank,
+    LogPowerSpectrogram,
+    MagnitudeSpectrogram,
+    SilenceRemoval,
+    build_extractor,
+)
+
+EXTRACTORS = {
+    "log_mel": LogMelFilterbank(),
+    "log_mel_wide": LogMelFilterbank(num_mels=64, dft_length=1024, min_frequency_hz=20.0, max_frequency_hz=7600.0),
+    "log_power": LogPowerSpectrogram(window_seconds=0.040, dft_length=1600, max_frequency_hz=4000.0),
+    "magnitude": MagnitudeSpectrogram(window_seconds=0.032, dft_length=512),
+    "silence_removal": SilenceRemoval(MagnitudeSpectrogram(), top_db=30.0),
+}
+EVERY = pytest.mark.parametrize("extractor", EXTRACTORS.values(), ids=EXTRACTORS.keys())
+LENGTHS = (16000, 5000, 12345, 700, 399, 1)
+
+
+def clips(dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    waveforms = [torch.randn(length, generator=generator, dtype=torch.float64) * 0.1 for length in LENGTHS]
+    for waveform in waveforms[:3]:
+        waveform[1000:4000] *= 1e-3  # something for the silence removal
+    return [waveform.to(dtype) for waveform in waveforms]
+
+
+def pad(waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
+    lengths = torch.tensor([len(waveform) for waveform in waveforms])
+    return torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True), lengths
+
+
+@EVERY
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-5)])
+def test_frames_in_a_padded_batch_equal_those_of_the_utterance_alone(
+    extractor: FeatureExtractor, dtype: torch.dtype, tolerance: float
+) -> None:
+    waveforms = clips(dtype)
+    together, lengths = extractor(*pad(waveforms))
+    assert together.dtype == dtype
+    for index, waveform in enumerate(waveforms):
+        alone, length = extractor(waveform[None], torch.tensor([len(waveform)]))
+        assert alone.shape == (1, int(length), extractor.num_features)
+        assert lengths[index] == length[0] >= 1
+        real = together[index, : int(length)]
+        scale = alone.abs().max().clamp_min(1.0)
+        assert (real - alone[0]).abs().max() <= tolerance * scale
+        assert not together[index, int(length) :].any()
+
+
+@EVERY
+def test_what_lies_past_the_end_of_an_utterance_is_never_seen(extractor: FeatureExtractor) -> None:
+    waveforms, lengths = pad(clips(torch.float64))
+    noisy = waveforms.clone()
+    for index, length in enumerate(LENGTHS):
+        noisy[index, length:] = 7.0
+    for clean, dirty in zip(extractor(waveforms, lengths), extractor(noisy, lengths), strict=True):
+        torch.testing.assert_close(dirty, clean, atol=1e-8, rtol=0)
+
+
+@EVERY
+def test_autocast_to_half_precision_changes_nothing(extractor: FeatureExtractor) -> None:
+    waveforms, lengths = pad(clips(torch.float32))
+    expected, _ = extractor(waveforms, lengths)
+    with torch.autocast("cpu", torch.bfloat16):
+        frames, _ = extractor(waveforms, lengths)
+    assert frames.dtype == torch.float32
+    assert torch.equal(frames, expected)
+
+
+@EVERY
+def test_a_waveform_in_half_precision_gives_float32_frames(extractor: FeatureExtractor) -> None:
+    waveforms, lengths = pad(clips(torch.float32))
+    frames, _ = extractor(waveforms.bfloat16(), lengths)
+    expected, _ = extractor(waveforms.bfloat16().float(), lengths)
+    assert frames.dtype == torch.float32
+    assert torch.equal(frames, expected)
+
+
+@EVERY
+def test_an_extractor_is_rebuilt_from_its_configuration_after_a_trip_through_json(extractor: FeatureExtractor) -> None:
+    configuration = json.loads(json.dumps(extractor.configuration()))
+    again = build_extractor(configuration)
+    assert type(again) is type(extractor)
+    assert again.configuration() == extractor.configuration()
+    for expected, frames in zip(extractor(*pad(clips(torch.float32))), again(*pad(clips(torch.float32))), strict=True):
+        assert torch.equal(frames, expected)
+
+
+@EVERY
+def test_an_extractor_adds_nothing_to_a_checkpoint(extractor: FeatureExtractor) -> None:
+    assert extractor.state_dict() == {}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@EVERY
+def test_frames_on_the_device_equal_those_on_the_cpu(extractor: FeatureExtractor) -> None:
+    waveforms, lengths = pad(clips(torch.float64))
+    expected, expected_lengths = extractor(waveforms, lengths)
+    on_device = build_extractor(extractor.configuration()).cuda()
+    frames, frame_lengths = on_device(waveforms.cuda(), lengths.cuda())
+    assert frames.is_cuda
+    torch.testing.assert_close(frames.cpu(), expected, atol=1e-8, rtol=1e-8)
+    assert torch.equal(frame_lengths.cpu(), expected_lengths)
