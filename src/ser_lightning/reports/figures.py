@@ -1,0 +1,182 @@
+"""Pictures of results: confusion matrix, training curves, scores of folds and speakers.
+
+Figures are matplotlib ``Figure`` objects of their own, without pyplot: no global state, no window, no leak when a sweep
+draws hundreds. Colours can be told apart by colour-blind readers, and text stays legible at half size.
+"""
+# Shapes: C classes.
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ser_lightning.metrics import recalls, unweighted_accuracy, weighted_accuracy
+from ser_lightning.reports.atomic_file import write_atomically
+
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#767676"  # of Okabe and Ito's palette, distinct to colour-blind readers
+DOTS_PER_INCH = 150
+DARK = 0.25  # luminance below which white text is the easier to read: contrast at least 3.5 (WCAG 2)
+
+
+def png(figure: Figure) -> bytes:
+    """Return the figure as a PNG file, cropped to its content; equal figures give equal bytes."""
+    content = io.BytesIO()
+    FigureCanvasAgg(figure)
+    figure.savefig(content, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight", pad_inches=0.15)
+    return content.getvalue()
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write the figure as a PNG file, atomically, and return ``path``."""
+    write_atomically(path, png(figure))
+    return path
+
+
+def confusion_figure(confusion: Tensor, class_names: Sequence[str], title: str) -> Figure:
+    """Draw a confusion matrix: the share of each reference class in percent, and the count below it.
+
+    Args:
+        confusion: Counts [C, C], reference classes in rows; a class without an utterance has an empty row.
+        class_names: The classes, C of them.
+        title: What was recognised by what; UA and WA are added.
+    """
+    num_classes = len(class_names)
+    totals = confusion.sum(dim=1)
+    shares = confusion.double() / totals.clamp(min=1).unsqueeze(1)
+    side = 1.9 + 0.85 * num_classes
+    figure = Figure(figsize=(side + 0.5, side), layout="constrained")
+    axes = figure.add_subplot()
+    colours = matplotlib.colormaps["Blues"]
+    axes.imshow(shares.numpy(), cmap=colours, vmin=0, vmax=1)
+    for row in range(num_classes):
+        if not totals[row]:
+            empty = axes.text((num_classes - 1) / 2, row, "no utterance", ha="center", va="center", color=GREY, size=12)
+            empty.set_bbox({"facecolor": colours(0.0), "edgecolor": "none"})
+            continue
+        for column in range(num_classes):
+            share, count = shares[row, column].item(), int(confusion[row, column])
+            ink = "white" if _luminance(colours(share)) < DARK else "black"
+            weight = "bold" if row == column else "normal"
+            for height, text, size in ((-0.1, f"{100 * share:.0f}%", 14), (0.24, str(count), 10)):
+                colour = ink if count else GREY
+                axes.text(column, row + height, text, ha="center", va="center", size=size, color=colour, weight=weight)
+    labels = [f"{_plain(name)}\nn = {int(total)}" for name, total in zip(class_names, totals, strict=True)]
+    axes.set_xticks(range(num_classes), [_plain(name) for name in class_names], fontsize=12)
+    if max(len(name) for name in class_names) > 8:
+        for label in axes.get_xticklabels():
+            label.set(rotation=35, horizontalalignment="right", rotation_mode="anchor")
+    axes.set_yticks(range(num_classes), labels, fontsize=12)
+    axes.set_xticks([edge - 0.5 for edge in range(num_classes + 1)], minor=True)
+    axes.set_yticks([edge - 0.5 for edge in range(num_classes + 1)], minor=True)
+    axes.grid(which="minor", color="#d0d0d0", linewidth=0.8)
+    axes.tick_params(which="both", length=0)
+    axes.set_xlabel("recognised as", fontsize=12)
+    axes.set_ylabel("reference", fontsize=12)
+    ua, wa = unweighted_accuracy(confusion).item(), weighted_accuracy(confusion).item()
+    figure.suptitle(f"{_plain(title)}\nUA {100 * ua:.1f}%   WA {100 * wa:.1f}%", fontsize=13)
+    return figure
+
+
+def training_figure(histories: Mapping[str, pd.DataFrame], title: str) -> Figure:
+    """Draw loss and UA after each epoch: a thin line for each fold, a thick one for their mean.
+
+    The mean ends where the first fold stops: beyond, it would be that of the folds that happened to go on.
+
+    Args:
+        histories: By name of the fold, a row for each epoch, with what there is of ``train/loss``,
+            ``validation/loss``, ``train/UA`` and ``validation/UA``.
+        title: What was trained.
+    """
+    figure = Figure(figsize=(9, 3.9), layout="constrained")
+    for axes, metric, label, scale in zip(
+        figure.subplots(1, 2), ("loss", "UA"), ("loss", "UA (%)"), (1.0, 100.0), strict=True
+    ):
+        drawn = [
+            _draw_curves(axes, [scale * table[name] for table in histories.values() if name in table], stage, colour)
+            for stage, colour in (("train", ORANGE), ("validation", BLUE))
+            for name in [f"{stage}/{metric}"]
+        ]
+        axes.set_xlabel("epoch", fontsize=12)
+        axes.set_ylabel(label, fontsize=12)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        _tidy(axes)
+        if any(drawn):
+            axes.legend(frameon=False, fontsize=11)
+        else:
+            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=GREY, fontsize=12)
+    figure.suptitle(_plain(title), fontsize=13)
+    return figure
+
+
+def score_figure(scores: Mapping[str, Mapping[str, float]], title: str, chance: float) -> Figure:
+    """Draw UA and WA of each fold or speaker as dots on a line, the best UA on top, the mean UA as a line.
+
+    Args:
+        scores: ``UA`` and ``WA`` by name of the fold or speaker.
+        title: Whose scores they are.
+        chance: UA of guessing, between 0 and 1.
+    """
+    ranked = sorted(scores, key=lambda name: (scores[name]["UA"], name))
+    ua = [100 * scores[name]["UA"] for name in ranked]
+    wa = [100 * scores[name]["WA"] for name in ranked]
+    places = range(len(ranked))
+    figure = Figure(figsize=(7, 1.7 + 0.27 * len(ranked)), layout="constrained")
+    axes = figure.add_subplot()
+    mean = sum(ua) / len(ua)
+    axes.axvline(100 * chance, color=GREY, linestyle=":", linewidth=1.5, label=f"chance {100 * chance:.3g}%")
+    axes.axvline(mean, color=BLUE, linewidth=1.2, label=f"mean UA {mean:.1f}%")
+    axes.hlines(places, ua, wa, color="#c4c4c4", linewidth=1.5, zorder=1)
+    rings = axes.plot(wa, places, "o", markersize=10, label="WA", clip_on=False)  # wide enough to be seen around UA
+    rings[0].set(markerfacecolor="white", markeredgecolor=ORANGE, markeredgewidth=1.6)
+    axes.plot(ua, places, "o", markersize=6, label="UA", clip_on=False, color=BLUE)
+    axes.set_yticks(places, [_plain(name) for name in ranked], fontsize=11)
+    axes.set_ylim(-0.7, len(ranked) - 0.3)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("%", fontsize=12)
+    axes.grid(axis="y", color="#eeeeee")
+    _tidy(axes)
+    figure.suptitle(_plain(title), fontsize=13)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=11)
+    return figure
+
+
+def recall_sentence(confusion: Tensor, class_names: Sequence[str]) -> str:
+    """Return the recalls of a confusion matrix [C, C] in words, for readers who do not see the picture."""
+    found = zip(class_names, recalls(confusion).tolist(), strict=True)
+    return ", ".join(f"{name} {100 * recall:.0f}%" for name, recall in found if not math.isnan(recall))
+
+
+def _draw_curves(axes: Axes, curves: Sequence["pd.Series[float]"], stage: str, colour: str) -> bool:
+    """Draw each fold's curve and their mean; return whether there was any."""
+    present = [curve.dropna() for curve in curves if curve.notna().any()]
+    for curve in present:
+        axes.plot(curve.index, curve, color=colour, linewidth=0.7, alpha=0.45 if len(present) > 1 else 1)
+    if len(present) > 1:
+        mean = pd.concat(present, axis="columns", join="inner").mean(axis="columns")
+        axes.plot(mean.index, mean, color=colour, linewidth=2.4, label=f"{stage}, mean of {len(present)}")
+    elif present:
+        axes.lines[-1].set_label(stage)
+    return bool(present)
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=11)
+
+
+def _luminance(colour: tuple[float, ...]) -> float:
+    """Return the relative luminance of an sRGB colour (WCAG 2), 0 for black and 1 for white."""
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def _plain(text: str) -> str:
+    """Return ``text`` with dollar signs that matplotlib does not take for mathematics."""
+    return text.replace("$", r"\$")

@@ -1,0 +1,56 @@
+"""How the HTML page looks: light and dark, wide and narrow, on screen and on paper."""
+
+STYLESHEET = """
+:root { color-scheme: light dark; --ink: #1c1e21; --soft: #5b6168; --page: #ffffff; --line: #d9dce0; --panel: #f5f6f8;
+  --warn-ink: #6b3c00; --warn: #fff1d6; --warn-line: #e8a33d; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e7e9ec; --soft: #a3a9b1; --page: #15171a; --line: #363a40; --panel: #1e2125;
+    --warn-ink: #ffd896; --warn: #3a2a0c; --warn-line: #a8741a; }
+  /* White paper becomes black, which `lighten` lets vanish into the page; hues come back by turning them once more. */
+  figure img { filter: invert(1) hue-rotate(180deg); mix-blend-mode: lighten; }
+}
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 70rem; padding: 1.5rem 1rem 4rem; background: var(--page); color: var(--ink);
+  font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
+  overflow-wrap: anywhere; }
+h1 { font-size: 1.7rem; line-height: 1.2; margin: 0; }
+h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; padding-top: .75rem; border-top: 1px solid var(--line); }
+p { margin: .4rem 0; max-width: 46rem; }
+.soft, figcaption, caption { color: var(--soft); }
+.caveats { list-style: none; margin: 1rem 0; padding: .6rem 1rem; color: var(--warn-ink); background: var(--warn);
+  border-left: .3rem solid var(--warn-line); font-weight: 600; }
+.headline { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .75rem;
+  margin: 1.25rem 0; }
+.headline > div { background: var(--panel); border: 1px solid var(--line); border-radius: .5rem; padding: .7rem 1rem; }
+.headline strong { display: block; font-size: 1.7rem; line-height: 1.25; font-variant-numeric: tabular-nums; }
+dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: .25rem 1.25rem; margin: 0; }
+dt { color: var(--soft); }
+dd { margin: 0; }
+.scroll { overflow-x: auto; margin-bottom: 1.5rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal;
+  min-width: min(100%, 34rem); }
+caption { text-align: left; padding-bottom: .4rem; }
+th, td { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th { font-weight: 600; white-space: normal; vertical-align: bottom; }
+tbody th, tfoot th { min-width: 9rem; }
+tbody th { font-weight: 400; }
+.number { text-align: right; }
+tfoot { background: var(--panel); }
+tfoot tr:first-child > * { border-top: 2px solid var(--soft); }
+figure { margin: 1rem 0; }
+figure img { display: block; max-width: 100%; height: auto; }
+figcaption { margin-top: .4rem; max-width: 46rem; }
+details ul { margin: .4rem 0; padding-left: 1.2rem; }
+@media (max-width: 34rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; }
+  tbody th, tfoot th { min-width: 6.5rem; } th, td { padding: .3rem .4rem; } }
+@media print {
+  :root { color-scheme: light; --ink: #000; --soft: #444; --page: #fff; --line: #bbb; --panel: #fff;
+    --warn-ink: #000; --warn: #fff; --warn-line: #000; }
+  body { max-width: none; padding: 0; font-size: .85rem; }
+  figure img { filter: none; mix-blend-mode: normal; max-height: 22cm; }
+  .scroll { overflow: visible; }
+  th, td { padding: .2rem .4rem; white-space: normal; }
+  h2 { break-after: avoid; }
+  figure, tr, .headline > div { break-inside: avoid; }
+}
+"""
