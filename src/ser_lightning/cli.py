@@ -186,6 +186,7 @@ def _console() -> "Console":
 
 def _quiet_libraries() -> None:
     """Leave out hints that tell users of this suite nothing they can act on."""
+    import logging
     import warnings
 
     os.environ.setdefault("WANDB_SILENT", "true")
@@ -193,8 +194,13 @@ def _quiet_libraries() -> None:
         ".*does not have many workers.*",  # features come from memory; workers would only copy them
         ".*Checkpoint directory .* exists and is not empty.*",  # that is what resuming means
         ".*recommended to use `self.log.*sync_dist=True`.*",  # what is logged is the same in every process
+        ".*treespec, LeafSpec.*deprecated.*",  # between lightning and torch
     ):
         warnings.filterwarnings("ignore", message=message)
+    # Announcements of devices that are not there, and of products.
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
+        lambda record: not record.getMessage().startswith(("TPU available", "\N{ELECTRIC LIGHT BULB} Tip"))
+    )
 
 
 _FUNCTIONS = {

@@ -18,9 +18,11 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
 from ser_lightning.callbacks import BestCheckpoint, EpochSeed, LastCheckpoint, ResultFiles
+from ser_lightning.checkpoint import read_checkpoint
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.run_record import DEFAULT_ROW, RunName, claim_folder, code_version, differing_keys
+from ser_lightning.systems.classifier import CHECKPOINT_KEY
 from ser_lightning.types import hash_splits
 
 TRAINER_DEFAULTS = {
@@ -31,6 +33,8 @@ TRAINER_DEFAULTS = {
     "log_every_n_steps": 1,
     "enable_model_summary": False,
 }
+
+LINKED = ("num_features", "class_names")
 
 
 class ExperimentCLI(LightningCLI):
@@ -65,13 +69,14 @@ class ExperimentCLI(LightningCLI):
             args=list(arguments),
             run=run,
             auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,  # checkpoints say how to build their system in our own, checked way
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what the corpus decides into the system, and let YAML choose the best epoch's score."""
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
-        parser.link_arguments("data.num_features", "model.init_args.num_features", apply_on="instantiate")
-        parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        for name in LINKED:
+            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -89,20 +94,16 @@ class ExperimentCLI(LightningCLI):
             self.refuse_other_checkpoint(Path(path))
 
     def refuse_other_checkpoint(self, path: Path) -> None:
-        """Compare a checkpoint's hyperparameters with the configured system's.
+        """Compare a checkpoint's system and its arguments with the configured ones.
 
         Raises:
-            ConfigurationError: If it holds no system of this suite, or names each hyperparameter that differs.
+            ConfigurationError: If it holds no system of this suite, or names each argument that differs.
         """
-        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-        stored = dict(checkpoint.get("hyper_parameters", {}))
-        refuse_foreign_classes(stored, str(path), self.allow)
-        self._dump_config()
-        configured = self.config_dump["model"]
-        given = {"_class_path": configured["class_path"], **configured.get("init_args", {})}
-        linked = ("num_features", "class_names", "_instantiator")
-        differences = differing_keys(*({k: v for k, v in side.items() if k not in linked} for side in (stored, given)))
-        if differences:
+        stored = read_checkpoint(path, self.allow)[CHECKPOINT_KEY]["configuration"]
+        configured = yaml.safe_load(self.config_text)["model"]
+        # What the corpus decides is known, and compared, only once the data module is built.
+        stored["init_args"] = {k: v for k, v in stored["init_args"].items() if k not in LINKED}
+        if differences := differing_keys(stored, configured):
             raise ConfigurationError(
                 f"{path} was trained with other hyperparameters than are configured:\n"
                 + "\n".join(differences)
@@ -119,6 +120,14 @@ class ExperimentCLI(LightningCLI):
             )
         # On busy cores a second thread made training six times slower; folds side by side use them better.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+    def instantiate_classes(self) -> None:
+        """Build everything, and tell the system how it was built."""
+        super().instantiate_classes()
+        configuration = yaml.safe_load(self.config_text)["model"]
+        configuration["init_args"] |= {"num_features": self.model.num_features}
+        configuration["init_args"] |= {"class_names": list(self.model.class_names)}
+        self.model.configuration = configuration
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the folder, the loggers and the callbacks that every run has."""

@@ -70,7 +70,7 @@ def cross_validate(
     for job in jobs:
         if (job.folder / CONFIG_FILE).exists():
             resolved["seed_everything"] = job.seed
-            resolved["data"]["init_args"] |= {"fold": job.fold, "seed": job.seed}
+            resolved["data"]["init_args"]["fold"] = job.fold
             claim_folder(job.folder, yaml.safe_dump(resolved), data.split(job.fold).hash)
     seed_folders = sorted({job.folder.parent for job in jobs})
     for folder in seed_folders:

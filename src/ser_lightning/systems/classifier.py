@@ -28,6 +28,10 @@ class EmotionClassifier(LightningModule):
     training split: the standardisation, the class prior, the speakers. They are saved in the checkpoint together with
     the configuration of the extractor, so that a checkpoint alone can turn audio into emotions.
 
+    Attributes:
+        configuration: Class path and arguments, set by whoever builds the system from a YAML or a checkpoint.
+        origin: What a checkpoint says of its training data.
+
     Args:
         num_features: F; linked from the data module.
         class_names: The emotions, in the order of the logits; linked from the data module.
@@ -47,6 +51,7 @@ class EmotionClassifier(LightningModule):
         self.optimizer = optimizer
         self.standardisation = Standardisation(num_features)
         self.register_buffer("class_prior", torch.full((len(self.class_names),), 1.0 / len(self.class_names)))
+        self.configuration: dict[str, Any] = {}
         self.origin: dict[str, Any] = {}
         # torchmetrics looks for NaN by waiting for the device, once a step, unless told not to.
         self.train_loss = MeanMetric(nan_strategy="disable")
@@ -77,7 +82,6 @@ class EmotionClassifier(LightningModule):
         self.class_prior.copy_(statistics.class_prior)
         self.origin = {
             "corpus": data_module.corpus_name,
-            "class_names": list(self.class_names),
             "extractor": data_module.extractor.configuration(),
             "training_speakers": list(statistics.speakers),
             "split_hash": data_module.split().hash,
@@ -134,8 +138,18 @@ class EmotionClassifier(LightningModule):
         return self.optimizer(self.parameters())
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the origin: corpus, classes, extractor, training speakers and split hash."""
-        checkpoint[CHECKPOINT_KEY] = {"system": f"{type(self).__module__}.{type(self).__qualname__}", **self.origin}
+        """Add how to build the system again, and corpus, classes, extractor, training speakers and split hash."""
+        checkpoint[CHECKPOINT_KEY] = {
+            "system": self.class_path,
+            "class_names": list(self.class_names),
+            "configuration": self.configuration,
+            "origin": self.origin,
+        }
+
+    @property
+    def class_path(self) -> str:
+        """Where the system's class is imported from."""
+        return f"{type(self).__module__}.{type(self).__qualname__}"
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the origin; refuse a checkpoint of another system or of other classes.
@@ -143,14 +157,13 @@ class EmotionClassifier(LightningModule):
         Raises:
             ConfigurationError: Naming what the checkpoint holds and what was expected.
         """
-        origin = checkpoint.get(CHECKPOINT_KEY)
-        system = f"{type(self).__module__}.{type(self).__qualname__}"
-        if origin is None or origin["system"] != system:
-            found = "no system of this suite" if origin is None else f"a {origin['system']}"
-            raise ConfigurationError(f"the checkpoint holds {found}, but the experiment configures a {system}")
-        if origin["class_names"] != list(self.class_names):
+        stored = checkpoint.get(CHECKPOINT_KEY)
+        if stored is None or stored["system"] != self.class_path:
+            found = "no system of this suite" if stored is None else f"a {stored['system']}"
+            raise ConfigurationError(f"the checkpoint holds {found}, but the experiment configures a {self.class_path}")
+        if stored["class_names"] != list(self.class_names):
             raise ConfigurationError(
-                f"the checkpoint distinguishes {', '.join(origin['class_names'])}; "
+                f"the checkpoint distinguishes {', '.join(stored['class_names'])}; "
                 f"the experiment's corpus has {', '.join(self.class_names)}"
             )
-        self.origin = {key: value for key, value in origin.items() if key != "system"}
+        self.origin = stored["origin"]

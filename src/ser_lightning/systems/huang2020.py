@@ -42,7 +42,6 @@ class PooledLSTM(EmotionClassifier):
         input_noise: float = 0.0,
     ) -> None:
         super().__init__(num_features, class_names, criterion, optimizer)
-        self.save_hyperparameters()
         self.input_noise = input_noise
         self.lstm = nn.LSTM(num_features, cells, batch_first=True)
         self.dropout = nn.Dropout(dropout)

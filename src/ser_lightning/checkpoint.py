@@ -1,0 +1,65 @@
+"""Checkpoints: read without running anything of theirs, and turned back into the system they hold."""
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+
+from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
+
+
+def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a checkpoint of this suite, its weights memory-mapped.
+
+    Args:
+        path: The file.
+        allow: Module prefixes that the user trusts besides the allow-list.
+
+    Raises:
+        ConfigurationError: If it is missing, no checkpoint, of no system of this suite, holds more than weights and
+            plain data, or names a class outside the allow-list.
+    """
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{path}: no such checkpoint; a run's lie in its folder checkpoints/") from error
+    except pickle.UnpicklingError as error:
+        raise ConfigurationError(
+            f"{path} holds more than weights and plain data, and was not loaded: {error}"
+        ) from error
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise ConfigurationError(f"{path} is no checkpoint, or not all of one: {error}") from error
+    for key in ("hyper_parameters", "datamodule_hyper_parameters", CHECKPOINT_KEY):
+        refuse_foreign_classes(checkpoint.get(key), f"{path}: {key}", allow)
+    if CHECKPOINT_KEY not in checkpoint:
+        raise ConfigurationError(f"{path} holds no system of this suite; its keys are {', '.join(checkpoint)}")
+    return checkpoint
+
+
+def load_system(path: Path, allow: Sequence[str] = ()) -> EmotionClassifier:
+    """Build the system of a checkpoint and give it its weights, in evaluation mode, on the CPU.
+
+    Args:
+        path: The file.
+        allow: Module prefixes that the user trusts besides the allow-list.
+
+    Raises:
+        ConfigurationError: As ``read_checkpoint``, or if the checkpoint does not say how to build its system.
+    """
+    checkpoint = read_checkpoint(path, allow)
+    configuration = checkpoint[CHECKPOINT_KEY]["configuration"]
+    if not configuration:
+        raise ConfigurationError(f"{path} was saved from a system built in Python; build it again and load its weights")
+    enforce_allow_list(allow)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(EmotionClassifier, "system")
+    system: EmotionClassifier = parser.instantiate_classes(parser.parse_object({"system": configuration})).system
+    system.configuration = configuration
+    system.on_load_checkpoint(checkpoint)
+    system.load_state_dict(checkpoint["state_dict"])
+    return system.eval()

@@ -1,0 +1,55 @@
+"""The planner."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ser_lightning.cross_validation.plan import Job, in_order, parse_numbers, plan_folds
+from ser_lightning.errors import ConfigurationError
+
+JOB = Job(Path("x.yaml"), (), 0, 0, Path("a"))
+
+
+def test_a_plan_has_one_job_for_each_seed_and_fold_each_with_its_own_folder() -> None:
+    jobs = plan_folds(Path("x.yaml"), ["--trainer.max_epochs=2"], [0, 3], [0, 1], Path("runs/x"))
+    assert [job.folder.as_posix() for job in jobs] == [
+        "runs/x/seed-0/fold-00",
+        "runs/x/seed-0/fold-03",
+        "runs/x/seed-1/fold-00",
+        "runs/x/seed-1/fold-03",
+    ]
+    assert jobs[3].command() == [
+        "run-fold",
+        "--row",
+        "default",
+        "--config=x.yaml",
+        "--trainer.max_epochs=2",
+        "--data.init_args.fold=3",
+        "--seed_everything=1",
+        "--trainer.default_root_dir=runs/x/seed-1/fold-03",
+    ]
+
+
+def test_a_job_independent_of_folds_names_none() -> None:
+    assert not [argument for argument in replace(JOB, fold=None).command() if "fold=" in argument]
+
+
+def test_jobs_come_behind_those_they_need_and_else_keep_their_order() -> None:
+    b, c = replace(JOB, folder=Path("b"), needs=(Path("c"),)), replace(JOB, folder=Path("c"))
+    assert [job.folder.name for job in in_order([b, JOB, c])] in (["a", "c", "b"], ["c", "a", "b"])
+    assert in_order([c, JOB]) == [c, JOB]
+
+
+def test_a_need_outside_the_plan_and_a_circle_are_named() -> None:
+    with pytest.raises(ConfigurationError, match="a needs z"):
+        in_order([replace(JOB, needs=(Path("z"),))])
+    with pytest.raises(ConfigurationError, match=r"circle.*a"):
+        in_order([replace(JOB, needs=(Path("b"),)), replace(JOB, folder=Path("b"), needs=(Path("a"),))])
+
+
+def test_lists_of_numbers_and_ranges_are_read() -> None:
+    assert parse_numbers("0,3-5, 4") == [0, 3, 4, 5]
+    for wrong in ("a", "5-3", "1,", "-1"):
+        with pytest.raises(ConfigurationError, match="neither a number nor a range"):
+            parse_numbers(wrong)

@@ -1,0 +1,52 @@
+"""What a run is called, and when two are the same."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.run_record import RunName, claim_folder, code_version, differing_keys
+
+CONFIG = {
+    "seed_everything": 0,
+    "trainer": {"max_epochs": 5, "devices": 1, "logger": None},
+    "data": {"class_path": "data_modules.ravdess.RAVDESS", "init_args": {"root": "here", "batch_size": 32}},
+}
+
+
+def test_a_run_lies_where_its_experiment_corpus_row_seed_and_fold_say() -> None:
+    name = RunName.of(Path("some/experiments/huang2020/ravdess/netvlad.yaml"), "ravdess-synthetic", "default", 1, 3)
+    assert name.folder() == Path("runs/huang2020/netvlad/ravdess-synthetic/default/seed-1/fold-03")
+    assert name.group == "huang2020/netvlad/ravdess-synthetic/default/seed-1"
+
+
+def test_an_experiment_outside_any_papers_folder_has_no_paper() -> None:
+    assert RunName.of(Path("experiments/quickstart.yaml"), "c", "default", 0, 0).group == "quickstart/c/default/seed-0"
+    assert RunName.of(Path("/tmp/mine.yaml"), "c", "default", 0, 0).group == "mine/c/default/seed-0"
+
+
+def test_where_things_lie_and_what_computes_do_not_make_another_run() -> None:
+    elsewhere = yaml.safe_load(yaml.safe_dump(CONFIG))
+    elsewhere["trainer"] |= {"devices": 8, "logger": False}
+    elsewhere["data"]["init_args"]["root"] = "there"
+    assert differing_keys(CONFIG, elsewhere) == []
+
+
+def test_a_folder_of_another_configuration_is_refused_key_by_key(tmp_path: Path) -> None:
+    claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
+    claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")  # the same run again is welcome
+    other = yaml.safe_load(yaml.safe_dump(CONFIG))
+    other["trainer"]["max_epochs"] = 6
+    del other["data"]["init_args"]["batch_size"]
+    with pytest.raises(ConfigurationError) as caught:
+        claim_folder(tmp_path, yaml.safe_dump(other), "def")
+    message = str(caught.value)
+    assert "trainer.max_epochs: 5 there, 6 now" in message
+    assert "data.init_args.batch_size: 32 there, absent now" in message
+    assert "split hash: abc there, def now" in message
+    assert "--row" in message
+
+
+def test_the_code_version_begins_with_the_packages() -> None:
+    assert code_version().startswith("0.")
