@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import ser_lightning.reports
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.html import write_report
 
@@ -174,6 +175,13 @@ def test_a_refused_report_leaves_the_old_page(seed_folder: Path, write_fold: Wri
     with pytest.raises(ConfigurationError, match=r"protocol_hash differs: '0123456789ab' in .*'ba9876543210' in"):
         write_report([seed_folder.parent], out)
     assert out.read_bytes() == before
+
+
+def test_an_experiment_without_a_paper_has_no_empty_line(seed_folder: Path, tmp_path: Path) -> None:
+    _change(seed_folder, paper="")
+    path = ser_lightning.reports.write_report([seed_folder], tmp_path / "report.html")
+    assert "<dt>paper</dt>" not in path.read_text()
+    assert '<p class="soft">TransferResNet</p>' in path.read_text()
 
 
 def test_importing_the_package_does_not_wait_for_pandas_torch_or_matplotlib() -> None:

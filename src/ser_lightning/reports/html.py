@@ -57,7 +57,7 @@ def write_report(run_folders: Sequence[Path], out: Path) -> Path:
         _left_out(summary),
     ]
     title = f"{summary.experiment} on {corpus_title(summary)}"
-    subtitle = f"{summary.system}, {summary.paper}"
+    subtitle = ", ".join(filter(None, (summary.system, summary.paper)))
     write_atomically(out, markup.page(title, subtitle, STYLESHEET, content).encode())
     return out
 
@@ -98,7 +98,8 @@ def _what_was_run(summary: Summary) -> str:
         "audio": f"skipped as unusable: {len(summary.skipped_audio)}; left out as known to be faulty: "
         f"{len(summary.faulty_left_out)}",
     }
-    return markup.section("What was run", markup.definitions(facts))
+    known = {word: said for word, said in facts.items() if said}  # an experiment of one's own rebuilds no paper
+    return markup.section("What was run", markup.definitions(known))
 
 
 def _folds(summary: Summary) -> str:
@@ -219,7 +220,7 @@ def _training(runs: Sequence[CrossValidation]) -> str:
 def _left_out(summary: Summary) -> str:
     skipped = [f"{path}: {reason}" for path, reason in summary.skipped_audio.items()]
     pieces = [
-        markup.folded(f"{what}: {len(lines)}", markup.bullets(lines))
+        markup.folded(f"{what}: {len(lines)}", lines)
         for what, lines in (
             ("Audio files skipped as unusable", skipped),
             ("Utterances left out as known to be faulty", summary.faulty_left_out),

@@ -65,9 +65,10 @@ def bullets(lines: Sequence[str], kind: str = "") -> str:
     return f"<ul{attribute}>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>" if lines else ""
 
 
-def folded(title: str, content: str) -> str:
-    """Return ``content``, which is HTML, behind a title that opens it."""
-    return f"<details><summary>{escape(title)}</summary>{content}</details>"
+def folded(title: str, lines: Sequence[str]) -> str:
+    """Return a list of lines under a title that opens it; one short enough to read or print is open already."""
+    opened = " open" if len(lines) <= 20 else ""
+    return f"<details{opened}><summary>{escape(title)}</summary>{bullets(lines)}</details>"
 
 
 def paragraph(text: str) -> str:

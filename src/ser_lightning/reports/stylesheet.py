@@ -35,6 +35,7 @@ th { font-weight: 600; white-space: normal; vertical-align: bottom; }
 tbody th, tfoot th { min-width: 9rem; }
 tbody th { font-weight: 400; }
 .number { text-align: right; }
+thead .number { min-width: 4.7rem; }
 tfoot { background: var(--panel); }
 tfoot tr:first-child > * { border-top: 2px solid var(--soft); }
 figure { margin: 1rem 0; }
@@ -46,10 +47,12 @@ details ul { margin: .4rem 0; padding-left: 1.2rem; }
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #444; --page: #fff; --line: #bbb; --panel: #fff;
     --warn-ink: #000; --warn: #fff; --warn-line: #000; }
-  body { max-width: none; padding: 0; font-size: .85rem; }
+  body { max-width: none; padding: 0 1px; font-size: .85rem; }
   figure img { filter: none; mix-blend-mode: normal; max-height: 22cm; }
   .scroll { overflow: visible; }
-  th, td { padding: .2rem .4rem; white-space: normal; }
+  table { font-size: .75rem; }
+  th, td { padding: .15rem .3rem; }
+  thead .number { min-width: 0; }
   h2 { break-after: avoid; }
   figure, tr, .headline > div { break-inside: avoid; }
 }
