@@ -222,6 +222,16 @@ def test_an_interrupted_corpus_is_completed_and_a_complete_one_left_alone(tmp_pa
     assert write_corpus(tmp_path / "made", "toy", CLIPS, speakers=2, seed=1) == 0
 
 
+def test_every_clip_is_a_reading_of_its_own_in_its_speakers_voice(tmp_path: Path) -> None:
+    write_corpus(tmp_path, "toy", CLIPS, speakers=2, seed=1)
+    for clip in (CLIPS[0][0], CLIPS[0][1], CLIPS[1][-1]):
+        own_voice = Voice.draw(clip.gender, generator(1, "toy", clip.speaker))
+        reading = generator(1, "toy", clip.speaker, clip.file.stem)
+        read, _ = soundfile.read(tmp_path / clip.file, dtype="float32")
+        expected = synthesise(own_voice, clip.emotion, clip.intensity, clip.sentence, reading)
+        np.testing.assert_allclose(read, expected, atol=1 / 32768)
+
+
 def test_a_clip_does_not_depend_on_the_others_that_are_written(tmp_path: Path) -> None:
     write_corpus(tmp_path / "all", "toy", CLIPS, speakers=3, seed=1)
     write_corpus(tmp_path / "few", "toy", CLIPS, speakers=2, seed=1, clips_per_speaker=3)

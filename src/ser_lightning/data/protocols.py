@@ -281,7 +281,7 @@ class RandomFolds(Protocol):
         """
         total = len(utterances)
         start, end = (total * edge // self._num_folds for edge in (fold, fold + 1))
-        validation_end = min(end + round(total * self._validation_fraction), start + total)
+        validation_end = end + round(total * self._validation_fraction)
         order = np.random.Generator(np.random.PCG64(self._seed)).permutation(total)
         stages: list[Stage] = ["train"] * total
         for position in range(start, validation_end):
@@ -309,7 +309,7 @@ def _speakers(utterances: Sequence[Utterance]) -> list[str]:
 
 
 def _is_number(speaker: str) -> bool:
-    return speaker.isascii() and speaker.isdecimal()
+    return speaker.isdecimal()
 
 
 def _actor_range(block: str) -> range:
