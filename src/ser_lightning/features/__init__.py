@@ -7,13 +7,16 @@ from ser_lightning.features.log_mel import LogMelFilterbank
 from ser_lightning.features.log_power import LogPowerSpectrogram
 from ser_lightning.features.magnitude import MagnitudeSpectrogram
 from ser_lightning.features.silence_removal import SilenceRemoval
+from ser_lightning.features.store import FeatureStore, Prepared
 
 __all__ = [
     "ComParE147",
     "FeatureExtractor",
+    "FeatureStore",
     "LogMelFilterbank",
     "LogPowerSpectrogram",
     "MagnitudeSpectrogram",
+    "Prepared",
     "SilenceRemoval",
     "build_extractor",
 ]

@@ -1,0 +1,93 @@
+"""Feature extraction against librosa, and the feature store against a loop that stores nothing; one core."""
+# Shapes: N samples, T frames, F features a frame.
+
+import itertools
+import tempfile
+from pathlib import Path
+
+import librosa
+import numpy as np
+import soundfile
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from benchmarks.row import Row, compare
+from ser_lightning.audio import read_audio
+from ser_lightning.features import FeatureStore, LogMelFilterbank
+
+NUM_CLIPS = 60
+REPETITIONS = 9
+
+
+def rows() -> list[Row]:
+    """Return both rows, measured on ``NUM_CLIPS`` synthetic clips of 3 to 4 seconds."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            paths = write_clips(Path(folder) / "audio")
+            return [extraction_row(paths), store_row(paths, Path(folder) / "stores")]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def write_clips(folder: Path) -> list[Path]:
+    """Write tones in noise, 16 kHz and 16 bits, and return their paths."""
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    paths = [folder / f"{index:02d}.wav" for index in range(NUM_CLIPS)]
+    for path in paths:
+        time = np.arange(random.integers(48000, 64000)) / 16000
+        tone = np.sin(2 * np.pi * random.uniform(100, 300) * time)
+        soundfile.write(path, 0.3 * tone + random.normal(scale=0.05, size=len(time)), 16000)
+    return paths
+
+
+def extraction_row(paths: list[Path]) -> Row:
+    """Compare log-Mel frames of waveforms in memory, one at a time, with librosa's."""
+    waveforms = [read_audio(path, 16000) for path in paths]
+    arrays = [waveform.numpy() for waveform in waveforms]
+    extractor = LogMelFilterbank(window="hann")
+
+    def ours() -> list[Tensor]:
+        with torch.inference_mode():
+            return [extractor(waveform[None], torch.tensor([len(waveform)]))[0] for waveform in waveforms]
+
+    def theirs() -> list[NDArray[np.float32]]:
+        return [_log_mel_by_librosa(array) for array in arrays]
+
+    return compare(
+        f"log-Mel, {NUM_CLIPS} clips", "librosa.feature.melspectrogram + log", ours, theirs, 0.25, REPETITIONS
+    )
+
+
+def store_row(paths: list[Path], folder: Path) -> Row:
+    """Compare preparing an empty store, writing included, with extracting the same frames into memory."""
+    extractor = LogMelFilterbank()
+    fresh = itertools.count()
+
+    def ours() -> None:
+        prepared = FeatureStore(folder / str(next(fresh)), extractor).prepare(paths, progress=False)
+        if prepared.extracted != len(paths):
+            raise RuntimeError(f"{prepared.extracted} of {len(paths)} clips were extracted: {prepared.problems}")
+
+    def theirs() -> list[Tensor]:
+        frames = []
+        with torch.inference_mode():
+            for path in paths:
+                waveform = read_audio(path, 16000)
+                frames.append(extractor(waveform[None], torch.tensor([len(waveform)]))[0][0])
+        return frames
+
+    return compare(
+        f"feature store, {NUM_CLIPS} clips", "the same extraction, kept in memory", ours, theirs, 1.5, REPETITIONS
+    )
+
+
+def _log_mel_by_librosa(waveform: NDArray[np.float32]) -> NDArray[np.float32]:
+    energies = librosa.feature.melspectrogram(
+        y=waveform, sr=16000, n_fft=512, win_length=400, hop_length=160, center=False, n_mels=40, htk=True, norm=None
+    )
+    frames: NDArray[np.float32] = np.log(np.maximum(energies, 1e-10))
+    return frames

@@ -1,0 +1,95 @@
+"""Frames on disk, in immutable safetensors files that any number of processes read at once."""
+# Shapes: T frames, F features a frame.
+
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.features.atomic import UNFINISHED_PREFIX, write_atomically
+
+
+class Shards:
+    """The shards of one folder, each a safetensors file of frames [T, F] by name.
+
+    A shard's own header is its index (a JSON object of names, shapes and offsets), so index and frames cannot
+    disagree. Shards are never changed and bear unique names: builders cannot get in each other's way, and deleting one
+    loses its own frames only. A damaged shard is an error, not mended in silence, for it means a failing disk or copy.
+
+    Args:
+        folder: Where they lie; need not exist.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._names: dict[Path, dict[str, int]] = {}
+        self._places: dict[str, Path] = {}
+
+    def __contains__(self, name: str) -> bool:
+        """Whether frames of ``name`` were there at the last ``refresh``."""
+        return name in self._places
+
+    def refresh(self) -> None:
+        """Learn of shards that were added or deleted, by any process.
+
+        Raises:
+            ConfigurationError: If a shard is damaged, naming it.
+        """
+        found = sorted(self.folder.glob("*.safetensors"))
+        self._names = {shard: self._names.get(shard) or _read_names(shard) for shard in found}
+        self._places = {name: shard for shard, names in self._names.items() for name in names}
+
+    def add(self, frames: Mapping[str, Tensor]) -> None:
+        """Write ``frames``, each [T, F] under its name, as a new shard.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        write_atomically(self.folder / f"{uuid.uuid4().hex}.safetensors", save(dict(frames)))
+        self.refresh()
+
+    def remove_unfinished(self) -> None:
+        """Delete what dead builders began; only for who holds the folder's lock."""
+        for unfinished in self.folder.glob(f"{UNFINISHED_PREFIX}*"):
+            unfinished.unlink(missing_ok=True)
+
+    def length(self, name: str) -> int:
+        """Return T of ``name``."""
+        return self._names[self._places[name]][name]
+
+    def load(self, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return the frames [T, F] of ``names``, mapped from the files and not copied.
+
+        Raises:
+            ConfigurationError: If a shard is damaged, naming it.
+        """
+        by_shard: dict[Path, list[str]] = {}
+        for name in names:
+            by_shard.setdefault(self._places[name], []).append(name)
+        frames: dict[str, Tensor] = {}
+        for shard, wanted in by_shard.items():
+            try:
+                with safe_open(shard, framework="pt") as file:
+                    frames.update((name, file.get_tensor(name)) for name in wanted)
+            except (SafetensorError, OSError) as error:
+                raise _damaged(shard, error) from error
+        return frames
+
+
+def _read_names(shard: Path) -> dict[str, int]:
+    try:
+        with safe_open(shard, framework="pt") as file:
+            return {name: int(file.get_slice(name).get_shape()[0]) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _damaged(shard, error) from error
+
+
+def _damaged(shard: Path, error: Exception) -> ConfigurationError:
+    return ConfigurationError(
+        f"stored features {shard} are damaged or cannot be read ({error}). Delete this file and run again: only the "
+        f"utterances in it are extracted anew"
+    )

@@ -1,0 +1,207 @@
+"""Frames extracted once and kept on disk."""
+# Shapes: T frames, F features a frame.
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.features.atomic import write_atomically
+from ser_lightning.features.digests import Digests
+from ser_lightning.features.extraction import extract_files
+from ser_lightning.features.extractor import FeatureExtractor
+from ser_lightning.features.progress import show_progress
+from ser_lightning.features.shards import Shards
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What ``FeatureStore.prepare`` did.
+
+    Attributes:
+        extracted: Files whose frames were extracted now.
+        reused: Files whose frames were there, or that are byte-identical with another file.
+        seconds: Time it took.
+        problems: Reason by file, for files that cannot be used.
+    """
+
+    extracted: int
+    reused: int
+    seconds: float
+    problems: dict[Path, str]
+
+
+class FeatureStore:
+    """The frames of one extractor, by the content of the audio file.
+
+    An extractor's class, arguments, version and the releases (major.minor) of the libraries below it decide the
+    folder ``<class>-<12 hexadecimal digits>``, which ``extractor.json`` in it explains; the SHA-256 of the audio file
+    is the name of its frames there. So a changed file or argument extracts anew what it must, and nothing else; the
+    place and the name of an audio file do not matter. Any number of processes may read and prepare at once: one
+    extracts, the others wait and then find the frames. Extracted frames are written every ``flush_seconds`` or
+    ``flush_bytes``, so a killed builder loses no more than that. Anything in the folder may be deleted at any time when
+    no process uses it.
+
+    Args:
+        folder: Where stores live; several extractors share it.
+        extractor: What turns audio into frames.
+    """
+
+    flush_seconds: ClassVar[float] = 10.0
+    flush_bytes: ClassVar[int] = 64 << 20
+
+    def __init__(self, folder: Path, extractor: FeatureExtractor) -> None:
+        self.extractor = extractor
+        self._fingerprint = _fingerprint(extractor)
+        digits = hashlib.sha256(json.dumps(self._fingerprint, sort_keys=True).encode()).hexdigest()[:12]
+        self.folder = folder / f"{type(extractor).__name__}-{digits}"
+        self._shards = Shards(self.folder)
+        self._digests = Digests(folder / "digests.json")
+        self._digest_of: dict[Path, str] = {}
+
+    def prepare(self, paths: Sequence[Path], workers: int = 1, progress: bool = True) -> Prepared:
+        """Extract and store the frames of those of ``paths`` that are not stored yet.
+
+        Args:
+            paths: Audio files.
+            workers: Processes to extract with, when there is so much to do that starting them pays.
+            progress: Show a bar with files per second and the time left.
+
+        Returns:
+            The numbers of extracted and reused files, and the files that cannot be used with the reason for each.
+
+        Raises:
+            ConfigurationError: If the folder cannot be written, a stored file is damaged, or a worker dies.
+        """
+        started = time.monotonic()
+        unique = list(dict.fromkeys(paths))
+        digest_of, problems = self._digests.compute(show_progress(unique, len(unique), "checking", progress))
+        self._digest_of |= digest_of
+        self._shards.refresh()
+        extracted = 0
+        if all(digest in self._shards for digest in digest_of.values()):
+            with contextlib.suppress(OSError):  # a finished store may lie where nobody writes any more
+                self._digests.save()
+        else:
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                self._digests.save()
+                with _locked(self.folder / "lock"):
+                    self._shards.refresh()
+                    self._shards.remove_unfinished()
+                    write_atomically(self.folder / "extractor.json", json.dumps(self._fingerprint, indent=2).encode())
+                    extracted = self._extract_missing(digest_of, problems, workers, progress)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"cannot write features to {self.folder}: {error.strerror or error}. Free space there, or choose "
+                    f"another folder for the feature store"
+                ) from error
+        reused = len(unique) - extracted - len(problems)
+        return Prepared(extracted, reused, time.monotonic() - started, problems)
+
+    def lengths(self, paths: Sequence[Path]) -> list[int]:
+        """Return the number of frames of each of ``paths``, without reading them.
+
+        Raises:
+            ConfigurationError: If a file was not prepared.
+        """
+        return [self._shards.length(digest) for digest in self._stored(paths)]
+
+    def load(self, paths: Sequence[Path]) -> list[Tensor]:
+        """Return the frames of each of ``paths``, float32 [T, F], mapped from disk: memory is shared by all processes.
+
+        Raises:
+            ConfigurationError: If a file was not prepared, or a shard is damaged.
+        """
+        digests = self._stored(paths)
+        frames = self._shards.load(dict.fromkeys(digests))
+        return [frames[digest] for digest in digests]
+
+    def _stored(self, paths: Sequence[Path]) -> list[str]:
+        """Return the digests of ``paths``, all of which are stored."""
+        unknown = [path for path in dict.fromkeys(paths) if path not in self._digest_of]
+        if unknown:
+            self._digest_of |= self._digests.compute(unknown)[0]
+        if any(self._digest_of.get(path, "") not in self._shards for path in paths):
+            self._shards.refresh()
+        missing = [path for path in dict.fromkeys(paths) if self._digest_of.get(path, "") not in self._shards]
+        if missing:
+            raise ConfigurationError(
+                f"{len(missing)} of {len(set(paths))} audio files have no features in {self.folder}, the first "
+                f"{missing[0]}: prepare them first"
+            )
+        return [self._digest_of[path] for path in paths]
+
+    def _extract_missing(
+        self, digest_of: Mapping[Path, str], problems: dict[Path, str], workers: int, progress: bool
+    ) -> int:
+        """Extract and write what is missing, add to ``problems``, and return the number of files extracted."""
+        owners = {digest: path for path, digest in digest_of.items() if digest not in self._shards}
+        missing = [path for path in digest_of if owners.get(digest_of[path]) == path]
+        reasons: dict[str, str] = {}
+        unwritten: dict[str, Tensor] = {}
+        unwritten_bytes, written_at, extracted = 0, time.monotonic(), 0
+        results = extract_files(self.extractor.eval(), missing, workers)
+        try:
+            for path, result in show_progress(results, len(missing), type(self.extractor).__name__, progress):
+                if isinstance(result, str):
+                    reasons[digest_of[path]] = result
+                    continue
+                unwritten[digest_of[path]] = result
+                unwritten_bytes += result.nbytes
+                extracted += 1
+                if unwritten_bytes >= self.flush_bytes or time.monotonic() - written_at >= self.flush_seconds:
+                    self._shards.add(unwritten)
+                    unwritten, unwritten_bytes, written_at = {}, 0, time.monotonic()
+        finally:
+            if unwritten:  # also after Ctrl-C or a dead worker
+                self._shards.add(unwritten)
+        problems |= {path: reasons[digest] for path, digest in digest_of.items() if digest in reasons}
+        return extracted
+
+
+def _fingerprint(extractor: FeatureExtractor) -> dict[str, object]:
+    """Return all that decides the frames of an audio file."""
+    parts = [module for module in extractor.modules() if isinstance(module, FeatureExtractor)]
+    libraries = {"torch", "torchaudio", *(library for part in parts for library in part.libraries)}
+    return {
+        "extractor": _plain(extractor.configuration()),
+        "versions": {type(part).__qualname__: part.version for part in parts},
+        "libraries": {name: ".".join(importlib.metadata.version(name).split(".")[:2]) for name in sorted(libraries)},
+        "sample_rate_hz": extractor.sample_rate_hz,
+    }
+
+
+def _plain(value: object) -> object:
+    """Return ``value`` with 4000 and 4000.0 made one, as Python and YAML write the same argument."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _LOG.info("another process prepares %s; waiting for it", path.parent)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,256 @@
+"""Stored features: right, reused, shared, and never half there."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+from ser_lightning.audio import read_audio
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.features import FeatureStore, LogMelFilterbank, LogPowerSpectrogram, MagnitudeSpectrogram
+from ser_lightning.features import SilenceRemoval as Silence
+from ser_lightning.features import digests as digests_module
+
+
+def write_clip(path: Path, seed: int, seconds: float = 0.3) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).normal(scale=0.1, size=round(16000 * seconds) + 160 * seed)
+    soundfile.write(path, noise, 16000)
+    return path
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Path]:
+    return [write_clip(tmp_path / "audio" / f"{seed}.wav", seed) for seed in range(6)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def extract(extractor: LogMelFilterbank, path: Path) -> Tensor:
+    waveform = read_audio(path, 16000)
+    frames, _ = extractor(waveform[None], torch.tensor([len(waveform)]))
+    result: Tensor = frames[0]
+    return result
+
+
+def test_loaded_frames_are_those_of_the_extractor_in_the_order_asked_for(clips: list[Path], folder: Path) -> None:
+    extractor = LogMelFilterbank()
+    store = FeatureStore(folder, extractor)
+    prepared = store.prepare(clips, progress=False)
+    assert (prepared.extracted, prepared.reused, prepared.problems) == (6, 0, {})
+    asked = [clips[4], clips[0], clips[4]]
+    for path, frames in zip(asked, store.load(asked), strict=True):
+        assert frames.dtype == torch.float32
+        assert torch.equal(frames, extract(extractor, path))
+    assert store.lengths(asked) == [len(frames) for frames in store.load(asked)]
+
+
+def test_what_is_stored_is_not_extracted_again(
+    clips: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FeatureStore(folder, LogMelFilterbank()).prepare(clips[:4], progress=False)
+
+    def fail(path: Path) -> str:
+        assert path in clips[4:]
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    monkeypatch.setattr(digests_module, "audio_digest", fail)  # nor is it read again to learn its digest
+    again = FeatureStore(folder, LogMelFilterbank())
+    prepared = again.prepare(clips, progress=False)
+    assert (prepared.extracted, prepared.reused) == (2, 4)
+    prepared = again.prepare(clips, progress=False)
+    assert (prepared.extracted, prepared.reused) == (0, 6)
+
+
+def test_a_changed_file_and_nothing_else_is_extracted_anew(clips: list[Path], folder: Path) -> None:
+    store = FeatureStore(folder, LogMelFilterbank())
+    store.prepare(clips, progress=False)
+    write_clip(clips[2], seed=99)
+    prepared = store.prepare(clips, progress=False)
+    assert (prepared.extracted, prepared.reused) == (1, 5)
+    assert torch.equal(store.load([clips[2]])[0], extract(LogMelFilterbank(), clips[2]))
+
+
+def test_a_touched_or_moved_file_is_known_by_its_content(clips: list[Path], folder: Path, tmp_path: Path) -> None:
+    FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False)
+    os.utime(clips[0])
+    moved = [Path(shutil.move(path, tmp_path / f"moved-{path.name}")) for path in clips[1:]]
+    prepared = FeatureStore(folder, LogMelFilterbank()).prepare([clips[0], *moved], progress=False)
+    assert (prepared.extracted, prepared.reused) == (0, 6)
+
+
+def test_byte_identical_files_are_extracted_and_stored_once(clips: list[Path], folder: Path) -> None:
+    twin = clips[0].with_name("twin.wav")
+    shutil.copy(clips[0], twin)
+    store = FeatureStore(folder, LogMelFilterbank())
+    prepared = store.prepare([clips[0], twin], progress=False)
+    assert (prepared.extracted, prepared.reused) == (1, 1)
+    assert torch.equal(*store.load([clips[0], twin]))
+
+
+def test_arguments_class_version_and_libraries_each_decide_the_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner = MagnitudeSpectrogram()
+    extractors = [
+        LogMelFilterbank(),
+        LogMelFilterbank(num_mels=26),
+        LogPowerSpectrogram(),
+        inner,
+        Silence(inner, 30.0),
+        Silence(inner, 40.0),
+    ]
+    folders = [FeatureStore(folder, extractor).folder for extractor in extractors]
+    monkeypatch.setattr(MagnitudeSpectrogram, "version", 2)
+    folders += [FeatureStore(folder, extractor).folder for extractor in extractors[3:]]
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.9.9" if name == "librosa" else version(name))
+    folders += [FeatureStore(folder, extractor).folder for extractor in extractors[4:]]
+    assert len(set(folders)) == 6 + 3 + 2
+    assert FeatureStore(folder, extractors[0]).folder == folders[0]  # which does not use librosa
+
+
+def test_an_integer_and_the_same_float_are_one_argument(folder: Path) -> None:
+    stores = [FeatureStore(folder, LogPowerSpectrogram(max_frequency_hz=value)) for value in (4000, 4000.0)]
+    assert stores[0].folder == stores[1].folder
+
+
+def test_the_folder_says_what_its_frames_are(clips: list[Path], folder: Path) -> None:
+    store = FeatureStore(folder, LogMelFilterbank(num_mels=26))
+    store.prepare(clips[:1], progress=False)
+    content = json.loads((store.folder / "extractor.json").read_text())
+    assert content["extractor"]["init_args"]["num_mels"] == 26
+    assert set(content["libraries"]) == {"torch", "torchaudio"}
+
+
+def test_bad_audio_is_collected_with_its_reasons_and_the_rest_is_stored(clips: list[Path], folder: Path) -> None:
+    zero, copy, gone = (clips[0].with_name(f"{name}.wav") for name in ("zero", "copy", "gone"))
+    soundfile.write(zero, np.zeros(500), 16000)
+    shutil.copy(zero, copy)
+    store = FeatureStore(folder, LogMelFilterbank())
+    prepared = store.prepare([zero, *clips, gone, copy], progress=False)
+    assert (prepared.extracted, prepared.reused) == (6, 0)
+    assert set(prepared.problems) == {zero, copy, gone}
+    assert "all 500 samples are zero" in prepared.problems[zero]
+    assert "all 500 samples are zero" in prepared.problems[copy]
+    assert "missing" in prepared.problems[gone]
+    assert len(store.load(clips)) == 6
+    with pytest.raises(ConfigurationError, match=r"1 of 2 audio files .*zero\.wav"):
+        store.load([clips[0], zero])
+
+
+class _Overflowing(LogMelFilterbank):
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        frames, frame_lengths = super().forward(waveforms, lengths)
+        frames[:, 0, :3] = torch.inf
+        return frames, frame_lengths
+
+
+def test_frames_that_are_no_numbers_are_a_problem_of_the_file(clips: list[Path], folder: Path) -> None:
+    prepared = FeatureStore(folder, _Overflowing()).prepare(clips[:1], progress=False)
+    assert prepared.extracted == 0
+    assert "_Overflowing gives 3 values that are NaN or infinite" in prepared.problems[clips[0]]
+
+
+def test_loading_what_was_not_prepared_says_so_and_names_the_first(clips: list[Path], folder: Path) -> None:
+    store = FeatureStore(folder, LogMelFilterbank())
+    with pytest.raises(ConfigurationError, match=r"6 of 6 .*0\.wav: prepare"):
+        store.load(clips)
+    store.prepare(clips[:5], progress=False)
+    with pytest.raises(ConfigurationError, match=r"1 of 6 .*5\.wav: prepare"):
+        store.lengths(clips)
+
+
+def test_a_store_finds_what_another_has_prepared_since(clips: list[Path], folder: Path) -> None:
+    early = FeatureStore(folder, LogMelFilterbank())
+    FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False)
+    assert len(early.load(clips)) == 6
+
+
+def test_writing_into_loaded_frames_never_reaches_the_disk(clips: list[Path], folder: Path) -> None:
+    store = FeatureStore(folder, LogMelFilterbank())
+    store.prepare(clips, progress=False)
+    store.load(clips)[0].zero_()
+    assert torch.equal(store.load(clips)[0], extract(LogMelFilterbank(), clips[0]))
+
+
+@pytest.mark.parametrize("kept", [4, 0.5, -1])
+def test_a_damaged_shard_is_named_and_deleting_it_rebuilds_only_its_utterances(
+    clips: list[Path], folder: Path, kept: float
+) -> None:
+    store = FeatureStore(folder, LogMelFilterbank())
+    store.prepare(clips[:4], progress=False)
+    (shard,) = store.folder.glob("*.safetensors")
+    store.prepare(clips, progress=False)
+    content = shard.read_bytes()
+    shard.write_bytes(content[: int(len(content) * kept) if kept == 0.5 else int(kept)])
+    damaged = FeatureStore(folder, LogMelFilterbank())
+    for action in (damaged.load, damaged.lengths, lambda paths: damaged.prepare(paths, progress=False)):
+        with pytest.raises(ConfigurationError, match=rf"{shard}.*Delete this file"):
+            action(clips)
+    shard.unlink()
+    prepared = damaged.prepare(clips, progress=False)
+    assert (prepared.extracted, prepared.reused) == (4, 2)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"files": {"a": [1]}}', '{"files": {"/a": [1, 2, "x'])
+def test_damaged_digests_are_named_and_deleting_them_costs_no_extraction(
+    clips: list[Path], folder: Path, content: str
+) -> None:
+    FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False)
+    (folder / "digests.json").write_text(content)
+    store = FeatureStore(folder, LogMelFilterbank())
+    with pytest.raises(ConfigurationError, match=r"digests\.json is damaged or cannot be read.*Delete it"):
+        store.prepare(clips, progress=False)
+    (folder / "digests.json").unlink()
+    assert store.prepare(clips, progress=False).reused == 6
+
+
+def test_a_folder_that_cannot_be_written_is_named(clips: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    store = FeatureStore(tmp_path / "file" / "store", LogMelFilterbank())
+    with pytest.raises(ConfigurationError, match=rf"cannot write features to {tmp_path}/file/store/LogMel.*Not a dir"):
+        store.prepare(clips, progress=False)
+
+
+def test_a_finished_store_serves_readers_who_may_not_write(
+    clips: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False)
+    os.utime(clips[0])  # its digest would be remembered anew
+
+    def refuse(path: Path, content: bytes) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(digests_module, "write_atomically", refuse)
+    store = FeatureStore(folder, LogMelFilterbank())
+    assert store.prepare(clips, progress=False).reused == 6
+    assert len(store.load(clips)) == 6
+
+
+def test_frames_are_written_as_they_come(clips: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FeatureStore, "flush_bytes", 2 * 30 * 40 * 4)
+    store = FeatureStore(folder, LogMelFilterbank())
+    store.prepare(clips, progress=False)
+    assert len(list(store.folder.glob("*.safetensors"))) == 3
+    assert len(FeatureStore(folder, LogMelFilterbank()).load(clips)) == 6
+
+
+def test_no_bar_is_shown_unless_asked_for(clips: list[Path], folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    FeatureStore(folder, LogMelFilterbank()).prepare(clips[:1], progress=False)
+    assert capfd.readouterr() == ("", "")
+    FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=True)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "files/s" in err

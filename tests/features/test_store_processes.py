@@ -1,0 +1,162 @@
+"""Stored features when several processes build them, and when a builder is killed."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from ser_lightning.audio import read_audio
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.features import FeatureStore, LogMelFilterbank, extraction
+from ser_lightning.features.extraction import extract_files
+
+BUILDER = """
+import sys, time
+from pathlib import Path
+from ser_lightning.features import FeatureStore, LogMelFilterbank
+
+class Patience(FeatureStore):
+    flush_seconds = 0.0
+
+forward = LogMelFilterbank.forward
+def slow(self, waveforms, lengths):
+    time.sleep(float(sys.argv[3]))
+    return forward(self, waveforms, lengths)
+LogMelFilterbank.forward = slow
+
+while len(sys.argv) > 4 and not Path(sys.argv[4]).exists():
+    time.sleep(0.01)
+paths = sorted(Path(sys.argv[1]).glob("*"))
+prepared = Patience(Path(sys.argv[2]), LogMelFilterbank()).prepare(paths, progress=False)
+print(prepared.extracted, prepared.reused, len(prepared.problems))
+"""
+
+ORPHANS = """
+import multiprocessing, sys, time
+from pathlib import Path
+from ser_lightning.features import LogMelFilterbank, extraction
+
+if __name__ == "__main__":
+    extraction.TRIAL_SECONDS = extraction.LEAST_SECONDS_FOR_WORKERS = 0.0
+    results = extraction.extract_files(LogMelFilterbank(), sorted(Path(sys.argv[1]).glob("*")), 2)
+    for _ in range(3):
+        next(results)
+    print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> list[Path]:
+    (tmp_path / "audio").mkdir()
+    paths = [tmp_path / "audio" / f"{seed:02d}.wav" for seed in range(40)]
+    for seed, path in enumerate(paths):
+        soundfile.write(path, np.random.default_rng(seed).normal(scale=0.1, size=4000 + 160 * seed), 16000)
+    return paths
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", script, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def assert_complete(folder: Path, clips: list[Path]) -> None:
+    extractor = LogMelFilterbank()
+    for path, frames in zip(clips, FeatureStore(folder, extractor).load(clips), strict=True):
+        waveform = read_audio(path, 16000)
+        assert torch.equal(frames, extractor(waveform[None], torch.tensor([len(waveform)]))[0][0])
+
+
+def test_two_processes_that_prepare_at_once_extract_each_file_once(clips: list[Path], tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    builders = [start(BUILDER, clips[0].parent, tmp_path / "store", 0.02, go) for _ in range(2)]
+    go.touch()
+    counts = [[int(count) for count in builder.communicate(timeout=60)[0].split()] for builder in builders]
+    assert sum(extracted for extracted, _, _ in counts) == 40
+    assert sum(reused for _, reused, _ in counts) == 40
+    assert sum(problems for _, _, problems in counts) == 0
+    assert_complete(tmp_path / "store", clips)
+
+
+def test_a_killed_builder_leaves_its_work_and_nothing_half_done(clips: list[Path], tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    builder = start(BUILDER, clips[0].parent, folder, 0.1)
+    wait_until(lambda: len(list(folder.glob("*/*.safetensors"))) >= 3)
+    builder.kill()
+    builder.communicate()
+    store = FeatureStore(folder, LogMelFilterbank())
+    kept = len(list(store.folder.glob("*.safetensors")))
+    assert 3 <= kept < 40
+    half = store.folder / ".tmp-0123"
+    half.write_bytes(b"half a shard")
+    prepared = store.prepare(clips, progress=False)
+    assert (prepared.extracted, prepared.reused) == (40 - kept, kept)
+    assert not half.exists()
+    assert_complete(folder, clips)
+
+
+@pytest.fixture
+def eager_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extraction, "TRIAL_SECONDS", 0.0)
+    monkeypatch.setattr(extraction, "LEAST_SECONDS_FOR_WORKERS", 0.0)
+
+
+@pytest.mark.usefixtures("eager_workers")
+def test_workers_give_the_frames_and_reasons_of_one_process(clips: list[Path], tmp_path: Path) -> None:
+    bad = clips[20].with_name("zero.wav")
+    soundfile.write(bad, np.zeros(500), 16000)
+    prepared = FeatureStore(tmp_path / "store", LogMelFilterbank()).prepare([*clips, bad], workers=2, progress=False)
+    assert (prepared.extracted, prepared.reused) == (40, 0)
+    assert list(prepared.problems) == [bad]
+    assert "all 500 samples are zero" in prepared.problems[bad]
+    assert_complete(tmp_path / "store", clips)
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.usefixtures("eager_workers")
+def test_the_death_of_a_worker_is_an_error_that_says_what_to_do(clips: list[Path]) -> None:
+    results = extract_files(LogMelFilterbank(), clips * 20, workers=1 + 1)
+    next(results)
+    next(results)
+    for child in multiprocessing.active_children():
+        child.kill()
+    with pytest.raises(ConfigurationError, match=r"worker process died.*with 1 worker"):
+        list(results)
+
+
+def test_workers_die_with_a_builder_that_is_killed(clips: list[Path]) -> None:
+    builder = start(ORPHANS, clips[0].parent)
+    assert builder.stdout is not None
+    workers = [int(pid) for pid in builder.stdout.readline().split()]
+    assert len(workers) == 2
+    builder.send_signal(signal.SIGKILL)
+    builder.communicate()
+
+    def all_dead() -> bool:
+        return not any(_alive(pid) for pid in workers)
+
+    wait_until(all_dead, seconds=10.0)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
