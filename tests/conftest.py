@@ -107,3 +107,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def synthetic_ravdess(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six speakers of synthetic RAVDESS, sixteen clips each, two of each emotion."""
+    from data_modules.ravdess import write_synthetic
+
+    root = tmp_path_factory.mktemp("synthetic") / "ravdess"
+    write_synthetic(root, speakers=6, seed=0, clips_per_speaker=16)
+    return root
+
+
+@pytest.fixture(scope="session")
+def feature_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A feature store that all tests of a process share."""
+    return tmp_path_factory.mktemp("features")

@@ -19,7 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
 from ser_lightning.callbacks import BestCheckpoint, EpochSeed, LastCheckpoint, ResultFiles
 from ser_lightning.checkpoint import read_checkpoint
-from ser_lightning.errors import ConfigurationError
+from ser_lightning.errors import ConfigurationError, SerError
 from ser_lightning.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.run_record import DEFAULT_ROW, RunName, claim_folder, code_version, differing_keys
 from ser_lightning.systems.classifier import CHECKPOINT_KEY
@@ -90,7 +90,7 @@ class ExperimentCLI(LightningCLI):
         """Refuse a checkpoint of another configuration, where LightningCLI would override YAML and command line."""
         subcommand = self.config.get("subcommand")
         path = self.config[subcommand].get("ckpt_path") if subcommand else None
-        if path and Path(path).is_file():
+        if path and path not in ("best", "last"):  # Lightning's words for this run's own
             self.refuse_other_checkpoint(Path(path))
 
     def refuse_other_checkpoint(self, path: Path) -> None:
@@ -118,12 +118,17 @@ class ExperimentCLI(LightningCLI):
                 "trainer.use_distributed_sampler is true, but Lightning's sampler repeats and loses utterances in "
                 "evaluation; leave it out, the data modules share batches between devices themselves"
             )
+        if self.subcommand:
+            self.config[self.subcommand]["weights_only"] = True
         # On busy cores a second thread made training six times slower; folds side by side use them better.
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
     def instantiate_classes(self) -> None:
-        """Build everything, and tell the system how it was built."""
-        super().instantiate_classes()
+        """Build everything, and tell the system how it was built; what a constructor refuses is one clear error."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise _first_cause(error) from error
         configuration = yaml.safe_load(self.config_text)["model"]
         configuration["init_args"] |= {"num_features": self.model.num_features}
         configuration["init_args"] |= {"class_names": list(self.model.class_names)}
@@ -137,8 +142,10 @@ class ExperimentCLI(LightningCLI):
         source = self.config_files[0] if self.config_files else Path("command_line")
         self.run_name = RunName.of(source, data.corpus_name, self.row, seed, data.fold)
         folder = Path(trainer["default_root_dir"] or self.run_name.folder())
-        if trainer["logger"] in (None, True) and not trainer["fast_dev_run"]:
-            kwargs["logger"] = [MetricsTable(folder), self._wandb_logger(folder)]
+        # ``logger: false`` turns off W&B; the table of epochs is part of a run.
+        if trainer["logger"] in (None, True, False) and not trainer["fast_dev_run"]:
+            wandb = [] if trainer["logger"] is False else [self._wandb_logger(folder)]
+            kwargs["logger"] = [MetricsTable(folder), *wandb]
         self._timer = Timer()
         trainer["callbacks"] = [*(trainer["callbacks"] or []), EpochSeed(seed), ResultFiles(), self._timer]
         return super().instantiate_trainer(default_root_dir=folder, **kwargs)
@@ -150,8 +157,9 @@ class ExperimentCLI(LightningCLI):
     @property
     def config_text(self) -> str:
         """The resolved configuration as YAML; ``ser fit --config`` takes it as it is."""
-        config = self.config[self.subcommand] if self.subcommand else self.config
-        return str(self._parser(self.subcommand).dump(config, skip_none=False))
+        subcommand = self.config.get("subcommand")
+        config = self.config[subcommand] if subcommand else self.config
+        return str(self._parser(subcommand).dump(config, skip_none=False))
 
     @property
     def training_seconds(self) -> float:
@@ -191,6 +199,14 @@ class ExperimentCLI(LightningCLI):
 def protocol_hash(data_module: Any) -> str:
     """Return the hash of all folds of a data module's protocol."""
     return hash_splits([data_module.split(fold) for fold in range(data_module.num_folds())])
+
+
+def _first_cause(error: ValueError) -> SerError:
+    """Return what a constructor had to say, which jsonargparse wraps into a page about types."""
+    cause: BaseException = error
+    while not isinstance(cause, SerError) and (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    return cause if isinstance(cause, SerError) else ConfigurationError(str(cause))
 
 
 def _config_files(arguments: Sequence[str]) -> list[Path]:

@@ -1,0 +1,148 @@
+"""All folds of an experiment in one command: resumed exactly, nothing done twice, nothing mixed."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from ser_lightning.cli import main
+
+
+def arguments(root: Path, features: Path, runs: Path, *more: str) -> list[str]:
+    return [
+        "cv",
+        f"--runs={runs}",
+        "--config=experiments/quickstart.yaml",
+        f"--data.init_args.root={root}",
+        f"--data.init_args.feature_folder={features}",
+        "--model.init_args.cells=8",
+        "--trainer.max_epochs=6",
+        *more,
+    ]
+
+
+def command(*parts: str) -> list[str]:
+    return [sys.executable, "-m", "ser_lightning.cli", *parts]
+
+
+def seed_folder(runs: Path) -> Path:
+    return runs / "quickstart/ravdess-synthetic/default/seed-0"
+
+
+def wait_until(condition: object, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+def processes_with(text: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if text in (entry / "cmdline").read_text() and int(entry.name) != os.getpid():
+                found.append(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended meanwhile
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for orphans in /proc")
+def test_a_killed_cross_validation_goes_on_to_the_same_weights_and_predictions(
+    synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, repository: Path
+) -> None:
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    undisturbed = arguments(synthetic_ravdess, feature_folder, calm, "--folds=0,1")
+    subprocess.run(command(*undisturbed), cwd=repository, check=True, timeout=300, capture_output=True)
+
+    disturbed = arguments(synthetic_ravdess, feature_folder, killed, "--folds=0,1")
+    process = subprocess.Popen(command(*disturbed), cwd=repository, stdout=subprocess.DEVNULL)
+    metrics = seed_folder(killed) / "fold-01" / "metrics.csv"
+    wait_until(lambda: metrics.exists() and len(pd.read_csv(metrics)) >= 2, 300)
+    process.kill()
+    process.wait()
+    wait_until(lambda: not processes_with(str(killed)), 30)  # the fold's process ends with its parent
+    assert not (seed_folder(killed) / "fold-01" / "predictions.csv").exists()
+    first = (seed_folder(killed) / "fold-00" / "predictions.csv").stat().st_mtime_ns
+
+    subprocess.run(command(*disturbed), cwd=repository, check=True, timeout=300, capture_output=True)
+    assert (seed_folder(killed) / "fold-00" / "predictions.csv").stat().st_mtime_ns == first
+    assert "Restoring states" in (seed_folder(killed) / "fold-01" / "log.txt").read_text()
+    for fold in ("fold-00", "fold-01"):
+        one, other = seed_folder(calm) / fold, seed_folder(killed) / fold
+        for file in ("predictions.csv", "validation_predictions.csv", "metrics.csv"):
+            assert (one / file).read_bytes() == (other / file).read_bytes(), (fold, file)
+        for name in ("best", "last"):
+            weights = [
+                torch.load(f / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"] for f in (one, other)
+            ]
+            assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0]), (fold, name)
+    summaries = [json.loads((seed_folder(runs) / "summary.json").read_text()) for runs in (calm, killed)]
+    for summary in summaries:
+        for key in ("seconds", "code_versions"):  # a developer may commit meanwhile
+            summary.pop(key)
+        for seed in summary["seeds"]:
+            seed.pop("seconds", None)
+            for fold in seed["folds"]:
+                fold.pop("seconds", None)
+    assert summaries[0] == summaries[1]
+
+
+@pytest.fixture(scope="module")
+def done(synthetic_ravdess: Path, feature_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The arguments of a cross-validation whose first fold is done."""
+    runs = tmp_path_factory.mktemp("runs")
+    asked = arguments(synthetic_ravdess, feature_folder, runs, "--trainer.max_epochs=1", "--trainer.logger=false")
+    assert main([*asked, "--folds=0"]) == 0
+    return asked
+
+
+def test_the_summary_names_the_missing_folds_and_the_report_stands_alone(done: list[str]) -> None:
+    folder = seed_folder(Path(done[1].removeprefix("--runs=")))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["synthetic"] is True
+    assert summary["seeds"][0]["folds_missing"] == [1, 2, 3]
+    assert "<html" in (folder / "report.html").read_text()
+    assert len(json.loads((folder / "plan.json").read_text())) == 1
+
+
+def test_a_changed_configuration_is_refused_before_anything_runs(
+    done: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*done, "--model.init_args.cells=9"]) == 1
+    error = capsys.readouterr().err
+    assert "model.init_args.cells: 8 there, 9 now" in error
+    assert "fold-00" in error
+    folder = seed_folder(Path(done[1].removeprefix("--runs=")))
+    assert not (folder / "fold-01").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        ("--folds=7", "--folds 7"),
+        ("--folds=a", "'a'"),
+        ("--data.init_args.fold=1", "use --folds"),
+        ("--seed_everything=1", "use --seeds"),
+    ],
+)
+def test_what_the_command_cannot_mean_is_refused(
+    done: list[str], more: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*done, more]) == 1
+    assert named in capsys.readouterr().err
+
+
+def test_a_fold_that_fails_is_reported_with_the_end_of_its_log_and_the_exit_status(
+    done: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*done, "--row=broken", "--folds=0", "--best_checkpoint.monitor=validation/nothing"]) == 1
+    printed = capsys.readouterr().out
+    assert "fold-00 is missing" in printed
+    assert "validation/nothing" in printed

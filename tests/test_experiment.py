@@ -1,0 +1,204 @@
+"""From a YAML to files: one run through LightningCLI, and what it refuses."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from ser_lightning.checkpoint import load_system, read_checkpoint
+from ser_lightning.cli import main
+from ser_lightning.cross_validation.worker import run_fold
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.experiment import ExperimentCLI
+from ser_lightning.reports.predictions import Predictions
+
+Arguments = Callable[..., list[str]]
+
+
+@pytest.fixture(scope="module")
+def arguments(synthetic_ravdess: Path, feature_folder: Path) -> Arguments:
+    """LightningCLI's arguments for a run of seconds."""
+
+    def make(folder: Path, *more: str) -> list[str]:
+        return [
+            "--config=experiments/quickstart.yaml",
+            f"--data.init_args.root={synthetic_ravdess}",
+            f"--data.init_args.feature_folder={feature_folder}",
+            "--model.init_args.cells=8",
+            "--trainer.max_epochs=2",
+            "--trainer.enable_progress_bar=false",
+            f"--trainer.default_root_dir={folder}",
+            *more,
+        ]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished(arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fold that has been fitted, validated and tested, without W&B."""
+    return run_fold(arguments(tmp_path_factory.mktemp("fold"), "--trainer.logger=false"), "default")
+
+
+def test_a_fold_leaves_its_configuration_checkpoints_scores_and_predictions(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names >= {"config.yaml", "run.json", "predictions.csv", "validation_predictions.csv", "confusion.png"}
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_a_finished_fold_is_not_run_again(finished: Path, arguments: Arguments) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name != ".lock"}
+    run_fold(arguments(finished, "--trainer.logger=false"), "default")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_checkpoint_alone_predicts_what_the_fold_predicted(finished: Path, arguments: Arguments) -> None:
+    cli = ExperimentCLI(arguments(finished, "--trainer.logger=false"), run=False)
+    data = cli.datamodule
+    data.prepare_data()
+    data.setup("test")
+    system = load_system(finished / "checkpoints" / "best.ckpt")
+    predictions = Predictions.read(finished / "predictions.csv")
+    with torch.no_grad():
+        for batch in data.test_dataloader():
+            probabilities = system(batch.inputs, batch.lengths).softmax(1)
+            stored = predictions.table.iloc[batch.indices.tolist(), -8:].to_numpy()
+            torch.testing.assert_close(probabilities.double(), torch.from_numpy(stored.copy()), atol=1e-6, rtol=0)
+
+
+def test_a_checkpoint_says_where_it_comes_from(finished: Path) -> None:
+    stored = read_checkpoint(finished / "checkpoints" / "best.ckpt")["ser_lightning"]
+    assert stored["system"] == "ser_lightning.systems.huang2020.PooledLSTM"
+    assert stored["origin"]["corpus"] == "ravdess-synthetic"
+    assert stored["origin"]["extractor"]["class_path"].endswith("LogMelFilterbank")
+    assert len(stored["origin"]["training_speakers"]) == 2
+    assert stored["class_names"][0] == "neutral"
+
+
+def test_the_standardisation_is_fitted_on_training_speakers_alone(finished: Path, arguments: Arguments) -> None:
+    cli = ExperimentCLI(arguments(finished, "--trainer.logger=false"), run=False)
+    data = cli.datamodule
+    data.prepare_data()
+    data.setup("fit")
+    frames = torch.cat(data.store.load([u.path for u in data.split().train]))
+    system = load_system(finished / "checkpoints" / "best.ckpt")
+    torch.testing.assert_close(system.standardisation.mean, frames.double().mean(0).float())
+    torch.testing.assert_close(system.standardisation.deviation, frames.double().std(0, correction=0).float())
+    counts = torch.bincount(torch.tensor([data.class_names.index(u.label) for u in data.split().train]), minlength=8)
+    torch.testing.assert_close(system.class_prior, counts / counts.sum())
+
+
+def test_fit_writes_a_row_an_epoch_and_its_configuration_runs_as_it_is(tmp_path: Path, arguments: Arguments) -> None:
+    assert main(["fit", *arguments(tmp_path / "a")]) == 0
+    metrics = pd.read_csv(tmp_path / "a" / "metrics.csv")
+    assert metrics["epoch"].tolist() == [0, 1]
+    assert set(metrics) >= {"train/loss", "validation/loss", "validation/UA", "validation/WA", "validation/macro_F1"}
+    assert main(["fit", f"--config={tmp_path}/a/config.yaml", f"--trainer.default_root_dir={tmp_path}/b"]) == 0
+    again = pd.read_csv(tmp_path / "b" / "metrics.csv")
+    pd.testing.assert_frame_equal(metrics, again)
+
+
+def test_validate_test_and_predict_read_a_checkpoint(finished: Path, tmp_path: Path, arguments: Arguments) -> None:
+    best = f"--ckpt_path={finished}/checkpoints/best.ckpt"
+    for command, file, count in (
+        ("validate", "validation_predictions.csv", 32),
+        ("test", "predictions.csv", 32),
+        ("predict", "corpus_predictions.csv", 96),
+    ):
+        assert main([command, *arguments(tmp_path, "--trainer.logger=false", best)]) == 0
+        assert len(Predictions.read(tmp_path / file).table) == count
+    for file in ("validation_predictions.csv", "predictions.csv"):
+        assert (tmp_path / file).read_bytes() == (finished / file).read_bytes()
+
+
+def test_a_folder_of_another_configuration_is_refused_with_the_key(finished: Path, arguments: Arguments) -> None:
+    with pytest.raises(ConfigurationError, match=r"model.init_args.dropout: 0.5 there, 0.25 now"):
+        run_fold(arguments(finished, "--trainer.logger=false", "--model.init_args.dropout=0.25"), "default")
+
+
+def test_a_checkpoint_of_other_arguments_is_refused_with_the_key(
+    finished: Path, tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--trainer.logger=false", "--model.init_args.dropout=0.25", f"--ckpt_path={finished}/checkpoints/best.ckpt")
+    assert main(["test", *arguments(tmp_path, *more)]) == 1
+    error = capsys.readouterr().err
+    assert "best.ckpt" in error
+    assert "init_args.dropout: 0.5 there, 0.25 now" in error
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--model.init_args.cels=3"], "cels"),
+        (["--data.init_args.fold=9"], "fold 9"),
+        (["--trainer.use_distributed_sampler=true"], "use_distributed_sampler"),
+        (["--model=os.system"], "os.system"),
+        (["--model.init_args.pooling=os.system"], "os.system"),
+        (["--data.init_args.root=/nowhere/at/all"], "/nowhere/at/all"),
+        (["--data.init_args.batch_size=0"], "batch_size is 0"),
+        (["--ckpt_path=/nowhere.ckpt"], "/nowhere.ckpt"),
+    ],
+)
+def test_a_wrong_argument_is_one_error_that_names_it(
+    more: list[str], named: str, tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", *arguments(tmp_path, "--trainer.logger=false", *more)]) == 1
+    error = capsys.readouterr().err
+    assert "\nerror: " in f"\n{error}"
+    assert named in error
+    assert "Traceback" not in error
+
+
+def evil_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module that leaves a trace when it is imported."""
+    trace = folder / "executed"
+    (folder / "evil_module.py").write_text(f"open({str(trace)!r}, 'w').close()\nclass Evil: ...\n")
+    monkeypatch.syspath_prepend(folder)
+    return trace
+
+
+def test_nothing_of_a_foreign_class_in_a_yaml_is_executed(
+    tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = evil_module(tmp_path, monkeypatch)
+    experiment = yaml.safe_load(Path("experiments/quickstart.yaml").read_text())
+    experiment["model"]["init_args"]["criterion"]["class_path"] = "evil_module.Evil"
+    (tmp_path / "evil.yaml").write_text(yaml.safe_dump(experiment))
+    assert main(["fit", f"--config={tmp_path}/evil.yaml"]) == 1
+    assert "evil.yaml: model.init_args.criterion.class_path is 'evil_module.Evil'" in capsys.readouterr().err
+    assert main(["fit", *arguments(tmp_path, "--model.init_args.criterion=evil_module.Evil")]) == 1
+    assert "evil_module" in capsys.readouterr().err
+    assert not trace.exists()
+    assert "evil_module" not in sys.modules
+
+
+def test_nothing_of_a_foreign_class_in_a_checkpoint_is_executed(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = evil_module(tmp_path, monkeypatch)
+    checkpoint = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
+    for place in ("hyper_parameters", "ser_lightning"):
+        forged = {**checkpoint, place: {"configuration": {"class_path": "evil_module.Evil"}}}
+        torch.save(forged, tmp_path / "forged.ckpt")
+        with pytest.raises(ConfigurationError, match=rf"forged.ckpt: {place}: .*evil_module.Evil"):
+            load_system(tmp_path / "forged.ckpt")
+    assert not trace.exists()
+
+
+def test_a_file_that_is_no_checkpoint_or_another_systems_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    torch.save({"object": ExperimentCLI}, tmp_path / "pickle.ckpt")
+    for name, reason in (
+        ("text.ckpt", "not loaded|no checkpoint"),
+        ("foreign.ckpt", "no system of this suite"),
+        ("pickle.ckpt", "more than weights"),
+        ("absent.ckpt", "no such checkpoint"),
+    ):
+        with pytest.raises(ConfigurationError, match=reason) as caught:
+            load_system(tmp_path / name)
+        assert name in str(caught.value)
