@@ -114,7 +114,7 @@ $(INSTALLED)/opensmile: requirements-opensmile.lock | $(INSTALLED)/core
 
 $(SYNTHETIC): src/ser_lightning/data/synthetic.py data_modules/ravdess.py | $(INSTALLED)/core
 	@rm -rf $@ $@.unfinished && mkdir -p $(@D)
-	.venv/bin/ser synth ravdess $@.unfinished
+	.venv/bin/ser synth ravdess $@.unfinished --speakers 8
 	@mv $@.unfinished $@ && touch $@
 
 .PHONY: root-chosen

@@ -44,10 +44,11 @@ def read_audio(path: Path, sample_rate_hz: int) -> Tensor:
         if len(samples) < file.frames:
             _fail(path, f"truncated: {file.frames} samples announced, {len(samples)} found; fetch the file again")
         original_hz = int(file.samplerate)
-    waveform = torch.from_numpy(samples).mean(dim=1)
-    if not waveform.isfinite().all():
+    waveform = torch.from_numpy(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1))
+    lowest, highest = waveform.aminmax()  # NaN if any sample is
+    if not (lowest.isfinite() and highest.isfinite()):
         _fail(path, f"{int((~waveform.isfinite()).sum())} of {len(waveform)} samples are NaN or infinite")
-    if not waveform.any():
+    if lowest == highest == 0:
         _fail(path, f"all {len(waveform)} samples are zero: the file holds no audio")
     if original_hz == sample_rate_hz:
         return waveform

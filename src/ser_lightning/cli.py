@@ -57,6 +57,7 @@ def _run(arguments: list[str]) -> int:
         row, allow, rest = _own_options(arguments[1:])
         return _lightning(arguments[0], rest, row, allow)
     options, rest = parser.parse_known_args(arguments)
+    _quiet_libraries()
     if rest and not options.takes_overrides:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     status: int = options.function(options, rest)
@@ -113,6 +114,7 @@ def _own_options(arguments: Sequence[str]) -> tuple[str, list[str], list[str]]:
     parser.add_argument("--row", default="default")
     parser.add_argument("--allow", action="append", default=[])
     options, rest = parser.parse_known_args(arguments)
+    _quiet_libraries()
     return options.row, options.allow, rest
 
 
@@ -125,7 +127,6 @@ def _lightning(command: str, arguments: Sequence[str], row: str, allow: Sequence
 
 
 def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
-    _quiet_libraries()
     from ser_lightning.cross_validation.worker import run_fold
 
     print(run_fold(overrides, row=options.row, allow=options.allow))
@@ -133,7 +134,6 @@ def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
-    _quiet_libraries()
     from ser_lightning.cross_validation.cross_validate import cross_validate
 
     return cross_validate(

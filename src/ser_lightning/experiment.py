@@ -84,7 +84,8 @@ class ExperimentCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise ConfigurationError(f"{', '.join(map(str, self.config_files)) or 'command line'}: {error}") from error
+            source = ", ".join(map(str, self.config_files)) or "command line"
+            raise ConfigurationError(f"{source}: {_readable(str(error))}") from error
 
     def _parse_ckpt_path(self) -> None:
         """Refuse a checkpoint of another configuration, where LightningCLI would override YAML and command line."""
@@ -199,6 +200,14 @@ class ExperimentCLI(LightningCLI):
 def protocol_hash(data_module: Any) -> str:
     """Return the hash of all folds of a data module's protocol."""
     return hash_splits([data_module.split(fold) for fold in range(data_module.num_folds())])
+
+
+def _readable(message: str) -> str:
+    """Leave out of jsonargparse's message what repeats the value or speaks of types."""
+    noise = ("- Expected a <class 'NoneType'>", "Given value", "Subtypes:", "Errors:", "Does not validate against any")
+    lines = (line for line in message.splitlines() if not line.strip().startswith(noise))
+    hint = "Add the import path to import_path_allowlist in set_parsing_settings to allow it."
+    return "\n".join(lines).replace(hint, "If you trust it, add --allow and its module.")
 
 
 def _first_cause(error: ValueError) -> SerError:

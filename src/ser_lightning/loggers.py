@@ -78,11 +78,9 @@ class FoldWandbLogger(WandbLogger):
         import wandb
 
         mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
-        folder.mkdir(parents=True, exist_ok=True)
         super().__init__(
             name=name,
             save_dir=folder,
-            id=_run_id(folder),
             project=PROJECT,
             group=group,
             tags=tags,
@@ -90,8 +88,7 @@ class FoldWandbLogger(WandbLogger):
             mode=mode,
             settings=wandb.Settings(console="off", quiet=True),
         )
-        if mode == "offline":
-            rank_zero_info(f"W&B is offline (no key): `wandb sync {folder}/wandb/offline-run-*` sends this run later.")
+        self._folder = folder
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
@@ -102,8 +99,12 @@ class FoldWandbLogger(WandbLogger):
     def experiment(self) -> Any:
         """The W&B run, started when first asked for."""
         is_new = self._experiment is None
+        if is_new:
+            self._wandb_init["id"] = self._id = _run_id(self._folder)
         run = super().experiment
         if is_new:
+            if self._wandb_init["mode"] == "offline":
+                rank_zero_info(f"W&B is offline: `wandb sync {self._folder}/wandb/offline-run-*` sends this run later.")
             for pattern in ("train/*", "validation/*"):
                 run.define_metric(pattern, step_metric="epoch")
         return run
@@ -116,7 +117,6 @@ class FoldWandbLogger(WandbLogger):
             self._experiment = None
 
 
-@rank_zero_only
 def _run_id(folder: Path) -> str:
     path = folder / _WANDB_ID_FILE
     if not path.exists():

@@ -10,7 +10,8 @@ UNFINISHED_PREFIX = ".tmp-"
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` so that a reader, a crash or a power cut never meets half of it.
 
-    A builder that dies leaves at most a file that begins with ``UNFINISHED_PREFIX`` in the same folder.
+    After a power cut the file is the old one or the new one. A builder that dies leaves at most a file that begins with
+    ``UNFINISHED_PREFIX`` in the same folder.
 
     Raises:
         OSError: As writing raises; the unfinished file is removed then.
@@ -24,8 +25,3 @@ def write_atomically(path: Path, content: bytes) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

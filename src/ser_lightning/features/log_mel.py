@@ -81,4 +81,4 @@ class LogMelFilterbank(FeatureExtractor):
         power, frame_lengths = self.spectrum(waveforms, lengths)
         with torch.autocast(power.device.type, enabled=False):
             energies = power @ self.filters.to(power.dtype)
-        return zero_past_the_end(energies.clamp_min(self.floor).log(), frame_lengths), frame_lengths
+        return zero_past_the_end(energies.clamp_min_(self.floor).log_(), frame_lengths), frame_lengths

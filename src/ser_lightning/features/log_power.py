@@ -58,4 +58,4 @@ class LogPowerSpectrogram(FeatureExtractor):
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return log powers [B, T, F] of ``waveforms`` [B, N] of ``lengths`` [B], and the frames of each [B]."""
         power, frame_lengths = self.spectrum(waveforms, lengths)
-        return zero_past_the_end(power.clamp_min(self.floor).log(), frame_lengths), frame_lengths
+        return zero_past_the_end(power.clamp_min_(self.floor).log_(), frame_lengths), frame_lengths

@@ -47,4 +47,4 @@ class MagnitudeSpectrogram(FeatureExtractor):
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return magnitudes [B, T, F] of ``waveforms`` [B, N] of ``lengths`` [B], and the frames of each [B]."""
         power, frame_lengths = self.spectrum(waveforms, lengths)
-        return zero_past_the_end(power.sqrt(), frame_lengths), frame_lengths
+        return zero_past_the_end(power.sqrt_(), frame_lengths), frame_lengths

@@ -25,7 +25,10 @@ def show_progress(files: Iterable[Item], total: int, description: str, shown: bo
         description: Stands before the bar.
         shown: Whether to show anything.
     """
+    if not shown:
+        yield from files
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _FilesPerSecond())
     console = Console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not shown) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         yield from bar.track(files, total=total, description=description)

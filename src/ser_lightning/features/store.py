@@ -101,7 +101,7 @@ class FeatureStore:
                 with _locked(self.folder / "lock"):
                     self._shards.refresh()
                     self._shards.remove_unfinished()
-                    write_atomically(self.folder / "extractor.json", json.dumps(self._fingerprint, indent=2).encode())
+                    self._explain_folder()
                     extracted = self._extract_missing(digest_of, problems, workers, progress)
             except OSError as error:
                 raise ConfigurationError(
@@ -128,6 +128,11 @@ class FeatureStore:
         digests = self._stored(paths)
         frames = self._shards.load(dict.fromkeys(digests))
         return [frames[digest] for digest in digests]
+
+    def _explain_folder(self) -> None:
+        explanation = self.folder / "extractor.json"
+        if not explanation.exists():
+            write_atomically(explanation, json.dumps(self._fingerprint, indent=2).encode())
 
     def _stored(self, paths: Sequence[Path]) -> list[str]:
         """Return the digests of ``paths``, all of which are stored."""
