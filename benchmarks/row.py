@@ -2,8 +2,9 @@
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -13,18 +14,20 @@ class Row:
     Attributes:
         name: What was measured.
         reference: What it is measured against.
-        ours_seconds: Median time of ours.
-        reference_seconds: Median time of the reference.
+        ours: Median of ours, in ``unit``.
+        theirs: Median of the reference, in ``unit``.
         ratio: Median over repetitions of ours divided by the reference, both taken in the same repetition.
         bound: What the ratio must keep to, such as ``<= 0.25``.
+        unit: What is measured: seconds, or mebibytes of memory.
     """
 
     name: str
     reference: str
-    ours_seconds: float
-    reference_seconds: float
+    ours: float
+    theirs: float
     ratio: float
     bound: str
+    unit: Literal["s", "MiB"] = "s"
 
     @property
     def holds(self) -> bool:
@@ -35,12 +38,19 @@ class Row:
 def compare(
     name: str, reference: str, ours: Callable[[], object], theirs: Callable[[], object], bound: float, repetitions: int
 ) -> Row:
-    """Return the row of ``ours`` against ``theirs``, called in turn, ``repetitions`` times each after one to warm up.
+    """Return the row of ``ours`` against ``theirs``, called in turn ``repetitions`` times, after once to warm up."""
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(repetitions + 1)][1:]
+    return row_of(name, reference, pairs, bound)
+
+
+def row_of(
+    name: str, reference: str, pairs: Sequence[tuple[float, float]], bound: float, unit: Literal["s", "MiB"] = "s"
+) -> Row:
+    """Return the row of ``pairs`` of ours and the reference's, each measured one right after the other.
 
     On a shared machine single times vary twofold; neighbours disturb both of a pair alike, so the median of the pairs'
     ratios is what can be trusted.
     """
-    pairs = [(_seconds(ours), _seconds(theirs)) for _ in range(repetitions + 1)][1:]
     return Row(
         name,
         reference,
@@ -48,10 +58,12 @@ def compare(
         statistics.median(pair[1] for pair in pairs),
         statistics.median(pair[0] / pair[1] for pair in pairs),
         f"<= {bound:g}",
+        unit,
     )
 
 
-def _seconds(function: Callable[[], object]) -> float:
+def seconds(function: Callable[[], object]) -> float:
+    """Return how long a call of ``function`` takes."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started

@@ -1,0 +1,70 @@
+"""``make bench``: everything measured, one table; the exit status is 1 if a bound is broken."""
+
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import features, layers, start, training
+from benchmarks.row import Row
+
+PARTS: tuple[tuple[str, Callable[[], list[Row]]], ...] = (
+    ("features", features.rows),
+    ("layers", layers.rows),
+    ("training", training.rows),
+    ("start of a process", start.rows),
+)
+
+
+def main() -> int:
+    """Measure part after part, print the table, and return the exit status."""
+    torch.set_num_threads(1)
+    progress = Console(stderr=True, highlight=False)
+    started = time.monotonic()
+    rows: list[Row] = []
+    for number, (name, measure) in enumerate(PARTS, start=1):
+        progress.print(f"{number} of {len(PARTS)}: measuring {name} ({time.monotonic() - started:.0f} s so far)")
+        rows += measure()
+    # Not a terminal: a log, in which nobody wants cells broken at 80 columns.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(table(rows))
+    broken = [row.name for row in rows if not row.holds]
+    if broken:
+        console.print(
+            f"Bounds broken: {'; '.join(broken)}. Other work on this machine disturbs what is this short: "
+            "look at its load, and measure again."
+        )
+    return 1 if broken else 0
+
+
+def table(rows: list[Row]) -> Table:
+    """Return ``rows`` as a table, one line each."""
+    made = Table(title=f"one thread, torch {torch.__version__}; medians of runs taken in turn with the reference")
+    for heading in ("measured", "reference"):
+        made.add_column(heading)
+    for heading in ("ours", "reference's", "ratio", "bound", "holds"):
+        made.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        made.add_row(
+            row.name,
+            row.reference,
+            _measure(row.ours, row.unit),
+            _measure(row.theirs, row.unit),
+            f"{row.ratio:.3f}",
+            row.bound,
+            "yes" if row.holds else "[red]no[/red]",
+        )
+    return made
+
+
+def _measure(value: float, unit: str) -> str:
+    if unit == "s" and value < 1:
+        return f"{1000 * value:.1f} ms"
+    return f"{value:.2f} {unit}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
