@@ -1,7 +1,6 @@
 """Stored features: right, reused, shared, and never half there."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -18,6 +17,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.features import FeatureStore, LogMelFilterbank, LogPowerSpectrogram, MagnitudeSpectrogram
 from ser_lightning.features import SilenceRemoval as Silence
 from ser_lightning.features import digests as digests_module
+from ser_lightning.features import store as store_module
 
 
 def write_clip(path: Path, seed: int, seconds: float = 0.3) -> Path:
@@ -114,8 +114,8 @@ def test_arguments_class_version_and_libraries_each_decide_the_folder(
     folders = [FeatureStore(folder, extractor).folder for extractor in extractors]
     monkeypatch.setattr(MagnitudeSpectrogram, "version", 2)
     folders += [FeatureStore(folder, extractor).folder for extractor in extractors[3:]]
-    version = importlib.metadata.version
-    monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.9.9" if name == "librosa" else version(name))
+    release = store_module._release
+    monkeypatch.setattr(store_module, "_release", lambda name: "9.9" if name == "librosa" else release(name))
     folders += [FeatureStore(folder, extractor).folder for extractor in extractors[4:]]
     assert len(set(folders)) == 6 + 3 + 2
     assert FeatureStore(folder, extractors[0]).folder == folders[0]  # which does not use librosa

@@ -49,8 +49,10 @@ class Shards:
         Raises:
             OSError: If it cannot be written.
         """
-        write_atomically(self.folder / f"{uuid.uuid4().hex}.safetensors", save(dict(frames)))
-        self.refresh()
+        shard = self.folder / f"{uuid.uuid4().hex}.safetensors"
+        write_atomically(shard, save(dict(frames)))
+        self._names[shard] = {name: len(tensor) for name, tensor in frames.items()}
+        self._places |= dict.fromkeys(frames, shard)
 
     def remove_unfinished(self) -> None:
         """Delete what dead builders began; only for who holds the folder's lock."""

@@ -2,6 +2,7 @@
 # Shapes: T frames, F features a frame.
 
 import contextlib
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -16,7 +17,6 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.features.atomic import write_atomically
 from ser_lightning.features.digests import Digests
 from ser_lightning.features.extraction import extract_files
 from ser_lightning.features.extractor import FeatureExtractor
@@ -132,7 +132,7 @@ class FeatureStore:
     def _explain_folder(self) -> None:
         explanation = self.folder / "extractor.json"
         if not explanation.exists():
-            write_atomically(explanation, json.dumps(self._fingerprint, indent=2).encode())
+            explanation.write_text(json.dumps(self._fingerprint, indent=2))  # for people; nothing reads it back
 
     def _stored(self, paths: Sequence[Path]) -> list[str]:
         """Return the digests of ``paths``, all of which are stored."""
@@ -184,9 +184,14 @@ def _fingerprint(extractor: FeatureExtractor) -> dict[str, object]:
     return {
         "extractor": _plain(extractor.configuration()),
         "versions": {type(part).__qualname__: part.version for part in parts},
-        "libraries": {name: ".".join(importlib.metadata.version(name).split(".")[:2]) for name in sorted(libraries)},
+        "libraries": {name: _release(name) for name in sorted(libraries)},
         "sample_rate_hz": extractor.sample_rate_hz,
     }
+
+
+@functools.cache
+def _release(library: str) -> str:
+    return ".".join(importlib.metadata.version(library).split(".")[:2])
 
 
 def _plain(value: object) -> object:
