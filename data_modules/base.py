@@ -101,6 +101,16 @@ class CorpusDataModule(LightningDataModule):
         return self._found
 
     @property
+    def all_utterances(self) -> tuple[Utterance, ...]:
+        """Every utterance of the folder, also those whose audio turns out unusable."""
+        return self.found.utterances
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Reason by utterance name: known faulty files of the release that are not used."""
+        return self.found.left_out
+
+    @property
     def utterances(self) -> tuple[Utterance, ...]:
         """The corpus's utterances, less those whose audio was found unusable and skipped."""
         return self.found.utterances if self._usable is None else self._usable
@@ -157,8 +167,7 @@ class CorpusDataModule(LightningDataModule):
         if stage == "fit" and self._statistics is None:
             dataset = self._datasets["train"]
             mean, deviation = mean_and_deviation(dataset.frames)
-            counts = torch.bincount(dataset.targets, minlength=len(self.class_names)).float()
-            self._statistics = TrainingStatistics(mean, deviation, counts, split.speakers("train"))
+            self._statistics = TrainingStatistics(mean, deviation, dataset.targets.mean(0), split.speakers("train"))
 
     def set_utterances(self, name: str) -> tuple[Utterance, ...]:
         """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus."""
@@ -168,7 +177,9 @@ class CorpusDataModule(LightningDataModule):
 
     def _dataset(self, utterances: tuple[Utterance, ...]) -> FrameDataset:
         index = {name: position for position, name in enumerate(self.class_names)}
-        return FrameDataset(self.store.load([u.path for u in utterances]), [index[u.label] for u in utterances])
+        labels = [-1 if u.label is None else index[u.label] for u in utterances]
+        targets = torch.tensor([[float(label == k) for k in index.values()] for label in labels])
+        return FrameDataset(self.store.load([u.path for u in utterances]), labels, targets)
 
     def training_statistics(self) -> TrainingStatistics:
         """Return what is fitted on this fold's training split; known after ``setup('fit')``."""

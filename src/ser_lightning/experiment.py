@@ -7,7 +7,7 @@ checkpoints, seeds and files of every run, its folder and its loggers.
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -19,6 +19,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
 from ser_lightning.callbacks import BestCheckpoint, EpochSeed, LastCheckpoint, ResultFiles
 from ser_lightning.checkpoint import read_checkpoint
+from ser_lightning.data.corpus_data import CorpusData
 from ser_lightning.errors import ConfigurationError, SerError
 from ser_lightning.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.run_record import DEFAULT_ROW, RunName, claim_folder, code_version, differing_keys
@@ -139,7 +140,7 @@ class ExperimentCLI(LightningCLI):
         """Add the folder, the loggers and the callbacks that every run has."""
         trainer = self._get(self.config_init, "trainer")
         seed = self._get(self.config, "seed_everything")
-        data: Any = self.datamodule
+        data = self.data
         source = self.config_files[0] if self.config_files else Path("command_line")
         self.run_name = RunName.of(source, data.corpus_name, self.row, seed, data.fold)
         folder = Path(trainer["default_root_dir"] or self.run_name.folder())
@@ -154,6 +155,11 @@ class ExperimentCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
         # Lightning keeps the order among checkpoints: the last one must be saved behind the best one.
         return super()._instantiate_trainer(config, [*callbacks, LastCheckpoint()])
+
+    @property
+    def data(self) -> CorpusData:
+        """The data module, as what it is to this suite."""
+        return cast(CorpusData, self.datamodule)
 
     @property
     def config_text(self) -> str:
@@ -174,17 +180,16 @@ class ExperimentCLI(LightningCLI):
                 logger.finish()
 
     def _wandb_logger(self, folder: Path) -> FoldWandbLogger:
-        data: Any = self.datamodule
         config = yaml.safe_load(self.config_text) | {"code_version": code_version()}
-        tags = [tag for tag in (self.run_name.paper, data.corpus_name, data.protocol.name) if tag]
+        tags = [tag for tag in (self.run_name.paper, self.data.corpus_name, self.data.protocol.name) if tag]
         return FoldWandbLogger(folder, self.run_name.fold_name, self.run_name.group, tags, config)
 
     def claim_run(self) -> None:
         """Write ``config.yaml`` and the split hash into the run's folder, or refuse a folder of another run."""
         if not self.trainer.is_global_zero:
             return
-        data: Any = self.datamodule
-        data.prepare_data()  # audio that is skipped as unusable changes the split
+        data = self.data
+        data.extract()  # audio that is skipped as unusable changes the split
         claim_folder(Path(self.trainer.default_root_dir), self.config_text, data.split().hash)
         for logger in self.trainer.loggers:
             if isinstance(logger, FoldWandbLogger):
@@ -197,9 +202,9 @@ class ExperimentCLI(LightningCLI):
             self.claim_run()
 
 
-def protocol_hash(data_module: Any) -> str:
-    """Return the hash of all folds of a data module's protocol."""
-    return hash_splits([data_module.split(fold) for fold in range(data_module.num_folds())])
+def protocol_hash(data: CorpusData) -> str:
+    """Return the hash of all folds of a corpus's protocol."""
+    return hash_splits([data.split(fold) for fold in range(data.num_folds())])
 
 
 def _readable(message: str) -> str:

@@ -1,5 +1,5 @@
 """The nouns that rooms hand each other: utterance, split, batch."""
-# Shapes: B utterances, T frames (padded), F features a frame.
+# Shapes: B utterances, T frames (padded), F features a frame, C classes.
 
 import hashlib
 import json
@@ -22,19 +22,22 @@ class Utterance:
         name: Unique within the corpus; the file name without folder and ending.
         path: The audio file.
         speaker: The speaker's identity within the corpus.
-        label: Emotion, as a class name.
+        label: Dominant emotion, as a class name; None where evaluators agree on none of the classes.
         gender: As the corpus states it.
         session: The recording session that several speakers share, where a corpus has sessions.
         level: Intensity, in the corpus's own words.
+        votes: Each evaluator's labels, one or several, as class names; also such as are no class of the experiment.
+            Empty for corpora whose labels are what the actor was asked to play.
     """
 
     name: str
     path: Path
     speaker: str
-    label: str
+    label: str | None
     gender: Literal["female", "male"] | None = None
     session: str | None = None
     level: str | None = None
+    votes: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def hash_splits(splits: Sequence[Split]) -> str:
     labels in the same sets.
     """
     content = [
-        [split.fold, stage, sorted((u.name, u.speaker, u.label) for u in split.of(stage))]
+        [split.fold, stage, sorted((u.name, u.speaker, u.label, *u.votes) for u in split.of(stage))]
         for split in sorted(splits, key=lambda split: split.fold)
         for stage in STAGES
     ]
@@ -88,12 +91,14 @@ class Batch:
     Attributes:
         inputs: Frames [B, T, F], zero after each utterance's end.
         lengths: Real frames of each utterance [B].
-        targets: Class index of each utterance [B].
+        labels: Class index of each utterance's dominant emotion [B]: what is scored. -1 where there is none.
+        targets: What is learned from [B, C]: a distribution over classes, or the existence of each.
         indices: Position of each utterance in its set [B].
     """
 
     inputs: Tensor
     lengths: Tensor
+    labels: Tensor
     targets: Tensor
     indices: Tensor
 

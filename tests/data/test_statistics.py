@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from ser_lightning.data.dataset import FrameDataset
-from ser_lightning.data.statistics import TrainingStatistics, mean_and_deviation
+from ser_lightning.data.statistics import mean_and_deviation
 
 
 def test_mean_and_deviation_equal_numpys_over_all_frames() -> None:
@@ -20,18 +20,16 @@ def test_a_constant_feature_has_deviation_zero() -> None:
     assert deviation.item() < 1e-7
 
 
-def test_the_prior_is_each_classs_share() -> None:
-    statistics = TrainingStatistics(torch.zeros(1), torch.ones(1), torch.tensor([6.0, 3.0, 1.0]), ("a",))
-    torch.testing.assert_close(statistics.class_prior, torch.tensor([0.6, 0.3, 0.1]))
-
-
 def test_a_batch_is_padded_with_zeros_and_says_which_utterances_it_holds() -> None:
-    dataset = FrameDataset([torch.ones(2, 4), 2 * torch.ones(5, 4), 3 * torch.ones(1, 4)], [0, 2, 1])
+    dataset = FrameDataset(
+        [torch.ones(2, 4), 2 * torch.ones(5, 4), 3 * torch.ones(1, 4)], [0, 2, 1], torch.eye(3)[[0, 2, 1]]
+    )
     batch = dataset.__getitems__([2, 0])
     assert batch.size == 2
     assert batch.inputs.shape == (2, 2, 4)
     assert batch.inputs[0, :, 0].tolist() == [3.0, 0.0]
     assert batch.lengths.tolist() == [1, 2]
-    assert batch.targets.tolist() == [1, 0]
+    assert batch.labels.tolist() == [1, 0]
+    assert batch.targets.tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     assert batch.indices.tolist() == [2, 0]
     assert batch.to("meta").inputs.device.type == "meta"

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 from ser_lightning.losses import LabelSmoothing
 
 LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 4.0, 1.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
-TARGETS = torch.tensor([0, 2, 1, 1])
+LABELS = torch.tensor([0, 2, 1, 1])
+TARGETS = F.one_hot(LABELS, 3).double()
 PRIOR = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 
 
@@ -16,7 +17,7 @@ PRIOR = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
 def test_smoothed_loss_equals_equation_2_in_plain_loops(prior: str) -> None:
     alpha, u = 0.2, PRIOR.numpy() if prior == "unigram" else np.full(3, 1 / 3)
     total = 0.0
-    for row, y in zip(LOGITS.numpy(), TARGETS.tolist(), strict=True):
+    for row, y in zip(LOGITS.numpy(), LABELS.tolist(), strict=True):
         log_p = row - np.log(np.exp(row).sum())
         for k in range(3):
             q = (1 - alpha) * (k == y) + alpha * u[k]
@@ -26,14 +27,14 @@ def test_smoothed_loss_equals_equation_2_in_plain_loops(prior: str) -> None:
 
 
 def test_uniform_smoothing_equals_torchs_own() -> None:
-    expected = F.cross_entropy(LOGITS, TARGETS, label_smoothing=0.3)
+    expected = F.cross_entropy(LOGITS, LABELS, label_smoothing=0.3)
     torch.testing.assert_close(LabelSmoothing(0.3, "uniform")(LOGITS, TARGETS, PRIOR), expected)
 
 
 def test_no_smoothing_is_cross_entropy_whatever_the_prior() -> None:
     for prior in ("uniform", "unigram"):
         loss = LabelSmoothing(0.0, prior)(LOGITS, TARGETS, PRIOR)  # type: ignore[arg-type]
-        torch.testing.assert_close(loss, F.cross_entropy(LOGITS, TARGETS))
+        torch.testing.assert_close(loss, F.cross_entropy(LOGITS, LABELS))
 
 
 def test_unigram_smoothing_under_a_uniform_prior_is_uniform_smoothing() -> None:

@@ -3,7 +3,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from ser_lightning.data.corpus_data import CorpusData
 from ser_lightning.reports.figures import confusion_figure, save
 from ser_lightning.reports.predictions import Predictions, confusion
 
@@ -71,7 +72,7 @@ class ResultFiles(Callback):
         gathered = _gather_to_first(trainer, (indices, probabilities))
         if gathered is None:
             return
-        data_module: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+        data_module = cast(CorpusData, trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it, undeclared
         utterances = data_module.set_utterances(name)
         indices = torch.cat([part[0] for part in gathered])
         probabilities = torch.cat([part[1] for part in gathered])[indices.argsort()]
@@ -85,7 +86,7 @@ class ResultFiles(Callback):
             utterances=[u.name for u in utterances],
             speakers=[u.speaker for u in utterances],
             fold=data_module.fold,
-            targets=torch.tensor([position[u.label] for u in utterances]),
+            targets=torch.tensor([position[str(u.label)] for u in utterances]),
             predicted=probabilities.argmax(1),
             probabilities=probabilities,
             class_names=data_module.class_names,

@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from ser_lightning.audio import read_audio
+from ser_lightning.data.corpus_data import CorpusData
 from ser_lightning.data.protocols import speaker_overlap
 from ser_lightning.errors import AudioError
 from ser_lightning.experiment import ExperimentCLI, protocol_hash
@@ -35,7 +35,7 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
     hours: dict[str, float] = {}
     problems: dict[Path, str] = {}
     rate = data.extractor.sample_rate_hz
-    for utterance in track(data.found.utterances, "decoding", console=console, transient=True):
+    for utterance in track(data.all_utterances, "decoding", console=console, transient=True):
         try:
             hours[utterance.name] = len(read_audio(utterance.path, rate)) / rate / 3600
         except AudioError as error:
@@ -43,7 +43,7 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
     data.leave_out(problems)
     for path, reason in sorted(data.skipped_audio.items()):
         console.print(f"skipped: {path}: {reason}", highlight=False)
-    for name, reason in sorted(data.found.left_out.items()):
+    for name, reason in sorted(data.left_out.items()):
         console.print(f"left out, faulty in the release: {name}: {reason}", highlight=False)
     overlaps: dict[int, tuple[str, ...]] = {}
     table = Table(title=f"{data.corpus_name}: {data.protocol.name}, protocol hash {protocol_hash(data)}")
@@ -93,8 +93,8 @@ def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) ->
     return 0
 
 
-def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> Any:
-    return ExperimentCLI([*arguments, "--trainer.logger=false"], run=False, allow=allow).datamodule
+def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
+    return ExperimentCLI([*arguments, "--trainer.logger=false"], run=False, allow=allow).data
 
 
 def _add_fold(table: Table, split: Split, class_names: Sequence[str], hours: dict[str, float]) -> None:

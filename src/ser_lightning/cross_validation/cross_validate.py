@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -46,7 +45,7 @@ def cross_validate(
     _refuse_own_keys(arguments)
     # The loggers of this process would be a run of their own.
     cli = ExperimentCLI([*arguments, "--trainer.logger=false"], run=False, row=row, allow=allow)
-    data: Any = cli.datamodule
+    data = cli.data
     console.print(f"{cli.run_name.experiment} on {data.corpus_name}: features", highlight=False)
     data.extract()
     if data.skipped_audio:

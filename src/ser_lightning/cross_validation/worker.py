@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -79,7 +78,7 @@ def _run(cli: ExperimentCLI, folder: Path) -> None:
 
 
 def _facts(cli: ExperimentCLI, best: Path) -> RunFacts:
-    data: Any = cli.datamodule
+    data = cli.data
     trainer: Trainer = cli.trainer
     name = cli.run_name
     return RunFacts(
@@ -104,7 +103,7 @@ def _facts(cli: ExperimentCLI, best: Path) -> RunFacts:
         code_version=code_version(),
         hardware=hardware(trainer.strategy.root_device, trainer.world_size),
         skipped_audio={str(path): reason for path, reason in data.skipped_audio.items()},
-        faulty_left_out=tuple(sorted(data.found.left_out)),
+        faulty_left_out=tuple(sorted(data.left_out)),
     )
 
 

@@ -1,5 +1,5 @@
 """Utterances as padded batches of frames."""
-# Shapes: B utterances, T frames (padded), F features.
+# Shapes: N utterances, B of a batch, T frames (padded), F features, C classes.
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,12 +17,14 @@ class FrameDataset(Dataset[Batch]):
 
     Args:
         frames: Frames [T, F] of each utterance.
-        targets: Class index of each utterance.
+        labels: Class index of each utterance's dominant emotion, -1 where there is none.
+        targets: What is learned from, of each utterance [N, C].
     """
 
-    def __init__(self, frames: Sequence[Tensor], targets: Sequence[int]) -> None:
+    def __init__(self, frames: Sequence[Tensor], labels: Sequence[int], targets: Tensor) -> None:
         self.frames = frames
-        self.targets = torch.tensor(targets, dtype=torch.int64)
+        self.labels = torch.tensor(labels, dtype=torch.int64)
+        self.targets = targets
         self.lengths = torch.tensor([utterance.shape[0] for utterance in frames], dtype=torch.int64)
 
     def __len__(self) -> int:
@@ -35,6 +37,7 @@ class FrameDataset(Dataset[Batch]):
         return Batch(
             inputs=pad_sequence([self.frames[index] for index in indices], batch_first=True),
             lengths=self.lengths[positions],
+            labels=self.labels[positions],
             targets=self.targets[positions],
             indices=positions,
         )

@@ -15,19 +15,15 @@ class TrainingStatistics:
     Attributes:
         mean: Mean of each feature over all training frames [F].
         deviation: Standard deviation of each feature over all training frames [F].
-        class_counts: Training utterances of each class [C].
+        class_prior: Mean target of each class [C]: the class's share of utterances (one label each), of the evaluators'
+            votes (soft targets), or the share of utterances in which it exists.
         speakers: Sorted training speakers.
     """
 
     mean: Tensor
     deviation: Tensor
-    class_counts: Tensor
+    class_prior: Tensor
     speakers: tuple[str, ...]
-
-    @property
-    def class_prior(self) -> Tensor:
-        """Share of each class [C]."""
-        return self.class_counts / self.class_counts.sum()
 
 
 def mean_and_deviation(frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,6 @@ class Criterion(nn.Module, ABC):
 
         Args:
             logits: [B, C].
-            targets: Class indices [B].
-            class_prior: Share of each class in the training split [C].
+            targets: A distribution over classes for each utterance, or the existence of each class [B, C].
+            class_prior: Mean target of each class in the training split [C].
         """

@@ -26,9 +26,7 @@ class LabelSmoothing(Criterion):
         self.prior = prior
 
     def forward(self, logits: Tensor, targets: Tensor, class_prior: Tensor) -> Tensor:
-        """Return the mean cross entropy of ``logits`` [B, C] against smoothed ``targets`` [B]."""
-        num_classes = logits.shape[1]
-        smoothing = class_prior if self.prior == "unigram" else torch.full_like(class_prior, 1.0 / num_classes)
-        one_hot = F.one_hot(targets, num_classes).to(logits.dtype)
-        smoothed = (1.0 - self.alpha) * one_hot + self.alpha * smoothing.to(logits.dtype)
-        return F.cross_entropy(logits, smoothed)
+        """Return the mean cross entropy of ``logits`` [B, C] against smoothed ``targets`` [B, C]."""
+        smoothing = class_prior if self.prior == "unigram" else torch.full_like(class_prior, 1.0 / len(class_prior))
+        smoothed = (1.0 - self.alpha) * targets + self.alpha * smoothing
+        return F.cross_entropy(logits, smoothed.to(logits.dtype))

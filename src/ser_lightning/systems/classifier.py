@@ -67,6 +67,10 @@ class EmotionClassifier(LightningModule):
         mask = frame_mask(lengths, frames.shape[1])
         return self.classify(self.standardisation(frames, mask), mask)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probability of each class [B, C], in float32; a row sums to one."""
+        return logits.float().softmax(1)
+
     def setup(self, stage: str) -> None:
         """Take what is fitted on the training split, and remember where it came from."""
         if stage != "fit":
@@ -96,8 +100,8 @@ class EmotionClassifier(LightningModule):
     def _evaluation_step(self, batch: Batch) -> dict[str, Tensor]:
         logits = self(batch.inputs, batch.lengths)
         self.evaluation_loss.update(self.criterion(logits, batch.targets, self.class_prior), batch.size)
-        self.evaluation_scores.update(logits, batch.targets)
-        return {"indices": batch.indices, "probabilities": logits.float().softmax(1)}
+        self.evaluation_scores.update(logits, batch.labels)
+        return {"indices": batch.indices, "probabilities": self.probabilities(logits)}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return ``probabilities`` [B, C] and ``indices`` [B] of ``batch``."""
@@ -109,7 +113,7 @@ class EmotionClassifier(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return ``probabilities`` [B, C] and ``indices`` [B] of ``batch``."""
-        return {"indices": batch.indices, "probabilities": self(batch.inputs, batch.lengths).float().softmax(1)}
+        return {"indices": batch.indices, "probabilities": self.probabilities(self(batch.inputs, batch.lengths))}
 
     def _log_evaluation(self, stage: str) -> None:
         for name, score in scores(self.evaluation_scores.compute()).items():

@@ -1,0 +1,60 @@
+"""What the core asks of a corpus's data module; `data_modules.base.CorpusDataModule` answers it for all corpora."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol as Interface
+
+from ser_lightning.data.protocols import Protocol
+from ser_lightning.data.statistics import TrainingStatistics
+from ser_lightning.features import FeatureExtractor, Prepared
+from ser_lightning.types import Split, Utterance
+
+
+class CorpusData(Interface):
+    """One fold of one corpus, as training, scoring and reporting see it.
+
+    Attributes:
+        corpus: The corpus's name.
+        class_names: The emotions, in the order of the logits.
+        extractor: What makes frames of waveforms.
+        protocol: How utterances become folds.
+        fold: Index of the fold, counted from 0.
+        skipped_audio: Reason by file that was found unusable and skipped.
+    """
+
+    corpus: str
+    class_names: tuple[str, ...]
+    extractor: FeatureExtractor
+    protocol: Protocol
+    fold: int
+    skipped_audio: Mapping[Path, str]
+
+    @property
+    def corpus_name(self) -> str:
+        """The corpus's name, with ``-synthetic`` behind it if the folder is a made one."""
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Reason by utterance name: known faulty files of the release that are not used."""
+
+    @property
+    def all_utterances(self) -> tuple[Utterance, ...]:
+        """Every utterance of the folder, also those whose audio turns out unusable."""
+
+    def num_folds(self) -> int:
+        """Return how many folds the protocol makes of the corpus."""
+
+    def split(self, fold: int | None = None) -> Split:
+        """Return the split of ``fold``, or of the module's own fold."""
+
+    def set_utterances(self, name: str) -> tuple[Utterance, ...]:
+        """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus."""
+
+    def extract(self, progress: bool = True) -> Prepared:
+        """Extract features where they are missing, leave out what is unusable, and return what was done."""
+
+    def leave_out(self, problems: Mapping[Path, str]) -> None:
+        """Treat unusable audio, a reason by file, as the user wants it."""
+
+    def training_statistics(self) -> TrainingStatistics:
+        """Return what is fitted on the training split."""
