@@ -39,7 +39,7 @@ class CorpusDataModule(LightningDataModule):
     """
 
     corpus: ClassVar[str]
-    class_names: ClassVar[tuple[str, ...]]
+    class_names: tuple[str, ...]
 
     def __init__(
         self,
