@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.features.extractor import may_hold
 
 Window = Literal["hamming", "hann"]
 
@@ -65,12 +66,11 @@ class ShortTimeSpectrum(nn.Module):
             raise ConfigurationError(f"max_frequency_hz ({max_frequency_hz}) leaves no frequency bin")
         shapes = {"hamming": torch.hamming_window, "hann": torch.hann_window}
         weights = shapes[window](self.window_length, dtype=torch.float64).float()
-        weights = functional.pad(weights, (0, self.dft_length - self.window_length))
         self.register_buffer("weights", weights, persistent=False)
 
     def num_frames(self, lengths: Tensor) -> Tensor:
         """Return the number of frames of utterances of ``lengths`` [B] samples."""
-        return 1 + (lengths - self.window_length).clamp_min(0) // self.hop_length
+        return ((lengths + (self.hop_length - self.window_length)) // self.hop_length).clamp_min(1)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the power [B, T, K] of ``waveforms`` [B, N], and the frames [B] that ``lengths`` [B] give.
@@ -79,13 +79,13 @@ class ShortTimeSpectrum(nn.Module):
         """
         lengths = lengths.to(waveforms.device)
         waveforms = waveforms if waveforms.dtype == torch.float64 else waveforms.float()
-        num_frames = 1 + max(0, waveforms.shape[1] - self.window_length) // self.hop_length
-        needed = (num_frames - 1) * self.hop_length + self.dft_length
-        padded = functional.pad(waveforms, (0, needed - waveforms.shape[1]))
-        frames = padded.unfold(1, self.dft_length, self.hop_length) * self.weights.to(waveforms.dtype)
+        if waveforms.shape[1] < self.window_length:
+            waveforms = functional.pad(waveforms, (0, self.window_length - waveforms.shape[1]))
+        frames = waveforms.unfold(1, self.window_length, self.hop_length) * self.weights.to(waveforms.dtype)
         # The one frame that may reach past its utterance's end is the first of a clip shorter than a window.
-        frames[:, 0] *= torch.arange(self.dft_length, device=lengths.device) < lengths[:, None]
-        spectra = torch.fft.rfft(frames)[..., : len(self.bin_frequencies_hz)]
+        if may_hold(lengths < self.window_length):
+            frames[:, 0] *= torch.arange(self.window_length, device=lengths.device) < lengths[:, None]
+        spectra = torch.fft.rfft(frames, n=self.dft_length)[..., : len(self.bin_frequencies_hz)]
         # Twice as fast as the sum over real and imaginary part, nine times as fast as the absolute value.
         squares = torch.view_as_real(spectra).square_()
         return squares[..., 0] + squares[..., 1], self.num_frames(lengths)
