@@ -53,7 +53,8 @@ class EmotionClassifier(LightningModule):
         self.register_buffer("class_prior", torch.full((len(self.class_names),), 1.0 / len(self.class_names)))
         self.configuration: dict[str, Any] = {}
         self.origin: dict[str, Any] = {}
-        # torchmetrics looks for NaN by waiting for the device, once a step, unless told not to.
+        # torchmetrics looks for NaN by waiting for the device, once a step, unless told not to; told so, it leaves the
+        # weights out of account as well (1.9), so a batch's mean is given once for each of its utterances.
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.evaluation_loss = MeanMetric(nan_strategy="disable")
         self.evaluation_scores = EmotionScores(len(self.class_names))
@@ -94,12 +95,13 @@ class EmotionClassifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the criterion's mean over ``batch``."""
         loss: Tensor = self.criterion(self(batch.inputs, batch.lengths), batch.targets, self.class_prior)
-        self.train_loss.update(loss.detach(), batch.size)
+        self.train_loss.update(loss.detach().expand(batch.size))
         return loss
 
     def _evaluation_step(self, batch: Batch) -> dict[str, Tensor]:
         logits = self(batch.inputs, batch.lengths)
-        self.evaluation_loss.update(self.criterion(logits, batch.targets, self.class_prior), batch.size)
+        loss = self.criterion(logits, batch.targets, self.class_prior)
+        self.evaluation_loss.update(loss.expand(batch.size))
         self.evaluation_scores.update(logits, batch.labels)
         return {"indices": batch.indices, "probabilities": self.probabilities(logits)}
 
