@@ -13,7 +13,7 @@ os.environ.update(
 
 import ipaddress
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +123,22 @@ def synthetic_ravdess(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def feature_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A feature store that all tests of a process share."""
     return tmp_path_factory.mktemp("features")
+
+
+@pytest.fixture(scope="session")
+def arguments(synthetic_ravdess: Path, feature_folder: Path) -> Callable[..., list[str]]:
+    """LightningCLI's arguments for a run of seconds in a folder, with more behind them."""
+
+    def make(folder: Path, *more: str) -> list[str]:
+        return [
+            "--config=experiments/quickstart.yaml",
+            f"--data.init_args.root={synthetic_ravdess}",
+            f"--data.init_args.feature_folder={feature_folder}",
+            "--model.init_args.cells=8",
+            "--trainer.max_epochs=2",
+            "--trainer.enable_progress_bar=false",
+            f"--trainer.default_root_dir={folder}",
+            *more,
+        ]
+
+    return make

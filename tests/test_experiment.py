@@ -20,25 +20,6 @@ Arguments = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
-def arguments(synthetic_ravdess: Path, feature_folder: Path) -> Arguments:
-    """LightningCLI's arguments for a run of seconds."""
-
-    def make(folder: Path, *more: str) -> list[str]:
-        return [
-            "--config=experiments/quickstart.yaml",
-            f"--data.init_args.root={synthetic_ravdess}",
-            f"--data.init_args.feature_folder={feature_folder}",
-            "--model.init_args.cells=8",
-            "--trainer.max_epochs=2",
-            "--trainer.enable_progress_bar=false",
-            f"--trainer.default_root_dir={folder}",
-            *more,
-        ]
-
-    return make
-
-
-@pytest.fixture(scope="module")
 def finished(arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fold that has been fitted, validated and tested, without W&B."""
     return run_fold(arguments(tmp_path_factory.mktemp("fold"), "--trainer.logger=false"), "default")

@@ -1,0 +1,232 @@
+"""What a run puts on record: its table of epochs, and its W&B run, read back from the file W&B writes offline."""
+
+import json
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+from lightning.pytorch import Trainer
+from wandb.proto.wandb_internal_pb2 import Record
+
+from ser_lightning.callbacks import EpochSeed
+from ser_lightning.cross_validation.worker import run_fold
+from ser_lightning.experiment import ExperimentCLI
+from ser_lightning.loggers import MetricsTable
+from ser_lightning.reports.predictions import Predictions
+from ser_lightning.run_record import code_version
+
+Arguments = Callable[..., list[str]]
+
+HEADER_BYTES, BLOCK_BYTES, RECORD_HEADER = 7, 32 * 1024, struct.Struct("<IHB")
+FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+
+
+def records(path: Path) -> Iterator[Record]:
+    """The records of a `.wandb` file: LevelDB's log format behind a header of seven bytes."""
+    content = path.read_bytes()
+    assert content[:4] == b":W&B", content[:4]
+    position, payload = HEADER_BYTES, b""
+    while position + RECORD_HEADER.size <= len(content):
+        left_in_block = BLOCK_BYTES - position % BLOCK_BYTES
+        if left_in_block < RECORD_HEADER.size:
+            position += left_in_block
+            continue
+        _, length, kind = RECORD_HEADER.unpack_from(content, position)
+        position += RECORD_HEADER.size
+        if position + length > len(content):
+            return
+        payload = (b"" if kind in (FULL, FIRST) else payload) + content[position : position + length]
+        position += length
+        if kind in (FULL, LAST):
+            record = Record()
+            record.ParseFromString(payload)
+            yield record
+
+
+class OfflineRun:
+    """What an offline run's folder holds; nested values have keys such as `test/confusion_picture/path`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (file,) = folder.glob("run-*.wandb")
+        self.config: dict[str, Any] = {}
+        self.history: list[dict[str, Any]] = []
+        self.step_metrics: dict[str, str] = {}
+        for record in records(file):
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                self.run = record.run
+                self._configure(record.run.config)
+            elif kind == "config":
+                self._configure(record.config)
+            elif kind == "history":
+                self.history.append(_items(record.history.item))
+            elif kind == "metric":
+                self.step_metrics[record.metric.glob_name or record.metric.name] = record.metric.step_metric
+
+    def _configure(self, config: Any) -> None:
+        self.config |= _items(config.update)
+
+    def of_epochs(self, key: str) -> dict[int, float]:
+        """The value of `key` by epoch."""
+        return {int(row["epoch"]): row[key] for row in self.history if key in row}
+
+
+def _items(items: Any) -> dict[str, Any]:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def offline_runs(folder: Path) -> list[OfflineRun]:
+    """The runs below `folder`, oldest first; W&B's own process may still be writing the last records of one."""
+    folders = sorted((folder / "wandb").glob("offline-run-*"))
+    give_up = time.monotonic() + 20
+    for path in folders:
+        (file,) = path.glob("run-*.wandb")
+        while "exit" not in (kinds := [record.WhichOneof("record_type") for record in records(file)]):
+            assert time.monotonic() < give_up, f"{file} has no end, only {kinds}"
+            time.sleep(0.05)
+    return [OfflineRun(path) for path in folders]
+
+
+@pytest.fixture(scope="module")
+def fold(arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fold that has been fitted, validated and tested with W&B offline."""
+    return run_fold(arguments(tmp_path_factory.mktemp("fold")), "default")
+
+
+@pytest.fixture(scope="module")
+def run(fold: Path) -> OfflineRun:
+    """The fold's W&B run: exactly one."""
+    (run,) = offline_runs(fold)
+    return run
+
+
+def test_the_wandb_run_is_named_and_grouped_by_what_tells_folds_apart(run: OfflineRun, fold: Path) -> None:
+    assert run.run.project == "ser-lightning"
+    assert run.run.display_name == "fold-00"
+    assert run.run.run_group == "quickstart/ravdess-synthetic/default/seed-0"
+    assert list(run.run.tags) == ["ravdess-synthetic", "actor folds (even, 4)"]
+    assert run.run.run_id == (fold / "wandb_id").read_text()
+
+
+def test_the_wandb_run_of_a_papers_experiment_has_the_paper_among_its_tags(
+    tmp_path: Path, arguments: Arguments
+) -> None:
+    experiment = tmp_path / "experiments" / "huang2020" / "tiny.yaml"
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text(Path("experiments/quickstart.yaml").read_text())
+    folder = tmp_path / "run"
+    cli = ExperimentCLI([f"--config={experiment}", *arguments(folder)[1:]], run=False)
+    try:
+        cli.claim_run()
+    finally:
+        cli.finish_loggers()
+    (run,) = offline_runs(folder)
+    assert list(run.run.tags) == ["huang2020", "ravdess-synthetic", "actor folds (even, 4)"]
+    assert run.run.run_group == "huang2020/tiny/ravdess-synthetic/default/seed-0"
+
+
+def test_the_wandb_run_holds_every_epochs_loss_and_scores_as_in_the_table_of_epochs(
+    run: OfflineRun, fold: Path
+) -> None:
+    table = pd.read_csv(fold / "metrics.csv").set_index("epoch")
+    assert table.index.tolist() == [0, 1]
+    for key in ("train/loss", "validation/loss", "validation/UA", "validation/WA", "validation/macro_F1"):
+        assert run.of_epochs(key) == pytest.approx(table[key].to_dict(), rel=1e-6), key
+    assert run.step_metrics["train/*"] == run.step_metrics["validation/*"] == "epoch"
+
+
+def test_the_wandb_run_holds_the_tests_scores_and_its_confusion_matrix(run: OfflineRun, fold: Path) -> None:
+    predictions = Predictions.read(fold / "predictions.csv").table
+    correct = predictions["target"] == predictions["predicted"]
+    merged = {key: value for row in run.history for key, value in row.items()}
+    assert merged["test/WA"] == pytest.approx(correct.mean())
+    assert merged["test/UA"] == pytest.approx(correct.groupby(predictions["target"]).mean().mean())
+    assert merged["test/confusion_picture/_type"] == "image-file"
+    picture = run.folder / "files" / merged["test/confusion_picture/path"]
+    assert picture.read_bytes() == (fold / "confusion.png").read_bytes()
+    assert any(key.startswith("_wandb/visualize/test/confusion_matrix") for key in run.config), list(run.config)
+    assert merged["test/confusion_matrix_table/_type"] == "table-file"
+    table = json.loads((run.folder / "files" / merged["test/confusion_matrix_table/path"]).read_text())
+    counted = pd.DataFrame(table["data"], columns=table["columns"]).set_index(["Actual", "Predicted"])["nPredictions"]
+    expected = predictions.groupby(["target", "predicted"]).size()
+    assert counted[counted > 0].to_dict() == expected.to_dict()
+
+
+def test_the_wandb_run_knows_the_whole_yaml_the_split_and_the_code(run: OfflineRun, fold: Path) -> None:
+    facts = json.loads((fold / "run.json").read_text())
+    for key, value in yaml.safe_load((fold / "config.yaml").read_text()).items():
+        assert run.config[key] == value, key
+    assert run.config["split_hash"] == facts["split_hash"]
+    assert run.config["protocol_hash"] == facts["protocol_hash"]
+    assert run.config["code_version"] == facts["code_version"] == code_version()
+
+
+def test_an_interrupted_fold_goes_on_in_the_same_wandb_run(
+    tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PowerCutError(Exception):
+        pass
+
+    start = EpochSeed.on_train_epoch_start
+
+    def fail_in_second_epoch(self: EpochSeed, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.current_epoch == 1:
+            raise PowerCutError
+        start(self, trainer, pl_module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochSeed, "on_train_epoch_start", fail_in_second_epoch)
+        with pytest.raises(PowerCutError):
+            run_fold(arguments(tmp_path), "default")
+    run_fold(arguments(tmp_path), "default")
+    before, after = offline_runs(tmp_path)
+    assert before.run.run_id == after.run.run_id == (tmp_path / "wandb_id").read_text()
+    assert list(before.of_epochs("train/loss")) == [0]
+    assert list(after.of_epochs("train/loss")) == [1]
+
+
+def epoch_metrics(epoch: int, loss: float) -> dict[str, float]:
+    return {"epoch": epoch, "train/loss": loss, "validation/UA": 0.5}
+
+
+def test_the_table_of_epochs_drops_what_a_resumed_run_does_again(tmp_path: Path) -> None:
+    table = MetricsTable(tmp_path)
+    for epoch in range(4):
+        table.log_metrics(epoch_metrics(epoch, loss=1.0), step=10 * epoch)
+    resumed = MetricsTable(tmp_path)
+    resumed.log_metrics(epoch_metrics(2, loss=0.25), step=20)
+    rows = pd.read_csv(tmp_path / "metrics.csv")
+    assert rows["epoch"].tolist() == [0, 1, 2]
+    assert rows["train/loss"].tolist() == [1.0, 1.0, 0.25]
+    assert rows["step"].tolist() == [0, 10, 20]
+
+
+def test_what_is_logged_outside_training_is_no_row_of_the_table_of_epochs(tmp_path: Path) -> None:
+    table = MetricsTable(tmp_path)
+    table.log_metrics({"epoch": 0, "test/UA": 0.5}, step=3)
+    assert not (tmp_path / "metrics.csv").exists()
+    table.log_metrics(epoch_metrics(0, loss=1.0), step=3)
+    table.log_metrics({"epoch": 1, "test/UA": 0.5}, step=3)
+    assert list(pd.read_csv(tmp_path / "metrics.csv")) == ["epoch", "step", "train/loss", "validation/UA"]
+
+
+def test_the_table_of_epochs_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = MetricsTable(tmp_path)
+    table.log_metrics(epoch_metrics(0, loss=1.0), step=3)
+    before = table.path.read_bytes()
+
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fail)
+        with pytest.raises(OSError, match="no space left"):
+            table.log_metrics(epoch_metrics(1, loss=0.5), step=6)
+    assert table.path.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
