@@ -134,11 +134,10 @@ def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
-    from ser_lightning.cross_validation.cross_validate import cross_validate
+    from ser_lightning.cross_validation.cross_validate import Choice, cross_validate
 
-    return cross_validate(
-        overrides, options.folds, options.seeds, options.row, options.runs, options.allow, console=_console()
-    )
+    choice = Choice(options.folds, options.seeds, options.runs, tuple(options.allow))
+    return cross_validate(overrides, options.row, choice, _console())
 
 
 def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -155,8 +154,14 @@ def _audit(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _report(options: argparse.Namespace, _: list[str]) -> int:
     from ser_lightning.reports import write_report
+    from ser_lightning.reports.runs import experiment_folders
 
-    print(write_report(options.runs, options.out))
+    folders = experiment_folders(options.runs)
+    if len(folders) <= 1:
+        print(write_report(options.runs, options.out))
+        return 0
+    for folder in folders:  # scores of different experiments stand on pages of their own
+        print(write_report([folder], folder / "report.html"))
     return 0
 
 

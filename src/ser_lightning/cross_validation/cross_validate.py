@@ -1,39 +1,46 @@
 """All folds of an experiment, their summary and their report."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from rich.console import Console
 
-from ser_lightning.cross_validation.plan import parse_numbers, plan_folds, write_plan
+from ser_lightning.cross_validation.plan import Job, parse_numbers, plan_folds, write_plan
 from ser_lightning.cross_validation.runner import run_jobs
 from ser_lightning.errors import ConfigurationError, ProtocolError
 from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.reports import write_report
 from ser_lightning.reports.runs import find_cross_validations
 from ser_lightning.reports.summary import summarize, summary_table, write_summary
-from ser_lightning.run_record import CONFIG_FILE, claim_folder
+from ser_lightning.run_record import CONFIG_FILE, RUNS, claim_folder
 
 
-def cross_validate(
-    arguments: Sequence[str],
-    folds: str | None,
-    seeds: str,
-    row: str,
-    runs: Path,
-    allow: Sequence[str],
-    console: Console,
-) -> int:
+@dataclass(frozen=True)
+class Choice:
+    """What is run of an experiment, and where.
+
+    Attributes:
+        folds: Folds to run, such as ``0,3-5``; all if None.
+        seeds: Seeds to run, such as ``0,1``.
+        runs: Folder of all runs.
+        allow: Module prefixes that the user trusts.
+    """
+
+    folds: str | None = None
+    seeds: str = "0"
+    runs: Path = RUNS
+    allow: tuple[str, ...] = ()
+
+
+def cross_validate(arguments: Sequence[str], row: str, choice: Choice, console: Console) -> int:
     """Run the folds of an experiment that are not done, summarise all, and write the report.
 
     Args:
         arguments: LightningCLI's arguments: the experiment YAML, a trainer file, overrides.
-        folds: Folds to run, such as ``0,3-5``; all if None.
-        seeds: Seeds to run, such as ``0,1``.
         row: Row of a table.
-        runs: Folder of all runs.
-        allow: Module prefixes that the user trusts.
+        choice: What is run, and where.
         console: Where to show progress and the summary.
 
     Returns:
@@ -42,28 +49,53 @@ def cross_validate(
     Raises:
         ConfigurationError: If a folder holds a run of another configuration; nothing is run then.
     """
+    jobs, max_epochs = plan_experiment(arguments, row, choice, console)
+    failures = run_planned(jobs, max_epochs, console)
+    for folder in sorted({job.folder.parent for job in jobs}):
+        if any(job.folder not in failures for job in jobs if job.folder.parent == folder):
+            write_summary(folder)
+            console.print(summary_table(summarize(find_cross_validations([folder]))))
+            console.print(f"report: {write_report([folder], folder / 'report.html')}", highlight=False, soft_wrap=True)
+    return 1 if failures else 0
+
+
+def plan_experiment(arguments: Sequence[str], row: str, choice: Choice, console: Console) -> tuple[list[Job], int]:
+    """Extract an experiment's features, plan its folds, and check the folders that are there already.
+
+    Args:
+        arguments: LightningCLI's arguments: the experiment YAML, a trainer file, overrides.
+        row: Row of a table.
+        choice: What is run, and where.
+        console: Where to say what is done.
+
+    Returns:
+        The jobs, and how many epochs each has at most.
+
+    Raises:
+        ConfigurationError: If a folder holds a run of another configuration.
+        ProtocolError: If a fold does not exist.
+    """
     _refuse_own_keys(arguments)
     # The loggers of this process would be a run of their own.
-    cli = ExperimentCLI([*arguments, "--trainer.logger=false"], run=False, row=row, allow=allow)
+    cli = ExperimentCLI([*arguments, "--trainer.logger=false"], run=False, row=row, allow=choice.allow)
     data = cli.data
     console.print(f"{cli.run_name.experiment} on {data.corpus_name}: features", highlight=False)
     data.extract()
     if data.skipped_audio:
         console.print(f"{len(data.skipped_audio)} unusable audio files are skipped; run.json lists them")
-    chosen = list(range(data.num_folds())) if folds is None else parse_numbers(folds)
+    chosen = list(range(data.num_folds())) if choice.folds is None else parse_numbers(choice.folds)
     if beyond := [fold for fold in chosen if fold >= data.num_folds()]:
         raise ProtocolError(
-            f"--folds {folds}: {data.protocol.name} has folds 0 to {data.num_folds() - 1}, not {beyond[0]}"
+            f"--folds {choice.folds}: {data.protocol.name} has folds 0 to {data.num_folds() - 1}, not {beyond[0]}"
         )
-    group_folder = cli.run_name.folder(runs).parent.parent
     jobs = plan_folds(
         experiment=cli.config_files[0],
         overrides=_without_experiment(arguments, cli.config_files[0]),
         folds=chosen,
-        seeds=parse_numbers(seeds),
-        group_folder=group_folder,
+        seeds=parse_numbers(choice.seeds),
+        group_folder=cli.run_name.folder(choice.runs).parent.parent,
         row=row,
-        allow=allow,
+        allow=choice.allow,
     )
     resolved = yaml.safe_load(cli.config_text)
     for job in jobs:
@@ -71,18 +103,26 @@ def cross_validate(
             resolved["seed_everything"] = job.seed
             resolved["data"]["init_args"]["fold"] = job.fold
             claim_folder(job.folder, yaml.safe_dump(resolved), data.split(job.fold).hash)
-    seed_folders = sorted({job.folder.parent for job in jobs})
-    for folder in seed_folders:
+    return jobs, cli.trainer.max_epochs or 1
+
+
+def run_planned(jobs: Sequence[Job], max_epochs: int, console: Console) -> dict[Path, str]:
+    """Write each seed's plan, run what is not done, and say what is missing in the end.
+
+    Args:
+        jobs: The plan.
+        max_epochs: Epochs of a job at most, for the view.
+        console: Where to show progress.
+
+    Returns:
+        The reason by folder for every job that failed or could not start.
+    """
+    for folder in sorted({job.folder.parent for job in jobs}):
         write_plan([job for job in jobs if job.folder.parent == folder], folder / "plan.json")
-    failures = run_jobs(jobs, cli.trainer.max_epochs or 1, console)
+    failures = run_jobs(jobs, max_epochs, console)
     for failed, reason in failures.items():
         console.print(f"[red]{failed} is missing[/red]: {reason}", highlight=False)
-    for folder in seed_folders:
-        if any(job.folder not in failures for job in jobs if job.folder.parent == folder):
-            write_summary(folder)
-            console.print(summary_table(summarize(find_cross_validations([folder]))))
-            console.print(f"report: {write_report([folder], folder / 'report.html')}", highlight=False, soft_wrap=True)
-    return 1 if failures else 0
+    return failures
 
 
 def _refuse_own_keys(arguments: Sequence[str]) -> None:

@@ -152,6 +152,11 @@ def find_cross_validations(folders: Sequence[Path]) -> list[CrossValidation]:
     return gathered
 
 
+def experiment_folders(folders: Sequence[Path]) -> list[Path]:
+    """Return the folders above seeds in or below ``folders``, one for each experiment, corpus and row, sorted."""
+    return sorted({done.parents[2] for folder in folders for done in folder.resolve().rglob("fold-*/predictions.csv")})
+
+
 def _refuse_difference(runs: Sequence[FoldRun], keys: Sequence[str]) -> None:
     first = runs[0]
     for run in runs[1:]:
