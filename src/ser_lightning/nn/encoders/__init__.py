@@ -1,0 +1,7 @@
+"""Encoders: frames [B, T, F] of utterances with lengths [B] to descriptors [B, T', D] with lengths of their own."""
+
+from ser_lightning.nn.encoders.convolution import ConvolutionBlock, ConvolutionStack
+from ser_lightning.nn.encoders.encoder import Encoder
+from ser_lightning.nn.encoders.recurrent import BidirectionalLSTM
+
+__all__ = ["BidirectionalLSTM", "ConvolutionBlock", "ConvolutionStack", "Encoder"]
