@@ -8,14 +8,17 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import features, layers, start, training
+import benchmarks.features
+import benchmarks.layers
+import benchmarks.start
+import benchmarks.training
 from benchmarks.row import Row
 
 PARTS: tuple[tuple[str, Callable[[], list[Row]]], ...] = (
-    ("features", features.rows),
-    ("layers", layers.rows),
-    ("training", training.rows),
-    ("start of a process", start.rows),
+    ("features", benchmarks.features.rows),
+    ("layers", benchmarks.layers.rows),
+    ("training", benchmarks.training.rows),
+    ("start of a process", benchmarks.start.rows),
 )
 
 
