@@ -8,13 +8,24 @@ import torch
 from torch import Tensor
 
 from ser_lightning.nn.masking import frame_mask
-from ser_lightning.nn.pooling import FinalPooling, MaxPooling, MeanPooling, NetVLAD, Pooling, WeightedPooling
+from ser_lightning.nn.pooling import (
+    AttentiveStatisticsPooling,
+    FinalPooling,
+    MaxPooling,
+    MeanPooling,
+    NetVLAD,
+    Pooling,
+    SelfAttentionPooling,
+    WeightedPooling,
+)
 
 POOLINGS: dict[str, Callable[[], Pooling]] = {
     "final": lambda: FinalPooling(5),
     "max": lambda: MaxPooling(5),
     "mean": lambda: MeanPooling(5),
     "weighted": lambda: WeightedPooling(5),
+    "attentive statistics": lambda: AttentiveStatisticsPooling(5),
+    "self-attention": lambda: SelfAttentionPooling(5, hidden_dim=4),
     "NetVLAD": lambda: NetVLAD(5, clusters=3),
 }
 LENGTHS = torch.tensor([7, 1, 4])

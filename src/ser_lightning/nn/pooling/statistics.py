@@ -1,0 +1,38 @@
+"""Attentive mean and deviation, combined (Zhou & Liu 2020, section 3.3, eqs. 4-5)."""
+# Shapes: B utterances, T frames (padded), D channels.
+
+import torch
+from torch import Tensor
+
+from ser_lightning.nn.pooling.attention import WeightedPooling
+from ser_lightning.nn.pooling.pooling import Pooling
+
+
+class AttentiveStatisticsPooling(Pooling):
+    """Combined attentive pooling: [mu, sigma] under one attention, which ``WeightedPooling`` describes.
+
+    Eq. 5, sigma = sqrt(max(sum_t a_t h_t h_t - mu mu, 0)), is computed as the weighted mean of squared deviations from
+    mu: the same number, without the difference of two large ones. The root's gradient is infinite at zero, as for an
+    utterance of one frame or a channel that never varies; hence a floor, below which no gradient passes.
+
+    Args:
+        input_dim: D.
+        variance_floor: Least variance before the root is taken.
+    """
+
+    def __init__(self, input_dim: int, variance_floor: float = 1e-10) -> None:
+        super().__init__()
+        self.output_dim = 2 * input_dim
+        self.variance_floor = variance_floor
+        self.attention = WeightedPooling(input_dim)
+
+    def weights(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return the attention [B, T] over ``frames`` [B, T, D]: zero outside ``mask`` [B, T], a row sums to one."""
+        return self.attention.weights(frames, mask)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Pool ``frames`` [B, T, D] under ``mask`` [B, T] to mean and deviation [B, 2D]."""
+        weights = self.weights(frames, mask)
+        mean = torch.einsum("bt,btd->bd", weights, frames)
+        variance = torch.einsum("bt,btd->bd", weights, (frames - mean.unsqueeze(1)).square())
+        return torch.cat([mean, variance.clamp(min=self.variance_floor).sqrt()], 1)
