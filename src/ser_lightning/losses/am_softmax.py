@@ -1,0 +1,33 @@
+"""Additive-margin softmax (Zhou & Liu 2020, section 2.2, eq. 2)."""
+# Shapes: B utterances, C classes.
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from ser_lightning.losses.criterion import Criterion
+
+
+class AMSoftmax(Criterion):
+    """Cross entropy of scaled cosines, with the target's cosine made smaller by a margin: s (cos theta_y - m).
+
+    Logits are cosines, as a cosine head gives them. The margin is part of the loss wherever it is computed, so that
+    losses of training and validation compare. (Eq. 2 is printed without its minus sign.)
+
+    Args:
+        scale: s; with small values probabilities never come near one.
+        margin: m; 0 is cross entropy of scaled cosines.
+    """
+
+    def __init__(self, scale: float = 1.0, margin: float = 0.0) -> None:
+        super().__init__()
+        if scale <= 0:
+            raise ValueError(f"scale is {scale}; AM-softmax needs a positive one")
+        if margin < 0:
+            raise ValueError(f"margin is {margin}; AM-softmax needs 0 or more")
+        self.scale = scale
+        self.margin = margin
+
+    def forward(self, logits: Tensor, targets: Tensor, class_prior: Tensor) -> Tensor:
+        """Return the mean loss of cosines ``logits`` [B, C] against one-hot ``targets`` [B, C]."""
+        targets = targets.to(logits.dtype)
+        return F.cross_entropy(self.scale * (logits - self.margin * targets), targets)

@@ -1,0 +1,25 @@
+"""Existence of each emotion (Ando et al. 2019, section 3.1, eq. 6)."""
+# Shapes: B utterances, C classes.
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ser_lightning.losses.criterion import Criterion
+
+
+class ExistenceLoss(Criterion):
+    """Binary cross entropy of each class, weighted for presence and absence, summed over classes.
+
+    The paper weighs with inverse existent and non-existent frequencies of each class (section 4.1) and does not say
+    how these are scaled; here they are 1 / (2 prior_k) and 1 / (2 (1 - prior_k)), which is 1 for a class that half of
+    the utterances show. What the training split never shows, presence or absence of a class, weighs nothing.
+    """
+
+    def forward(self, logits: Tensor, targets: Tensor, class_prior: Tensor) -> Tensor:
+        """Return the mean loss of ``logits`` [B, C], before the sigmoid, against ``targets`` [B, C] of 0 and 1."""
+        targets, existent = targets.to(logits.dtype), class_prior.to(logits.dtype)
+        presence = torch.where(existent > 0, 0.5 / existent, 0.0)
+        absence = torch.where(existent < 1, 0.5 / (1.0 - existent), 0.0)
+        weights = targets * presence + (1.0 - targets) * absence
+        return F.binary_cross_entropy_with_logits(logits, targets, weights, reduction="none").sum(1).mean()
