@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_lightning.errors import SerError
+from ser_lightning.errors import ConfigurationError, SerError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -91,11 +91,15 @@ def _parser() -> argparse.ArgumentParser:
 
     add("run-fold", "fit, validate and test one fold, going on where it stopped", takes_overrides=True)
     command = add("cv", "run all folds that are not done, then summary and report", takes_overrides=True)
-    command.add_argument("--folds", metavar="0,3-5", help="folds to run (default: all)")
-    command.add_argument("--seeds", default="0", metavar="0,1", help="seeds to run (default: 0)")
-    command.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of all runs")
+    _add_choice(command)
     add("prepare", "extract features into the store", takes_overrides=True)
     add("audit", "show every fold's utterances, speakers and hours; fail if a speaker is in two sets", True)
+    command = add("table", "train what is missing of a published table, and show ours beside the paper's", True)
+    command.add_argument("action", choices=["run", "show"], help="show: only what is on disk")
+    command.add_argument("file", type=Path, metavar="FILE", help="a table file, experiments/<paper>/<table>.yaml")
+    command.add_argument("keys", nargs="*", metavar="key=value", help="override a key of the table file")
+    command.add_argument("--rows", action="append", default=[], metavar="NAME", help="run only this row (repeatable)")
+    _add_choice(command)
     command = add("report", "write report.html from runs on disk")
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders with runs in or below them")
     command.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="where to write it")
@@ -106,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--clips-per-speaker", type=int, metavar="N", help="clips of each (default: as the release)")
     command.add_argument("--seed", type=int, default=0, help="seed of voices and clips (default: 0)")
     return parser
+
+
+def _add_choice(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--folds", metavar="0,3-5", help="folds to run (default: all)")
+    command.add_argument("--seeds", default="0", metavar="0,1", help="seeds to run (default: 0)")
+    command.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of all runs")
 
 
 def _own_options(arguments: Sequence[str]) -> tuple[str, list[str], list[str]]:
@@ -138,6 +148,19 @@ def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
 
     choice = Choice(options.folds, options.seeds, options.runs, tuple(options.allow))
     return cross_validate(overrides, options.row, choice, _console())
+
+
+def _table(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ser_lightning.cross_validation.cross_validate import Choice
+    from ser_lightning.cross_validation.tables import run_table, show_table
+
+    if stray := [key for key in options.keys if "=" not in key]:
+        raise ConfigurationError(f"'{stray[0]}' is no key=value; give LightningCLI's arguments as --key=value")
+    choice = Choice(options.folds, options.seeds, options.runs, tuple(options.allow))
+    if options.action == "run":
+        return run_table(options.file, options.keys, overrides, options.rows, choice, _console())
+    show_table(options.file, options.keys, overrides, choice, _console())
+    return 0
 
 
 def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -206,13 +229,19 @@ def _quiet_libraries() -> None:
         warnings.filterwarnings("ignore", message=message)
     # Announcements of devices that are not there, and of products.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: not record.getMessage().startswith(("TPU available", "\N{ELECTRIC LIGHT BULB} Tip"))
+        lambda record: (
+            not record.getMessage().startswith(("GPU available: False", "TPU available", "\N{ELECTRIC LIGHT BULB} Tip"))
+        )
+    )
+    logging.getLogger("lightning.fabric.utilities.seed").addFilter(
+        lambda record: not record.getMessage().startswith("Seed set to")  # config.yaml says so
     )
 
 
 _FUNCTIONS = {
     "run-fold": _run_fold,
     "cv": _cv,
+    "table": _table,
     "prepare": _prepare,
     "audit": _audit,
     "report": _report,

@@ -1,12 +1,15 @@
 """All folds of an experiment, their summary and their report."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
+from omegaconf import OmegaConf
 from rich.console import Console
 
+from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
 from ser_lightning.cross_validation.plan import Job, parse_numbers, plan_folds, write_plan
 from ser_lightning.cross_validation.runner import run_jobs
 from ser_lightning.errors import ConfigurationError, ProtocolError
@@ -59,7 +62,26 @@ def cross_validate(arguments: Sequence[str], row: str, choice: Choice, console: 
     return 1 if failures else 0
 
 
-def plan_experiment(arguments: Sequence[str], row: str, choice: Choice, console: Console) -> tuple[list[Job], int]:
+def group_folder(arguments: Sequence[str], row: str, choice: Choice) -> Path:
+    """Return the folder above the seeds of an experiment's row.
+
+    Args:
+        arguments: LightningCLI's arguments: the experiment YAML, a trainer file, overrides.
+        row: Row of a table.
+        choice: What is run, and where.
+    """
+    cli = ExperimentCLI([*arguments, "--trainer.logger=false"], run=False, row=row, allow=choice.allow)
+    return cli.run_name.folder(choice.runs).parent.parent
+
+
+def plan_experiment(
+    arguments: Sequence[str],
+    row: str,
+    choice: Choice,
+    console: Console,
+    needs: Mapping[str, Sequence[Job]] = MappingProxyType({}),
+    once: bool = False,
+) -> tuple[list[Job], int]:
     """Extract an experiment's features, plan its folds, and check the folders that are there already.
 
     Args:
@@ -67,6 +89,9 @@ def plan_experiment(arguments: Sequence[str], row: str, choice: Choice, console:
         row: Row of a table.
         choice: What is run, and where.
         console: Where to say what is done.
+        needs: Jobs by argument: the argument gets the best checkpoint of the one of the same seed and fold, or of the
+            same seed and of no fold.
+        once: Plan one job for each seed that belongs to no fold.
 
     Returns:
         The jobs, and how many epochs each has at most.
@@ -97,12 +122,18 @@ def plan_experiment(arguments: Sequence[str], row: str, choice: Choice, console:
         row=row,
         allow=choice.allow,
     )
-    resolved = yaml.safe_load(cli.config_text)
+    if once:
+        jobs = [replace(job, fold=None, folder=job.folder.with_name("once")) for job in jobs if job.fold == chosen[0]]
+    jobs = [_with_needs(job, needs) for job in jobs]
     for job in jobs:
         if (job.folder / CONFIG_FILE).exists():
-            resolved["seed_everything"] = job.seed
-            resolved["data"]["init_args"]["fold"] = job.fold
-            claim_folder(job.folder, yaml.safe_dump(resolved), data.split(job.fold).hash)
+            expected = OmegaConf.create(yaml.safe_load(cli.config_text))
+            own = {"seed_everything": job.seed, **dict(argument.lstrip("-").split("=", 1) for argument in job.own)}
+            for key, value in own.items():
+                OmegaConf.update(expected, key, value)
+            if job.fold is not None:
+                OmegaConf.update(expected, "data.init_args.fold", job.fold)
+            claim_folder(job.folder, OmegaConf.to_yaml(expected), data.split(job.fold).hash)
     return jobs, cli.trainer.max_epochs or 1
 
 
@@ -123,6 +154,19 @@ def run_planned(jobs: Sequence[Job], max_epochs: int, console: Console) -> dict[
     for failed, reason in failures.items():
         console.print(f"[red]{failed} is missing[/red]: {reason}", highlight=False)
     return failures
+
+
+def _with_needs(job: Job, needs: Mapping[str, Sequence[Job]]) -> Job:
+    """Give a job the checkpoints of the jobs it needs."""
+    found = {}
+    for argument, others in needs.items():
+        by_fold = {other.fold: other for other in others if other.seed == job.seed}
+        found[argument] = by_fold.get(job.fold) or by_fold[None]
+    return replace(
+        job,
+        own=tuple(f"--{argument}={other.folder / CHECKPOINTS / 'best.ckpt'}" for argument, other in found.items()),
+        needs=tuple(other.folder for other in found.values()),
+    )
 
 
 def _refuse_own_keys(arguments: Sequence[str]) -> None:

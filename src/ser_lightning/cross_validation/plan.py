@@ -23,6 +23,7 @@ class Job:
         folder: Where the run lies; also what names the job.
         row: Row of a table.
         needs: Folders of the jobs that must be done before.
+        own: Arguments of this job alone, such as the checkpoint it starts from.
         allow: Module prefixes that the user trusts.
     """
 
@@ -33,13 +34,14 @@ class Job:
     folder: Path
     row: str = DEFAULT_ROW
     needs: tuple[Path, ...] = ()
+    own: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
 
     def arguments(self) -> list[str]:
         """Return LightningCLI's arguments for this job, without a subcommand."""
         fold = [] if self.fold is None else [f"--data.init_args.fold={self.fold}"]
         placed = [f"--seed_everything={self.seed}", f"--trainer.default_root_dir={self.folder}"]
-        return [f"--config={self.experiment}", *self.overrides, *fold, *placed]
+        return [f"--config={self.experiment}", *self.overrides, *self.own, *fold, *placed]
 
     def command(self) -> list[str]:
         """Return the arguments of ``ser`` that run this job."""

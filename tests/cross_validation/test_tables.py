@@ -1,0 +1,132 @@
+"""Table files: read, planned, run and shown."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ser_lightning.cli import main
+from ser_lightning.cross_validation.cross_validate import Choice, _with_needs
+from ser_lightning.cross_validation.plan import plan_folds
+from ser_lightning.cross_validation.tables import folder_name, plan_table, read_table
+from ser_lightning.errors import ConfigurationError
+
+TABLES = sorted(path for path in Path("experiments").glob("*/*.yaml") if path.parent.name not in ("trainer", "sweeps"))
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "table.yaml"
+    path.write_text(f"title: T\ncorpus: ravdess\nrows:\n{text}")
+    return path
+
+
+@pytest.mark.parametrize("path", TABLES, ids=str)
+def test_every_row_of_every_table_names_an_experiment_that_is_there_and_the_papers_number(path: Path) -> None:
+    table = read_table(path)
+    assert table.rows
+    assert any(row.paper for row in table.rows)
+    for row in table.rows:
+        assert row.experiment is None or (path.parent / row.experiment).is_file(), row.experiment
+        assert row.experiment is not None or row.paper, f"{row.name} is neither run nor quoted"
+        assert set(row.paper) <= {"UA", "WA"}
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("  - {name: a, experimnt: x.yaml}", "experimnt"),
+        ("  - {name: a, paper: {UA: high}}", "UA"),
+        ("  - {experiment: x.yaml}", "name"),
+        ("  - {name: a", "is no YAML"),
+        ("  - {name: a}\n  - {name: a}", "'a' occurs twice"),
+        ("  - {name: b, needs: {model.init_args.encoder: a}}", "'a', which is no row above it"),
+        ("  - {name: a, experiment: '${corpse}/x.yaml'}", "corpse"),
+    ],
+)
+def test_a_wrong_table_file_is_refused_with_file_and_key(text: str, named: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=named) as caught:
+        read_table(written(tmp_path, text))
+    assert "table.yaml" in str(caught.value)
+
+
+def test_a_key_of_the_table_can_be_overridden_and_reaches_its_rows(tmp_path: Path) -> None:
+    path = written(tmp_path, "  - {name: a, experiment: '${corpus}/x.yaml'}")
+    assert read_table(path).rows[0].experiment == "ravdess/x.yaml"
+    assert read_table(path, ["corpus=crema_d"]).rows[0].experiment == "crema_d/x.yaml"
+
+
+def test_rows_without_overrides_share_the_experiments_own_runs(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, "  - {name: plain, experiment: x.yaml}\n  - {name: K = 2, experiment: x.yaml, overrides: [--a=2]}"
+    )
+    plain, other = read_table(path).rows
+    assert folder_name(plain) == "default"
+    assert folder_name(other) == "K_=_2"
+
+
+def test_a_job_gets_the_checkpoint_of_the_same_seed_and_fold() -> None:
+    encoders = plan_folds(Path("e.yaml"), [], [0, 1], [0, 1], Path("runs/e"))
+    (job,) = plan_folds(Path("x.yaml"), [], [1], [1], Path("runs/x"))
+    job = _with_needs(job, {"model.init_args.encoder_checkpoint": encoders})
+    assert job.needs == (Path("runs/e/seed-1/fold-01"),)
+    assert "--model.init_args.encoder_checkpoint=runs/e/seed-1/fold-01/checkpoints/best.ckpt" in job.command()
+
+
+def arguments(root: Path, features: Path, runs: Path) -> list[str]:
+    return [
+        f"--runs={runs}",
+        "--folds=1",
+        f"--data.init_args.root={root}",
+        f"--data.init_args.feature_folder={features}",
+        "--data.init_args.protocol=ser_lightning.data.protocols.ActorFolds",
+        "--data.init_args.protocol.init_args.blocks=even",
+        "--data.init_args.protocol.init_args.num_folds=3",
+        "--trainer.max_epochs=1",
+        "--trainer.logger=false",
+        "--model.init_args.cells=4",
+    ]
+
+
+def test_a_table_is_run_and_shown_and_says_that_the_corpus_is_synthetic(
+    synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = arguments(synthetic_ravdess, feature_folder, tmp_path)
+    table = ["experiments/huang2020/table1.yaml", "corpus=ravdess"]
+    assert main(["table", "run", *table, "--rows=mean-pooling", *given]) == 0
+    capsys.readouterr()
+    assert main(["table", "show", *table, *given]) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 3" in shown
+    assert shown.count("not run") == 4
+    assert "59.6" in shown
+    assert "SYNTHETIC" in shown
+    assert "The paper's numbers are on iemocap and do not compare with ours." in shown
+    run = tmp_path / "huang2020/mean/ravdess-synthetic/default/seed-0/fold-01"
+    assert (run / "predictions.csv").is_file()
+
+
+def test_an_unknown_row_is_named_with_those_there_are(
+    synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = arguments(synthetic_ravdess, feature_folder, tmp_path)
+    assert main(["table", "run", "experiments/huang2020/table1.yaml", "--rows=median", *given]) == 1
+    assert "no row 'median'" in capsys.readouterr().err
+
+
+def test_rows_that_are_needed_are_planned_before_those_that_need_them(
+    synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path
+) -> None:
+    here = Path("experiments/huang2020/ravdess").resolve()
+    path = written(
+        tmp_path,
+        f"  - {{name: first, experiment: {here}/mean.yaml}}\n"
+        f"  - {{name: other, experiment: {here}/max.yaml}}\n"
+        f"  - {{name: last, experiment: {here}/netvlad.yaml, needs: {{data.init_args.root: first}}}}\n",
+    )
+    more = [
+        argument for argument in arguments(synthetic_ravdess, feature_folder, tmp_path) if argument.startswith("--d")
+    ]
+    choice = Choice(folds="0,2", runs=tmp_path)
+    jobs, _ = plan_table(path, read_table(path), more, ["last"], choice, Console(quiet=True))
+    assert [job.folder.relative_to(tmp_path).parts[1] for job in jobs] == ["mean", "mean", "netvlad", "netvlad"]
+    assert jobs[3].needs == (jobs[1].folder,)
