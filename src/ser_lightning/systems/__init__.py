@@ -1,6 +1,14 @@
 """Systems: one file per paper, each a LightningModule that can be read beside it."""
 
+from ser_lightning.systems.ando2019 import DominantEmotionRecognition, MultiLabelEmotionExistence
 from ser_lightning.systems.classifier import EmotionClassifier
 from ser_lightning.systems.huang2020 import PooledLSTM
+from ser_lightning.systems.zhou2020 import ConvBLSTMAttention
 
-__all__ = ["EmotionClassifier", "PooledLSTM"]
+__all__ = [
+    "ConvBLSTMAttention",
+    "DominantEmotionRecognition",
+    "EmotionClassifier",
+    "MultiLabelEmotionExistence",
+    "PooledLSTM",
+]

@@ -1,0 +1,147 @@
+"""Ando et al. 2019, "Speech Emotion Recognition based on Multi-Label Emotion Existence Model"."""
+# Shapes: B utterances, T frames (padded), F bins, C classes, T' frames and D channels behind the encoders.
+
+from collections.abc import Sequence
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.losses import Criterion
+from ser_lightning.nn.encoders import BidirectionalLSTM, ConvolutionBlock, ConvolutionStack
+from ser_lightning.nn.masking import frame_mask
+from ser_lightning.nn.pooling import SelfAttentionPooling
+from ser_lightning.systems.classifier import EmotionClassifier
+
+KERNELS = ((12, 16), (8, 12), (5, 7))  # table 2; taken as frequency x time, which the paper does not say
+STRIDES = ((2, 2), (1, 1), (1, 1))
+
+
+class UtteranceEncoder(nn.Module):
+    """Three convolutions, a BLSTM layer and self-attention: one vector for each utterance (table 2, "Encoder").
+
+    Each convolution is followed by batch norm, ReLU and 2x2 max pooling (section 4.1).
+
+    Attributes:
+        output_dim: Size of the vector.
+
+    Args:
+        num_features: F, at least 16, which the convolutions leave one bin of.
+        channels: Channels of the three convolutions.
+        cells: Memory cells of the BLSTM on each direction; the directions are concatenated.
+        attention_dim: Hidden units of the self-attention.
+
+    Raises:
+        ConfigurationError: If there are not three numbers of channels.
+    """
+
+    def __init__(self, num_features: int, channels: Sequence[int], cells: int, attention_dim: int) -> None:
+        super().__init__()
+        if len(channels) != len(KERNELS):
+            raise ConfigurationError(f"channels is {list(channels)}; there are {len(KERNELS)} convolutions")
+        sizes = zip((1, *channels), channels, KERNELS, STRIDES, strict=False)
+        self.convolutions = ConvolutionStack(num_features, [ConvolutionBlock(*size, pooling="max") for size in sizes])
+        self.blstm = BidirectionalLSTM(self.convolutions.output_dim, cells)
+        self.pooling = SelfAttentionPooling(self.blstm.output_dim, attention_dim)
+        self.output_dim = self.pooling.output_dim
+
+    def descriptors(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what attention is paid to (figure 3): BLSTM states [B, T', D], and which of them are real [B, T'].
+
+        Args:
+            frames: Standardised frames [B, T, F].
+            mask: Which are real [B, T].
+        """
+        states, lengths = self.blstm(*self.convolutions(frames, mask.sum(1)))
+        return states, frame_mask(lengths, states.shape[1])
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return one vector [B, output_dim] for each utterance of ``frames`` [B, T, F] under ``mask`` [B, T]."""
+        vectors: Tensor = self.pooling(*self.descriptors(frames, mask))
+        return vectors
+
+
+def dense_classifier(input_dim: int, hidden_dim: int, num_classes: int) -> nn.Sequential:
+    """Return two dense layers (table 2, "Classifier"); the activation between them, ReLU, is not stated."""
+    return nn.Sequential(nn.Linear(input_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, num_classes))
+
+
+class DominantEmotionRecognition(EmotionClassifier):
+    """Encoder and classifier that learn the dominant emotion (section 2, figure 1; table 2).
+
+    Hard and soft targets (eqs. 3 and 4) are the data module's choice; ``WeightedCrossEntropy`` serves both.
+
+    Args:
+        num_features: F; linked from the data module.
+        class_names: The C emotions; linked from the data module.
+        criterion: Training criterion.
+        optimizer: Makes the optimiser of the parameters.
+        channels: Channels of the encoder's three convolutions.
+        cells: Memory cells of its BLSTM on each direction.
+        attention_dim: Hidden units of its self-attention.
+        hidden_dim: Units of the classifier's first layer.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        class_names: Sequence[str],
+        criterion: Criterion,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        channels: Sequence[int] = (16, 24, 32),
+        cells: int = 128,
+        attention_dim: int = 128,
+        hidden_dim: int = 64,
+    ) -> None:
+        super().__init__(num_features, class_names, criterion, optimizer)
+        self.encoder = UtteranceEncoder(num_features, channels, cells, attention_dim)
+        self.classifier = dense_classifier(self.encoder.output_dim, hidden_dim, len(self.class_names))
+
+    def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return logits [B, C] of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
+        logits: Tensor = self.classifier(self.encoder(frames, mask))
+        return logits
+
+
+class MultiLabelEmotionExistence(EmotionClassifier):
+    """MLEE: the same network, whose sigmoid outputs say for each emotion whether it exists (section 3.1).
+
+    Used alone it decides for the emotion of the highest existence probability (section 3.2.1, eq. 7). Learned with
+    ``ExistenceLoss`` from existence targets (eqs. 5 and 6).
+
+    Args:
+        num_features: F; linked from the data module.
+        class_names: The C emotions; linked from the data module.
+        criterion: Training criterion.
+        optimizer: Makes the optimiser of the parameters.
+        channels: Channels of the encoder's three convolutions.
+        cells: Memory cells of its BLSTM on each direction.
+        attention_dim: Hidden units of its self-attention.
+        hidden_dim: Units of the classifier's first layer.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        class_names: Sequence[str],
+        criterion: Criterion,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        channels: Sequence[int] = (16, 24, 32),
+        cells: int = 128,
+        attention_dim: int = 128,
+        hidden_dim: int = 64,
+    ) -> None:
+        super().__init__(num_features, class_names, criterion, optimizer)
+        self.encoder = UtteranceEncoder(num_features, channels, cells, attention_dim)
+        self.classifier = dense_classifier(self.encoder.output_dim, hidden_dim, len(self.class_names))
+
+    def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return logits [B, C], before the sigmoid, of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
+        logits: Tensor = self.classifier(self.encoder(frames, mask))
+        return logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return existence probabilities [B, C] divided by their sum: a row sums to one, and eq. 7 decides the same."""
+        return F.logsigmoid(logits.float()).softmax(1)

@@ -1,0 +1,150 @@
+"""Zhou & Liu 2020: what padding, batch mates and order never change, and what the paper says of sizes."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.losses import AMSoftmax, FocalLoss, WeightedCrossEntropy
+from ser_lightning.nn.heads import CosineHead
+from ser_lightning.nn.pooling import AttentiveStatisticsPooling, WeightedPooling
+from ser_lightning.systems import ConvBLSTMAttention
+
+LENGTHS = torch.tensor([95, 40, 1, 64])
+NARROW = (4, 4, 3, 3, 3, 3)
+
+
+def settle(model: nn.Module) -> None:
+    """Let batch norms shift and scale: nothing that they make of zero is zero."""
+    with torch.no_grad():
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+            if ".norm." in name:
+                tensor.uniform_(0.5, 1.5)
+
+
+def baseline() -> ConvBLSTMAttention:
+    return ConvBLSTMAttention(40, list("ahsn"), WeightedPooling, WeightedCrossEntropy(), channels=NARROW, cells=5)
+
+
+SYSTEMS: dict[str, Callable[[], ConvBLSTMAttention]] = {
+    "baseline": baseline,
+    "AMS": lambda: ConvBLSTMAttention(
+        40, list("ahsn"), WeightedPooling, AMSoftmax(10.0, 0.4), channels=NARROW, cells=5, dropout=0.25
+    ),
+    "FL, combined pooling, summed directions": lambda: ConvBLSTMAttention(
+        40, list("ahsn"), AttentiveStatisticsPooling, FocalLoss(2.0), channels=NARROW, cells=5, combine="sum"
+    ),
+    "trimmed": lambda: ConvBLSTMAttention(
+        40, list("ahsn"), WeightedPooling, FocalLoss(), channels=NARROW, cells=5, max_frames=70
+    ),
+    "trimmed and padded": lambda: ConvBLSTMAttention(
+        40, list("ahsn"), WeightedPooling, FocalLoss(), channels=NARROW, cells=5, max_frames=70, pad_to_max=True
+    ),
+}
+
+
+@pytest.fixture(params=SYSTEMS)
+def model(request: pytest.FixtureRequest) -> ConvBLSTMAttention:
+    torch.manual_seed(0)
+    model = SYSTEMS[request.param]()
+    settle(model)
+    return model
+
+
+@pytest.fixture
+def frames() -> Tensor:
+    return torch.randn(4, 95, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-5)])
+def test_padding_batch_mates_and_order_never_change_a_prediction(
+    model: ConvBLSTMAttention, dtype: torch.dtype, tolerance: float, frames: Tensor
+) -> None:
+    model, frames = model.to(dtype).eval(), frames.to(dtype)
+    together = model(frames, LENGTHS)
+    reordered = model(frames.flip(0), LENGTHS.flip(0)).flip(0)
+    longer = model(torch.cat([frames, torch.full((4, 30, 40), 1e4, dtype=dtype)], 1), LENGTHS)
+    torch.testing.assert_close(reordered, together, atol=tolerance, rtol=0)
+    torch.testing.assert_close(longer, together, atol=tolerance, rtol=0)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone = model(frames[row : row + 1, :length], LENGTHS[row : row + 1])
+        torch.testing.assert_close(alone[0], together[row], atol=tolerance, rtol=0)
+
+
+def test_gradients_reach_every_parameter(model: ConvBLSTMAttention, frames: Tensor) -> None:
+    model.double()
+    targets = torch.eye(4, dtype=torch.float64)[[0, 1, 2, 3]]
+    model.criterion(model(frames, LENGTHS), targets, model.class_prior).backward()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        # A bias in front of a batch norm is trained by rounding errors alone.
+        assert parameter.grad.abs().sum() > 0 or name.endswith("convolution.bias"), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count", "more_by_combined_pooling_percent"),
+    [({}, 359_620, 0.071), ({"cells": 64, "combine": "sum"}, 400_836, 0.064)],
+)
+def test_the_network_has_the_papers_number_of_parameters(
+    arguments: dict[str, object], count: int, more_by_combined_pooling_percent: float
+) -> None:
+    def trainable(pooling: type[WeightedPooling] | type[AttentiveStatisticsPooling]) -> int:
+        model = ConvBLSTMAttention(40, list("ahsn"), pooling, WeightedCrossEntropy(), **arguments)  # type: ignore[arg-type]
+        assert model.blstm.output_dim == 64  # the "fixed-length of 64" of section 3.1
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    assert trainable(WeightedPooling) == count
+    more = trainable(AttentiveStatisticsPooling) - count
+    assert round(100 * more / count, 3) == more_by_combined_pooling_percent
+
+
+def test_blocks_are_those_of_section_3_1() -> None:
+    model = ConvBLSTMAttention(40, list("ahsn"), WeightedPooling, WeightedCrossEntropy(), dropout=0.25)
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    assert [c.out_channels for c in convolutions] == [128, 128, 64, 64, 64, 64]
+    assert {c.kernel_size for c in convolutions} == {(3, 3)}
+    assert sum(isinstance(module, nn.AvgPool2d) for module in model.modules()) == 5
+    assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.25] * 6
+    states, mask = model.eval().descriptors(torch.zeros(1, 750, 40), torch.ones(1, 750, dtype=torch.bool))
+    assert states.shape == (1, 23, 64)
+    assert mask.all()
+
+
+def test_what_is_trimmed_never_matters(frames: Tensor) -> None:
+    model = SYSTEMS["trimmed"]().double().eval()
+    changed = frames.clone()
+    changed[:, 70:] += 9.0
+    torch.testing.assert_close(model(changed, LENGTHS), model(frames, LENGTHS), atol=1e-10, rtol=0)
+    changed[:, 69] += 9.0
+    assert (model(changed, LENGTHS)[0] - model(frames, LENGTHS)[0]).abs().max() > 1e-8
+
+
+def test_padding_that_counts_is_average_frames(frames: Tensor) -> None:
+    torch.manual_seed(0)
+    padded, plain = SYSTEMS["trimmed and padded"]().double().eval(), baseline().double().eval()
+    plain.load_state_dict(padded.state_dict())
+    mean = torch.full((40,), 3.0, dtype=torch.float64)
+    padded.standardisation.mean.copy_(mean)
+    plain.standardisation.mean.copy_(mean)
+    by_hand = mean.repeat(1, 70, 1)
+    by_hand[0, :40] = frames[1, :40]
+    torch.testing.assert_close(padded(frames, LENGTHS)[1], plain(by_hand, torch.tensor([70]))[0])
+
+
+def test_am_softmax_works_on_cosines_and_predicts_with_its_scale(frames: Tensor) -> None:
+    model = SYSTEMS["AMS"]().double().eval()
+    assert isinstance(model.output, CosineHead)
+    cosines = model(frames, LENGTHS)
+    assert (cosines.abs() <= 1).all()
+    torch.testing.assert_close(model.probabilities(cosines), F.softmax(10 * cosines.float(), 1))
+
+
+def test_padding_to_no_length_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="max_frames"):
+        ConvBLSTMAttention(40, list("ahsn"), WeightedPooling, FocalLoss(), pad_to_max=True)
