@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from ser_lightning.data.synthetic import (
     write_marker,
 )
 from ser_lightning.errors import CorpusError
+from ser_lightning.features.atomic import write_atomically
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ def write_corpus(
     seed: int,
     clips_per_speaker: int | None = None,
     progress: bool = False,
+    documents: Mapping[Path, bytes] | None = None,
 ) -> int:
     """Write the first ``speakers`` of a corpus; what an interrupted call has written is kept.
 
@@ -63,6 +65,7 @@ def write_corpus(
         seed: Seed of voices and clips.
         clips_per_speaker: Number of clips, the same number of each emotion as far as possible; all if None.
         progress: Whether to show a progress bar.
+        documents: Contents of the corpus's other files, such as annotation, by file relative to the corpus folder.
 
     Returns:
         Number of clips written now.
@@ -77,6 +80,10 @@ def write_corpus(
         raise CorpusError(f"{clips_per_speaker} clips per speaker do not fit {corpus}; choose 1 to {most}.")
     _refuse_other_content(folder, marker_content(corpus, seed, speakers, clips_per_speaker))
     write_marker(folder, corpus, seed, speakers, clips_per_speaker)
+    for file, content in (documents or {}).items():
+        if not (folder / file).exists():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / file, content)
     wanted = [clip for turn in range(speakers) for clip in _balanced(clips[turn], clips_per_speaker or most, turn)]
     missing = [clip for clip in wanted if not (folder / clip.file).exists()]
     for clip in track(missing, description=f"Speaking {corpus}", disable=not progress):

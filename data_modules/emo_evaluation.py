@@ -1,0 +1,208 @@
+"""IEMOCAP's EmoEvaluation files: what each evaluator heard in each utterance (Busso et al. 2008, section 4)."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ser_lightning.data.synthetic import Gender
+from ser_lightning.errors import CorpusError
+
+CODES: Mapping[str, str | None] = {
+    "neu": "neutral",
+    "hap": "happy",
+    "sad": "sad",
+    "ang": "angry",
+    "exc": "excited",
+    "fru": "frustrated",
+    "sur": "surprised",
+    "fea": "fearful",
+    "dis": "disgust",
+    "oth": "other",
+    "xxx": None,  # no majority
+}
+"""Class name by the label code of an utterance's first line."""
+
+WORDS: Mapping[str, str] = {
+    "Neutral": "neutral",
+    "Happiness": "happy",
+    "Sadness": "sad",
+    "Anger": "angry",
+    "Excited": "excited",
+    "Frustration": "frustrated",
+    "Surprise": "surprised",
+    "Fear": "fearful",
+    "Disgust": "disgust",
+    "Other": "other",
+}
+"""Class name by an evaluator's word."""
+
+NAME = re.compile(r"(?P<dialog>Ses0(?P<session>[1-5])[FM]_(?P<kind>impro|script)\w+)_(?P<letter>[FM])[^\W_]+")
+"""An utterance's name. The dialog's letter says whose movements were recorded, the last part's who speaks."""
+
+_FIRST = re.compile(
+    r"\[\s*(?P<start>[\d.]+)\s*-\s*(?P<end>[\d.]+)\s*\]\s+(?P<name>\S+)\s+(?P<code>\S+)"
+    r"\s+\[\s*(?P<means>-?[\d.]+(\s*,\s*-?[\d.]+){2})\s*\]"
+)
+_LINE = re.compile(r"(?P<kind>[CA])-(?P<evaluator>[EFM]\d*)\s*:(?P<values>[^(]*)(\(.*)?")
+_SCALES = re.compile(r"\b(val|act|dom)\s+(-?[\d.]+)\s*(?:;|$)")
+
+
+@dataclass(frozen=True, slots=True)
+class Attributes:
+    """How pleasant, active and strong an utterance sounds, 1 to 5 each; None where no number was given."""
+
+    valence: float | None = None
+    activation: float | None = None
+    dominance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What an EmoEvaluation file says about one utterance.
+
+    Attributes:
+        name: Of the utterance.
+        file: Where it says so.
+        start_seconds: Begin of the utterance in its dialog.
+        end_seconds: End of the utterance in its dialog.
+        code: Label of the majority, a key of `CODES`.
+        means: Attributes, as the evaluators' means.
+        votes: Labels that each evaluator gave, one or several, as class names, in the file's order.
+        self_assessments: Labels that the actors gave themselves, by their name in the file (``F1``, ``M1``).
+        attributes: Each evaluator's and actor's attributes, by their name in the file (``E3``, ``F1``).
+    """
+
+    name: str
+    file: Path
+    start_seconds: float
+    end_seconds: float
+    code: str
+    means: Attributes
+    votes: tuple[tuple[str, ...], ...] = ()
+    self_assessments: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    attributes: Mapping[str, Attributes] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str | None:
+        """The majority's label as a class name; None if there is no majority."""
+        return CODES[self.code]
+
+    @property
+    def dialog(self) -> str:
+        """The dialog in which the utterance was spoken, such as ``Ses01F_impro01``."""
+        return self._part("dialog")
+
+    @property
+    def improvised(self) -> bool:
+        """Whether the dialog was improvised; else it was learned from a script."""
+        return self._part("kind") == "impro"
+
+    @property
+    def session(self) -> int:
+        """1 to 5."""
+        return int(self._part("session"))
+
+    @property
+    def speaker(self) -> str:
+        """Session and letter of who speaks, such as ``Ses01F``."""
+        return f"Ses0{self._part('session')}{self._part('letter')}"
+
+    @property
+    def gender(self) -> Gender:
+        """Of who speaks."""
+        return "female" if self._part("letter") == "F" else "male"
+
+    def _part(self, group: Literal["dialog", "session", "kind", "letter"]) -> str:
+        match = NAME.fullmatch(self.name)
+        assert match is not None, self.name
+        return match[group]
+
+
+def read_evaluations(file: Path) -> list[Evaluation]:
+    """Read an EmoEvaluation file, whatever its line ends, blank lines and amounts of white space.
+
+    Free text in brackets is ignored, and so are lines that neither look like annotation nor name an utterance.
+
+    Args:
+        file: Such as ``Session1/dialog/EmoEvaluation/Ses01F_impro01.txt``.
+
+    Returns:
+        The utterances in the file's order.
+
+    Raises:
+        CorpusError: If a line of annotation cannot be read, stands before the first utterance or holds an unknown
+            label; names file, line and value.
+    """
+    blocks: list[tuple[Evaluation, list[tuple[str, ...]], dict[str, tuple[str, ...]], dict[str, Attributes]]] = []
+    for number, line in _lines(file):
+        where = f"{file}, line {number}"
+        if line.startswith("["):
+            blocks.append((_first_line(line, file, where), [], {}, {}))
+        elif match := _LINE.fullmatch(line):
+            if not blocks:
+                raise _unreadable(where, line, "it stands before the first utterance")
+            _, votes, self_assessments, attributes = blocks[-1]
+            evaluator, values = match["evaluator"], match["values"]
+            if match["kind"] == "A":
+                attributes[evaluator] = _attributes(values)
+            elif evaluator.startswith("E"):
+                votes.append(_labels(values, where))
+            else:
+                self_assessments[evaluator] = _labels(values, where)
+        elif line.startswith(("C-", "A-")) or NAME.search(line):
+            raise _unreadable(where, line, "it is neither an utterance's first line nor an evaluator's")
+    return [
+        Evaluation(
+            *(first.name, first.file, first.start_seconds, first.end_seconds, first.code, first.means),
+            votes=tuple(votes),
+            self_assessments=self_assessments,
+            attributes=attributes,
+        )
+        for first, votes, self_assessments, attributes in blocks
+    ]
+
+
+def _lines(file: Path) -> Iterator[tuple[int, str]]:
+    # Only free text holds other characters than ASCII, in whatever encoding, and free text is not read.
+    with file.open(encoding="utf-8-sig", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            if (stripped := line.strip()) and not stripped.startswith("%"):
+                yield number, stripped
+
+
+def _first_line(line: str, file: Path, where: str) -> Evaluation:
+    match = _FIRST.fullmatch(line)
+    if match is None:
+        raise _unreadable(where, line, "an utterance's first line is [start - end], name, label, [val, act, dom]")
+    name, code = match["name"], match["code"].lower()
+    if not NAME.fullmatch(name):
+        raise _unknown(where, "utterance name", name, ["names such as Ses01F_impro01_F000"])
+    if code not in CODES:
+        raise _unknown(where, "label", match["code"], CODES)
+    means = Attributes(*(float(mean) for mean in match["means"].split(",")))
+    return Evaluation(name, file, float(match["start"]), float(match["end"]), code, means)
+
+
+def _labels(values: str, where: str) -> tuple[str, ...]:
+    words = [word.strip() for word in values.split(";") if word.strip()]
+    if unknown := [word for word in words if word.capitalize() not in WORDS]:
+        raise _unknown(where, "category", unknown[0], WORDS)
+    return tuple(dict.fromkeys(WORDS[word.capitalize()] for word in words))
+
+
+def _attributes(values: str) -> Attributes:
+    scales = {scale: float(value) for scale, value in _SCALES.findall(values)}
+    return Attributes(scales.get("val"), scales.get("act"), scales.get("dom"))
+
+
+def _unknown(where: str, field_name: str, value: str, known: Collection[str]) -> CorpusError:
+    return CorpusError(
+        f"{where}: the {field_name} {value!r} is unknown; known are {', '.join(known)}. Compare the file with the "
+        "release's, and mend it."
+    )
+
+
+def _unreadable(where: str, line: str, why: str) -> CorpusError:
+    return CorpusError(f"{where}: cannot read {line!r}: {why}. Compare the file with the release's, and mend it.")

@@ -1,0 +1,207 @@
+"""IEMOCAP: 5 sessions, 10 speakers, 10039 utterances, each labelled by several evaluators (Busso et al. 2008).
+
+Licensed; to be asked for at https://sail.usc.edu/iemocap.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from data_modules.base import CorpusDataModule
+from data_modules.discovery import Found
+from data_modules.emo_evaluation import CODES, Evaluation
+from data_modules.iemocap_release import ReleaseWarning, count_differences, read_release
+from data_modules.iemocap_synthetic import documents, recordings
+from ser_lightning.data.protocols import LeaveOneSpeakerOut, Protocol
+from ser_lightning.data.synthetic_corpus import Clip, write_corpus
+from ser_lightning.errors import ConfigurationError, CorpusError
+from ser_lightning.features import FeatureExtractor
+from ser_lightning.types import Utterance
+
+Dialogs = Literal["all", "improvised", "scripted"]
+Others = Literal["leave_out", "keep"]
+
+EMOTIONS = tuple(emotion for emotion in CODES.values() if emotion)
+"""What a majority can agree on."""
+
+CLASS_NAMES = ("angry", "happy", "sad", "neutral")
+"""The four that most papers use, in the order in which Huang et al. 2020, section 3.1, name them."""
+
+_PART_OF_NAME = {"all": "", "improvised": "_impro", "scripted": "_script"}
+
+
+def find_utterances(
+    root: Path,
+    dialogs: Dialogs = "all",
+    classes: Sequence[str] = CLASS_NAMES,
+    merge_excited: bool = True,
+    others: Others = "leave_out",
+) -> Found:
+    """Find utterances, their dominant emotions and their evaluators' votes.
+
+    A part of the release will do: some sessions, or some dialogs, each with annotation and audio. Only the utterances
+    that are used need audio.
+
+    Args:
+        root: The folder that holds the ``Session*`` folders, one up to three levels above, or one of them.
+        dialogs: Which dialogs to use.
+        classes: Emotions that can be dominant.
+        merge_excited: Count excited as happy, in labels and votes.
+        others: Leave utterances without a dominant emotion of ``classes`` out, or keep them without label.
+
+    Raises:
+        CorpusError: If ``root`` is missing or holds no session of this corpus, if an annotation cannot be read or
+            stands there twice, if an utterance that is used has no audio, if audio has no annotation, or if no
+            utterance is left.
+    """
+    release = read_release(root)
+    if differences := count_differences(release.evaluations.values()):
+        warnings.warn(
+            f"IEMOCAP: {root} looks like the whole release, but there are {'; '.join(differences)}. Results may not "
+            "be comparable with others'; unpack the release again.",
+            ReleaseWarning,
+            stacklevel=2,
+        )
+    release.refuse_audio_without_label(name for name in release.audio if _PART_OF_NAME[dialogs] in name)
+    renamed: Mapping[str | None, str] = {"excited": "happy"} if merge_excited else {}
+
+    def dominant(evaluation: Evaluation) -> str | None:
+        label = renamed.get(evaluation.label, evaluation.label)
+        return label if label in classes else None
+
+    chosen = [e for e in release.evaluations.values() if _PART_OF_NAME[dialogs] in e.name]
+    used = [e for e in chosen if others == "keep" or dominant(e)]
+    if not used:
+        raise CorpusError(
+            f"IEMOCAP: {root} has {len(release.evaluations)} utterances, {len(chosen)} of them in the dialogs that are "
+            f"used ({dialogs}), but none has the label {' or '.join(classes)}; choose other `dialogs` or `classes`."
+        )
+    release.refuse_labels_without_audio(used)
+    return Found(
+        utterances=tuple(
+            Utterance(
+                name=e.name,
+                path=release.audio[e.name],
+                speaker=e.speaker,
+                label=dominant(e),
+                gender=e.gender,
+                session=f"Ses0{e.session}",
+                votes=tuple(tuple(dict.fromkeys(renamed.get(vote, vote) for vote in votes)) for votes in e.votes),
+            )
+            for e in used
+        ),
+        left_out={},
+    )
+
+
+def write_synthetic(
+    folder: Path, speakers: int, seed: int, clips_per_speaker: int | None = None, progress: bool = False
+) -> int:
+    """Write a synthetic corpus in this release's layout and grammar, with evaluators who disagree.
+
+    Args:
+        folder: Where to write; empty, missing, or holding (part of) the same synthetic corpus.
+        speakers: 2, 4, 6, 8 or 10: two speak in each session.
+        seed: Seed of voices, clips and votes.
+        clips_per_speaker: 1 to 100, labels about in the release's proportions; all 100 if None.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Number of clips written now; clips that are already there are kept.
+
+    Raises:
+        CorpusError: If a number does not fit the release, or ``folder`` holds something else.
+    """
+    turns = recordings(speakers, seed, clips_per_speaker)
+    by_speaker = {turn.evaluation.speaker: list[Clip]() for turn in turns}
+    for turn in turns:
+        by_speaker[turn.evaluation.speaker].append(turn.clip)
+    return write_corpus(
+        folder, "iemocap", list(by_speaker.values()), speakers, seed, clips_per_speaker, progress, documents(turns)
+    )
+
+
+class IEMOCAP(CorpusDataModule):
+    """IEMOCAP, leaving one speaker out, or under any other protocol.
+
+    With the defaults there are four classes and 5531 utterances, and chance is 25% UA. Improvised dialogs with
+    excited not merged, as Ando et al. 2019 use them, have 2280 utterances, or 4784 if others are kept.
+
+    Args:
+        root: The folder that holds the ``Session*`` folders, one up to three levels above, or one of them.
+        extractor: What makes frames of waveforms.
+        dialogs: Which dialogs to use.
+        classes: The emotions to tell apart, in the order of the logits.
+        merge_excited: Count excited as happy, in labels and votes.
+        others: Leave utterances without a dominant emotion of ``classes`` out, or keep them without label: evaluators
+            may have heard one of ``classes`` in them, which targets made of votes can use.
+        protocol: How utterances become folds; one fold for each speaker if left out.
+        fold: Fold to train and test, counted from 0.
+        batch_size: Utterances of a global batch; every process takes its share.
+        on_bad_audio: ``stop`` names all unusable files and ends; ``skip`` leaves them out and records them.
+        include_faulty: For all corpora alike; nothing of this release is known to be faulty.
+        feature_folder: Where extracted features are stored; processes and machines may share it.
+        workers: Processes that extract features.
+        seed: Seed of the order of training utterances.
+
+    Raises:
+        ConfigurationError: If ``classes`` holds fewer than two emotions, one twice, an unknown one, or excited though
+            that is merged into happy.
+    """
+
+    corpus = "iemocap"
+
+    def __init__(
+        self,
+        root: Path,
+        extractor: FeatureExtractor,
+        dialogs: Dialogs = "all",
+        classes: tuple[str, ...] = CLASS_NAMES,
+        merge_excited: bool = True,
+        others: Others = "leave_out",
+        protocol: Protocol | None = None,
+        fold: int = 0,
+        batch_size: int = 32,
+        on_bad_audio: Literal["stop", "skip"] = "stop",
+        include_faulty: bool = False,
+        feature_folder: Path = Path(".cache/features"),
+        workers: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(
+            root=root,
+            extractor=extractor,
+            protocol=protocol,
+            fold=fold,
+            batch_size=batch_size,
+            on_bad_audio=on_bad_audio,
+            include_faulty=include_faulty,
+            feature_folder=feature_folder,
+            workers=workers,
+            seed=seed,
+        )
+        unknown = [name for name in classes if name not in EMOTIONS]
+        if unknown:
+            raise _bad_classes(f"unknown {unknown[0]!r}; choose from {', '.join(EMOTIONS)}")
+        if len(classes) < 2 or len(set(classes)) < len(classes):
+            raise _bad_classes(f"{list(classes)}; choose two or more, each once")
+        if merge_excited and "excited" in classes:
+            raise _bad_classes("'excited', which is counted as happy; set merge_excited to false, or leave it out")
+        self.class_names = tuple(classes)
+        self.dialogs = dialogs
+        self.merge_excited = merge_excited
+        self.others = others
+
+    def find(self) -> Found:
+        """Return the utterances of the chosen dialogs below ``root``."""
+        return find_utterances(self.root, self.dialogs, self.class_names, self.merge_excited, self.others)
+
+    @staticmethod
+    def default_protocol() -> Protocol:
+        """Return one fold for each speaker, whose partner in the session validates."""
+        return LeaveOneSpeakerOut()
+
+
+def _bad_classes(what: str) -> ConfigurationError:
+    return ConfigurationError(f"data.init_args.classes holds {what}.")

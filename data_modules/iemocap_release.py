@@ -1,0 +1,156 @@
+"""The files of IEMOCAP's release: which sessions, annotations and audio are there, and whether they fit together."""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_modules.discovery import find_audio, refuse_foreign_names
+from data_modules.emo_evaluation import Evaluation, read_evaluations
+from ser_lightning.errors import CorpusError
+
+DIALOGS = 151
+"""Dialogs of the whole release."""
+
+COUNTS: Mapping[str, int] = {
+    **{"neu": 1708, "hap": 595, "sad": 1084, "ang": 1103, "exc": 1041, "fru": 1849},
+    **{"sur": 107, "fea": 40, "dis": 2, "oth": 3, "xxx": 2507},
+}
+"""Utterances of the whole release by label code; Huang et al. 2020 use 1708 + 595 + 1084 + 1103 + 1041 = 5531."""
+
+IMPROVISED = 4784
+"""Utterances of its improvised dialogs, with whatever label (Ando et al. 2019, section 4.1)."""
+
+IMPROVISED_COUNTS: Mapping[str, int] = {"neu": 1099, "hap": 284, "sad": 608, "ang": 289}
+"""Utterances of its improvised dialogs by label code (Ando et al. 2019, section 4.1)."""
+
+_TITLE = "IEMOCAP"
+_EXAMPLE = "Ses01F_impro01_F000.wav"
+_LEVELS = 5  # the root itself, the sessions in it, or below up to three folders in it
+
+
+class ReleaseWarning(UserWarning):
+    """A copy of the whole release holds other numbers of utterances than the release."""
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a copy of the release, or of a part of it, holds.
+
+    Attributes:
+        root: The folder that was given.
+        evaluations: By utterance name, ordered by it; utterances of all labels, with and without audio.
+        audio: Files by utterance name, with and without annotation.
+    """
+
+    root: Path
+    evaluations: Mapping[str, Evaluation]
+    audio: Mapping[str, Path]
+
+    def refuse_audio_without_label(self, names: Iterable[str]) -> None:
+        """Check that every one of the audio files ``names`` has an annotation.
+
+        Raises:
+            CorpusError: If one has none; names up to five.
+        """
+        silent = [self.audio[name] for name in names if name not in self.evaluations]
+        if silent:
+            raise CorpusError(
+                f"{_TITLE}: {len(silent)} of the {len(self.audio)} audio files in {self.root} have no annotation in "
+                f"their session's dialog/EmoEvaluation: {_some([os.path.relpath(p, self.root) for p in silent])}. Add "
+                "the release's annotation files, or move the audio out of the folder."
+            )
+
+    def refuse_labels_without_audio(self, used: Sequence[Evaluation]) -> None:
+        """Check that every utterance that is ``used`` has audio.
+
+        Raises:
+            CorpusError: If one has none; names up to five.
+        """
+        silent = [e for e in used if e.name not in self.audio]
+        if silent:
+            example = os.path.relpath(silent[0].file, self.root)
+            raise CorpusError(
+                f"{_TITLE}: {len(silent)} of the {len(used)} utterances to be used from {self.root}, in "
+                f"{len({e.dialog for e in silent})} dialogs, have no audio: {_some([e.name for e in silent])}. Unpack "
+                "the release's SessionN/sentences/wav again. To do without a dialog, move its annotation file "
+                f"({example}) and what is left of its audio out of the folder; to do without a session, its folder."
+            )
+
+
+def read_release(root: Path) -> Release:
+    """Read every annotation and look up every audio file of the sessions in ``root``.
+
+    Args:
+        root: The folder that holds the ``Session*`` folders, one up to three levels above, or one of them.
+
+    Raises:
+        CorpusError: If ``root`` is missing or holds no session of this corpus, if a session has no audio, if an
+            annotation cannot be read or stands there twice, or if audio is named as in another corpus.
+    """
+    evaluations: dict[str, Evaluation] = {}
+    audio: dict[str, Path] = {}
+    for session in _sessions(root):
+        # Folders in this folder hold each evaluator's own files, in other grammars.
+        for file in sorted((session / "dialog" / "EmoEvaluation").glob("Ses*.txt")):
+            for evaluation in read_evaluations(file):
+                if twin := evaluations.get(evaluation.name):
+                    raise CorpusError(
+                        f"{_TITLE}: {twin.name} is annotated twice, in {twin.file} and {file}; compare with the "
+                        "release's, and remove one."
+                    )
+                evaluations[evaluation.name] = evaluation
+        sentences = session / "sentences" / "wav"
+        if not sentences.is_dir():
+            raise CorpusError(
+                f"{_TITLE}: {session} has no sentences/wav, where the audio is; unpack the release again, or move the "
+                "session out of the folder to do without it."
+            )
+        audio |= find_audio(sentences, _TITLE)
+    refuse_foreign_names(root, _TITLE, "iemocap", _EXAMPLE, audio)
+    return Release(root, dict(sorted(evaluations.items())), audio)
+
+
+def count_differences(evaluations: Iterable[Evaluation]) -> list[str]:
+    """Return in what way the counts of a whole release differ from what is known of it.
+
+    Args:
+        evaluations: Of all dialogs. Only as many dialogs or utterances as the whole release has are checked.
+
+    Returns:
+        The differences in words; none for a part of the release.
+    """
+    everything = list(evaluations)
+    if len({e.dialog for e in everything}) != DIALOGS and len(everything) != sum(COUNTS.values()):
+        return []
+    codes = Counter(e.code for e in everything)
+    improvised = Counter(e.code for e in everything if e.improvised)
+    checks = [
+        ("utterances", codes.total(), sum(COUNTS.values())),
+        *((f"with the label {code}", codes[code], count) for code, count in COUNTS.items()),
+        ("improvised", improvised.total(), IMPROVISED),
+        *((f"improvised with the label {code}", improvised[code], n) for code, n in IMPROVISED_COUNTS.items()),
+    ]
+    return [f"{there} {what}, not {known}" for what, there, known in checks if there != known]
+
+
+def _sessions(root: Path) -> list[Path]:
+    level = [root] if root.is_dir() else []
+    for _ in range(_LEVELS):
+        named = {int(m[1]): f for f in level if (m := re.fullmatch(r"(?i)session([1-5])", f.absolute().name))}
+        sessions = [f for _, f in sorted(named.items()) if (f / "dialog").is_dir() or (f / "sentences").is_dir()]
+        if sessions:
+            return sessions
+        level = [f for above in level for f in sorted(above.iterdir()) if f.is_dir() and not f.name.startswith(".")]
+    audio = find_audio(root, _TITLE)
+    refuse_foreign_names(root, _TITLE, "iemocap", _EXAMPLE, audio)
+    raise CorpusError(
+        f"{_TITLE}: {root} holds {len(audio)} audio files, but none of the folders Session1 to Session5, which hold "
+        "dialog/EmoEvaluation with the labels and sentences/wav. Set `root` to the folder of the unpacked release."
+    )
+
+
+def _some(values: Sequence[str]) -> str:
+    return ", ".join(values[:5]) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
