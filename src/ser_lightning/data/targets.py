@@ -1,0 +1,129 @@
+"""What an utterance teaches: its dominant emotion, its evaluators' votes, or which emotions exist in it.
+
+The three targets of Ando et al. 2019: hard (section 2.1, eq. 3), soft (2.2, eq. 4) and existence (3.1, eq. 5).
+"""
+# K classes; h_nk: whether evaluator n gave the label k, and an evaluator may give several.
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.types import Utterance
+
+TrainingSet = Literal["dominant", "all"]
+
+
+def vote_counts(utterance: Utterance, class_names: Sequence[str]) -> list[int]:
+    """Return how many evaluators gave each of ``class_names``, the sum over n of h_nk.
+
+    In a corpus without votes the label counts as one evaluator's.
+    """
+    votes = utterance.votes or ((utterance.label,),)
+    return [sum(name in labels for labels in votes) for name in class_names]
+
+
+def vote_distribution(utterance: Utterance, class_names: Sequence[str]) -> list[float] | None:
+    """Return each class's part of the votes for ``class_names``, or None if there is no such vote."""
+    counts = vote_counts(utterance, class_names)
+    return [count / sum(counts) for count in counts] if any(counts) else None
+
+
+def existence_ratios(
+    utterances: Sequence[Utterance], class_names: Sequence[str]
+) -> Mapping[TrainingSet, dict[str, float]]:
+    """Return the part of utterances in which each class exists (Ando et al. 2019, table 1).
+
+    Args:
+        utterances: The corpus, those without a dominant emotion among ``class_names`` included.
+        class_names: The target emotions.
+
+    Returns:
+        Ratios from 0 to 1 by class, of the utterances with a dominant emotion among ``class_names`` and of all.
+
+    Raises:
+        ValueError: If there is no utterance with such a dominant emotion.
+    """
+    dominant = [utterance for utterance in utterances if utterance.label in class_names]
+    if not dominant:
+        raise ValueError(f"none of {len(utterances)} utterances has a dominant emotion among {', '.join(class_names)}")
+    sets: dict[TrainingSet, Sequence[Utterance]] = {"dominant": dominant, "all": utterances}
+    return {
+        name: {
+            emotion: sum(vote_counts(utterance, [emotion])[0] > 0 for utterance in members) / len(members)
+            for emotion in class_names
+        }
+        for name, members in sets.items()
+    }
+
+
+class Targets(ABC):
+    """A rule that makes targets of labels and votes, and says which utterances can be learned from."""
+
+    @abstractmethod
+    def of(self, utterance: Utterance, class_names: Sequence[str]) -> list[float]:
+        """Return the target of each class [K]."""
+
+    @abstractmethod
+    def trains_on(self, utterance: Utterance, class_names: Sequence[str]) -> bool:
+        """Return whether the target of ``utterance`` says anything about ``class_names``."""
+
+
+class HardTargets(Targets):
+    """One for the dominant emotion, zero for the others (eq. 3).
+
+    Utterances without a dominant emotion among the classes are not learned from.
+    """
+
+    def of(self, utterance: Utterance, class_names: Sequence[str]) -> list[float]:
+        """Return a one-hot target [K]; all zeros if no class is dominant."""
+        return [float(utterance.label == name) for name in class_names]
+
+    def trains_on(self, utterance: Utterance, class_names: Sequence[str]) -> bool:
+        """Return whether a class is dominant."""
+        return utterance.label in class_names
+
+
+class SoftTargets(Targets):
+    """The distribution of the votes, smoothed (eq. 4): (alpha + votes for k) / (alpha K + votes for all classes).
+
+    Utterances without a vote for any class are not learned from.
+
+    Args:
+        alpha: Votes that every class is given beforehand; 0 leaves the distribution as it is.
+
+    Raises:
+        ConfigurationError: If ``alpha`` is negative.
+    """
+
+    def __init__(self, alpha: float = 0.75) -> None:
+        if not 0 <= alpha < float("inf"):
+            raise ConfigurationError(f"alpha is {alpha}; soft targets need a number of votes of 0 or more")
+        self.alpha = alpha
+
+    def of(self, utterance: Utterance, class_names: Sequence[str]) -> list[float]:
+        """Return a distribution [K]; uniform if there is no vote for any class."""
+        counts = vote_counts(utterance, class_names)
+        if not any(counts):
+            return [1 / len(class_names)] * len(class_names)
+        total = self.alpha * len(class_names) + sum(counts)
+        return [(self.alpha + count) / total for count in counts]
+
+    def trains_on(self, utterance: Utterance, class_names: Sequence[str]) -> bool:
+        """Return whether there is a vote for a class."""
+        return any(vote_counts(utterance, class_names))
+
+
+class ExistenceTargets(Targets):
+    """One for every emotion that at least one evaluator gave, zero for the others (eq. 5).
+
+    Every utterance is learned from: that no class exists in it is a target too.
+    """
+
+    def of(self, utterance: Utterance, class_names: Sequence[str]) -> list[float]:
+        """Return the existence of each class [K]."""
+        return [float(count > 0) for count in vote_counts(utterance, class_names)]
+
+    def trains_on(self, utterance: Utterance, class_names: Sequence[str]) -> bool:
+        """Return True."""
+        return True
