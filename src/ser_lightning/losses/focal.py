@@ -30,6 +30,6 @@ class FocalLoss(Criterion):
     def forward(self, logits: Tensor, targets: Tensor, class_prior: Tensor) -> Tensor:
         """Return the mean loss of ``logits`` [B, C] against one-hot ``targets`` [B, C]."""
         log_p = (targets * logits.log_softmax(1)).sum(1)
-        # 1 - p, exact where p is nearly one; at p = 1 the power of zero would have an infinite gradient if gamma < 1.
-        miss = (-torch.expm1(log_p)).clamp(min=torch.finfo(log_p.dtype).tiny)
+        # At p = 1 the power of zero would have an infinite gradient if gamma < 1, and infinity times log 1 is NaN.
+        miss = (1.0 - log_p.exp()).clamp(min=torch.finfo(log_p.dtype).tiny)
         return (-self.alpha * miss.pow(self.gamma) * log_p).mean()
