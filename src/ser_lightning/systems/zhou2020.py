@@ -102,5 +102,5 @@ class ConvBLSTMAttention(EmotionClassifier):
         return logits
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probability of each class [B, C]; cosines of AM-softmax are scaled as its loss does, without margin."""
+        """Return the probability of each class [B, C]; AM-softmax's cosines count with their scale, without margin."""
         return super().probabilities(self.criterion.scale * logits if isinstance(self.criterion, AMSoftmax) else logits)
