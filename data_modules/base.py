@@ -14,8 +14,9 @@ from ser_lightning.data.protocols import Protocol
 from ser_lightning.data.samplers import BucketBatchSampler, EvaluationBatchSampler
 from ser_lightning.data.statistics import TrainingStatistics, mean_and_deviation
 from ser_lightning.data.synthetic import is_synthetic
+from ser_lightning.data.targets import HardTargets, Targets
 from ser_lightning.errors import AudioError, ConfigurationError
-from ser_lightning.features import FeatureExtractor, FeatureStore, Prepared
+from ser_lightning.features import FeatureExtractor, FeatureStore, Prepared, SpeedPerturbation
 from ser_lightning.types import Batch, Split, Utterance
 
 
@@ -36,6 +37,8 @@ class CorpusDataModule(LightningDataModule):
         feature_folder: Where extracted features are stored; processes and machines may share it.
         workers: Processes that extract features.
         seed: Seed of the order of training utterances.
+        targets: What an utterance teaches; its dominant emotion if left out.
+        speeds: Further speeds at which training utterances are heard, such as 0.9 and 1.1.
     """
 
     corpus: ClassVar[str]
@@ -53,6 +56,8 @@ class CorpusDataModule(LightningDataModule):
         feature_folder: Path = Path(".cache/features"),
         workers: int = 1,
         seed: int = 0,
+        targets: Targets | None = None,
+        speeds: tuple[float, ...] = (),
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -66,7 +71,9 @@ class CorpusDataModule(LightningDataModule):
         self.include_faulty = include_faulty
         self.workers = workers
         self.seed = seed
+        self.targets = targets or HardTargets()
         self.store = FeatureStore(feature_folder, extractor)
+        self.speed_stores = [FeatureStore(feature_folder, SpeedPerturbation(extractor, speed)) for speed in speeds]
         self.skipped_audio: Mapping[Path, str] = {}
         self._found: Found | None = None
         self._usable: tuple[Utterance, ...] | None = None
@@ -134,6 +141,8 @@ class CorpusDataModule(LightningDataModule):
         """
         prepared = self.store.prepare([u.path for u in self.found.utterances], self.workers, progress)
         self.leave_out(prepared.problems)
+        for store in self.speed_stores:
+            store.prepare([u.path for u in self.utterances], self.workers, progress)
         return prepared
 
     def leave_out(self, problems: Mapping[Path, str]) -> None:
@@ -163,23 +172,31 @@ class CorpusDataModule(LightningDataModule):
         needed = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",), "predict": ("all",)}
         for name in needed[stage]:
             if name not in self._datasets:
-                self._datasets[name] = self._dataset(self.set_utterances(name))
+                self._datasets[name] = self._dataset(name)
         if stage == "fit" and self._statistics is None:
             dataset = self._datasets["train"]
             mean, deviation = mean_and_deviation(dataset.frames)
             self._statistics = TrainingStatistics(mean, deviation, dataset.targets.mean(0), split.speakers("train"))
 
     def set_utterances(self, name: str) -> tuple[Utterance, ...]:
-        """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus."""
-        split = self.split()
-        sets = {"train": split.train, "validation": split.validation, "test": split.test, "all": self.utterances}
-        return sets[name]
+        """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus.
 
-    def _dataset(self, utterances: tuple[Utterance, ...]) -> FrameDataset:
+        In training they are those that the targets can be made of, elsewhere those with a dominant emotion.
+        """
+        split = self.split()
+        if name == "train":
+            return tuple(u for u in split.train if self.targets.trains_on(u, self.class_names))
+        sets = {"validation": split.validation, "test": split.test, "all": self.utterances}
+        return tuple(u for u in sets[name] if u.label is not None)
+
+    def _dataset(self, name: str) -> FrameDataset:
+        utterances = self.set_utterances(name)
         index = {name: position for position, name in enumerate(self.class_names)}
         labels = [-1 if u.label is None else index[u.label] for u in utterances]
-        targets = torch.tensor([[float(label == k) for k in index.values()] for label in labels])
-        return FrameDataset(self.store.load([u.path for u in utterances]), labels, targets)
+        targets = torch.tensor([self.targets.of(u, self.class_names) for u in utterances])
+        stores = [self.store, *self.speed_stores] if name == "train" else [self.store]
+        frames = [frames for store in stores for frames in store.load([u.path for u in utterances])]
+        return FrameDataset(frames, labels * len(stores), targets.repeat(len(stores), 1))
 
     def training_statistics(self) -> TrainingStatistics:
         """Return what is fitted on this fold's training split; known after ``setup('fit')``."""

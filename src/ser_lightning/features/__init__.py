@@ -7,6 +7,7 @@ from ser_lightning.features.log_mel import LogMelFilterbank
 from ser_lightning.features.log_power import LogPowerSpectrogram
 from ser_lightning.features.magnitude import MagnitudeSpectrogram
 from ser_lightning.features.silence_removal import SilenceRemoval
+from ser_lightning.features.speed_perturbation import SpeedPerturbation
 from ser_lightning.features.store import FeatureStore, Prepared
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "MagnitudeSpectrogram",
     "Prepared",
     "SilenceRemoval",
+    "SpeedPerturbation",
     "build_extractor",
 ]
