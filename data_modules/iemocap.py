@@ -15,6 +15,7 @@ from data_modules.iemocap_release import ReleaseWarning, count_differences, read
 from data_modules.iemocap_synthetic import documents, recordings
 from ser_lightning.data.protocols import LeaveOneSpeakerOut, Protocol
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
+from ser_lightning.data.targets import Targets
 from ser_lightning.errors import ConfigurationError, CorpusError
 from ser_lightning.features import FeatureExtractor
 from ser_lightning.types import Utterance
@@ -144,6 +145,8 @@ class IEMOCAP(CorpusDataModule):
         feature_folder: Where extracted features are stored; processes and machines may share it.
         workers: Processes that extract features.
         seed: Seed of the order of training utterances.
+        targets: What an utterance teaches; its dominant emotion if left out.
+        speeds: Further speeds at which training utterances are heard, such as 0.9 and 1.1.
 
     Raises:
         ConfigurationError: If ``classes`` holds fewer than two emotions, one twice, an unknown one, or excited though
@@ -168,6 +171,8 @@ class IEMOCAP(CorpusDataModule):
         feature_folder: Path = Path(".cache/features"),
         workers: int = 1,
         seed: int = 0,
+        targets: Targets | None = None,
+        speeds: tuple[float, ...] = (),
     ) -> None:
         super().__init__(
             root=root,
@@ -180,6 +185,8 @@ class IEMOCAP(CorpusDataModule):
             feature_folder=feature_folder,
             workers=workers,
             seed=seed,
+            targets=targets,
+            speeds=speeds,
         )
         unknown = [name for name in classes if name not in EMOTIONS]
         if unknown:

@@ -1,3 +1,4 @@
+import inspect
 import os
 import re
 import warnings
@@ -10,6 +11,7 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from data_modules import iemocap, ravdess
+from data_modules.base import CorpusDataModule
 from data_modules.emo_evaluation import CODES, WORDS, Attributes, Evaluation, read_evaluations
 from data_modules.iemocap import IEMOCAP, find_utterances, write_synthetic
 from data_modules.iemocap_release import COUNTS, IMPROVISED_COUNTS, ReleaseWarning, count_differences, read_release
@@ -558,6 +560,34 @@ def test_the_data_module_is_built_from_a_configuration_and_validates_on_the_part
         CODES[code]: codes[code] for code in ("neu", "hap", "sad", "ang")
     }
     assert len(module(synthetic[0], dialogs="improvised", others="keep").utterances) == 48
+
+
+@pytest.mark.parametrize("targets", ["HardTargets", "SoftTargets", "ExistenceTargets"])
+def test_targets_choose_what_is_learned_from_and_never_what_is_scored(
+    synthetic: tuple[Path, list[Turn]], targets: str
+) -> None:
+    options = {
+        "classes": ["neutral", "happy", "sad", "angry"],
+        "dialogs": "improvised",
+        "merge_excited": False,
+        "targets": {"class_path": f"ser_lightning.data.targets.{targets}"},
+    }
+    dominant, everything = (module(synthetic[0], others=others, **options) for others in ("leave_out", "keep"))
+    evaluations = [t.evaluation for t in synthetic[1] if t.evaluation.improvised and t.evaluation.session == 2]
+    names = {e.name for e in evaluations}
+    voted = {e.name for e in evaluations if {v for vote in e.votes for v in vote} & set(dominant.class_names)}
+    agreed = {e.name for e in evaluations if e.label in dominant.class_names}
+    assert agreed < voted < names
+    learned = {"HardTargets": agreed, "SoftTargets": voted, "ExistenceTargets": names}[targets]
+    assert {u.name for u in dominant.set_utterances("train")} == agreed
+    assert {u.name for u in everything.set_utterances("train")} == learned
+    for stage in ("validation", "test"):
+        assert dominant.set_utterances(stage) == everything.set_utterances(stage)
+
+
+def test_the_constructor_takes_everything_that_other_corpora_take() -> None:
+    mine, base = (inspect.signature(kind).parameters for kind in (IEMOCAP, CorpusDataModule))
+    assert {name: mine[name].default for name in base} == {name: base[name].default for name in base}
 
 
 @pytest.mark.parametrize(
