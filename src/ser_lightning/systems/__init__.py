@@ -1,6 +1,7 @@
 """Systems: one file per paper, each a LightningModule that can be read beside it."""
 
 from ser_lightning.systems.ando2019 import DominantEmotionRecognition, MultiLabelEmotionExistence
+from ser_lightning.systems.ando2019_pretraining import ExistencePretraining
 from ser_lightning.systems.classifier import EmotionClassifier
 from ser_lightning.systems.huang2020 import PooledLSTM
 from ser_lightning.systems.zhou2020 import ConvBLSTMAttention
@@ -9,6 +10,7 @@ __all__ = [
     "ConvBLSTMAttention",
     "DominantEmotionRecognition",
     "EmotionClassifier",
+    "ExistencePretraining",
     "MultiLabelEmotionExistence",
     "PooledLSTM",
 ]

@@ -140,8 +140,8 @@ class EmotionClassifier(LightningModule):
         self._log_evaluation("test")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the optimiser of all parameters."""
-        return self.optimizer(self.parameters())
+        """Return the optimiser of all parameters that are not frozen."""
+        return self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add how to build the system again, and corpus, classes, extractor, training speakers and split hash."""

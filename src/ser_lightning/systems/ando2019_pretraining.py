@@ -1,0 +1,120 @@
+"""Ando et al. 2019, section 3.2: recognition on encoders that have learned emotion existence before."""
+# Shapes: B utterances, T frames (padded), F bins, C classes.
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor, nn
+
+from ser_lightning.losses import Criterion
+from ser_lightning.nn.masking import frame_mask
+from ser_lightning.nn.standardisation import Standardisation
+from ser_lightning.systems.ando2019 import UtteranceEncoder, dense_classifier
+from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
+from ser_lightning.systems.stages import load_parts, read_stage, refuse_heard_speakers
+
+
+class FrozenEncoder(nn.Module):
+    """An encoder of an earlier stage with the standardisation it was trained with; nothing of it changes any more.
+
+    It stays in evaluation mode, so that batch norm keeps its statistics and dropout stays out.
+
+    Args:
+        num_features: F.
+        channels: Channels of the three convolutions.
+        cells: Memory cells of the BLSTM on each direction.
+        attention_dim: Hidden units of the self-attention.
+    """
+
+    def __init__(self, num_features: int, channels: Sequence[int], cells: int, attention_dim: int) -> None:
+        super().__init__()
+        self.standardisation = Standardisation(num_features)
+        self.encoder = UtteranceEncoder(num_features, channels, cells, attention_dim)
+        self.output_dim = self.encoder.output_dim
+        self.requires_grad_(False)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stay in evaluation mode, whatever is asked for."""
+        return super().train(False)
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return one vector [B, output_dim] for each utterance of raw ``frames`` [B, T, F] under ``mask`` [B, T]."""
+        vectors: Tensor = self.encoder(self.standardisation(frames, mask), mask)
+        return vectors
+
+
+class ExistencePretraining(EmotionClassifier):
+    """MLEE pre-training (section 3.2.2) and pre-training fusion (section 3.2.3).
+
+    A frozen encoder that has learned which emotions exist, for fusion beside one that has learned the dominant emotion
+    (their vectors concatenated), and a new classifier. An encoder that has heard a speaker of this fold's validation
+    or test set is refused.
+
+    Args:
+        num_features: F; linked from the data module.
+        class_names: The C emotions; linked from the data module.
+        criterion: Training criterion.
+        optimizer: Makes the optimiser of the classifier's parameters.
+        existence_checkpoint: Checkpoint of a ``MultiLabelEmotionExistence`` of the same fold; needed to train.
+        fusion: Whether there is a second encoder.
+        dominant_checkpoint: Checkpoint of a ``DominantEmotionRecognition`` of the same fold; needed to train a fusion.
+        channels: Channels of the encoders' three convolutions.
+        cells: Memory cells of their BLSTM on each direction.
+        attention_dim: Hidden units of their self-attention.
+        hidden_dim: Units of the classifier's first layer.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        class_names: Sequence[str],
+        criterion: Criterion,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        existence_checkpoint: Path | None = None,
+        fusion: bool = False,
+        dominant_checkpoint: Path | None = None,
+        channels: Sequence[int] = (16, 24, 32),
+        cells: int = 128,
+        attention_dim: int = 128,
+        hidden_dim: int = 64,
+    ) -> None:
+        super().__init__(num_features, class_names, criterion, optimizer)
+        self.sources = {"existence_checkpoint": existence_checkpoint}
+        if fusion:
+            self.sources["dominant_checkpoint"] = dominant_checkpoint
+        encoders = [FrozenEncoder(num_features, channels, cells, attention_dim) for _ in self.sources]
+        self.encoders = nn.ModuleList(encoders)
+        width = sum(encoder.output_dim for encoder in encoders)
+        self.classifier = dense_classifier(width, hidden_dim, len(self.class_names))
+
+    def setup(self, stage: str) -> None:
+        """Take what is fitted on the training split, then the encoders of the stages before."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        data_module: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+        split = data_module.split()
+        evaluated = {name: split.speakers(name) for name in ("validation", "test")}
+        for encoder, (argument, path) in zip(self.encoders, self.sources.items(), strict=True):
+            checkpoint = read_stage(path, argument)
+            refuse_heard_speakers(checkpoint, Path(str(path)), data_module.corpus_name, evaluated)
+            parts = {"encoder.": "encoder.", "standardisation.": "standardisation."}
+            load_parts(encoder, checkpoint, parts, Path(str(path)))
+            heard = checkpoint[CHECKPOINT_KEY]["origin"]
+            if heard.get("corpus") == self.origin["corpus"]:
+                speakers = {*self.origin["training_speakers"], *heard["training_speakers"]}
+                self.origin["training_speakers"] = sorted(speakers)
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """Return logits [B, C] of ``frames`` [B, T, F] with ``lengths`` [B]; each encoder standardises for itself."""
+        return self.classify(frames, frame_mask(lengths, frames.shape[1]))
+
+    def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return logits [B, C] of raw ``frames`` [B, T, F] under ``mask`` [B, T]."""
+        vectors = torch.cat([encoder(frames, mask) for encoder in self.encoders], 1)
+        logits: Tensor = self.classifier(vectors)
+        return logits
