@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders with runs in or below them")
     command.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="where to write it")
     command = add("synth", "write a synthetic corpus in a corpus's true layout")
-    command.add_argument("corpus", help="ravdess, crema_d, or another corpus that is installed")
+    command.add_argument("corpus", help="ravdess, crema_d, iemocap, or another corpus that is installed")
     command.add_argument("folder", type=Path, help="where to write")
     command.add_argument("--speakers", type=int, default=6, help="number of speakers (default: 6)")
     command.add_argument("--clips-per-speaker", type=int, metavar="N", help="clips of each (default: as the release)")
