@@ -15,8 +15,9 @@ from ser_lightning.cross_validation.runner import run_jobs
 from ser_lightning.errors import ConfigurationError, ProtocolError
 from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.reports import write_report
+from ser_lightning.reports.figures import confusion_figure, save
 from ser_lightning.reports.runs import find_cross_validations
-from ser_lightning.reports.summary import summarize, summary_table, write_summary
+from ser_lightning.reports.summary import corpus_title, pooled_confusion, summarize, summary_table, write_summary
 from ser_lightning.run_record import CONFIG_FILE, RUNS, claim_folder
 
 
@@ -57,7 +58,12 @@ def cross_validate(arguments: Sequence[str], row: str, choice: Choice, console: 
     for folder in sorted({job.folder.parent for job in jobs}):
         if any(job.folder not in failures for job in jobs if job.folder.parent == folder):
             write_summary(folder)
-            console.print(summary_table(summarize(find_cross_validations([folder]))))
+            runs = find_cross_validations([folder])
+            summary = summarize(runs)
+            counts = pooled_confusion(runs[0])
+            title = f"{summary.experiment}, {corpus_title(summary)}"
+            save(confusion_figure(counts, summary.class_names, title), folder / "confusion.png")
+            console.print(summary_table(summary))
             console.print(f"report: {write_report([folder], folder / 'report.html')}", highlight=False, soft_wrap=True)
     return 1 if failures else 0
 
