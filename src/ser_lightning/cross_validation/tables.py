@@ -34,6 +34,7 @@ class Row:
         overrides: LightningCLI's arguments behind it. Rows without any share the experiment's own runs.
         needs: Row by argument: the argument gets the best checkpoint of that row's same fold and seed.
         paper: The paper's scores in percent: UA, WA.
+        parameters: What the paper says of the number of trainable parameters.
         note: What a reader of the number must know.
         once: Trained once, on no fold of the corpus (pre-training); it has no scores in the table.
     """
@@ -43,6 +44,7 @@ class Row:
     overrides: list[str] = field(default_factory=list)
     needs: dict[str, str] = field(default_factory=dict)
     paper: dict[str, float] = field(default_factory=dict)
+    parameters: str = ""
     note: str = ""
     once: bool = False
 
@@ -198,6 +200,6 @@ def show_table(
             folder = group_folder(row_arguments(path, row, arguments), folder_name(row), choice)
             if experiment_folders([folder]):
                 summary = summarize(find_cross_validations([folder]))
-        rows.append(TableRow(row.name, row.paper, summary, row.note))
+        rows.append(TableRow(row.name, row.paper, summary, row.note, row.parameters, row.experiment is None))
     for line in comparison(table.title, read_table(path).corpus, rows):
         console.print(line, highlight=False)

@@ -19,12 +19,16 @@ class TableRow:
         paper: The paper's scores in percent, by metric.
         ours: What is on disk; None where nothing is finished.
         note: What a reader of the number must know.
+        parameters: What the paper says of the number of trainable parameters.
+        quoted: Whether the paper itself quotes the number, so that there is nothing to run.
     """
 
     name: str
     paper: dict[str, float]
     ours: Summary | None
     note: str
+    parameters: str = ""
+    quoted: bool = False
 
 
 def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[Table | str]:
@@ -56,7 +60,7 @@ def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[
                 f"{ours[0] - paper:+.1f}" if comparable and paper is not None and ours is not None else "",
             ]
         folds = f"{len(row.ours.seeds[0].folds)} of {row.ours.num_folds}" if row.ours else "not run"
-        table.add_row(row.name, *cells, "quoted" if row.note and not row.ours else folds)
+        table.add_row(row.name, *cells, "quoted" if row.quoted else folds)
     lines: list[Table | str] = [table]
     run = [row.ours for row in rows if row.ours]
     lines += sorted({f"{corpus_title(ours)}, {ours.protocol}, protocol hash {ours.protocol_hash}" for ours in run})
@@ -65,6 +69,10 @@ def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[
     if any(not ours.speakers_disjoint for ours in run):
         lines.append("The protocol mixes speakers: who is tested was also trained on.")
     lines += [f"{row.name}: {row.note}" for row in rows if row.note]
+    for row in rows:
+        if row.parameters:
+            ours = f"{row.ours.seeds[0].folds[0].parameters:,}" if row.ours else "not run"
+            lines.append(f"{row.name}, trainable parameters: ours {ours}; paper {row.parameters}")
     if not run:
         lines.append("Nothing is finished yet: ser table run.")
     return lines
