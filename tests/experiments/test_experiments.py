@@ -1,23 +1,37 @@
 """Every YAML under experiments/: it is built as it stands, and trains on a synthetic corpus of its kind."""
 
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from ser_lightning.cross_validation.tables import Row, read_table, row_arguments
 from ser_lightning.cross_validation.worker import run_fold
 from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.reports.run_facts import RunFacts
 
-EXPERIMENTS = sorted(path for path in Path("experiments").rglob("*.yaml") if "\nmodel:\n" in path.read_text())
+# experiments/<name>.yaml and experiments/<paper>/<corpus>/<name>.yaml; between them lie tables and trainers.
+EXPERIMENTS = sorted(path for pattern in ("*.yaml", "*/*/*.yaml") for path in Path("experiments").glob(pattern))
 TRAINERS = sorted(Path("experiments/trainer").glob("*.yaml"))
+TABLES = sorted(path for path in Path("experiments").glob("*/*.yaml") if path not in TRAINERS)
+ROWS = [(path, row) for path in TABLES for row in read_table(path).rows if row.experiment]
 EVEN = (
     "--data.init_args.protocol=ser_lightning.data.protocols.ActorFolds",
     "--data.init_args.protocol.init_args.blocks=even",
     "--data.init_args.protocol.init_args.num_folds=3",
 )
+# Enough to learn nothing in little time: one step of Zhou's whole network takes some seconds on one core.
+NARROW = {
+    "PooledLSTM": ("cells=8",),
+    "ConvBLSTMAttention": ("channels=[4,4,4,4,4,4]", "cells=4"),
+    "DominantEmotionRecognition": ("channels=[2,3,4]", "cells=4", "attention_dim=4", "hidden_dim=4"),
+    "MultiLabelEmotionExistence": ("channels=[2,3,4]", "cells=4", "attention_dim=4", "hidden_dim=4"),
+    "ExistencePretraining": ("channels=[2,3,4]", "cells=4", "attention_dim=4", "hidden_dim=4"),
+}
 
 
 @cache
@@ -47,8 +61,43 @@ def arguments(path: Path, corpora: dict[str, Path]) -> list[str]:
     return [f"--config={path}", f"--data.init_args.root={corpora[class_path]}", "--trainer.logger=false"]
 
 
+def needed_by(path: Path) -> dict[str, Path]:
+    """Which argument of an experiment is another one's checkpoint: a row of its paper's tables says so."""
+    for table in path.parent.parent.glob("*.yaml"):
+        rows = {row.name: row for row in read_table(table, [f"corpus={path.parent.name}"]).rows}
+        for row in rows.values():
+            if row.needs and table.parent / str(row.experiment) == path:
+                return {argument: table.parent / str(rows[name].experiment) for argument, name in row.needs.items()}
+    return {}
+
+
+@pytest.fixture(scope="session")
+def trained(
+    synthetic_corpora: dict[str, Path], feature_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], Path]:
+    """Trains an experiment narrowly for two batches, behind those whose checkpoints it needs; returns the run."""
+
+    @cache
+    def train(path: Path) -> Path:
+        system = str(content(path)["model"]["class_path"]).rpartition(".")[2]
+        checkpoints = {argument: train(other) / "checkpoints/best.ckpt" for argument, other in needed_by(path).items()}
+        more = (
+            "--config=experiments/trainer/smoke.yaml",
+            f"--data.init_args.feature_folder={feature_folder}",
+            f"--trainer.default_root_dir={tmp_path_factory.mktemp(path.stem)}",
+            "--data.init_args.batch_size=4",
+            *(f"--model.init_args.{narrow}" for narrow in NARROW[system]),
+            *(f"--{argument}={checkpoint}" for argument, checkpoint in checkpoints.items()),
+            *(() if "protocol:" in path.read_text() else EVEN),
+        )
+        return run_fold([*arguments(path, synthetic_corpora), *more], "default")
+
+    return train
+
+
 def test_there_are_experiments() -> None:
-    assert len(EXPERIMENTS) >= 25
+    assert len(EXPERIMENTS) >= 41
+    assert all("\nmodel:\n" in path.read_text() for path in EXPERIMENTS)
     assert [path.stem for path in TRAINERS] == ["bf16", "cpu", "ddp", "gpu", "smoke"]
 
 
@@ -56,7 +105,9 @@ def test_there_are_experiments() -> None:
 def test_an_experiment_is_built_as_it_stands(path: Path, synthetic_corpora: dict[str, Path]) -> None:
     cli = ExperimentCLI(arguments(path, synthetic_corpora), run=False)
     assert cli.model.standardisation.mean.shape == (cli.datamodule.extractor.num_features,)
-    assert cli.model.output.out_features == len(cli.datamodule.class_names)
+    frames, lengths = torch.zeros(1, 80, cli.model.num_features), torch.tensor([80])
+    with torch.no_grad():
+        assert cli.model.eval()(frames, lengths).shape == (1, len(cli.datamodule.class_names))
     assert cli.datamodule.protocol.num_folds is not None
 
 
@@ -65,9 +116,19 @@ def test_every_number_of_a_papers_experiment_says_where_it_comes_from(path: Path
     if path.parent == Path("experiments"):
         pytest.skip("the quick start reproduces no paper")  # and says so in its first lines
     body = path.read_text()
-    for key in ("max_epochs", "monitor", "cells", "dropout", "input_noise", "alpha", "lr", "batch_size", "clusters"):
-        for line in re.findall(rf"^ *{key}:.*$", body, re.MULTILINE):
-            assert re.search(r"# (§|not stated; chosen because )", line), line
+    for line in re.findall(r"^ *(?:monitor: .*|[a-z_]+: \[?-?[0-9].*)$", body, re.MULTILINE):
+        if not line.startswith(("seed_everything:", "  devices:")):
+            assert re.search(r"# (§|table |not stated; chosen because )", line), line
+
+
+@pytest.mark.parametrize(
+    ("table", "row"), ROWS, ids=[f"{path.parent.name}/{path.stem}: {row.name}" for path, row in ROWS]
+)
+def test_every_row_of_every_table_is_built(table: Path, row: Row, synthetic_corpora: dict[str, Path]) -> None:
+    needs = [f"--{argument}=best.ckpt" for argument in row.needs]
+    own = arguments(table.parent / str(row.experiment), synthetic_corpora)
+    cli = ExperimentCLI([*row_arguments(table, row, [*needs, *own[1:]])], run=False)
+    assert cli.model.num_features == cli.datamodule.extractor.num_features
 
 
 @pytest.mark.parametrize("trainer", TRAINERS, ids=lambda path: path.stem)
@@ -77,17 +138,8 @@ def test_a_trainer_file_holds_nothing_but_the_trainer(trainer: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
-def test_an_experiment_trains_two_batches_and_tests(
-    path: Path, synthetic_corpora: dict[str, Path], feature_folder: Path, tmp_path: Path
-) -> None:
-    more = (
-        "--config=experiments/trainer/smoke.yaml",
-        f"--data.init_args.feature_folder={feature_folder}",
-        f"--trainer.default_root_dir={tmp_path}",
-        "--data.init_args.batch_size=4",
-        *(() if "protocol:" in path.read_text() else EVEN),
-    )
-    folder = run_fold([*arguments(path, synthetic_corpora), *more], "default")
+def test_an_experiment_trains_two_batches_and_tests(path: Path, trained: Callable[[Path], Path]) -> None:
+    folder = trained(path)
     facts = RunFacts.read(folder / "run.json")
     assert facts.epochs == 1
     assert facts.synthetic
