@@ -225,6 +225,7 @@ def _quiet_libraries() -> None:
         ".*The dirpath has changed from.*",  # a checkpoint may be tested from another folder than it was trained in
         ".*custom batch sampler .* for prediction.*",  # ours returns every utterance once
         ".*treespec, LeafSpec.*deprecated.*",  # between lightning and torch
+        ".*in eval mode at the start of training.*",  # encoders that are frozen on purpose
     ):
         warnings.filterwarnings("ignore", message=message)
     # Announcements of devices that are not there, and of products.

@@ -12,9 +12,19 @@ from torch import Tensor, nn
 from ser_lightning.losses import Criterion
 from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.standardisation import Standardisation
-from ser_lightning.systems.ando2019 import UtteranceEncoder, dense_classifier
+from ser_lightning.systems.ando2019 import (
+    DominantEmotionRecognition,
+    MultiLabelEmotionExistence,
+    UtteranceEncoder,
+    dense_classifier,
+)
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
-from ser_lightning.systems.stages import load_parts, read_stage, refuse_heard_speakers
+from ser_lightning.systems.stages import load_parts, read_stage, refuse_heard_speakers, refuse_other_frames
+
+TRAINED_BY: dict[str, type[EmotionClassifier]] = {
+    "existence_checkpoint": MultiLabelEmotionExistence,
+    "dominant_checkpoint": DominantEmotionRecognition,
+}
 
 
 class FrozenEncoder(nn.Module):
@@ -100,7 +110,8 @@ class ExistencePretraining(EmotionClassifier):
         split = data_module.split()
         evaluated = {name: split.speakers(name) for name in ("validation", "test")}
         for encoder, (argument, path) in zip(self.encoders, self.sources.items(), strict=True):
-            checkpoint = read_stage(path, argument)
+            checkpoint = read_stage(path, argument, TRAINED_BY[argument])
+            refuse_other_frames(checkpoint, Path(str(path)), self.origin["extractor"])
             refuse_heard_speakers(checkpoint, Path(str(path)), data_module.corpus_name, evaluated)
             parts = {"encoder.": "encoder.", "standardisation.": "standardisation."}
             load_parts(encoder, checkpoint, parts, Path(str(path)))

@@ -9,18 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.systems.classifier import CHECKPOINT_KEY
+from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 
 
-def read_stage(path: Path | None, argument: str) -> dict[str, Any]:
+def read_stage(path: Path | None, argument: str, system: type[EmotionClassifier]) -> dict[str, Any]:
     """Read the checkpoint of an earlier stage; nothing of it is built.
 
     Args:
         path: The checkpoint.
         argument: The argument that names it, for errors.
+        system: The system that the earlier stage trained.
 
     Raises:
-        ConfigurationError: If it is not given, not there, or no checkpoint of this suite.
+        ConfigurationError: If it is not given, not there, no checkpoint of this suite, or another system's.
     """
     if path is None:
         raise ConfigurationError(f"model.init_args.{argument} is missing; give the checkpoint of the stage before")
@@ -32,7 +33,30 @@ def read_stage(path: Path | None, argument: str) -> dict[str, Any]:
         raise ConfigurationError(f"model.init_args.{argument} is {path}, which is no checkpoint: {error}") from error
     if CHECKPOINT_KEY not in checkpoint:
         raise ConfigurationError(f"model.init_args.{argument} is {path}, which holds no system of this suite")
+    found, wanted = checkpoint[CHECKPOINT_KEY]["system"], f"{system.__module__}.{system.__qualname__}"
+    if found != wanted:
+        raise ConfigurationError(
+            f"model.init_args.{argument} is {path}, which holds a {found}; give that of a {wanted}"
+        )
     return checkpoint
+
+
+def refuse_other_frames(checkpoint: Mapping[str, Any], path: Path, extractor: Mapping[str, object]) -> None:
+    """Refuse an earlier stage whose frames were made in another way: its layers would not know what they see.
+
+    Args:
+        checkpoint: The earlier stage's checkpoint.
+        path: Where it lies.
+        extractor: Configuration of this stage's extractor.
+
+    Raises:
+        ConfigurationError: Naming both extractors.
+    """
+    there = checkpoint[CHECKPOINT_KEY]["origin"].get("extractor")
+    if there != extractor:
+        raise ConfigurationError(
+            f"{path} was trained on frames of {there}, this stage's are of {extractor}; configure the same extractor"
+        )
 
 
 def refuse_heard_speakers(

@@ -1,0 +1,302 @@
+"""MLEE pre-training and fusion: what is frozen stays so to the bit, and encoders of the wrong stage are refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ser_lightning.callbacks import EpochSeed, LastCheckpoint
+from ser_lightning.data.dataset import FrameDataset, keep_batch
+from ser_lightning.data.samplers import BucketBatchSampler, EvaluationBatchSampler
+from ser_lightning.data.statistics import TrainingStatistics, mean_and_deviation
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.features import LogPowerSpectrogram
+from ser_lightning.losses import ExistenceLoss, WeightedCrossEntropy
+from ser_lightning.systems import DominantEmotionRecognition, ExistencePretraining, MultiLabelEmotionExistence
+from ser_lightning.types import Batch, Split, Utterance
+
+EMOTIONS = ("neutral", "happy", "sad", "angry")
+SPEAKERS = ("Ses01F", "Ses01M", "Ses02F", "Ses02M")
+F = 34
+WIDTHS: dict[str, Any] = {"channels": (3, 4, 2), "cells": 5, "attention_dim": 6}
+ALL = {"existence_checkpoint": "mlee", "dominant_checkpoint": "dominant"}
+
+
+class Voices(LightningDataModule):
+    """One fold of a corpus of noise: four speakers, four utterances of each."""
+
+    def __init__(self, fold: int = 0, corpus_name: str = "iemocap", window_seconds: float = 0.025) -> None:
+        super().__init__()
+        self.corpus_name = corpus_name
+        self.extractor = LogPowerSpectrogram(window_seconds=window_seconds)
+        noise = torch.Generator().manual_seed(0)
+        names = [(speaker, emotion) for speaker in SPEAKERS for emotion in EMOTIONS]
+        every = [Utterance(f"{speaker}_{emotion}", Path("x.wav"), speaker, emotion) for speaker, emotion in names]
+        self.frames = {u.name: 3 + 2 * torch.randn(20 + n, F, generator=noise) for n, u in enumerate(every)}
+        test, validation = SPEAKERS[fold], SPEAKERS[fold ^ 1]
+        sets = {"test": {test}, "validation": {validation}, "train": set(SPEAKERS) - {test, validation}}
+        self._split = Split(fold, **{k: tuple(u for u in every if u.speaker in v) for k, v in sets.items()})
+
+    def split(self) -> Split:
+        return self._split
+
+    def dataset(self, name: Any) -> FrameDataset:
+        utterances = self._split.of(name)
+        labels = [EMOTIONS.index(str(u.label)) for u in utterances]
+        return FrameDataset([self.frames[u.name] for u in utterances], labels, torch.eye(4)[labels])
+
+    def training_statistics(self) -> TrainingStatistics:
+        dataset = self.dataset("train")
+        mean, deviation = mean_and_deviation(dataset.frames)
+        return TrainingStatistics(mean, deviation, dataset.targets.mean(0), self._split.speakers("train"))
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        dataset = self.dataset("train")
+        sampler = BucketBatchSampler(dataset.lengths.tolist(), 3, 0, 0, 1)
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=keep_batch)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        dataset = self.dataset("validation")
+        sampler = EvaluationBatchSampler(dataset.lengths.tolist(), 3, 0, 1)
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=keep_batch)
+
+
+def fit(system: nn.Module, data: Voices, folder: Path, max_epochs: int = 1, resume: Path | None = None) -> Trainer:
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=max_epochs,
+        default_root_dir=folder,
+        callbacks=[EpochSeed(0), LastCheckpoint()],
+        logger=False,
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)  # type: ignore[arg-type]
+    return trainer
+
+
+def sgd(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.1)  # touches whatever it is given
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Checkpoints of the stages before, trained on fold 0: Ses01 is not heard."""
+    folder = tmp_path_factory.mktemp("stages")
+    systems = {
+        "mlee": MultiLabelEmotionExistence(F, EMOTIONS, ExistenceLoss(), **WIDTHS),
+        "dominant": DominantEmotionRecognition(F, EMOTIONS, WeightedCrossEntropy("inverse_frequency"), **WIDTHS),
+        "wider": MultiLabelEmotionExistence(F, EMOTIONS, ExistenceLoss(), **WIDTHS | {"cells": 7}),
+    }
+    for name, system in systems.items():
+        torch.manual_seed(len(name))
+        fit(system, Voices(), folder / name).save_checkpoint(folder / f"{name}.ckpt")
+    foreign = MultiLabelEmotionExistence(F, EMOTIONS, ExistenceLoss(), **WIDTHS)
+    fit(foreign, Voices(fold=2, corpus_name="voxceleb2"), folder / "foreign").save_checkpoint(folder / "foreign.ckpt")
+    return {path.stem: path for path in folder.glob("*.ckpt")}
+
+
+Build = Callable[..., ExistencePretraining]
+
+
+@pytest.fixture
+def build(stages: dict[str, Path]) -> Build:
+    """Make a system on the stages before, by their names."""
+
+    def make(fusion: bool = True, **changes: Any) -> ExistencePretraining:
+        torch.manual_seed(0)
+        named = {argument: stages.get(name) for argument, name in (ALL | changes).items() if argument in ALL}
+        widths = WIDTHS | {key: value for key, value in changes.items() if key not in ALL}
+        criterion = WeightedCrossEntropy("inverse_frequency")
+        return ExistencePretraining(F, EMOTIONS, criterion, sgd, fusion=fusion, **named, **widths)
+
+    return make
+
+
+@pytest.mark.parametrize("fusion", [False, True])
+def test_frozen_encoders_are_to_the_bit_what_the_stages_before_left(
+    fusion: bool, build: Build, stages: dict[str, Path], tmp_path: Path
+) -> None:
+    system = build(fusion)
+    started = {name: value.clone() for name, value in system.classifier.state_dict().items()}
+    fit(system, Voices(), tmp_path, max_epochs=2)
+    for encoder, name in zip(system.encoders, ALL.values(), strict=False):
+        stored = torch.load(stages[name], weights_only=True)["state_dict"]
+        own = encoder.state_dict()
+        assert {key for key in stored if not key.startswith(("classifier.", "class_prior"))} == set(own)
+        assert {key.rsplit(".", 1)[1] for key in own} > {"running_mean", "running_variance", "mean", "deviation"}
+        for key, value in own.items():
+            assert torch.equal(value, stored[key]), key
+    assert len(system.encoders) == 1 + fusion
+    assert not any(torch.equal(value, started[name]) for name, value in system.classifier.state_dict().items())
+
+
+def test_only_the_classifier_has_gradients_and_an_optimiser(build: Build, tmp_path: Path) -> None:
+    system = build()
+    fit(system, Voices(), tmp_path)
+    (group,) = system.configure_optimizers().param_groups
+    assert {id(p) for p in group["params"]} == {id(p) for p in system.classifier.parameters()}
+    system.zero_grad()
+    system.training_step(next(iter(Voices().train_dataloader())), 0).backward()
+    with_gradient = {name for name, parameter in system.named_parameters() if parameter.grad is not None}
+    assert with_gradient == {f"classifier.{n}.{kind}" for n in (0, 2) for kind in ("weight", "bias")}
+
+
+def test_frozen_encoders_stay_in_evaluation_mode_whatever_is_asked_for(build: Build, tmp_path: Path) -> None:
+    system = build()
+    dropouts = [nn.Dropout(0.9) for _ in system.encoders]
+    for encoder, dropout in zip(system.encoders, dropouts, strict=True):
+        encoder.encoder.pooling.add_module("dropout", dropout)
+    system.train()
+    assert system.classifier.training
+    fit(system, Voices(), tmp_path)
+    assert not any(module.training for encoder in system.encoders for module in encoder.modules())
+    frames = torch.randn(2, 30, F)
+    mask = torch.ones(2, 30, dtype=torch.bool)
+    system.train()
+    vectors = [system.encoders[0](frames, mask) for _ in range(2)]
+    assert torch.equal(*vectors)
+    assert torch.equal(system.eval().encoders[0](frames, mask), vectors[0])
+
+
+def test_each_encoder_hears_what_it_learned_from_and_fusion_concatenates_them(
+    build: Build, stages: dict[str, Path], tmp_path: Path
+) -> None:
+    system = build()
+    fit(system, Voices(), tmp_path)
+    frames, mask = 5 * torch.randn(3, 30, F), torch.arange(30) < torch.tensor([[30], [12], [1]])
+    vectors = []
+    for name, kind in (("mlee", MultiLabelEmotionExistence), ("dominant", DominantEmotionRecognition)):
+        source = kind(F, EMOTIONS, ExistenceLoss(), **WIDTHS).eval()
+        source.load_state_dict(torch.load(stages[name], weights_only=True)["state_dict"])
+        vectors.append(source.encoder(source.standardisation(frames, mask), mask))
+    expected = system.classifier(torch.cat(vectors, 1))
+    assert torch.equal(system.eval()(frames, mask.sum(1)), expected)
+    assert system.classifier[0].in_features == 2 * 2 * WIDTHS["cells"]
+
+
+def test_the_earlier_stages_standardisation_counts_and_not_this_stages(build: Build, tmp_path: Path) -> None:
+    data = Voices()
+    data.frames = {name: 100 * frames for name, frames in data.frames.items()}
+    system = build()
+    fit(system, data, tmp_path)
+    assert (system.standardisation.mean > 200).all()
+    assert all((encoder.standardisation.mean < 4).all() for encoder in system.encoders)
+    frames, lengths = torch.randn(2, 30, F), torch.tensor([30, 30])
+    before = system.eval()(frames, lengths)
+    system.standardisation.fit(torch.full((F,), 7.0), torch.full((F,), 9.0))
+    assert torch.equal(system(frames, lengths), before)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"existence_checkpoint": "nothing"}, r"existence_checkpoint is missing"),
+        ({"dominant_checkpoint": "nothing"}, r"dominant_checkpoint is missing"),
+        ({"existence_checkpoint": "dominant"}, r"existence_checkpoint.*dominant\.ckpt.*Dominant.*MultiLabel"),
+        ({"dominant_checkpoint": "mlee"}, r"dominant_checkpoint.*mlee\.ckpt.*MultiLabel.*Dominant"),
+        ({"existence_checkpoint": "wider"}, r"wider\.ckpt.*blstm.* \(28,\) and \(20,\), there and here"),
+        ({"cells": 6}, r"mlee\.ckpt.*blstm.* \(20,\) and \(24,\), there and here"),
+    ],
+)
+def test_a_stage_that_is_missing_or_does_not_fit_is_refused(
+    changes: dict[str, Any], named: str, build: Build, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        fit(build(**changes), Voices(), tmp_path)
+
+
+def test_a_stage_whose_file_is_gone_is_refused_with_its_path(build: Build, tmp_path: Path) -> None:
+    system = build()
+    system.sources["dominant_checkpoint"] = tmp_path / "gone.ckpt"
+    with pytest.raises(ConfigurationError, match=r"dominant_checkpoint is .*gone\.ckpt, which is not there"):
+        fit(system, Voices(), tmp_path)
+
+
+def test_frames_of_another_extractor_are_refused(build: Build, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"mlee\.ckpt was trained on frames of .*0\.025.*0\.05"):
+        fit(build(), Voices(window_seconds=0.05), tmp_path)
+
+
+@pytest.mark.parametrize(("fold", "stage"), [(2, "validation"), (3, "validation")])
+def test_an_encoder_that_has_heard_a_speaker_of_this_folds_evaluation_is_refused(
+    fold: int, stage: str, build: Build, tmp_path: Path
+) -> None:
+    data = Voices(fold=fold)
+    heard = data.split().speakers("validation")[0]
+    with pytest.raises(ConfigurationError, match=rf"mlee\.ckpt was trained on {heard}.*{stage} set"):
+        fit(build(), data, tmp_path)
+
+
+def test_only_the_test_speaker_heard_is_enough_to_refuse(build: Build, tmp_path: Path) -> None:
+    data = Voices(fold=2)
+    data._split = replace(data.split(), validation=Voices(fold=0).split().validation)
+    with pytest.raises(ConfigurationError, match=r"mlee\.ckpt was trained on Ses02F.*test set"):
+        fit(build(), data, tmp_path)
+
+
+def test_an_encoder_of_another_corpus_is_accepted_and_its_speakers_are_not_this_corpuss(
+    build: Build, tmp_path: Path
+) -> None:
+    system = build(fusion=False, existence_checkpoint="foreign")  # heard Ses01 of another corpus; here Ses01 is tested
+    fit(system, Voices(), tmp_path)
+    assert system.origin["training_speakers"] == ["Ses02F", "Ses02M"]
+
+
+def test_the_origin_holds_every_speaker_heard_in_any_stage(build: Build, tmp_path: Path) -> None:
+    data = Voices()
+    fewer = tuple(u for u in data.split().train if u.speaker == "Ses02F")
+    data._split = replace(data.split(), train=fewer)
+    system = build()
+    fit(system, data, tmp_path).save_checkpoint(tmp_path / "best.ckpt")
+    stored = torch.load(tmp_path / "best.ckpt", weights_only=True)["ser_lightning"]
+    assert stored["origin"]["training_speakers"] == ["Ses02F", "Ses02M"]
+    assert stored["system"].endswith("ExistencePretraining")
+
+
+def test_a_resumed_stage_reaches_the_same_weights(build: Build, tmp_path: Path) -> None:
+    fit(build(), Voices(), tmp_path / "calm", max_epochs=3)
+    fit(build(), Voices(), tmp_path / "cut", max_epochs=1)
+    last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
+    resumed = build()
+    with torch.no_grad():
+        for parameter in resumed.classifier.parameters():
+            parameter.zero_()
+    trainer = fit(resumed, Voices(), tmp_path / "cut", max_epochs=3, resume=last)
+    assert trainer.current_epoch == 3
+    one, other = (
+        torch.load(tmp_path / run / "checkpoints" / "last.ckpt", weights_only=True) for run in ("calm", "cut")
+    )
+    assert one["epoch"] == other["epoch"] == 2
+    assert one["ser_lightning"] == other["ser_lightning"]
+    for name, value in one["state_dict"].items():
+        assert torch.equal(value, other["state_dict"][name]), name
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-5)])
+def test_padding_batch_mates_and_order_never_change_a_fused_prediction(
+    dtype: torch.dtype, tolerance: float, build: Build
+) -> None:
+    system = build().to(dtype).eval()
+    with torch.no_grad():
+        for name, tensor in (*system.named_parameters(), *system.named_buffers()):
+            if ".norm." in name or ".standardisation." in name:  # nothing that is made of zero is zero
+                tensor.uniform_(0.5, 1.5)
+    lengths = torch.tensor([50, 21, 1, 33])
+    frames: Tensor = torch.randn(4, 50, F, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    together = system(frames, lengths)
+    reordered = system(frames.flip(0), lengths.flip(0)).flip(0)
+    longer = system(torch.cat([frames, torch.full((4, 30, F), 1e4, dtype=dtype)], 1), lengths)
+    torch.testing.assert_close(reordered, together, atol=tolerance, rtol=0)
+    torch.testing.assert_close(longer, together, atol=tolerance, rtol=0)
+    for row, length in enumerate(lengths.tolist()):
+        alone = system(frames[row : row + 1, :length], lengths[row : row + 1])
+        torch.testing.assert_close(alone[0], together[row], atol=tolerance, rtol=0)

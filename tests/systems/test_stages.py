@@ -1,0 +1,121 @@
+"""What one stage hands to the next, and what it refuses to take."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.systems import DominantEmotionRecognition, MultiLabelEmotionExistence
+from ser_lightning.systems.stages import load_parts, read_stage, refuse_heard_speakers, refuse_other_frames
+
+EXISTENCE = "ser_lightning.systems.ando2019.MultiLabelEmotionExistence"
+STAGE = Path("runs/mlee/fold-00/checkpoints/best.ckpt")
+
+
+def checkpoint(corpus: str = "iemocap", speakers: tuple[str, ...] = ("Ses01F", "Ses02M")) -> dict[str, Any]:
+    origin = {"corpus": corpus, "training_speakers": list(speakers), "extractor": {"class_path": "A"}}
+    weights = {
+        "encoder.weight": torch.ones(2, 3),
+        "encoder.bias": torch.zeros(2),
+        "classifier.weight": torch.ones(4, 2),
+    }
+    return {"state_dict": weights, "ser_lightning": {"system": EXISTENCE, "origin": origin}}
+
+
+def test_a_stage_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    torch.save(checkpoint(), tmp_path / "best.ckpt")
+    read = read_stage(tmp_path / "best.ckpt", "existence_checkpoint", MultiLabelEmotionExistence)
+    assert read["ser_lightning"] == checkpoint()["ser_lightning"]
+    assert torch.equal(read["state_dict"]["encoder.weight"], torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("write", "named"),
+    [
+        (lambda path: None, "which is not there; train it first"),
+        (lambda path: path.write_bytes(b"no weights"), "which is no checkpoint"),
+        (lambda path: path.write_bytes(b""), "which is no checkpoint"),
+        (lambda path: torch.save({"state_dict": {}}, path), "which holds no system of this suite"),
+    ],
+)
+def test_what_is_no_checkpoint_of_the_suite_is_refused_with_argument_and_file(
+    write: Callable[[Path], None], named: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "best.ckpt"
+    write(path)
+    with pytest.raises(ConfigurationError, match=named) as caught:
+        read_stage(path, "existence_checkpoint", MultiLabelEmotionExistence)
+    assert f"model.init_args.existence_checkpoint is {path}" in str(caught.value)
+
+
+def test_a_stage_that_is_not_given_is_asked_for_by_its_argument() -> None:
+    with pytest.raises(ConfigurationError, match=r"model\.init_args\.existence_checkpoint is missing"):
+        read_stage(None, "existence_checkpoint", MultiLabelEmotionExistence)
+
+
+def test_a_stage_of_another_system_is_refused_with_both_systems(tmp_path: Path) -> None:
+    torch.save(checkpoint(), tmp_path / "best.ckpt")
+    with pytest.raises(ConfigurationError, match=r"best\.ckpt") as caught:
+        read_stage(tmp_path / "best.ckpt", "dominant_checkpoint", DominantEmotionRecognition)
+    assert EXISTENCE in str(caught.value)
+    assert "ando2019.DominantEmotionRecognition" in str(caught.value)
+    assert "dominant_checkpoint" in str(caught.value)
+
+
+def test_frames_of_another_extractor_are_refused_with_both() -> None:
+    refuse_other_frames(checkpoint(), STAGE, {"class_path": "A"})
+    with pytest.raises(ConfigurationError, match=r"best\.ckpt") as caught:
+        refuse_other_frames(checkpoint(), STAGE, {"class_path": "B"})
+    assert "{'class_path': 'A'}" in str(caught.value)
+    assert "{'class_path': 'B'}" in str(caught.value)
+
+
+@pytest.mark.parametrize("stage", ["validation", "test"])
+def test_speakers_heard_before_are_refused_by_name_and_set(stage: str) -> None:
+    evaluated = {"validation": ["Ses03F"], "test": ["Ses03M"]} | {stage: ["Ses05F", "Ses02M"]}
+    with pytest.raises(ConfigurationError, match=f"Ses02M.*{stage} set") as caught:
+        refuse_heard_speakers(checkpoint(), STAGE, "iemocap", evaluated)
+    assert str(STAGE) in str(caught.value)
+    assert "Ses05F" not in str(caught.value)
+
+
+def test_equally_named_speakers_of_another_corpus_are_other_people() -> None:
+    refuse_heard_speakers(checkpoint(corpus="voxceleb2"), STAGE, "iemocap", {"test": ["Ses02M"]})
+
+
+def test_new_speakers_are_accepted() -> None:
+    refuse_heard_speakers(checkpoint(), STAGE, "iemocap", {"validation": ["Ses02F"], "test": ["Ses03F"]})
+
+
+def test_the_part_that_is_asked_for_is_loaded_and_nothing_else() -> None:
+    module = nn.ModuleDict({"inner": nn.Linear(3, 2)})
+    load_parts(module, checkpoint(), {"encoder.": "inner."}, STAGE)
+    assert torch.equal(module["inner"].weight, torch.ones(2, 3))
+    assert torch.equal(module["inner"].bias, torch.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("module", "named"),
+    [
+        (nn.Linear(3, 5), r"bias is \(2,\) and \(5,\), there and here"),
+        (nn.Linear(3, 2, bias=False), r"bias is \(2,\) and absent, there and here"),
+        (nn.Bilinear(3, 3, 2), r"weight is \(2, 3\) and \(2, 3, 3\), there and here"),
+        (nn.LayerNorm(2, bias=True), r"weight is \(2, 3\) and \(2,\), there and here"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named_with_file_system_and_both_shapes(module: nn.Module, named: str) -> None:
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(ConfigurationError, match=named) as caught:
+        load_parts(module, checkpoint(), {"encoder.": ""}, STAGE)
+    assert str(STAGE) in str(caught.value)
+    assert EXISTENCE in str(caught.value)
+    assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
+
+
+def test_a_part_that_the_stage_does_not_have_is_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"bias is absent and \(2,\), there and here"):
+        load_parts(nn.Linear(3, 2), checkpoint(), {"encoders.0.": ""}, STAGE)
