@@ -120,6 +120,16 @@ def synthetic_ravdess(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def synthetic_iemocap(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four speakers of synthetic IEMOCAP; each has eight improvised utterances, of Ando's four emotions and others."""
+    from data_modules.iemocap import write_synthetic
+
+    root = tmp_path_factory.mktemp("synthetic") / "iemocap"
+    write_synthetic(root, speakers=4, seed=0, clips_per_speaker=16)
+    return root
+
+
+@pytest.fixture(scope="session")
 def feature_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A feature store that all tests of a process share."""
     return tmp_path_factory.mktemp("features")
