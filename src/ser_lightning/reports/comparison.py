@@ -71,8 +71,8 @@ def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[
     lines += [f"{row.name}: {row.note}" for row in rows if row.note]
     for row in rows:
         if row.parameters:
-            ours = f"{row.ours.seeds[0].folds[0].parameters:,}" if row.ours else "not run"
-            lines.append(f"{row.name}, trainable parameters: ours {ours}; paper {row.parameters}")
+            counted = f"{row.ours.seeds[0].folds[0].parameters:,}" if row.ours else "not run"
+            lines.append(f"{row.name}, trainable parameters: ours {counted}; paper {row.parameters}")
     if not run:
         lines.append("Nothing is finished yet: ser table run.")
     return lines
