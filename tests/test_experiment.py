@@ -1,5 +1,7 @@
 """From a YAML to files: one run through LightningCLI, and what it refuses."""
 
+import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +31,16 @@ def test_a_fold_leaves_its_configuration_checkpoints_scores_and_predictions(fini
     names = {path.name for path in finished.iterdir()}
     assert names >= {"config.yaml", "run.json", "predictions.csv", "validation_predictions.csv", "confusion.png"}
     assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_a_fold_scores_its_probabilities_against_the_label_as_one_vote(finished: Path) -> None:
+    stored = json.loads((finished / "scores.json").read_text())
+    assert set(stored) == {"UA", "WA", "macro_F1", "ECE", "vote_cross_entropy", "vote_KL"}
+    table = Predictions.read(finished / "predictions.csv").table
+    of_target = [row[f"probability_{row['target']}"] for _, row in table.iterrows()]
+    assert stored["vote_cross_entropy"] == pytest.approx(-sum(map(math.log, of_target)) / len(table), rel=1e-5)
+    assert stored["vote_KL"] == pytest.approx(stored["vote_cross_entropy"])
+    assert stored["WA"] == pytest.approx((table["target"] == table["predicted"]).mean())
 
 
 def test_a_finished_fold_is_not_run_again(finished: Path, arguments: Arguments) -> None:
@@ -74,7 +86,10 @@ def test_the_standardisation_is_fitted_on_training_speakers_alone(finished: Path
 
 
 def test_fit_writes_a_row_an_epoch_and_its_configuration_runs_as_it_is(tmp_path: Path, arguments: Arguments) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "predictions.csv").write_text("of an earlier fit")
     assert main(["fit", *arguments(tmp_path / "a")]) == 0
+    assert not (tmp_path / "a" / "predictions.csv").exists()
     metrics = pd.read_csv(tmp_path / "a" / "metrics.csv")
     assert metrics["epoch"].tolist() == [0, 1]
     assert set(metrics) >= {"train/loss", "validation/loss", "validation/UA", "validation/WA", "validation/macro_F1"}

@@ -18,6 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
 from ser_lightning.callbacks import BestCheckpoint, EpochSeed, LastCheckpoint, ResultFiles
+from ser_lightning.callbacks.results import FILES
 from ser_lightning.checkpoint import read_checkpoint
 from ser_lightning.data.corpus_data import CorpusData
 from ser_lightning.errors import ConfigurationError, SerError
@@ -197,9 +198,13 @@ class ExperimentCLI(LightningCLI):
                 logger.experiment.config.update(hashes, allow_val_change=True)
 
     def before_fit(self) -> None:
-        """Claim the run's folder before ``ser fit`` writes into it."""
-        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it, undeclared
-            self.claim_run()
+        """Claim the run's folder before ``ser fit`` writes into it; what an earlier fit led to is no longer its own."""
+        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+            return
+        self.claim_run()
+        if self.trainer.is_global_zero:
+            for name in FILES.values():
+                (Path(self.trainer.default_root_dir) / name).unlink(missing_ok=True)
 
 
 def protocol_hash(data: CorpusData) -> str:
