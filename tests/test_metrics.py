@@ -1,9 +1,20 @@
+import numpy as np
 import pytest
 import sklearn.metrics
 import torch
 from torch import Tensor
 
-from ser_lightning.metrics import EmotionScores, macro_f1, recalls, scores, unweighted_accuracy, weighted_accuracy
+from ser_lightning.metrics import (
+    EmotionScores,
+    calibration_error,
+    macro_f1,
+    recalls,
+    scores,
+    unweighted_accuracy,
+    vote_cross_entropy,
+    vote_kl,
+    weighted_accuracy,
+)
 
 
 def _random_case(seed: int, classes: int = 5) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,3 +138,60 @@ def test_counting_a_batch_does_not_wait_for_the_gpu() -> None:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert metric.compute().sum().item() == 32
+
+
+def _distributions(seed: int, utterances: int = 200, classes: int = 4) -> tuple[Tensor, Tensor, Tensor]:
+    """Predicted distributions, references they are right about half the time, and votes of which some rows are zero."""
+    generator = torch.Generator().manual_seed(seed)
+    probabilities = (2 * torch.randn(utterances, classes, generator=generator)).softmax(1)
+    guesses = torch.randint(classes, (utterances,), generator=generator)
+    labels = torch.where(torch.rand(utterances, generator=generator) < 0.5, probabilities.argmax(1), guesses)
+    counts = torch.randint(-2, 3, (utterances, classes), generator=generator).clamp(min=0)
+    return probabilities, labels, counts / counts.sum(1, keepdim=True).clamp(min=1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_calibration_error_is_that_of_fifteen_bins_in_plain_numpy(seed: int) -> None:
+    probabilities, labels, _ = _distributions(seed)
+    confidence, decided = probabilities.double().max(1).values.numpy(), probabilities.argmax(1).numpy()
+    expected = 0.0
+    for lower in np.arange(15) / 15:
+        inside = (confidence > lower) & (confidence <= lower + 1 / 15)
+        if inside.any():
+            accuracy = (decided == labels.numpy())[inside].mean()
+            expected += inside.mean() * abs(accuracy - confidence[inside].mean())
+    assert expected > 0.05
+    assert calibration_error(probabilities, labels).item() == pytest.approx(expected, abs=1e-7)
+
+
+def test_calibration_error_is_zero_where_confidence_is_accuracy_and_grows_with_overconfidence() -> None:
+    labels = torch.tensor([0, 0, 0, 1])
+    assert calibration_error(torch.tensor([[0.75, 0.25]] * 4), labels).item() == pytest.approx(0)
+    assert calibration_error(torch.tensor([[1.0, 0.0]] * 4), labels).item() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_scores_against_votes_are_those_of_plain_numpy_over_the_utterances_with_votes(seed: int) -> None:
+    probabilities, _, votes = _distributions(seed)
+    crosses, divergences = [], []
+    for p, q in zip(probabilities.double().numpy(), votes.double().numpy(), strict=True):
+        if q.sum() > 0:
+            crosses.append(-sum(q[k] * np.log(p[k]) for k in range(4)))
+            divergences.append(sum(q[k] * np.log(q[k] / p[k]) for k in range(4) if q[k] > 0))
+    assert 0 < len(crosses) < len(votes)
+    assert vote_cross_entropy(probabilities, votes).item() == pytest.approx(np.mean(crosses))
+    assert vote_kl(probabilities, votes).item() == pytest.approx(np.mean(divergences))
+
+
+def test_divergence_is_zero_for_the_votes_themselves_and_cross_entropy_is_then_their_entropy() -> None:
+    votes = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    predicted = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.1, 0.2, 0.7]])
+    assert vote_kl(predicted, votes).item() == pytest.approx(0, abs=1e-12)
+    assert vote_cross_entropy(predicted, votes).item() == pytest.approx(np.log(2) / 2)
+
+
+def test_a_vote_against_a_probability_of_zero_is_a_number_and_no_votes_at_all_are_none() -> None:
+    certain = torch.tensor([[1.0, 0.0]])
+    assert vote_cross_entropy(certain, torch.tensor([[0.0, 1.0]])).item() == pytest.approx(15.94, abs=0.01)
+    assert vote_cross_entropy(certain, torch.zeros(1, 2)).isnan()
+    assert vote_kl(certain, torch.zeros(1, 2)).isnan()

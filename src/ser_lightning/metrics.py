@@ -1,14 +1,17 @@
-"""Unweighted accuracy, weighted accuracy and macro F1, defined once, on a confusion matrix.
+"""Unweighted accuracy, weighted accuracy and macro F1, defined once, on a confusion matrix; scores of probabilities.
 
 Every number of the suite, in training logs, summaries and reports, comes from the functions of this file, so that two
 places cannot disagree about what a score means. A confusion matrix has one row for each reference class and one column
 for each predicted class; its entries count utterances.
 """
-# Shapes: B utterances, C classes.
+# Shapes: B utterances of a batch, N of a set, C classes.
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+CALIBRATION_BINS = 15
 
 
 def recalls(confusion: Tensor) -> Tensor:
@@ -64,6 +67,50 @@ def scores(confusion: Tensor) -> dict[str, Tensor]:
         "WA": weighted_accuracy(confusion),
         "macro_F1": macro_f1(confusion),
     }
+
+
+def calibration_error(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Return the expected calibration error: how far confidence and accuracy are apart, a scalar from 0 to 1.
+
+    The distance is the mean over 15 bins of equal width of the highest probability, each weighted with the utterances
+    in it (Guo et al. 2017, eq. 3).
+
+    Args:
+        probabilities: Of each class [N, C]; a row sums to one.
+        labels: Reference class of each utterance [N].
+    """
+    return multiclass_calibration_error(
+        probabilities.double(), labels, num_classes=probabilities.shape[1], n_bins=CALIBRATION_BINS, norm="l1"
+    )
+
+
+def vote_cross_entropy(probabilities: Tensor, votes: Tensor) -> Tensor:
+    """Return the cross entropy of predicted distributions under the evaluators', in nats, averaged over utterances.
+
+    A probability counts as at least the resolution of float32, so that one which was rounded to zero stays a number.
+
+    Args:
+        probabilities: Of each class [N, C]; a row sums to one.
+        votes: Each class's part of the votes [N, C]; a row sums to one, or is zero without a vote for any class. Such
+            utterances are left out; if no other is left, the result is NaN.
+    """
+    voted = votes.sum(dim=1) > 0
+    surprise = -probabilities[voted].double().clamp(min=torch.finfo(torch.float32).eps).log()
+    return (votes[voted].double() * surprise).sum(dim=1).mean()
+
+
+def vote_kl(probabilities: Tensor, votes: Tensor) -> Tensor:
+    """Return the KL divergence of predicted distributions from the evaluators', in nats, averaged over utterances.
+
+    It is the cross entropy less the entropy of the votes, which no system can avoid.
+
+    Args:
+        probabilities: As in ``vote_cross_entropy``.
+        votes: As in ``vote_cross_entropy``.
+    """
+    chosen = votes[votes.sum(dim=1) > 0].double()
+    entropy = -torch.xlogy(chosen, chosen).sum(dim=1).mean()
+    return vote_cross_entropy(probabilities, votes) - entropy
 
 
 class EmotionScores(Metric):

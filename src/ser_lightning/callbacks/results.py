@@ -12,8 +12,10 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from ser_lightning.data.corpus_data import CorpusData
+from ser_lightning.data.targets import vote_distribution
 from ser_lightning.reports.figures import confusion_figure, save
 from ser_lightning.reports.predictions import Predictions, confusion
+from ser_lightning.reports.soft_scores import SOFT_SCORES, fold_scores, write_scores
 
 FILES = {
     "validation": "validation_predictions.csv",
@@ -25,8 +27,9 @@ FILES = {
 class ResultFiles(Callback):
     """Write the predictions of ``ser validate``, ``test`` and ``predict`` into the run's folder.
 
-    For a test there is a picture of the confusion matrix too, and both go to W&B. ``predictions.csv`` is written last
-    and whole: where it is, the fold is done. Validation inside ``fit`` writes nothing.
+    For a test there are ``scores.json``, with scores of the probabilities, and a picture of the confusion matrix too;
+    they go to W&B as well. ``predictions.csv`` is written last and whole: where it is, the fold is done. Validation
+    inside ``fit`` writes nothing.
     """
 
     def __init__(self) -> None:
@@ -58,7 +61,7 @@ class ResultFiles(Callback):
             self._write(trainer, "validation")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the confusion matrix's picture, then ``predictions.csv``."""
+        """Write the confusion matrix's picture and ``scores.json``, then ``predictions.csv``."""
         self._write(trainer, "test")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -98,6 +101,12 @@ class ResultFiles(Callback):
             counts = confusion(predictions, data_module.class_names)
             save(confusion_figure(counts, data_module.class_names, title), picture)
             _log_confusion(trainer, predictions, data_module.class_names, picture)
+            nothing = [0.0] * len(data_module.class_names)
+            votes = [vote_distribution(u, data_module.class_names) or nothing for u in utterances]
+            found = fold_scores(predictions, torch.tensor(votes))
+            for logger in trainer.loggers:
+                logger.log_metrics({f"test/{name}": found[name] for name in SOFT_SCORES if name in found})
+            write_scores(folder, found)
         predictions.write(folder / FILES[name])
 
 

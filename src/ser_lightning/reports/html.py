@@ -25,6 +25,7 @@ from ser_lightning.reports.summary import (
     folds_in_words,
     percentages,
     pooled_confusion,
+    soft_scores_lines,
     statistics_rows,
     summarize,
 )
@@ -120,6 +121,7 @@ def _folds(summary: Summary) -> str:
     figure = score_figure(drawn, f"Folds: {corpus_title(summary)}", chance=1 / len(summary.class_names))
     words = "; ".join(f"{name}: UA {100 * values['UA']:.1f}%" for name, values in drawn.items())
     caption = "The best UA on top. Chance is guessing every class equally often."
+    pieces += [markup.paragraph(f"{line[0].upper()}{line[1:]}.") for line in soft_scores_lines(summary)]
     return markup.section("Folds", *pieces, markup.picture(png(figure), words, caption))
 
 

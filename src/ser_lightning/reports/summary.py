@@ -15,6 +15,7 @@ from ser_lightning.reports.atomic_file import write_atomically
 from ser_lightning.reports.predictions import confusion
 from ser_lightning.reports.run_facts import RunFacts
 from ser_lightning.reports.runs import CrossValidation, FoldRun, find_cross_validations
+from ser_lightning.reports.soft_scores import mean_soft_scores, soft_scores_in_words
 
 METRICS = {"UA": "UA %", "WA": "WA %", "macro_F1": "macro F1 %"}  # name in files, and heading where it is shown
 SPEAKERS_SHARED = "speakers occur in training and test"
@@ -89,6 +90,7 @@ class SeedSummary:
         folds: Each finished fold.
         folds_missing: Folds of the protocol that are not finished; no number here knows them.
         over_folds: Statistics over the finished folds.
+        soft_scores: Mean over the finished folds of what their probabilities score; empty where one has none on record.
         pooled: Scores of one confusion matrix of all utterances.
         utterances: How many the pooled scores rest on.
         confusion: That matrix, reference classes in rows.
@@ -99,6 +101,7 @@ class SeedSummary:
     folds: tuple[FoldSummary, ...]
     folds_missing: tuple[int, ...]
     over_folds: Statistics
+    soft_scores: Scores
     pooled: Scores
     utterances: int
     confusion: tuple[tuple[int, ...], ...]
@@ -248,6 +251,14 @@ def percentages(values: Scores | None) -> list[str]:
     return [f"{100 * values[name]:.2f}" if values else "-" for name in METRICS]
 
 
+def soft_scores_lines(summary: Summary) -> list[str]:
+    """Return a line about the probabilities for each seed that has scores of them."""
+    label = "seed {}, " if len(summary.seeds) > 1 else ""
+    return [
+        label.format(seed.seed) + soft_scores_in_words(seed.soft_scores) for seed in summary.seeds if seed.soft_scores
+    ]
+
+
 def folds_in_words(seed: SeedSummary, num_folds: int) -> str:
     """Return such as "10 folds", or "9 of 10 folds" where some are missing."""
     present = str(len(seed.folds)) if not seed.folds_missing else f"{len(seed.folds)} of {num_folds}"
@@ -257,7 +268,8 @@ def folds_in_words(seed: SeedSummary, num_folds: int) -> str:
 def summary_table(summary: Summary) -> Table:
     """Return the summary for a terminal: folds, mean, spread, extremes, pooled; then the same over seeds."""
     title = f"{summary.experiment} ({summary.system}) on {corpus_title(summary)}"
-    notes = [f"{summary.protocol}; protocol {summary.protocol_hash}", *caveats(summary)]
+    protocol = f"{summary.protocol}; protocol {summary.protocol_hash}"
+    notes = [*soft_scores_lines(summary), protocol, *caveats(summary)]
     table = Table(title=escape(title), caption=escape("\n".join(notes)), caption_justify="left", min_width=60)
     table.add_column("", no_wrap=True)
     table.add_column("utterances", justify="right")
@@ -315,6 +327,7 @@ def _summarize_seed(run: CrossValidation) -> SeedSummary:
         folds=folds,
         folds_missing=run.missing,
         over_folds=Statistics.over([fold.scores for fold in folds]),
+        soft_scores=mean_soft_scores([fold.folder for fold in run.folds]),
         pooled=_score(counts),
         utterances=int(counts.sum()),
         confusion=tuple(map(tuple, counts.tolist())),

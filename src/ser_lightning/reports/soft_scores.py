@@ -1,0 +1,87 @@
+"""Scores of probabilities instead of decisions: ``scores.json`` of a fold, and their mean over folds."""
+# Shapes: N utterances, C classes.
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.metrics import calibration_error, scores, vote_cross_entropy, vote_kl
+from ser_lightning.reports.atomic_file import write_atomically
+from ser_lightning.reports.predictions import PROBABILITY, Predictions, confusion
+
+SCORES_FILE = "scores.json"
+SOFT_SCORES = {  # name in files, and what it is
+    "ECE": "expected calibration error",
+    "vote_cross_entropy": "cross entropy under the evaluators' votes",
+    "vote_KL": "KL divergence from the evaluators' votes",
+}
+
+
+def fold_scores(predictions: Predictions, votes: Tensor) -> dict[str, float]:
+    """Return UA, WA and macro F1 of a fold's decisions, and the ``SOFT_SCORES`` of its probabilities.
+
+    Args:
+        predictions: The fold's product.
+        votes: Each class's part of the evaluators' votes [N, C], zero where nobody voted for a class. If so for all
+            utterances, the scores on votes are left out.
+    """
+    names = predictions.class_names
+    columns = [f"{PROBABILITY}{name}" for name in names]
+    probabilities = torch.tensor(predictions.table[columns].to_numpy(copy=True))
+    labels = torch.tensor([names.index(name) for name in predictions.table["target"]])
+    found = scores(confusion(predictions, names)) | {
+        "ECE": calibration_error(probabilities, labels),
+        "vote_cross_entropy": vote_cross_entropy(probabilities, votes),
+        "vote_KL": vote_kl(probabilities, votes),
+    }
+    return {name: value.item() for name, value in found.items() if not value.isnan()}
+
+
+def write_scores(folder: Path, found: Mapping[str, float]) -> None:
+    """Write ``scores.json`` into a fold's folder, atomically."""
+    write_atomically(folder / SCORES_FILE, f"{json.dumps(found, indent=2, allow_nan=False)}\n".encode())
+
+
+def mean_soft_scores(folders: Sequence[Path]) -> dict[str, float]:
+    """Return the mean over folds of each of ``SOFT_SCORES`` that every fold has.
+
+    A mean over some of the folds would stand beside means over all, so it is left out: folds that an earlier version
+    has run have no ``scores.json``.
+
+    Args:
+        folders: Folders of finished folds.
+
+    Raises:
+        ConfigurationError: If a ``scores.json`` cannot be read.
+    """
+    found = [_read(folder / SCORES_FILE) for folder in folders]
+    return {
+        name: math.fsum(fold[name] for fold in found) / len(found)
+        for name in SOFT_SCORES
+        if found and all(name in fold for fold in found)
+    }
+
+
+def soft_scores_in_words(means: Mapping[str, float]) -> str:
+    """Return the mean soft scores in one line: calibration in percent, the others in nats; empty without any."""
+    said = (
+        f"{SOFT_SCORES[name]} {f'{100 * value:.1f}%' if name == 'ECE' else f'{value:.3f} nats'}"
+        for name, value in means.items()
+    )
+    return f"probabilities, mean over folds: {', '.join(said)}" if means else ""
+
+
+def _read(path: Path) -> dict[str, float]:
+    if not path.is_file():
+        return {}
+    try:
+        return {str(name): float(value) for name, value in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{path} holds no scores ({error}); delete the fold's folder and run it again"
+        ) from error
