@@ -103,6 +103,18 @@ def _parser() -> argparse.ArgumentParser:
     command = add("report", "write report.html from runs on disk")
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders with runs in or below them")
     command.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="where to write it")
+    command = add("attention", "draw where in recordings the systems of checkpoints look")
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recordings, drawn side by side")
+    command.add_argument(
+        "--checkpoint",
+        action="append",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="a run's checkpoints/best.ckpt (repeatable: one below another)",
+    )
+    command.add_argument("--out", type=Path, default=Path("attention.png"), metavar="FILE", help="where to write it")
+    command.add_argument("--allow", action="append", default=[], metavar="MODULE", help="trust classes of a module")
     command = add("synth", "write a synthetic corpus in a corpus's true layout")
     command.add_argument("corpus", help="ravdess, crema_d, iemocap, or another corpus that is installed")
     command.add_argument("folder", type=Path, help="where to write")
@@ -188,6 +200,13 @@ def _report(options: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def _attention(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.attention import write_attention
+
+    print(write_attention(options.checkpoint, options.files, options.out, options.allow))
+    return 0
+
+
 def _synth(options: argparse.Namespace, _: list[str]) -> int:
     from importlib.metadata import entry_points
 
@@ -246,6 +265,7 @@ _FUNCTIONS = {
     "prepare": _prepare,
     "audit": _audit,
     "report": _report,
+    "attention": _attention,
     "synth": _synth,
 }
 

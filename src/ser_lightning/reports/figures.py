@@ -67,8 +67,8 @@ def confusion_figure(confusion: Tensor, class_names: Sequence[str], title: str) 
             for height, text, size in ((-0.1, f"{100 * share:.0f}%", 14), (0.24, str(count), 10)):
                 colour = ink if count else GREY
                 axes.text(column, row + height, text, ha="center", va="center", size=size, color=colour, weight=weight)
-    labels = [f"{_plain(name)}\nn = {int(total)}" for name, total in zip(class_names, totals, strict=True)]
-    axes.set_xticks(range(num_classes), [_plain(name) for name in class_names], fontsize=12)
+    labels = [f"{plain(name)}\nn = {int(total)}" for name, total in zip(class_names, totals, strict=True)]
+    axes.set_xticks(range(num_classes), [plain(name) for name in class_names], fontsize=12)
     if max(len(name) for name in class_names) > 8:
         for label in axes.get_xticklabels():
             label.set(rotation=35, horizontalalignment="right", rotation_mode="anchor")
@@ -80,7 +80,7 @@ def confusion_figure(confusion: Tensor, class_names: Sequence[str], title: str) 
     axes.set_xlabel("recognised as", fontsize=12)
     axes.set_ylabel("reference", fontsize=12)
     ua, wa = unweighted_accuracy(confusion).item(), weighted_accuracy(confusion).item()
-    figure.suptitle(f"{_plain(title)}\nUA {100 * ua:.1f}%   WA {100 * wa:.1f}%", fontsize=13)
+    figure.suptitle(f"{plain(title)}\nUA {100 * ua:.1f}%   WA {100 * wa:.1f}%", fontsize=13)
     return figure
 
 
@@ -106,12 +106,12 @@ def training_figure(histories: Mapping[str, pd.DataFrame], title: str) -> Figure
         axes.set_xlabel("epoch", fontsize=12)
         axes.set_ylabel(label, fontsize=12)
         axes.xaxis.get_major_locator().set_params(integer=True)
-        _tidy(axes)
+        tidy(axes)
         if any(drawn):
             axes.legend(frameon=False, fontsize=11)
         else:
             axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=GREY, fontsize=12)
-    figure.suptitle(_plain(title), fontsize=13)
+    figure.suptitle(plain(title), fontsize=13)
     return figure
 
 
@@ -136,13 +136,13 @@ def score_figure(scores: Mapping[str, Mapping[str, float]], title: str, chance: 
     rings = axes.plot(wa, places, "o", markersize=10, label="WA", clip_on=False)  # wide enough to be seen around UA
     rings[0].set(markerfacecolor="white", markeredgecolor=ORANGE, markeredgewidth=1.6)
     axes.plot(ua, places, "o", markersize=6, label="UA", clip_on=False, color=BLUE)
-    axes.set_yticks(places, [_plain(name) for name in ranked], fontsize=11)
+    axes.set_yticks(places, [plain(name) for name in ranked], fontsize=11)
     axes.set_ylim(-0.7, len(ranked) - 0.3)
     axes.set_xlim(0, 100)
     axes.set_xlabel("%", fontsize=12)
     axes.grid(axis="y", color="#eeeeee")
-    _tidy(axes)
-    figure.suptitle(_plain(title), fontsize=13)
+    tidy(axes)
+    figure.suptitle(plain(title), fontsize=13)
     figure.legend(loc="outside lower center", ncols=4, frameon=False, fontsize=11)
     return figure
 
@@ -166,7 +166,8 @@ def _draw_curves(axes: Axes, curves: Sequence["pd.Series[float]"], stage: str, c
     return bool(present)
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """Leave out the frame that holds no scale, and set the scale's numbers in the size of the suite's pictures."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=11)
 
@@ -177,6 +178,6 @@ def _luminance(colour: tuple[float, ...]) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return ``text`` with dollar signs that matplotlib does not take for mathematics."""
     return text.replace("$", r"\$")

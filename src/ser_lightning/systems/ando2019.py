@@ -57,6 +57,10 @@ class UtteranceEncoder(nn.Module):
         states, lengths = self.blstm(*self.convolutions(frames, mask.sum(1)))
         return states, frame_mask(lengths, states.shape[1])
 
+    def attention(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, int]:
+        """Return the attention [B, T'] that standardised ``frames`` [B, T, F] get, and the frames of a step."""
+        return self.pooling.weights(*self.descriptors(frames, mask)), self.convolutions.reduction
+
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return one vector [B, output_dim] for each utterance of ``frames`` [B, T, F] under ``mask`` [B, T]."""
         vectors: Tensor = self.pooling(*self.descriptors(frames, mask))
@@ -104,6 +108,11 @@ class DominantEmotionRecognition(EmotionClassifier):
         logits: Tensor = self.classifier(self.encoder(frames, mask))
         return logits
 
+    def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
+        """Return the attention [B, T'] that ``frames`` [B, T, F] of ``lengths`` [B] get, and the frames of a step."""
+        mask = frame_mask(lengths, frames.shape[1])
+        return self.encoder.attention(self.standardisation(frames, mask), mask)
+
 
 class MultiLabelEmotionExistence(EmotionClassifier):
     """MLEE: the same network, whose sigmoid outputs say for each emotion whether it exists (section 3.1).
@@ -141,6 +150,11 @@ class MultiLabelEmotionExistence(EmotionClassifier):
         """Return logits [B, C], before the sigmoid, of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
         logits: Tensor = self.classifier(self.encoder(frames, mask))
         return logits
+
+    def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
+        """Return the attention [B, T'] that ``frames`` [B, T, F] of ``lengths`` [B] get, and the frames of a step."""
+        mask = frame_mask(lengths, frames.shape[1])
+        return self.encoder.attention(self.standardisation(frames, mask), mask)
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return existence probabilities [B, C] divided by their sum: a row sums to one, and eq. 7 decides the same."""

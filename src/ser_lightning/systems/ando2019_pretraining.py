@@ -3,12 +3,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import Criterion
 from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.standardisation import Standardisation
@@ -55,6 +56,10 @@ class FrozenEncoder(nn.Module):
         """Return one vector [B, output_dim] for each utterance of raw ``frames`` [B, T, F] under ``mask`` [B, T]."""
         vectors: Tensor = self.encoder(self.standardisation(frames, mask), mask)
         return vectors
+
+    def attention(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, int]:
+        """Return the attention [B, T'] that raw ``frames`` [B, T, F] get under ``mask`` [B, T], and a step's frames."""
+        return self.encoder.attention(self.standardisation(frames, mask), mask)
 
 
 class ExistencePretraining(EmotionClassifier):
@@ -129,3 +134,16 @@ class ExistencePretraining(EmotionClassifier):
         vectors = torch.cat([encoder(frames, mask) for encoder in self.encoders], 1)
         logits: Tensor = self.classifier(vectors)
         return logits
+
+    def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
+        """Return the attention [B, T'] that ``frames`` [B, T, F] of ``lengths`` [B] get, and the frames of a step.
+
+        Raises:
+            ConfigurationError: For a fusion, whose encoders each have their own.
+        """
+        if len(self.encoders) > 1:
+            raise ConfigurationError(
+                f"{type(self).__name__} with fusion attends in each encoder; take the checkpoints it started from"
+            )
+        mask = frame_mask(lengths, frames.shape[1])
+        return cast(FrozenEncoder, self.encoders[0]).attention(frames, mask)

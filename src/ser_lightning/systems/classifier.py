@@ -72,6 +72,18 @@ class EmotionClassifier(LightningModule):
         """Return the probability of each class [B, C], in float32; a row sums to one."""
         return logits.float().softmax(1)
 
+    def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
+        """Return the attention [B, T'] to steps in time, a row sums to one, and how many frames a step stands for.
+
+        Args:
+            frames: Frames [B, T, F].
+            lengths: Real frames of each utterance [B].
+
+        Raises:
+            ConfigurationError: If the system does not weigh steps in time.
+        """
+        raise ConfigurationError(f"{type(self).__name__} as it is configured has no attention over time")
+
     def setup(self, stage: str) -> None:
         """Take what is fitted on the training split, and remember where it came from."""
         if stage != "fit":

@@ -8,7 +8,8 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from ser_lightning.losses import Criterion
-from ser_lightning.nn.pooling import Pooling
+from ser_lightning.nn.masking import frame_mask
+from ser_lightning.nn.pooling import AttentiveStatisticsPooling, Pooling, WeightedPooling
 from ser_lightning.systems.classifier import EmotionClassifier
 
 
@@ -55,3 +56,11 @@ class PooledLSTM(EmotionClassifier):
         states, _ = self.lstm(frames)
         logits: Tensor = self.output(self.pooling(self.dropout(states), mask))
         return logits
+
+    def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
+        """Return the attention [B, T] to ``frames`` [B, T, F] with ``lengths`` [B], and 1: a step is a frame."""
+        if not isinstance(self.pooling, WeightedPooling | AttentiveStatisticsPooling):
+            return super().attention(frames, lengths)
+        mask = frame_mask(lengths, frames.shape[1])
+        states, _ = self.lstm(self.standardisation(frames, mask))
+        return self.pooling.weights(self.dropout(states), mask), 1

@@ -15,7 +15,7 @@ from ser_lightning.losses import AMSoftmax, Criterion
 from ser_lightning.nn.encoders import BidirectionalLSTM, ConvolutionBlock, ConvolutionStack
 from ser_lightning.nn.heads import CosineHead
 from ser_lightning.nn.masking import frame_mask
-from ser_lightning.nn.pooling import Pooling
+from ser_lightning.nn.pooling import AttentiveStatisticsPooling, Pooling, WeightedPooling
 from ser_lightning.systems.classifier import EmotionClassifier
 
 
@@ -104,3 +104,12 @@ class ConvBLSTMAttention(EmotionClassifier):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probability of each class [B, C]; AM-softmax's cosines count with their scale, without margin."""
         return super().probabilities(self.criterion.scale * logits if isinstance(self.criterion, AMSoftmax) else logits)
+
+    def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
+        """Return the attention [B, T'] that ``frames`` [B, T, F] of ``lengths`` [B] get, and the frames of a step."""
+        if not isinstance(self.pooling, WeightedPooling | AttentiveStatisticsPooling):
+            return super().attention(frames, lengths)
+        mask = frame_mask(lengths, frames.shape[1])
+        return self.pooling.weights(
+            *self.descriptors(self.standardisation(frames, mask), mask)
+        ), self.convolutions.reduction

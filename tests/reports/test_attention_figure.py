@@ -1,0 +1,43 @@
+"""The picture of attention over time."""
+
+import pytest
+import torch
+from matplotlib.patches import StepPatch
+
+from ser_lightning.reports.attention_figure import Attended, Heard, attention_figure
+from ser_lightning.reports.figures import png
+
+
+def heard(name: str, seconds: float) -> Heard:
+    return Heard(
+        name=name,
+        seconds=seconds,
+        power=torch.rand(int(100 * seconds), 20),
+        max_frequency_hz=4000.0,
+        attended=[
+            Attended("MLEE", "sad 61%", torch.tensor([0.1, 0.6, 0.2, 0.1]), seconds / 5),
+            Attended("costs $5 to $6", "happy 40%", torch.full((10,), 0.1), seconds / 10),
+        ],
+    )
+
+
+def test_there_is_a_column_for_each_utterance_and_a_row_for_each_system() -> None:
+    figure = attention_figure([heard("a", 1.5), heard("b", 2.0)])
+    titles = [axes.get_title() or axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["a", "b", *["MLEE: sad 61%"] * 2, *[r"costs \$5 to \$6: happy 40%"] * 2]
+    assert [axes.get_xlim()[1] for axes in figure.axes[:2]] == [1.5, 2.0]
+
+
+def test_attention_is_drawn_over_seconds_in_multiples_of_an_even_spread() -> None:
+    figure = attention_figure([heard("a", 1.5)])
+    _, peaked, even = figure.axes
+    (_, line) = (patch for patch in peaked.patches if isinstance(patch, StepPatch))
+    assert line.get_data().values.tolist() == pytest.approx([0.4, 2.4, 0.8, 0.4])
+    assert line.get_data().edges.tolist() == pytest.approx([0, 0.3, 0.6, 0.9, 1.2])
+    assert peaked.get_ylim()[1] > 2.4
+    assert even.patches[-1].get_data().values.tolist() == pytest.approx([1.0] * 10)  # type: ignore[attr-defined]
+
+
+def test_the_picture_is_a_png_with_nothing_outside() -> None:
+    content = png(attention_figure([heard("a" * 60, 0.4)]))
+    assert content.startswith(b"\x89PNG")

@@ -1,0 +1,102 @@
+"""Attention over time: what each system that attends says of it, and that the others say so."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.losses import ExistenceLoss, LabelSmoothing, WeightedCrossEntropy
+from ser_lightning.nn.pooling import AttentiveStatisticsPooling, MeanPooling, NetVLAD, WeightedPooling
+from ser_lightning.systems import (
+    ConvBLSTMAttention,
+    DominantEmotionRecognition,
+    EmotionClassifier,
+    ExistencePretraining,
+    MultiLabelEmotionExistence,
+    PooledLSTM,
+)
+
+EMOTIONS = ("neutral", "happy", "sad")
+F = 34
+ANDO: dict[str, Any] = {"channels": (3, 4, 2), "cells": 5, "attention_dim": 6}
+ZHOU: dict[str, Any] = {"channels": (2, 3, 2, 2, 2, 3), "cells": 4}
+LENGTHS = torch.tensor([80, 33, 64])
+
+
+def attending() -> dict[str, tuple[EmotionClassifier, int]]:
+    """Systems that attend, and how many frames their steps have."""
+    torch.manual_seed(0)
+    plain = WeightedCrossEntropy()
+    return {
+        "huang": (PooledLSTM(F, EMOTIONS, WeightedPooling, LabelSmoothing(), cells=4, dropout=0.5), 1),
+        "zhou": (ConvBLSTMAttention(F, EMOTIONS, WeightedPooling, plain, **ZHOU), 32),
+        "zhou combined": (ConvBLSTMAttention(F, EMOTIONS, AttentiveStatisticsPooling, plain, **ZHOU), 32),
+        "dominant": (DominantEmotionRecognition(F, EMOTIONS, plain, **ANDO), 16),
+        "existence": (MultiLabelEmotionExistence(F, EMOTIONS, ExistenceLoss(), **ANDO), 16),
+        "pre-training": (ExistencePretraining(F, EMOTIONS, plain, **ANDO), 16),
+    }
+
+
+@pytest.fixture
+def frames() -> Tensor:
+    return 3 + torch.randn(3, 80, F, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("name", attending())
+def test_attention_adds_up_to_one_over_the_steps_of_an_utterance_whatever_is_padded(name: str, frames: Tensor) -> None:
+    system, frames_of_step = attending()[name]
+    system.double().eval()
+    weights, step = system.attention(frames, LENGTHS)
+    assert step == frames_of_step
+    assert weights.shape[0] == 3
+    torch.testing.assert_close(weights.sum(1), torch.ones(3, dtype=torch.float64))
+    assert weights.std() > 0
+    for row, length in enumerate(LENGTHS.tolist()):
+        steps = length // step
+        assert (weights[row, :steps] > 0).all()
+        assert not weights[row, steps + 1 :].any()
+        alone, _ = system.attention(frames[row : row + 1, :length], LENGTHS[row : row + 1])
+        torch.testing.assert_close(alone[0], weights[row, : alone.shape[1]])
+
+
+def test_huangs_attention_is_what_its_states_are_summed_with(frames: Tensor) -> None:
+    system = attending()["huang"][0].double().eval()
+    assert isinstance(system, PooledLSTM)
+    weights, _ = system.attention(frames, LENGTHS)
+    system.standardisation.fit(torch.zeros(F), torch.ones(F))
+    states, _ = system.lstm(frames)
+    expected = system.output(torch.einsum("bt,btd->bd", weights, states))
+    torch.testing.assert_close(system(frames, LENGTHS), expected)
+
+
+def test_a_later_stages_attention_is_its_frozen_encoders(frames: Tensor) -> None:
+    source, stage = (attending()[name][0].double().eval() for name in ("existence", "pre-training"))
+    assert isinstance(source, MultiLabelEmotionExistence)
+    assert isinstance(stage, ExistencePretraining)
+    source.standardisation.fit(torch.full((F,), 3.0), torch.full((F,), 2.0))
+    stage.encoders[0].encoder.load_state_dict(source.encoder.state_dict())
+    stage.encoders[0].standardisation.load_state_dict(source.standardisation.state_dict())
+    torch.testing.assert_close(stage.attention(frames, LENGTHS)[0], source.attention(frames, LENGTHS)[0])
+
+
+@pytest.mark.parametrize("pooling", [MeanPooling, lambda size: NetVLAD(size, 2)])
+def test_a_system_that_weighs_no_steps_says_so(pooling: Any, frames: Tensor) -> None:
+    for system in (
+        PooledLSTM(F, EMOTIONS, pooling, LabelSmoothing(), cells=4),
+        ConvBLSTMAttention(F, EMOTIONS, pooling, WeightedCrossEntropy(), **ZHOU),
+    ):
+        with pytest.raises(ConfigurationError, match=f"{type(system).__name__} .*has no attention over time"):
+            system.attention(frames.float(), LENGTHS)
+
+
+def test_a_fusion_attends_in_each_encoder_and_names_the_way_out(frames: Tensor) -> None:
+    fusion = ExistencePretraining(
+        F, EMOTIONS, WeightedCrossEntropy(), fusion=True, dominant_checkpoint=Path("x"), **ANDO
+    )
+    with pytest.raises(
+        ConfigurationError, match=r"ExistencePretraining with fusion .* take the checkpoints it started"
+    ):
+        fusion.attention(frames.float(), LENGTHS)
