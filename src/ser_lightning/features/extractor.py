@@ -52,15 +52,15 @@ class FeatureExtractor(nn.Module, ABC):
 
 def zero_past_the_end(frames: Tensor, frame_lengths: Tensor) -> Tensor:
     """Set ``frames`` [B, T, F] to zero past ``frame_lengths`` [B], in place, and return them."""
-    if not may_hold(frame_lengths < frames.shape[1]):
+    if shortest(frame_lengths) >= frames.shape[1]:
         return frames
     real = torch.arange(frames.shape[1], device=frames.device) < frame_lengths[:, None]
     return frames.mul_(real[..., None])  # half the time of masked_fill_
 
 
-def may_hold(condition: Tensor) -> bool:
-    """Return whether any of ``condition`` is true, or may be: where the answer lies on a GPU, nothing waits for it.
+def shortest(lengths: Tensor) -> int:
+    """Return the least of ``lengths`` [B], or 0 where they lie on a GPU: nothing waits for it.
 
-    One clip at a time on a CPU, work that need not be done is a third of the time of a log-Mel spectrum.
+    What a clip does not need can so be left out on a CPU, where it is a third of the time of a log-Mel spectrum.
     """
-    return condition.device.type != "cpu" or bool(condition.any())
+    return min(lengths.tolist()) if lengths.device.type == "cpu" else 0

@@ -1,6 +1,7 @@
 """Log-Mel filterbank energies."""
 # Shapes: B utterances, N samples (padded), T frames (padded), K bins, F filters.
 
+from contextlib import nullcontext
 from typing import ClassVar
 
 import torch
@@ -78,7 +79,9 @@ class LogMelFilterbank(FeatureExtractor):
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return log energies [B, T, F] of ``waveforms`` [B, N] of ``lengths`` [B], and the frames of each [B]."""
-        power, frame_lengths = self.spectrum(waveforms, lengths)
-        with torch.autocast(power.device.type, enabled=False):
+        power, frame_lengths = self.spectrum.forward(waveforms, lengths)  # nobody hooks in here
+        # Entering a context costs a tenth of the whole where it changes nothing.
+        lowered = torch.is_autocast_enabled(power.device.type)
+        with torch.autocast(power.device.type, enabled=False) if lowered else nullcontext():
             energies = power @ self.filters.to(power.dtype)
         return zero_past_the_end(energies.clamp_min_(self.floor).log_(), frame_lengths), frame_lengths

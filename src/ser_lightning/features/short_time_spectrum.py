@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.features.extractor import may_hold
+from ser_lightning.features.extractor import shortest
 
 Window = Literal["hamming", "hann"]
 
@@ -77,13 +77,14 @@ class ShortTimeSpectrum(nn.Module):
 
         Half precision is raised to float32 first: a power spectrum outgrows its range. Autocast lowers nothing here.
         """
+        if waveforms.dtype not in (torch.float32, torch.float64):
+            waveforms = waveforms.float()
         lengths = lengths.to(waveforms.device)
-        waveforms = waveforms if waveforms.dtype == torch.float64 else waveforms.float()
         if waveforms.shape[1] < self.window_length:
             waveforms = functional.pad(waveforms, (0, self.window_length - waveforms.shape[1]))
         frames = waveforms.unfold(1, self.window_length, self.hop_length) * self.weights.to(waveforms.dtype)
         # The one frame that may reach past its utterance's end is the first of a clip shorter than a window.
-        if may_hold(lengths < self.window_length):
+        if shortest(lengths) < self.window_length:
             frames[:, 0] *= torch.arange(self.window_length, device=lengths.device) < lengths[:, None]
         spectra = torch.fft.rfft(frames, n=self.dft_length)[..., : len(self.bin_frequencies_hz)]
         # Twice as fast as the sum over real and imaginary part, nine times as fast as the absolute value.
