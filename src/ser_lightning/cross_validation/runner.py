@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ser_lightning.callbacks.results import FILES
 from ser_lightning.cross_validation.plan import Job, in_order
+from ser_lightning.run_record import DEFAULT_ROW
 
 LOG_FILE = "log.txt"
 _POLL_SECONDS = 0.5
@@ -131,10 +132,7 @@ class ProgressView(AbstractContextManager["ProgressView"]):
             TimeElapsedColumn(),
             console=console,
         )
-        seeds = {job.seed for job in jobs}
-        self.titles = {
-            job.folder: f"seed {job.seed} {job.folder.name}" if len(seeds) > 1 else job.folder.name for job in jobs
-        }
+        self.titles = _titles(jobs)
         self.tasks: dict[Path, TaskID] = {
             folder: self.progress.add_task(title, total=max_epochs, start=False, score="waiting")
             for folder, title in self.titles.items()
@@ -182,6 +180,19 @@ class ProgressView(AbstractContextManager["ProgressView"]):
     def _say(self, job: Job, text: str) -> None:
         if not self.console.is_terminal:
             self.console.print(f"{self.titles[job.folder]}: {text}", highlight=False)
+
+
+def _titles(jobs: Sequence[Job]) -> dict[Path, str]:
+    """Return by folder what a job is called: its fold, with row and seed where there are several of them."""
+    rows = {job.folder.parents[1] for job in jobs}
+    seeds = {job.seed for job in jobs}
+
+    def title(job: Job) -> str:
+        row = f"{job.experiment.stem if job.row == DEFAULT_ROW else job.row} " if len(rows) > 1 else ""
+        seed = f"seed {job.seed} " if len(seeds) > 1 else ""
+        return f"{row}{seed}{job.folder.name}"
+
+    return {job.folder: title(job) for job in jobs}
 
 
 def _epochs(job: Job) -> tuple[int, str]:
