@@ -147,6 +147,9 @@ def test_the_wandb_run_holds_the_tests_scores_and_its_confusion_matrix(run: Offl
     merged = {key: value for row in run.history for key, value in row.items()}
     assert merged["test/WA"] == pytest.approx(correct.mean())
     assert merged["test/UA"] == pytest.approx(correct.groupby(predictions["target"]).mean().mean())
+    scores = json.loads((fold / "scores.json").read_text())
+    for name in ("ECE", "vote_cross_entropy", "vote_KL"):
+        assert merged[f"test/{name}"] == pytest.approx(scores[name]), name
     assert merged["test/confusion_picture/_type"] == "image-file"
     picture = run.folder / "files" / merged["test/confusion_picture/path"]
     assert picture.read_bytes() == (fold / "confusion.png").read_bytes()
