@@ -16,8 +16,8 @@ from benchmarks.row import Row, compare
 from ser_lightning.audio import read_audio
 from ser_lightning.features import FeatureStore, LogMelFilterbank
 
-NUM_CLIPS = 60
-REPETITIONS = 9
+NUM_CLIPS = 200
+REPETITIONS = 7
 
 
 def rows() -> list[Row]:
@@ -36,7 +36,7 @@ def write_clips(folder: Path) -> list[Path]:
     """Write tones in noise, 16 kHz and 16 bits, and return their paths."""
     folder.mkdir()
     random = np.random.default_rng(0)
-    paths = [folder / f"{index:02d}.wav" for index in range(NUM_CLIPS)]
+    paths = [folder / f"{index:03d}.wav" for index in range(NUM_CLIPS)]
     for path in paths:
         time = np.arange(random.integers(48000, 64000)) / 16000
         tone = np.sin(2 * np.pi * random.uniform(100, 300) * time)

@@ -66,6 +66,8 @@ class ShortTimeSpectrum(nn.Module):
             raise ConfigurationError(f"max_frequency_hz ({max_frequency_hz}) leaves no frequency bin")
         shapes = {"hamming": torch.hamming_window, "hann": torch.hann_window}
         weights = shapes[window](self.window_length, dtype=torch.float64).float()
+        # Padded here and not by each transform, which would copy all windows for it.
+        weights = functional.pad(weights, (0, self.dft_length - self.window_length))
         self.register_buffer("weights", weights, persistent=False)
 
     def num_frames(self, lengths: Tensor) -> Tensor:
@@ -80,13 +82,14 @@ class ShortTimeSpectrum(nn.Module):
         if waveforms.dtype not in (torch.float32, torch.float64):
             waveforms = waveforms.float()
         lengths = lengths.to(waveforms.device)
-        if waveforms.shape[1] < self.window_length:
-            waveforms = functional.pad(waveforms, (0, self.window_length - waveforms.shape[1]))
-        frames = waveforms.unfold(1, self.window_length, self.hop_length) * self.weights.to(waveforms.dtype)
+        num_frames = 1 + max(0, waveforms.shape[1] - self.window_length) // self.hop_length
+        needed = (num_frames - 1) * self.hop_length + self.dft_length
+        padded = functional.pad(waveforms, (0, needed - waveforms.shape[1]))
+        frames = padded.unfold(1, self.dft_length, self.hop_length) * self.weights.to(waveforms.dtype)
         # The one frame that may reach past its utterance's end is the first of a clip shorter than a window.
         if shortest(lengths) < self.window_length:
-            frames[:, 0] *= torch.arange(self.window_length, device=lengths.device) < lengths[:, None]
-        spectra = torch.fft.rfft(frames, n=self.dft_length)[..., : len(self.bin_frequencies_hz)]
+            frames[:, 0] *= torch.arange(self.dft_length, device=lengths.device) < lengths[:, None]
+        spectra = torch.fft.rfft(frames)[..., : len(self.bin_frequencies_hz)]
         # Twice as fast as the sum over real and imaginary part, nine times as fast as the absolute value.
         squares = torch.view_as_real(spectra).square_()
         return squares[..., 0] + squares[..., 1], self.num_frames(lengths)
