@@ -5,11 +5,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ser_lightning.nn.precision import without_autocast
+
 
 class CosineHead(nn.Module):
     """Cosines of the angles between features and class weights, both L2-normalised, without bias.
 
-    What additive-margin softmax works on (Zhou & Liu 2020, section 2.2, eq. 2).
+    What additive-margin softmax works on (Zhou & Liu 2020, section 2.2, eq. 2). Its scale would magnify the rounding of
+    a cosine to half precision, so autocast has no part here.
 
     Args:
         input_dim: D.
@@ -22,4 +25,6 @@ class CosineHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Return cosines [B, C] of ``features`` [B, D]."""
-        return F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
+        with without_autocast(features.device):
+            features = features.to(self.weight.dtype)
+            return F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))

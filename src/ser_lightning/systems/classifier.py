@@ -68,6 +68,11 @@ class EmotionClassifier(LightningModule):
         mask = frame_mask(lengths, frames.shape[1])
         return self.classify(self.standardisation(frames, mask), mask)
 
+    def _logits(self, batch: Batch) -> Tensor:
+        # Autocast's linear layers give half precision, in which targets and class weights would be rounded too.
+        logits: Tensor = self(batch.inputs, batch.lengths)
+        return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probability of each class [B, C], in float32; a row sums to one."""
         return logits.float().softmax(1)
@@ -106,12 +111,12 @@ class EmotionClassifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the criterion's mean over ``batch``."""
-        loss: Tensor = self.criterion(self(batch.inputs, batch.lengths), batch.targets, self.class_prior)
+        loss: Tensor = self.criterion(self._logits(batch), batch.targets, self.class_prior)
         self.train_loss.update(loss.detach().expand(batch.size))
         return loss
 
     def _evaluation_step(self, batch: Batch) -> dict[str, Tensor]:
-        logits = self(batch.inputs, batch.lengths)
+        logits = self._logits(batch)
         loss = self.criterion(logits, batch.targets, self.class_prior)
         self.evaluation_loss.update(loss.expand(batch.size))
         self.evaluation_scores.update(logits, batch.labels)
@@ -127,7 +132,7 @@ class EmotionClassifier(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return ``probabilities`` [B, C] and ``indices`` [B] of ``batch``."""
-        return {"indices": batch.indices, "probabilities": self.probabilities(self(batch.inputs, batch.lengths))}
+        return {"indices": batch.indices, "probabilities": self.probabilities(self._logits(batch))}
 
     def _log_evaluation(self, stage: str) -> None:
         for name, score in scores(self.evaluation_scores.compute()).items():

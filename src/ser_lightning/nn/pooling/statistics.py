@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ser_lightning.nn.pooling.attention import WeightedPooling
 from ser_lightning.nn.pooling.pooling import Pooling
+from ser_lightning.nn.precision import without_autocast
 
 
 class AttentiveStatisticsPooling(Pooling):
@@ -14,6 +15,7 @@ class AttentiveStatisticsPooling(Pooling):
     Eq. 5, sigma = sqrt(max(sum_t a_t h_t h_t - mu mu, 0)), is computed as the weighted mean of squared deviations from
     mu: the same number, without the difference of two large ones. The root's gradient is infinite at zero, as for an
     utterance of one frame or a channel that never varies; hence a floor, below which no gradient passes.
+    Half precision rounds deviations as coarsely as the mean they are taken from, so autocast has no part here.
 
     Args:
         input_dim: D.
@@ -28,11 +30,14 @@ class AttentiveStatisticsPooling(Pooling):
 
     def weights(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return the attention [B, T] over ``frames`` [B, T, D]: zero outside ``mask`` [B, T], a row sums to one."""
-        return self.attention.weights(frames, mask)
+        with without_autocast(frames.device):
+            return self.attention.weights(frames.to(self.attention.score.weight.dtype), mask)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Pool ``frames`` [B, T, D] under ``mask`` [B, T] to mean and deviation [B, 2D]."""
         weights = self.weights(frames, mask)
-        mean = torch.einsum("bt,btd->bd", weights, frames)
-        variance = torch.einsum("bt,btd->bd", weights, (frames - mean.unsqueeze(1)).square())
-        return torch.cat([mean, variance.clamp(min=self.variance_floor).sqrt()], 1)
+        with without_autocast(frames.device):
+            frames = frames.to(weights.dtype)
+            mean = torch.einsum("bt,btd->bd", weights, frames)
+            variance = torch.einsum("bt,btd->bd", weights, (frames - mean.unsqueeze(1)).square())
+            return torch.cat([mean, variance.clamp(min=self.variance_floor).sqrt()], 1)

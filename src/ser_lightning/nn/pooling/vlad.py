@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ser_lightning.nn.pooling.pooling import Pooling
+from ser_lightning.nn.precision import without_autocast
 
 
 class NetVLAD(Pooling):
@@ -13,7 +14,7 @@ class NetVLAD(Pooling):
 
     The residuals are never built: sum_t a_k(x_t) x_t and sum_t a_k(x_t) are two contractions of [B, T, K] with
     [B, T, D], so memory does not grow with K * D * T. Each row V(k) is L2-normalised (intra-normalisation), then the
-    whole matrix.
+    whole matrix. The two contractions nearly cancel where frames are close to a centre, so autocast has no part here.
 
     Args:
         input_dim: D.
@@ -30,7 +31,9 @@ class NetVLAD(Pooling):
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Aggregate ``frames`` [B, T, D] under ``mask`` [B, T] to [B, K * D]."""
-        assignment = self.assignment(frames).softmax(2).masked_fill(~mask.unsqueeze(2), 0.0)
-        weighted_sum = torch.einsum("btk,btd->bkd", assignment, frames)
-        residuals = weighted_sum - assignment.sum(1).unsqueeze(2) * self.centres
-        return F.normalize(F.normalize(residuals, dim=2).flatten(1), dim=1)
+        with without_autocast(frames.device):
+            frames = frames.to(self.centres.dtype)
+            assignment = self.assignment(frames).softmax(2).masked_fill(~mask.unsqueeze(2), 0.0)
+            weighted_sum = torch.einsum("btk,btd->bkd", assignment, frames)
+            residuals = weighted_sum - assignment.sum(1).unsqueeze(2) * self.centres
+            return F.normalize(F.normalize(residuals, dim=2).flatten(1), dim=1)

@@ -1,0 +1,85 @@
+"""Training in bfloat16: layers round, losses do not."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from ser_lightning.losses import AMSoftmax, ExistenceLoss, FocalLoss, LabelSmoothing, WeightedCrossEntropy
+from ser_lightning.nn.pooling import AttentiveStatisticsPooling, NetVLAD, WeightedPooling
+from ser_lightning.systems import (
+    ConvBLSTMAttention,
+    DominantEmotionRecognition,
+    MultiLabelEmotionExistence,
+    PooledLSTM,
+)
+from ser_lightning.systems.classifier import EmotionClassifier
+from ser_lightning.types import Batch
+
+EMOTIONS = list("ahsn")
+CHANNELS = (4, 4, 3, 3, 3, 3)
+SYSTEMS: dict[str, Callable[[], EmotionClassifier]] = {
+    "Huang, NetVLAD": lambda: PooledLSTM(
+        40, EMOTIONS, lambda dim: NetVLAD(dim, clusters=3), LabelSmoothing(0.1, "unigram"), cells=8
+    ),
+    "Zhou, AM-softmax": lambda: ConvBLSTMAttention(
+        40, EMOTIONS, AttentiveStatisticsPooling, AMSoftmax(10.0, 0.4), channels=CHANNELS, cells=5
+    ),
+    "Zhou, focal loss": lambda: ConvBLSTMAttention(
+        40, EMOTIONS, WeightedPooling, FocalLoss(2.0), channels=CHANNELS, cells=5
+    ),
+    "Ando, dominant emotion": lambda: DominantEmotionRecognition(
+        40, EMOTIONS, WeightedCrossEntropy("inverse_frequency"), channels=(3, 4, 2), cells=5, attention_dim=6
+    ),
+    "Ando, existence": lambda: MultiLabelEmotionExistence(
+        40, EMOTIONS, ExistenceLoss(), channels=(3, 4, 2), cells=5, attention_dim=6
+    ),
+}
+
+
+@pytest.fixture(params=SYSTEMS)
+def model(request: pytest.FixtureRequest) -> EmotionClassifier:
+    torch.manual_seed(0)
+    return SYSTEMS[request.param]()
+
+
+def batch(dtype: torch.dtype = torch.float32) -> Batch:
+    frames = torch.randn(4, 95, 40, generator=torch.Generator().manual_seed(1)).to(dtype)
+    labels = torch.arange(4)
+    return Batch(frames, torch.tensor([95, 40, 64, 70]), labels, torch.eye(4, dtype=dtype), labels)
+
+
+def logits_of_criterion(model: EmotionClassifier) -> list[Tensor]:
+    """A list that each call of the model's criterion adds its logits to."""
+    seen: list[Tensor] = []
+    model.criterion.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    return seen
+
+
+def test_in_autocast_losses_and_scores_are_those_of_float32_logits(model: EmotionClassifier) -> None:
+    seen = logits_of_criterion(model)
+    model.train()
+    expected = model.training_step(batch(), 0)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.training_step(batch(), 0)
+        rounded = model.eval()(batch().inputs, batch().lengths)
+        probabilities = model.validation_step(batch(), 0)["probabilities"]
+        predicted = model.predict_step(batch(), 0)["probabilities"]
+    loss.backward()
+    assert [logits.dtype for logits in seen] == [torch.float32] * 3
+    assert loss.dtype == probabilities.dtype == torch.float32
+    torch.testing.assert_close(loss, expected, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(seen[2], rounded.float())
+    torch.testing.assert_close(probabilities, predicted)
+    torch.testing.assert_close(
+        model.criterion(seen[1], batch().targets, model.class_prior), loss.detach(), rtol=1e-6, atol=0
+    )
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name
+
+
+def test_a_model_of_float64_has_losses_of_float64(model: EmotionClassifier) -> None:
+    seen = logits_of_criterion(model)
+    loss = model.double().training_step(batch(torch.float64), 0)
+    assert seen[0].dtype == loss.dtype == torch.float64
