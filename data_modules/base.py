@@ -140,9 +140,11 @@ class CorpusDataModule(LightningDataModule):
             AudioError: If audio is unusable and ``on_bad_audio`` is ``stop``; it names every such file.
         """
         prepared = self.store.prepare([u.path for u in self.found.utterances], self.workers, progress)
-        self.leave_out(prepared.problems)
+        usable = [u.path for u in self.found.utterances if u.path not in prepared.problems]
+        problems = dict(prepared.problems)
         for store in self.speed_stores:
-            store.prepare([u.path for u in self.utterances], self.workers, progress)
+            problems |= store.prepare(usable, self.workers, progress).problems
+        self.leave_out(problems)
         return prepared
 
     def leave_out(self, problems: Mapping[Path, str]) -> None:

@@ -21,6 +21,10 @@ from ser_lightning.reports.predictions import Predictions
 Arguments = Callable[..., list[str]]
 
 
+class Halt(Exception):  # noqa: N818  # not an error: the run is interrupted on purpose
+    """Stands for a kill between two lines."""
+
+
 @pytest.fixture(scope="module")
 def finished(arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fold that has been fitted, validated and tested, without W&B."""
@@ -109,6 +113,61 @@ def test_validate_test_and_predict_read_a_checkpoint(finished: Path, tmp_path: P
         assert len(Predictions.read(tmp_path / file).table) == count
     for file in ("validation_predictions.csv", "predictions.csv"):
         assert (tmp_path / file).read_bytes() == (finished / file).read_bytes()
+
+
+def test_evaluation_without_a_checkpoint_or_on_what_it_was_trained_on_is_refused(
+    finished: Path, tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = f"--ckpt_path={finished}/checkpoints/best.ckpt"
+    given = arguments(tmp_path, "--trainer.logger=false")
+    before = (finished / "predictions.csv").read_bytes()
+    for more, named in (
+        ([], "--ckpt_path best"),
+        ([best, "--data.init_args.fold=1"], "was trained on"),
+        ([best, "--data.init_args.extractor.init_args.hop_seconds=0.02"], "hop_seconds"),
+        (["--ckpt_path=last"], "last.ckpt: no such checkpoint"),
+    ):
+        assert main(["test", *given, *more]) == 1
+        assert named in capsys.readouterr().err
+        assert not (tmp_path / "predictions.csv").exists()
+    assert main(["test", *arguments(finished, "--trainer.logger=false"), "--ckpt_path=best"]) == 0
+    assert (finished / "predictions.csv").read_bytes() == before
+
+
+def test_a_run_goes_on_from_another_place_with_its_best_score(
+    tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_fold(arguments(tmp_path / "whole", "--trainer.logger=false", "--trainer.max_epochs=4"), "default")
+    begun = arguments(tmp_path / "begun", "--trainer.logger=false", "--trainer.max_epochs=4")
+    monkeypatch.setattr("ser_lightning.cross_validation.worker._facts", lambda *_: (_ for _ in ()).throw(Halt()))
+    with pytest.raises(Halt):
+        run_fold([*begun, "--trainer.max_time=00:00:00:00"], "default")
+    monkeypatch.undo()
+    (tmp_path / "begun").rename(tmp_path / "moved")
+    (tmp_path / "moved" / "config.yaml").unlink()  # it names the time limit
+    moved = run_fold(arguments(tmp_path / "moved", "--trainer.logger=false", "--trainer.max_epochs=4"), "default")
+    assert (moved / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_other_precisions_train_on_a_cpu(precision: str, tmp_path: Path, arguments: Arguments) -> None:
+    more = ("--trainer.logger=false", f"--trainer.precision={precision}", "--trainer.max_epochs=1")
+    assert (run_fold(arguments(tmp_path, *more), "default") / "predictions.csv").exists()
+
+
+def test_a_few_batches_of_evaluation_write_no_predictions(finished: Path, tmp_path: Path, arguments: Arguments) -> None:
+    best = f"--ckpt_path={finished}/checkpoints/best.ckpt"
+    assert main(["test", *arguments(tmp_path, "--trainer.fast_dev_run=true", best)]) == 0
+    assert not (tmp_path / "predictions.csv").exists()
+
+
+def test_a_device_that_is_not_there_is_one_error(
+    tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    assert main(["fit", *arguments(tmp_path, "--config=experiments/trainer/gpu.yaml")]) == 1
+    assert "experiments/trainer/cpu.yaml" in capsys.readouterr().err
 
 
 def test_a_folder_of_another_configuration_is_refused_with_the_key(finished: Path, arguments: Arguments) -> None:

@@ -12,20 +12,23 @@ from typing import Any, cast
 import torch
 import yaml
 from jsonargparse import ArgumentError
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
 from ser_lightning.callbacks import BestCheckpoint, EpochSeed, LastCheckpoint, ResultFiles
+from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
 from ser_lightning.callbacks.results import FILES
 from ser_lightning.checkpoint import read_checkpoint
 from ser_lightning.data.corpus_data import CorpusData
 from ser_lightning.errors import ConfigurationError, SerError
 from ser_lightning.loggers import FoldWandbLogger, MetricsTable
-from ser_lightning.run_record import DEFAULT_ROW, RunName, claim_folder, code_version, differing_keys
+from ser_lightning.run_record import CONFIG_FILE, DEFAULT_ROW, RunName, claim_folder, code_version, differing_keys
 from ser_lightning.systems.classifier import CHECKPOINT_KEY
-from ser_lightning.types import hash_splits
+from ser_lightning.systems.stages import refuse_heard_speakers, refuse_other_frames
+from ser_lightning.types import Stage, hash_splits
 
 TRAINER_DEFAULTS = {
     # Ours share batches without repeating an utterance; Lightning's evaluated 31 of 61 in each of two processes.
@@ -37,6 +40,8 @@ TRAINER_DEFAULTS = {
 }
 
 LINKED = ("num_features", "class_names")
+# Arguments of Lightning's methods, which are not the experiment's.
+OF_SUBCOMMANDS = ("ckpt_path", "weights_only", "verbose", "return_predictions")
 
 
 class ExperimentCLI(LightningCLI):
@@ -90,11 +95,10 @@ class ExperimentCLI(LightningCLI):
             raise ConfigurationError(f"{source}: {_readable(str(error))}") from error
 
     def _parse_ckpt_path(self) -> None:
-        """Refuse a checkpoint of another configuration, where LightningCLI would override YAML and command line."""
-        subcommand = self.config.get("subcommand")
-        path = self.config[subcommand].get("ckpt_path") if subcommand else None
-        if path and path not in ("best", "last"):  # Lightning's words for this run's own
-            self.refuse_other_checkpoint(Path(path))
+        """Leave YAML and command line as they are, where LightningCLI would let the checkpoint override them.
+
+        A checkpoint that does not fit is refused once its place is known, see ``checkpoint_path``.
+        """
 
     def refuse_other_checkpoint(self, path: Path) -> None:
         """Compare a checkpoint's system and its arguments with the configured ones.
@@ -144,14 +148,23 @@ class ExperimentCLI(LightningCLI):
         data = self.data
         source = self.config_files[0] if self.config_files else Path("command_line")
         self.run_name = RunName.of(source, data.corpus_name, self.row, seed, data.fold)
-        folder = Path(trainer["default_root_dir"] or self.run_name.folder())
+        of_a_run = source.parent if source.name == CONFIG_FILE else self.run_name.folder()
+        folder = Path(trainer["default_root_dir"] or of_a_run)
         # ``logger: false`` turns off W&B; the table of epochs is part of a run.
-        if trainer["logger"] in (None, True, False) and not trainer["fast_dev_run"]:
+        if trainer["fast_dev_run"]:
+            kwargs["logger"] = False
+        elif trainer["logger"] in (None, True, False):
             wandb = [] if trainer["logger"] is False else [self._wandb_logger(folder)]
             kwargs["logger"] = [MetricsTable(folder), *wandb]
         self._timer = Timer()
         trainer["callbacks"] = [*(trainer["callbacks"] or []), EpochSeed(seed), ResultFiles(), self._timer]
-        return super().instantiate_trainer(default_root_dir=folder, **kwargs)
+        try:
+            return super().instantiate_trainer(default_root_dir=folder, **kwargs)
+        except MisconfigurationException as error:
+            raise ConfigurationError(
+                f"trainer: {error} (accelerator {trainer['accelerator']}, devices {trainer['devices']}, strategy "
+                f"{trainer['strategy']}); choose what this machine has, such as --config experiments/trainer/cpu.yaml"
+            ) from error
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
         # Lightning keeps the order among checkpoints: the last one must be saved behind the best one.
@@ -164,10 +177,11 @@ class ExperimentCLI(LightningCLI):
 
     @property
     def config_text(self) -> str:
-        """The resolved configuration as YAML; ``ser fit --config`` takes it as it is."""
+        """The resolved configuration as YAML; every subcommand takes it as it is."""
         subcommand = self.config.get("subcommand")
         config = self.config[subcommand] if subcommand else self.config
-        return str(self._parser(subcommand).dump(config, skip_none=False))
+        content = yaml.safe_load(self._parser(subcommand).dump(config, skip_none=False))
+        return yaml.safe_dump({k: v for k, v in content.items() if k not in OF_SUBCOMMANDS}, sort_keys=False)
 
     @property
     def training_seconds(self) -> float:
@@ -197,14 +211,65 @@ class ExperimentCLI(LightningCLI):
                 hashes = {"split_hash": data.split().hash, "protocol_hash": protocol_hash(data)}
                 logger.experiment.config.update(hashes, allow_val_change=True)
 
+    def checkpoint_path(self) -> Path | None:
+        """Return the checkpoint that the subcommand starts from; ``best`` and ``last`` are those of the run's folder.
+
+        Raises:
+            ConfigurationError: If it is missing, of another system, or of one with other arguments.
+        """
+        given = self.config_init[self.subcommand]["ckpt_path"]
+        if given is None:
+            return None
+        in_run = Path(self.trainer.default_root_dir) / CHECKPOINTS / f"{given}.ckpt"
+        path = in_run if given in ("best", "last") else Path(given)
+        self.refuse_other_checkpoint(path)
+        self.config_init[self.subcommand]["ckpt_path"] = path
+        return path
+
     def before_fit(self) -> None:
         """Claim the run's folder before ``ser fit`` writes into it; what an earlier fit led to is no longer its own."""
+        self.checkpoint_path()
         if self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it, undeclared
             return
         self.claim_run()
         if self.trainer.is_global_zero:
             for name in FILES.values():
                 (Path(self.trainer.default_root_dir) / name).unlink(missing_ok=True)
+
+    def before_validate(self) -> None:
+        """Check that the checkpoint can be scored on the validation set."""
+        self._before_evaluation("validation")
+
+    def before_test(self) -> None:
+        """Check that the checkpoint can be scored on the test set."""
+        self._before_evaluation("test")
+
+    def before_predict(self) -> None:
+        """Check that the checkpoint can predict the corpus."""
+        self._before_evaluation(None)
+
+    def _before_evaluation(self, evaluated: Stage | None) -> None:
+        """Refuse to evaluate without a checkpoint, on other frames, or on what the checkpoint was trained on."""
+        path = self.checkpoint_path()
+        if path is None:
+            raise ConfigurationError(
+                f"ser {self.subcommand} needs a trained system: --ckpt_path best (of this run's folder, "
+                f"{self.trainer.default_root_dir}), or the path of a checkpoint"
+            )
+        checkpoint = read_checkpoint(path, self.allow)
+        refuse_other_frames(checkpoint, path, self.data.extractor.configuration())
+        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+            self.claim_run()
+        if evaluated is None:
+            return
+        origin, split = checkpoint[CHECKPOINT_KEY]["origin"], self.data.split()
+        if self.data.protocol.speakers_disjoint:
+            refuse_heard_speakers(checkpoint, path, self.data.corpus_name, {evaluated: split.speakers(evaluated)})
+        elif origin["corpus"] == self.data.corpus_name and origin["split_hash"] != split.hash:
+            raise ConfigurationError(
+                f"{path} was trained on the split {origin['split_hash']}, but fold {split.fold} is {split.hash}: it "
+                "may have been trained on what is evaluated; give its own fold (--data.init_args.fold)"
+            )
 
 
 def protocol_hash(data: CorpusData) -> str:

@@ -20,6 +20,7 @@ from ser_lightning.reports.atomic_file import write_atomically
 
 CONFIG_FILE = "config.yaml"
 SPLIT_FILE = "split_hash"
+FACTS_FILE = "run.json"
 RUNS = Path("runs")
 DEFAULT_ROW = "default"
 
@@ -63,8 +64,10 @@ class RunName:
 
     @classmethod
     def of(cls, experiment: Path, corpus: str, row: str, seed: int, fold: int) -> "RunName":
-        """Return the name of a run of the YAML file ``experiment``."""
-        folders = experiment.parts[:-1]
+        """Return the name of a run of the YAML file ``experiment``, or of a run's own ``config.yaml``."""
+        folders = experiment.resolve().parts[:-1]
+        if experiment.name == CONFIG_FILE and len(folders) > 5 and folders[-1].startswith("fold-"):
+            return cls("", folders[-5], corpus, row, seed, fold)
         below = folders[len(folders) - folders[::-1].index("experiments") :] if "experiments" in folders else ()
         return cls(below[0] if below else "", experiment.stem, corpus, row, seed, fold)
 
@@ -123,16 +126,22 @@ def differing_keys(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     return [
         f"  {key}: {shown(left.get(key, absent))} there, {shown(right.get(key, absent))} now"
         for key in sorted({*left, *right})
-        if left.get(key, absent) != right.get(key, absent)
+        if not _same(key, left.get(key, absent), right.get(key, absent))
         and not any(key == name or key.startswith(name + ".") for name in _IRRELEVANT)
     ]
+
+
+def _same(key: str, left: object, right: object) -> bool:
+    if key.endswith("_checkpoint") and isinstance(left, str) and isinstance(right, str):
+        return Path(left).resolve() == Path(right).resolve()  # a file, however it is spelt
+    return left == right
 
 
 def _flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
             yield from _flatten(inner, f"{key}.{name}" if key else str(name))
-    elif key not in ("config", "ckpt_path"):
+    elif key != "config":
         yield key, value
 
 

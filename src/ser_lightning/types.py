@@ -84,7 +84,7 @@ def hash_splits(splits: Sequence[Split]) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning's precisions other than float32 convert a batch field by field
 class Batch:
     """Utterances padded to a common length.
 
@@ -112,7 +112,12 @@ class Batch:
         return replace(self, **moved)
 
     def to(self, *args: object, **kwargs: object) -> Self:
-        """Return the batch with every tensor moved, as ``torch.Tensor.to``; Lightning calls this."""
+        """Return the batch with every tensor moved, as ``torch.Tensor.to``; Lightning calls this.
+
+        From page-locked memory nothing waits for the copy.
+        """
+        if self.inputs.is_pinned():
+            kwargs.setdefault("non_blocking", True)
         return self._map("to", *args, **kwargs)
 
     def pin_memory(self) -> Self:

@@ -6,7 +6,7 @@ the end of validation, the best one first: were it second, a run killed between 
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -14,7 +14,32 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 FOLDER = "checkpoints"
 
 
-class BestCheckpoint(ModelCheckpoint):
+class _RunCheckpoint(ModelCheckpoint):
+    """A checkpoint in the run's own folder, wherever that lies when the run is resumed."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the folder before Lightning derives one from a logger."""
+        if self.dirpath is None:
+            self.dirpath = str(Path(trainer.default_root_dir) / FOLDER)
+        super().setup(trainer, pl_module, stage)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the best score so far, although the folder was moved or is spelt in another way.
+
+        Lightning compares the folders as text, and where they differ it forgets the score: the next epoch would replace
+        a better one.
+        """
+
+        def here(path: str) -> str:
+            return str(Path(str(self.dirpath)) / Path(path).name) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {name: here(state_dict[name]) for name in paths}
+        kept = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": kept, "dirpath": self.dirpath})
+
+
+class BestCheckpoint(_RunCheckpoint):
     """Keep the epoch with the best validation score as ``checkpoints/best.ckpt``; a tie goes to the earlier epoch.
 
     Args:
@@ -34,21 +59,9 @@ class BestCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
         )
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the folder before Lightning derives one from a logger."""
-        if self.dirpath is None:
-            self.dirpath = str(Path(trainer.default_root_dir) / FOLDER)
-        super().setup(trainer, pl_module, stage)
 
-
-class LastCheckpoint(ModelCheckpoint):
+class LastCheckpoint(_RunCheckpoint):
     """Keep the latest epoch as ``checkpoints/last.ckpt``."""
 
     def __init__(self) -> None:
         super().__init__(monitor=None, filename="last", save_on_train_epoch_end=False, enable_version_counter=False)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the folder before Lightning derives one from a logger."""
-        if self.dirpath is None:
-            self.dirpath = str(Path(trainer.default_root_dir) / FOLDER)
-        super().setup(trainer, pl_module, stage)

@@ -116,7 +116,8 @@ def _is_limited(trainer: Trainer, name: str) -> bool:
         "test": trainer.limit_test_batches,
         "all": trainer.limit_predict_batches,
     }
-    return limits[name] != 1.0
+    # A number of batches is an integer, and 1 is one batch; a share is a float, and 1.0 is all of them.
+    return isinstance(limits[name], int) or limits[name] != 1.0
 
 
 def _gather_to_first(trainer: Trainer, part: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]] | None:

@@ -15,9 +15,10 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
 from ser_lightning.callbacks.results import FILES
 from ser_lightning.cross_validation.plan import Job, in_order
-from ser_lightning.run_record import DEFAULT_ROW
+from ser_lightning.run_record import CONFIG_FILE, DEFAULT_ROW, FACTS_FILE
 
 LOG_FILE = "log.txt"
 _POLL_SECONDS = 0.5
@@ -36,8 +37,17 @@ _NOT_INHERITED = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "W
 
 
 def is_done(job: Job) -> bool:
-    """Whether the job's predictions are there; they are written last and whole."""
-    return (job.folder / FILES["test"]).exists()
+    """Whether the job's predictions are there, which are written last and whole, and the facts of what made them."""
+    return (job.folder / FILES["test"]).exists() and (job.folder / FACTS_FILE).exists()
+
+
+def is_outdated(job: Job) -> bool:
+    """Whether the job was begun before the checkpoint was saved that it starts from."""
+    claimed = job.folder / CONFIG_FILE
+    sources = [needed / CHECKPOINTS / "best.ckpt" for needed in job.needs]
+    return claimed.exists() and any(
+        source.exists() and source.stat().st_mtime_ns > claimed.stat().st_mtime_ns for source in sources
+    )
 
 
 def run_jobs(jobs: Sequence[Job], max_epochs: int, console: Console) -> dict[Path, str]:
@@ -57,7 +67,10 @@ def run_jobs(jobs: Sequence[Job], max_epochs: int, console: Console) -> dict[Pat
     ordered = in_order(jobs)
     with ProgressView(ordered, max_epochs, console) as view:
         for job in ordered:
-            if is_done(job):
+            if is_outdated(job):
+                failures[job.folder] = "it started from a stage that was trained anew since; delete its folder"
+                view.finish(job, "outdated")
+            elif is_done(job):
                 view.finish(job, "done before")
             elif missing := [str(needed) for needed in job.needs if needed in failures]:
                 failures[job.folder] = f"not started: it needs {', '.join(missing)}"

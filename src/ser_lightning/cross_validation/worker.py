@@ -19,9 +19,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.experiment import ExperimentCLI, protocol_hash
 from ser_lightning.reports.atomic_file import write_atomically
 from ser_lightning.reports.run_facts import RunFacts
-from ser_lightning.run_record import code_version, hardware
-
-FACTS_FILE = "run.json"
+from ser_lightning.run_record import FACTS_FILE, code_version, hardware
 
 
 def run_fold(arguments: Sequence[str], row: str, allow: Sequence[str] = ()) -> Path:
@@ -58,7 +56,7 @@ def run_fold(arguments: Sequence[str], row: str, allow: Sequence[str] = ()) -> P
 
 def _run(cli: ExperimentCLI, folder: Path) -> None:
     cli.claim_run()
-    if (folder / FILES["test"]).exists():
+    if (folder / FILES["test"]).exists() and (folder / FACTS_FILE).exists():
         return
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
     last = folder / CHECKPOINTS / "last.ckpt"
