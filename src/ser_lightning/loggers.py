@@ -12,7 +12,7 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from ser_lightning.reports.atomic_file import write_atomically
+from ser_lightning.atomic_file import write_atomically
 
 PROJECT = "ser-lightning"
 _WANDB_ID_FILE = "wandb_id"

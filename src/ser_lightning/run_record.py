@@ -15,8 +15,8 @@ from typing import Any
 import torch
 import yaml
 
+from ser_lightning.atomic_file import write_atomically
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.reports.atomic_file import write_atomically
 
 CONFIG_FILE = "config.yaml"
 SPLIT_FILE = "split_hash"

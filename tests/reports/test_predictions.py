@@ -5,8 +5,8 @@ import pytest
 import sklearn.metrics
 import torch
 
+from ser_lightning import atomic_file
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.reports import atomic_file
 from ser_lightning.reports.predictions import Predictions, confusion
 
 HEADER = "utterance,speaker,fold,target,predicted,probability_angry,probability_sad"

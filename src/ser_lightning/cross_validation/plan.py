@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+from ser_lightning.atomic_file import write_atomically
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.reports.atomic_file import write_atomically
 from ser_lightning.run_record import DEFAULT_ROW
 
 

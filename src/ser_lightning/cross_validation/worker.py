@@ -13,11 +13,11 @@ import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 
+from ser_lightning.atomic_file import write_atomically
 from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
 from ser_lightning.callbacks.results import FILES
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.experiment import ExperimentCLI, protocol_hash
-from ser_lightning.reports.atomic_file import write_atomically
 from ser_lightning.reports.run_facts import RunFacts
 from ser_lightning.run_record import FACTS_FILE, code_version, hardware
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from ser_lightning.atomic_file import write_atomically
 from ser_lightning.audio import audio_digest
 from ser_lightning.errors import AudioError, ConfigurationError
-from ser_lightning.features.atomic import write_atomically
 
 
 class Digests:

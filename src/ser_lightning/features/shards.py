@@ -9,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ser_lightning.atomic_file import UNFINISHED_PREFIX, write_atomically
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.features.atomic import UNFINISHED_PREFIX, write_atomically
 
 
 class Shards:

@@ -17,8 +17,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from ser_lightning.atomic_file import write_atomically
 from ser_lightning.metrics import recalls, unweighted_accuracy, weighted_accuracy
-from ser_lightning.reports.atomic_file import write_atomically
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#767676"  # of Okabe and Ito's palette, distinct to colour-blind readers
 DOTS_PER_INCH = 150

@@ -8,9 +8,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ser_lightning.atomic_file import write_atomically
 from ser_lightning.metrics import recalls, scores
 from ser_lightning.reports import markup
-from ser_lightning.reports.atomic_file import write_atomically
 from ser_lightning.reports.figures import confusion_figure, png, recall_sentence, score_figure, training_figure
 from ser_lightning.reports.predictions import Predictions, confusion
 from ser_lightning.reports.runs import CrossValidation, find_cross_validations
@@ -96,7 +96,7 @@ def _what_was_run(summary: Summary) -> str:
         "code": ", ".join(summary.code_versions),
         "hardware": ", ".join(summary.hardware),
         "time of all folds": _duration(summary.seconds),
-        "audio": f"skipped as unusable: {len(summary.skipped_audio)}; left out as known to be faulty: "
+        "audio": f"skipped as unusable: {len(summary.skipped_audio)}; left out as faulty or without audio: "
         f"{len(summary.faulty_left_out)}",
     }
     known = {word: said for word, said in facts.items() if said}  # an experiment of one's own rebuilds no paper
@@ -225,7 +225,7 @@ def _left_out(summary: Summary) -> str:
         markup.folded(f"{what}: {len(lines)}", lines)
         for what, lines in (
             ("Audio files skipped as unusable", skipped),
-            ("Utterances left out as known to be faulty", summary.faulty_left_out),
+            ("Utterances left out: faulty in the release, or without audio", summary.faulty_left_out),
         )
         if lines
     ]

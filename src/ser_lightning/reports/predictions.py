@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ser_lightning.atomic_file import write_atomically
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.reports.atomic_file import write_atomically
 
 COLUMNS = ("utterance", "speaker", "fold", "target", "predicted")
 PROBABILITY = "probability_"

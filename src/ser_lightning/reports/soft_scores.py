@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ser_lightning.atomic_file import write_atomically
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.metrics import calibration_error, scores, vote_cross_entropy, vote_kl
-from ser_lightning.reports.atomic_file import write_atomically
 from ser_lightning.reports.predictions import PROBABILITY, Predictions, confusion
 
 SCORES_FILE = "scores.json"

@@ -10,8 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from ser_lightning.atomic_file import write_atomically
 from ser_lightning.metrics import scores
-from ser_lightning.reports.atomic_file import write_atomically
 from ser_lightning.reports.predictions import confusion
 from ser_lightning.reports.run_facts import RunFacts
 from ser_lightning.reports.runs import CrossValidation, FoldRun, find_cross_validations
