@@ -29,7 +29,7 @@ class Found:
 
     Attributes:
         utterances: Ordered by name; each name occurs once.
-        left_out: Reason by utterance name: the release's known faulty files that are there and are not used.
+        left_out: Reason by utterance name: what is known to be faulty in the release, or has no audio, and is not used.
     """
 
     utterances: tuple[Utterance, ...]
@@ -89,8 +89,7 @@ def refuse_foreign_names(root: Path, corpus: str, module: str, example: str, aud
     if len(foreign) == len(audio):
         raise CorpusError(
             f"{corpus}: none of the {len(audio)} audio files in {root} is named as in {corpus} ({example}); one of "
-            f"them is {foreign[0].relative_to(root)}."
-            + (advice or f" Set `root` to the folder of {corpus}, or use `data_modules.audio_files` for your own.")
+            f"them is {foreign[0].relative_to(root)}." + (advice or f" Set `root` to the folder of {corpus}.")
         )
     shown = ", ".join(str(path.relative_to(root)) for path in foreign[:5])
     more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""

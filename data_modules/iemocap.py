@@ -38,6 +38,7 @@ def find_utterances(
     classes: Sequence[str] = CLASS_NAMES,
     merge_excited: bool = True,
     others: Others = "leave_out",
+    on_bad_audio: Literal["stop", "skip"] = "stop",
 ) -> Found:
     """Find utterances, their dominant emotions and their evaluators' votes.
 
@@ -50,11 +51,12 @@ def find_utterances(
         classes: Emotions that can be dominant.
         merge_excited: Count excited as happy, in labels and votes.
         others: Leave utterances without a dominant emotion of ``classes`` out, or keep them without label.
+        on_bad_audio: Whether an utterance without audio is an error, or is left out and recorded.
 
     Raises:
         CorpusError: If ``root`` is missing or holds no session of this corpus, if an annotation cannot be read or
-            stands there twice, if an utterance that is used has no audio, if audio has no annotation, or if no
-            utterance is left.
+            stands there twice, if an utterance that is used has no audio and that is an error, if audio has no
+            annotation, or if no utterance is left.
     """
     release = read_release(root)
     if differences := count_differences(release.evaluations.values()):
@@ -78,7 +80,9 @@ def find_utterances(
             f"IEMOCAP: {root} has {len(release.evaluations)} utterances, {len(chosen)} of them in the dialogs that are "
             f"used ({dialogs}), but none has the label {' or '.join(classes)}; choose other `dialogs` or `classes`."
         )
-    release.refuse_labels_without_audio(used)
+    audible = [e for e in used if e.name in release.audio]
+    if on_bad_audio == "stop" or not audible:
+        release.refuse_labels_without_audio(used)
     return Found(
         utterances=tuple(
             Utterance(
@@ -90,9 +94,9 @@ def find_utterances(
                 session=f"Ses0{e.session}",
                 votes=tuple(tuple(dict.fromkeys(renamed.get(vote, vote) for vote in votes)) for votes in e.votes),
             )
-            for e in used
+            for e in audible
         ),
-        left_out={},
+        left_out={e.name: f"labelled in {e.file}, but has no audio" for e in used if e.name not in release.audio},
     )
 
 
@@ -140,7 +144,7 @@ class IEMOCAP(CorpusDataModule):
         protocol: How utterances become folds; one fold for each speaker if left out.
         fold: Fold to train and test, counted from 0.
         batch_size: Utterances of a global batch; every process takes its share.
-        on_bad_audio: ``stop`` names all unusable files and ends; ``skip`` leaves them out and records them.
+        on_bad_audio: ``stop`` names all unusable and missing files and ends; ``skip`` leaves them out and records them.
         include_faulty: For all corpora alike; nothing of this release is known to be faulty.
         feature_folder: Where extracted features are stored; processes and machines may share it.
         workers: Processes that extract features.
@@ -202,7 +206,9 @@ class IEMOCAP(CorpusDataModule):
 
     def find(self) -> Found:
         """Return the utterances of the chosen dialogs below ``root``."""
-        return find_utterances(self.root, self.dialogs, self.class_names, self.merge_excited, self.others)
+        return find_utterances(
+            self.root, self.dialogs, self.class_names, self.merge_excited, self.others, self.on_bad_audio
+        )
 
     @staticmethod
     def default_protocol() -> Protocol:

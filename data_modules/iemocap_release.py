@@ -67,16 +67,14 @@ class Release:
         """Check that every utterance that is ``used`` has audio.
 
         Raises:
-            CorpusError: If one has none; names up to five.
+            CorpusError: If some have none; names them all.
         """
-        silent = [e for e in used if e.name not in self.audio]
+        silent = [e.name for e in used if e.name not in self.audio]
         if silent:
-            example = os.path.relpath(silent[0].file, self.root)
             raise CorpusError(
-                f"{_TITLE}: {len(silent)} of the {len(used)} utterances to be used from {self.root}, in "
-                f"{len({e.dialog for e in silent})} dialogs, have no audio: {_some([e.name for e in silent])}. Unpack "
-                "the release's SessionN/sentences/wav again. To do without a dialog, move its annotation file "
-                f"({example}) and what is left of its audio out of the folder; to do without a session, its folder."
+                f"{_TITLE}: {len(silent)} of the {len(used)} utterances to be used from {self.root} have no audio: "
+                f"{', '.join(silent)}. Unpack the release's SessionN/sentences/wav again, or do without them: "
+                "data.init_args.on_bad_audio: skip leaves them out and records them."
             )
 
 

@@ -5,6 +5,7 @@ Only what a call needs is imported, inside its function: ``ser --help`` answers 
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     command = add("table", "train what is missing of a published table, and show ours beside the paper's", True)
     command.add_argument("action", choices=["run", "show"], help="show: only what is on disk")
     command.add_argument("file", type=Path, metavar="FILE", help="a table file, experiments/<paper>/<table>.yaml")
-    command.add_argument("keys", nargs="*", metavar="key=value", help="override a key of the table file")
+    command.epilog = "key=value, anywhere behind FILE, overrides a key of the table file, such as corpus=ravdess."
     command.add_argument("--rows", action="append", default=[], metavar="NAME", help="run only this row (repeatable)")
     _add_choice(command)
     command = add("report", "write report.html from runs on disk")
@@ -166,13 +167,37 @@ def _table(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.cross_validation.cross_validate import Choice
     from ser_lightning.cross_validation.tables import run_table, show_table
 
-    if stray := [key for key in options.keys if "=" not in key]:
-        raise ConfigurationError(f"'{stray[0]}' is no key=value; give LightningCLI's arguments as --key=value")
+    keys, overrides = _table_keys(overrides)
     choice = Choice(options.folds, options.seeds, options.runs, tuple(options.allow))
     if options.action == "run":
-        return run_table(options.file, options.keys, overrides, options.rows, choice, _console())
-    show_table(options.file, options.keys, overrides, choice, _console())
+        return run_table(options.file, keys, overrides, options.rows, choice, _console())
+    show_table(options.file, keys, overrides, choice, _console())
     return 0
+
+
+def _table_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell ``key=value`` of the table file from LightningCLI's arguments.
+
+    argparse cannot: positional arguments that are optional are taken only directly behind those that are not.
+    """
+    keys: list[str] = []
+    others: list[str] = []
+    awaits_value = False
+    for argument in arguments:
+        if argument.startswith("--") or argument == "-c":
+            others.append(argument)
+            awaits_value = "=" not in argument
+        elif re.match(r"\w[\w.]*=", argument):
+            keys.append(argument)
+            awaits_value = False
+        elif awaits_value:
+            others.append(argument)
+            awaits_value = False
+        else:
+            raise ConfigurationError(
+                f"'{argument}' is neither a key=value of the table file nor the value of a --key before it"
+            )
+    return keys, others
 
 
 def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ser_lightning.cli import main
+from ser_lightning.cli import _table_keys, main
 from ser_lightning.cross_validation.cross_validate import Choice, _with_needs
 from ser_lightning.cross_validation.plan import plan_folds
 from ser_lightning.cross_validation.tables import folder_name, plan_table, read_table
@@ -91,8 +91,9 @@ def test_a_table_is_run_and_shown_and_says_that_the_corpus_is_synthetic(
     synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = arguments(synthetic_ravdess, feature_folder, tmp_path)
-    table = ["experiments/huang2020/table1.yaml", "corpus=ravdess"]
-    assert main(["table", "run", *table, "--rows=mean-pooling", *given]) == 0
+    trainer = ["--config", "experiments/trainer/cpu.yaml"]
+    table = ["experiments/huang2020/table1.yaml", "--rows", "mean-pooling", *trainer, "corpus=ravdess"]
+    assert main(["table", "run", *table, *given]) == 0
     capsys.readouterr()
     assert main(["table", "show", *table, *given]) == 0
     shown = capsys.readouterr().out
@@ -101,8 +102,46 @@ def test_a_table_is_run_and_shown_and_says_that_the_corpus_is_synthetic(
     assert "59.6" in shown
     assert "SYNTHETIC" in shown
     assert "The paper's numbers are on iemocap and do not compare with ours." in shown
+    (line,) = [line for line in shown.splitlines() if "not as in the file" in line]
+    assert line == (
+        "mean-pooling: not as in the file: data.init_args.protocol, model.init_args.cells 4 (file: 64), "
+        "trainer.max_epochs 1 (file: 50)"
+    )
     run = tmp_path / "huang2020/mean/ravdess-synthetic/default/seed-0/fold-01"
     assert (run / "predictions.csv").is_file()
+
+
+def test_a_row_as_in_its_file_is_shown_for_the_chosen_seeds_and_folds(
+    synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs, folds, *own = arguments(synthetic_ravdess, feature_folder, tmp_path)
+    mean = Path("experiments/huang2020/ravdess/mean.yaml").resolve()
+    path = str(written(tmp_path, f"  - {{name: plain, experiment: {mean}, overrides: {[*own]}}}"))
+    assert main(["table", "run", path, runs, folds, "--seeds=0,1"]) == 0
+    assert "not as in the file" not in capsys.readouterr().out
+
+    def row(*choice: str) -> list[str]:
+        assert main(["table", "show", path, runs, *choice, *own]) == 0
+        line = next(line for line in capsys.readouterr().out.splitlines() if " plain " in line)
+        return [cell.strip() for cell in line.split("│")[-3:-1]]
+
+    assert row() == ["1 of 3", "0"]
+    assert row("--seeds", "1") == ["1 of 3", "1"]
+    assert row("--seeds=0,1", "--folds=0-1") == ["1, 1 of 3", "0, 1"]
+    assert row("--seeds=2") == row("--folds=0") == ["not run", ""]
+
+
+def test_keys_of_the_table_stand_anywhere_between_lightnings_arguments() -> None:
+    given = ["--config", "gpu.yaml", "corpus=ravdess", "--a.b=1", "title=x y", "--c", "-1", "rows.0=z"]
+    keys, others = _table_keys(given)
+    assert keys == ["corpus=ravdess", "title=x y", "rows.0=z"]
+    assert others == ["--config", "gpu.yaml", "--a.b=1", "--c", "-1"]
+
+
+@pytest.mark.parametrize("stray", [["ravdess"], ["--a=1", "ravdess"], ["--a", "1", "ravdess"], ["corpus=x", "ravdess"]])
+def test_what_is_neither_a_key_nor_a_value_is_refused(stray: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", "show", "experiments/huang2020/table1.yaml", "--folds", "0", *stray]) == 1
+    assert "'ravdess' is neither a key=value" in capsys.readouterr().err
 
 
 def test_an_unknown_row_is_named_with_those_there_are(

@@ -279,16 +279,27 @@ def test_other_formats_are_found(tmp_path: Path, ending: str) -> None:
     assert [u.path.suffix for u in find_utterances(tmp_path).utterances] == [ending]
 
 
-def test_a_used_label_without_audio_is_named_with_the_file_that_says_so(tmp_path: Path) -> None:
+def test_every_used_label_without_audio_is_named_or_left_out_with_the_reason(tmp_path: Path) -> None:
     names = [f"Ses01F_impro01_F{n:03d}" for n in range(8)]
-    annotate(tmp_path, "Ses01F_impro01", *map(block, names), audio=False)
-    (tmp_path / f"Session1/sentences/wav/Ses01F_impro01/{names[0]}.wav").touch()
-    file = re.escape(os.path.join("Session1", "dialog", "EmoEvaluation", "Ses01F_impro01.txt"))
+    file = annotate(tmp_path, "Ses01F_impro01", *map(block, names), audio=False)
+    (tmp_path / f"Session1/sentences/wav/Ses01F_impro01/{names[0]}.flac").touch()
     with pytest.raises(
-        CorpusError,
-        match=rf"7 of the 8 utterances .* in 1 dialogs, have no audio: {', '.join(names[1:6])} and 2 more\. .*{file}",
+        CorpusError, match=rf"7 of the 8 utterances .* have no audio: {', '.join(names[1:])}\. Unpack .*: skip leaves"
     ):
         find_utterances(tmp_path)
+    found = find_utterances(tmp_path, on_bad_audio="skip")
+    assert [u.name for u in found.utterances] == names[:1]
+    assert found.left_out == dict.fromkeys(names[1:], f"labelled in {file}, but has no audio")
+    data = module(tmp_path, on_bad_audio="skip")
+    assert data.utterances == found.utterances
+    assert data.left_out == found.left_out
+
+
+def test_where_no_used_label_has_audio_there_is_nothing_to_skip_to(tmp_path: Path) -> None:
+    annotate(tmp_path, "Ses01F_impro01", block(), audio=False)
+    (tmp_path / "Session1/sentences/wav/Ses01F_script01_1_F000.wav").touch()
+    with pytest.raises(CorpusError, match=r"1 of the 1 utterances .* have no audio: Ses01F_impro01_F000"):
+        find_utterances(tmp_path, "improvised", on_bad_audio="skip")
 
 
 def test_audio_may_be_missing_of_what_is_not_used(tmp_path: Path) -> None:

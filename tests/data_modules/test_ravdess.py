@@ -164,16 +164,16 @@ def test_stray_audio_is_named_up_to_five(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "module"),
+    ("file", "advice"),
     [
-        ("AudioWAV/1001_DFA_ANG_XX.wav", "data_modules.crema_d"),
-        ("Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav", "data_modules.iemocap"),
-        ("calls/0001.wav", "data_modules.audio_files"),
+        ("AudioWAV/1001_DFA_ANG_XX.wav", "`data_modules.crema_d`."),
+        ("Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000.wav", "`data_modules.iemocap`."),
+        ("calls/0001.wav", "Set `root` to the folder of RAVDESS."),
     ],
 )
-def test_the_folder_of_another_corpus_is_recognised(tmp_path: Path, file: str, module: str) -> None:
+def test_the_folder_of_another_corpus_is_recognised(tmp_path: Path, file: str, advice: str) -> None:
     touch(tmp_path, file)
-    with pytest.raises(CorpusError, match=rf"none of the 1 audio files.*{re.escape(file)}.*{re.escape(module)}\b"):
+    with pytest.raises(CorpusError, match=rf"none of the 1 audio files.*{re.escape(file)}.*{re.escape(advice)}$"):
         ravdess.find_utterances(tmp_path)
 
 

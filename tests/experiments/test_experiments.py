@@ -32,6 +32,7 @@ NARROW = {
     "MultiLabelEmotionExistence": ("channels=[2,3,4]", "cells=4", "attention_dim=4", "hidden_dim=4"),
     "ExistencePretraining": ("channels=[2,3,4]", "cells=4", "attention_dim=4", "hidden_dim=4"),
 }
+Train = Callable[..., Path]
 
 
 @cache
@@ -39,6 +40,19 @@ def content(path: Path) -> dict[str, dict[str, object]]:
     loaded = yaml.safe_load(path.read_text())
     assert isinstance(loaded, dict)
     return loaded
+
+
+def is_the_experiment_itself(table: Path, row: Row) -> bool:
+    """Whether a row overrides nothing, or only with what the experiment's file says anyway."""
+
+    def said(key: str) -> object:
+        value: object = content(table.parent / str(row.experiment))
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        return value
+
+    pairs = (override.removeprefix("--").split("=", 1) for override in row.overrides)
+    return all(said(key) == yaml.safe_load(value) for key, value in pairs)
 
 
 @pytest.fixture(scope="session")
@@ -74,11 +88,11 @@ def needed_by(path: Path) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def trained(
     synthetic_corpora: dict[str, Path], feature_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[Path], Path]:
+) -> Train:
     """Trains an experiment narrowly for two batches, behind those whose checkpoints it needs; returns the run."""
 
     @cache
-    def train(path: Path) -> Path:
+    def train(path: Path, *overrides: str) -> Path:
         system = str(content(path)["model"]["class_path"]).rpartition(".")[2]
         checkpoints = {argument: train(other) / "checkpoints/best.ckpt" for argument, other in needed_by(path).items()}
         more = (
@@ -89,6 +103,7 @@ def trained(
             *(f"--model.init_args.{narrow}" for narrow in NARROW[system]),
             *(f"--{argument}={checkpoint}" for argument, checkpoint in checkpoints.items()),
             *(() if "protocol:" in path.read_text() else EVEN),
+            *overrides,
         )
         return run_fold([*arguments(path, synthetic_corpora), *more], "default")
 
@@ -138,8 +153,26 @@ def test_a_trainer_file_holds_nothing_but_the_trainer(trainer: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
-def test_an_experiment_trains_two_batches_and_tests(path: Path, trained: Callable[[Path], Path]) -> None:
-    folder = trained(path)
+def test_an_experiment_trains_two_batches_and_tests(path: Path, trained: Train) -> None:
+    check_trained(trained(path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("path", "overrides"),
+    [
+        pytest.param(table.parent / str(row.experiment), tuple(row.overrides), id=f"{table.stem}: {row.name}")
+        for table, row in ROWS
+        if not row.needs and not is_the_experiment_itself(table, row)  # table 3 of Ando et al. has a test of its own
+    ],
+)
+def test_a_row_with_overrides_trains_two_batches_and_tests(
+    path: Path, overrides: tuple[str, ...], trained: Train
+) -> None:
+    check_trained(trained(path, *overrides))
+
+
+def check_trained(folder: Path) -> None:
     facts = RunFacts.read(folder / "run.json")
     assert facts.epochs == 1
     assert facts.synthetic

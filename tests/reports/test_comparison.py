@@ -1,7 +1,9 @@
 """A published table: ours beside the paper's, and what is said below it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from ser_lightning.reports.comparison import TableRow, comparison
@@ -41,3 +43,40 @@ def test_a_row_is_quoted_only_if_there_is_nothing_to_run() -> None:
     assert "quoted" in line_of("LSTM", text)
     assert "not run" in line_of("FL", text)
     assert "FL: alpha hardly matters\n" in text
+
+
+def test_several_seeds_are_shown_as_the_mean_of_their_means_with_its_spread(
+    tmp_path: Path, write_fold: Callable[..., Path]
+) -> None:
+    right, neutral = ((4, 0, 0, 0), (0, 4, 0, 0), (0, 0, 4, 0), (0, 0, 0, 4)), ((4, 0, 0, 0),) * 4
+    folders = [
+        write_fold(tmp_path / f"seed-{seed}", fold, matrix)
+        for seed, matrices in ((3, (right, right)), (5, (right, neutral)))
+        for fold, matrix in enumerate(matrices)
+    ]
+    both = line_of("FL", shown(TableRow("FL", {}, summarize(find_cross_validations(folders)), "")))
+    assert both.split("│")[3].strip() == f"{(100 + 62.5) / 2:.1f} ± {(100 - 62.5) / 2:.1f}"
+    assert [cell.strip() for cell in both.split("│")[-3:-1]] == ["2, 2 of 3", "3, 5"]
+    one = line_of("FL", shown(TableRow("FL", {}, summarize(find_cross_validations(folders[2:])), "")))
+    assert one.split("│")[3].strip() == "62.5 ± 37.5"
+    assert [cell.strip() for cell in one.split("│")[-3:-1]] == ["2 of 3", "5"]
+
+
+def test_protocols_that_differ_say_which_rows_they_belong_to(
+    seed_folder: Path, tmp_path: Path, write_fold: Callable[..., Path]
+) -> None:
+    first = summarize(find_cross_validations([seed_folder]))
+    folder = write_fold(tmp_path / "other" / "seed-0", 0, ((1, 0), (0, 1)), class_names=("a", "b"), protocol_hash="fff")
+    other = summarize(find_cross_validations([folder]))
+    text = shown(TableRow("A", {}, first, ""), TableRow("B", {}, other, ""), TableRow("C", {}, first, ""))
+    assert "protocol hash 0123456789ab: A, C\n" in text
+    assert "protocol hash fff: B\n" in text
+    assert "protocol hash 0123456789ab\n" in shown(TableRow("A", {}, first, ""), TableRow("C", {}, first, ""))
+
+
+@pytest.mark.parametrize(("number", "end"), [(5, "key4 1"), (7, "key4 1, and 2 more")])
+def test_of_what_is_not_as_in_the_file_five_keys_are_shown(seed_folder: Path, number: int, end: str) -> None:
+    ours = summarize(find_cross_validations([seed_folder]))
+    unlike = [f"key{n} 1" for n in range(number)]
+    text = shown(TableRow("FL", {}, ours, "", unlike_file=unlike))
+    assert f"FL: not as in the file: key0 1, key1 1, key2 1, key3 1, {end}\n" in text

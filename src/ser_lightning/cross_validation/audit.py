@@ -44,7 +44,7 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
     for path, reason in sorted(data.skipped_audio.items()):
         console.print(f"skipped: {path}: {reason}", highlight=False)
     for name, reason in sorted(data.left_out.items()):
-        console.print(f"left out, faulty in the release: {name}: {reason}", highlight=False)
+        console.print(f"left out: {name}: {reason}", highlight=False)
     overlaps: dict[int, tuple[str, ...]] = {}
     table = Table(title=f"{data.corpus_name}: {data.protocol.name}, protocol hash {protocol_hash(data)}")
     for heading in ("fold", "split hash", "set", "utterances"):

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import yaml
 from omegaconf import MISSING, OmegaConf
@@ -16,12 +16,17 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from ser_lightning.cross_validation.cross_validate import Choice, group_folder, plan_experiment, run_planned
-from ser_lightning.cross_validation.plan import Job
+from ser_lightning.cross_validation.plan import Job, parse_numbers
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.reports.comparison import TableRow, comparison
-from ser_lightning.reports.runs import experiment_folders, find_cross_validations
+from ser_lightning.reports.runs import FOLD_FOLDER, CrossValidation, find_cross_validations
 from ser_lightning.reports.summary import summarize
-from ser_lightning.run_record import DEFAULT_ROW
+from ser_lightning.run_record import CONFIG_FILE, DEFAULT_ROW, differing_keys
+
+# A fold's own, and the protocol, which is stated as a whole.
+_OWN_KEYS = ("seed_everything", "data.init_args.seed", "data.init_args.fold")
+_PROTOCOL = "data.init_args.protocol"
 
 
 @dataclass
@@ -183,23 +188,56 @@ def run_table(
 def show_table(
     path: Path, overrides: Sequence[str], arguments: Sequence[str], choice: Choice, console: Console
 ) -> None:
-    """Print ours beside the paper's, for what is on disk.
+    """Print ours beside the paper's, for what is on disk, and say where it was not configured as in the file.
 
     Args:
         path: The table file.
         overrides: ``key=value`` for keys of the table.
-        arguments: LightningCLI's arguments for every row.
-        choice: Folds, seeds and places.
+        arguments: LightningCLI's arguments for every row: they say where its runs lie.
+        choice: Folds and seeds to show, and places.
         console: Where to print.
     """
     table = read_table(path, overrides)
     rows = []
     for row in table.rows:
-        summary = None
+        runs: list[CrossValidation] = []
         if row.experiment and not row.once:
             folder = group_folder(row_arguments(path, row, arguments), folder_name(row), choice)
-            if experiment_folders([folder]):
-                summary = summarize(find_cross_validations([folder]))
-        rows.append(TableRow(row.name, row.paper, summary, row.note, row.parameters, row.experiment is None))
+            if finished := _finished_folds(folder, choice):
+                runs = find_cross_validations(finished)
+        summary = summarize(runs) if runs else None
+        unlike = _unlike_file(path, row, runs, choice.allow) if runs else []
+        rows.append(TableRow(row.name, row.paper, summary, row.note, row.parameters, row.experiment is None, unlike))
     for line in comparison(table.title, read_table(path).corpus, rows):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=isinstance(line, str))
+
+
+def _finished_folds(folder: Path, choice: Choice) -> list[Path]:
+    """Return the folders of the chosen seeds' chosen folds that are finished."""
+    folds = ["fold-*"] if choice.folds is None else [f"fold-{fold:02d}" for fold in parse_numbers(choice.folds)]
+    seeds = [folder / f"seed-{seed}" for seed in parse_numbers(choice.seeds)]
+    found = [done.parent for seed in seeds for fold in folds for done in seed.glob(f"{fold}/predictions.csv")]
+    return [folder for folder in found if FOLD_FOLDER.fullmatch(folder.name)]
+
+
+def _unlike_file(path: Path, row: Row, runs: Sequence[CrossValidation], allow: Sequence[str]) -> list[str]:
+    """Return the keys in which any fold's configuration differs from the row's own in the file, with both values."""
+    cli = ExperimentCLI([*row_arguments(path, row, []), "--trainer.logger=false"], run=False, allow=allow)
+    filed = _with_precision(cli.config_text)
+    found: dict[str, str] = {}
+    for fold in (fold for run in runs for fold in run.folds):
+        for line in differing_keys(_with_precision((fold.folder / CONFIG_FILE).read_text()), filed):
+            key, _, values = line.strip().partition(": ")
+            ours, _, theirs = values.removesuffix(" now").rpartition(" there, ")
+            if key == _PROTOCOL or key.startswith(f"{_PROTOCOL}."):
+                found.setdefault(_PROTOCOL, _PROTOCOL)
+            elif key not in (*_OWN_KEYS, *row.needs):
+                found.setdefault(key, f"{key} {ours} (file: {theirs})")
+    return list(found.values())
+
+
+def _with_precision(config_text: str) -> dict[str, Any]:
+    """Read a configuration, with Lightning's own precision where none is given: trainer files state it."""
+    config: dict[str, Any] = yaml.safe_load(config_text)
+    config["trainer"]["precision"] = config["trainer"]["precision"] or "32-true"
+    return config

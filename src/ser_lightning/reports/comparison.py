@@ -1,5 +1,6 @@
 """A published table: ours beside the paper's."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,10 +18,11 @@ class TableRow:
     Attributes:
         name: What the row is called.
         paper: The paper's scores in percent, by metric.
-        ours: What is on disk; None where nothing is finished.
+        ours: What is on disk of the seeds and folds to show; None where nothing is finished.
         note: What a reader of the number must know.
         parameters: What the paper says of the number of trainable parameters.
         quoted: Whether the paper itself quotes the number, so that there is nothing to run.
+        unlike_file: Where ours was configured otherwise than the row's file says, a key and both values each.
     """
 
     name: str
@@ -29,13 +31,14 @@ class TableRow:
     note: str
     parameters: str = ""
     quoted: bool = False
+    unlike_file: Sequence[str] = ()
 
 
 def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[Table | str]:
     """Return a table of ours beside the paper's, and what must be said below it.
 
     Ours is the mean over folds in percent with the standard deviation over folds (ddof 0), then the difference from the
-    paper's number. With several seeds, it is that of the first; `ser report` shows them all.
+    paper's number. With several seeds, it is the mean of the seeds' means with the standard deviation over seeds.
 
     Args:
         title: Which table, and of what.
@@ -48,7 +51,8 @@ def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[
     for metric in metrics:
         for heading in (f"paper {metric}", f"ours {metric}", "difference"):
             table.add_column(heading, justify="right")
-    table.add_column("folds", justify="right")
+    for heading in ("folds", "seed"):
+        table.add_column(heading, justify="right")
     for row in rows:
         cells = []
         for metric in metrics:
@@ -59,11 +63,18 @@ def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[
                 "" if ours is None else f"{ours[0]:.1f} ± {ours[1]:.1f}",
                 f"{ours[0] - paper:+.1f}" if comparable and paper is not None and ours is not None else "",
             ]
-        folds = f"{len(row.ours.seeds[0].folds)} of {row.ours.num_folds}" if row.ours else "not run"
-        table.add_row(row.name, *cells, "quoted" if row.quoted else folds)
+        seeds = row.ours.seeds if row.ours else ()
+        finished = ", ".join(str(len(seed.folds)) for seed in seeds)
+        folds = f"{finished} of {row.ours.num_folds}" if row.ours else "not run"
+        table.add_row(row.name, *cells, "quoted" if row.quoted else folds, ", ".join(str(s.seed) for s in seeds))
     lines: list[Table | str] = [table]
     run = [row.ours for row in rows if row.ours]
-    lines += sorted({f"{corpus_title(ours)}, {ours.protocol}, protocol hash {ours.protocol_hash}" for ours in run})
+    if run:
+        several = any(len(ours.seeds) > 1 for ours in run)
+        over = "; of several seeds, the mean of their means ± standard deviation over seeds" if several else ""
+        lines.append(f"Ours: mean over folds ± standard deviation over folds{over} (ddof 0).")
+    lines += _protocols(rows)
+    lines += [f"{row.name}: not as in the file: {_shortened(row.unlike_file)}" for row in rows if row.unlike_file]
     if any(not _is_on(ours, paper_corpus) for ours in run):
         lines.append(f"The paper's numbers are on {paper_corpus} and do not compare with ours.")
     if any(not ours.speakers_disjoint for ours in run):
@@ -78,6 +89,19 @@ def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[
     return lines
 
 
+def _protocols(rows: Sequence[TableRow]) -> list[str]:
+    """Return a line for each corpus and protocol, with the rows it belongs to where there are several."""
+    names = defaultdict(list)
+    for row in rows:
+        if ours := row.ours:
+            names[f"{corpus_title(ours)}, {ours.protocol}, protocol hash {ours.protocol_hash}"].append(row.name)
+    return [line if len(names) == 1 else f"{line}: {', '.join(names[line])}" for line in sorted(names)]
+
+
+def _shortened(values: Sequence[str], most: int = 5) -> str:
+    return ", ".join(values[:most]) + (f", and {len(values) - most} more" if len(values) > most else "")
+
+
 def _is_on(summary: Summary | None, corpus: str) -> bool:
     return summary is not None and summary.corpus == corpus and not summary.synthetic
 
@@ -85,6 +109,6 @@ def _is_on(summary: Summary | None, corpus: str) -> bool:
 def _ours(summary: Summary | None, metric: str) -> tuple[float, float] | None:
     if summary is None:
         return None
-    statistics = summary.seeds[0].over_folds
+    statistics = summary.over_seeds_of_the_mean_over_folds or summary.seeds[0].over_folds
     spread = statistics.standard_deviation_ddof_0 or {metric: 0.0}
     return 100 * statistics.mean[metric], 100 * spread[metric]
