@@ -266,7 +266,6 @@ def _quiet_libraries() -> None:
         ".*does not have many workers.*",  # features come from memory; workers would only copy them
         ".*Checkpoint directory .* exists and is not empty.*",  # that is what resuming means
         ".*recommended to use `self.log.*sync_dist=True`.*",  # what is logged is the same in every process
-        ".*The dirpath has changed from.*",  # a checkpoint may be tested from another folder than it was trained in
         ".*custom batch sampler .* for prediction.*",  # ours returns every utterance once
         ".*treespec, LeafSpec.*deprecated.*",  # between lightning and torch
         ".*in eval mode at the start of training.*",  # encoders that are frozen on purpose
