@@ -20,6 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
 from ser_lightning.callbacks import BestCheckpoint, EpochSeed, LastCheckpoint, ResultFiles
 from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
+from ser_lightning.callbacks.checkpoints import AtomicCheckpointIO
 from ser_lightning.callbacks.results import FILES
 from ser_lightning.checkpoint import read_checkpoint
 from ser_lightning.data.corpus_data import CorpusData
@@ -156,6 +157,7 @@ class ExperimentCLI(LightningCLI):
         elif trainer["logger"] in (None, True, False):
             wandb = [] if trainer["logger"] is False else [self._wandb_logger(folder)]
             kwargs["logger"] = [MetricsTable(folder), *wandb]
+        kwargs["plugins"] = [*(trainer["plugins"] or []), AtomicCheckpointIO()]
         self._timer = Timer()
         trainer["callbacks"] = [*(trainer["callbacks"] or []), EpochSeed(seed), ResultFiles(), self._timer]
         try:

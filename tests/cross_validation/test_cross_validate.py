@@ -31,6 +31,13 @@ def command(*parts: str) -> list[str]:
     return [sys.executable, "-m", "ser_lightning.cli", *parts]
 
 
+def run(parts: list[str], repository: Path, folder: Path) -> None:
+    """Run ``ser`` to its end; where it fails, show what it and its folds had to say."""
+    done = subprocess.run(command(*parts), cwd=repository, timeout=300, capture_output=True, text=True)
+    logs = "\n".join(path.read_text()[-2000:] for path in sorted(folder.glob("fold-*/log.txt")))
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{logs}"
+
+
 def seed_folder(runs: Path) -> Path:
     return runs / "quickstart/ravdess-synthetic/default/seed-0"
 
@@ -59,7 +66,7 @@ def test_a_killed_cross_validation_goes_on_to_the_same_weights_and_predictions(
 ) -> None:
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     undisturbed = arguments(synthetic_ravdess, feature_folder, calm, "--folds=0,1")
-    subprocess.run(command(*undisturbed), cwd=repository, check=True, timeout=300, capture_output=True)
+    run(undisturbed, repository, seed_folder(calm))
 
     disturbed = arguments(synthetic_ravdess, feature_folder, killed, "--folds=0,1")
     process = subprocess.Popen(command(*disturbed), cwd=repository, stdout=subprocess.DEVNULL)
@@ -71,7 +78,7 @@ def test_a_killed_cross_validation_goes_on_to_the_same_weights_and_predictions(
     assert not (seed_folder(killed) / "fold-01" / "predictions.csv").exists()
     first = (seed_folder(killed) / "fold-00" / "predictions.csv").stat().st_mtime_ns
 
-    subprocess.run(command(*disturbed), cwd=repository, check=True, timeout=300, capture_output=True)
+    run(disturbed, repository, seed_folder(killed))
     assert (seed_folder(killed) / "fold-00" / "predictions.csv").stat().st_mtime_ns == first
     assert "Restoring states" in (seed_folder(killed) / "fold-01" / "log.txt").read_text()
     for fold in ("fold-00", "fold-01"):

@@ -5,13 +5,32 @@ of the training epoch, lets a resumed epoch skip ``on_train_epoch_start``. So th
 the end of validation, the best one first: were it second, a run killed between the two could resume behind its best.
 """
 
+import io
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from ser_lightning.atomic_file import write_atomically
 
 FOLDER = "checkpoints"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Save checkpoints beside their final place and then give them their name.
+
+    Lightning's own way writes into the system's folder for temporary files and moves: where runs lie on another disk,
+    that is a copy, and a kill in the midst of it leaves half a checkpoint to resume from.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write ``checkpoint`` to ``path``, whole or not at all."""
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_atomically(Path(path), content.getvalue())
 
 
 class _RunCheckpoint(ModelCheckpoint):
