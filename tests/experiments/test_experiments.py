@@ -77,7 +77,7 @@ def arguments(path: Path, corpora: dict[str, Path]) -> list[str]:
 
 def needed_by(path: Path) -> dict[str, Path]:
     """Which argument of an experiment is another one's checkpoint: a row of its paper's tables says so."""
-    for table in path.parent.parent.glob("*.yaml"):
+    for table in (table for table in TABLES if table.parent == path.parent.parent):
         rows = {row.name: row for row in read_table(table, [f"corpus={path.parent.name}"]).rows}
         for row in rows.values():
             if row.needs and table.parent / str(row.experiment) == path:
