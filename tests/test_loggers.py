@@ -16,7 +16,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 from ser_lightning.callbacks import EpochSeed
 from ser_lightning.cross_validation.worker import run_fold
 from ser_lightning.experiment import ExperimentCLI
-from ser_lightning.loggers import MetricsTable
+from ser_lightning.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.reports.predictions import Predictions
 from ser_lightning.run_record import code_version
 
@@ -233,3 +233,23 @@ def test_the_table_of_epochs_is_never_half_written(tmp_path: Path, monkeypatch: 
             table.log_metrics(epoch_metrics(1, loss=0.5), step=6)
     assert table.path.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_a_wandb_that_does_not_start_costs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import wandb
+
+    starts = []
+
+    def fail_unless_disabled(**arguments: object) -> object:
+        starts.append(arguments["mode"])
+        if arguments["mode"] != "disabled":
+            raise wandb.errors.CommError("no service")
+        return start(**arguments)
+
+    start = wandb.init
+    monkeypatch.setattr(wandb, "init", fail_unless_disabled)
+    logger = FoldWandbLogger(tmp_path, "fold-00", "group", [], {})
+    with pytest.warns(UserWarning, match="left out of this run: no service"):
+        logger.log_metrics({"validation/UA": 0.5, "epoch": 0}, 1)
+    assert starts == ["offline", "disabled"]
+    logger.finish()

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import Logger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from ser_lightning.atomic_file import write_atomically
 
@@ -101,7 +101,15 @@ class FoldWandbLogger(WandbLogger):
         is_new = self._experiment is None
         if is_new:
             self._wandb_init["id"] = self._id = _run_id(self._folder)
-        run = super().experiment
+        import wandb
+
+        try:
+            run = super().experiment
+        except wandb.errors.Error as error:
+            # A night of training is worth more than its curves in W&B; the files beside it hold the same numbers.
+            rank_zero_warn(f"W&B could not be started and is left out of this run: {error}")
+            self._wandb_init["mode"] = "disabled"
+            run = super().experiment
         if is_new:
             if self._wandb_init["mode"] == "offline":
                 rank_zero_info(f"W&B is offline: `wandb sync {self._folder}/wandb/offline-run-*` sends this run later.")

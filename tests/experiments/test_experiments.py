@@ -61,7 +61,7 @@ def synthetic_corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
     from data_modules import crema_d, iemocap, ravdess
 
     root = tmp_path_factory.mktemp("corpora")
-    ravdess.write_synthetic(root / "RAVDESS", speakers=3, seed=0, clips_per_speaker=12)
+    ravdess.write_synthetic(root / "RAVDESS", speakers=4, seed=0, clips_per_speaker=12)
     crema_d.write_synthetic(root / "CremaD", speakers=3, seed=0, clips_per_speaker=12)
     iemocap.write_synthetic(root / "IEMOCAP", speakers=4, seed=0, clips_per_speaker=12)
     return {
