@@ -59,6 +59,7 @@ def _run(cli: ExperimentCLI, folder: Path) -> None:
     if (folder / FILES["test"]).exists() and (folder / FACTS_FILE).exists():
         return
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
+    version = code_version()  # of the code that is loaded, not of what the folder holds hours later
     last = folder / CHECKPOINTS / "last.ckpt"
     if last.exists():
         cli.refuse_other_checkpoint(last)
@@ -66,7 +67,7 @@ def _run(cli: ExperimentCLI, folder: Path) -> None:
     if trainer.interrupted:
         raise KeyboardInterrupt
     best = folder / CHECKPOINTS / "best.ckpt"
-    facts = _facts(cli, best)
+    facts = _facts(cli, best, version)
     loggers, trainer.loggers = trainer.loggers, []  # the best epoch's validation scores are on record already
     trainer.validate(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
     trainer.loggers = loggers
@@ -75,7 +76,7 @@ def _run(cli: ExperimentCLI, folder: Path) -> None:
     trainer.test(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
 
 
-def _facts(cli: ExperimentCLI, best: Path) -> RunFacts:
+def _facts(cli: ExperimentCLI, best: Path, version: str) -> RunFacts:
     data = cli.data
     trainer: Trainer = cli.trainer
     name = cli.run_name
@@ -98,7 +99,7 @@ def _facts(cli: ExperimentCLI, best: Path) -> RunFacts:
         best_epoch=int(torch.load(best, weights_only=True, map_location="cpu", mmap=True)["epoch"]),
         epochs=trainer.current_epoch,
         seconds=round(cli.training_seconds, 1),
-        code_version=code_version(),
+        code_version=version,
         hardware=hardware(trainer.strategy.root_device, trainer.world_size),
         skipped_audio={str(path): reason for path, reason in data.skipped_audio.items()},
         faulty_left_out=tuple(sorted(data.left_out)),
