@@ -114,7 +114,7 @@ class CorpusDataModule(LightningDataModule):
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        """Reason by utterance name: known faulty files of the release that are not used."""
+        """Reason by utterance name: faulty files of the release and labels without audio, which are not used."""
         return self.found.left_out
 
     @property

@@ -35,7 +35,7 @@ class CorpusData(Interface):
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        """Reason by utterance name: known faulty files of the release that are not used."""
+        """Reason by utterance name: faulty files of the release and labels without audio, which are not used."""
 
     @property
     def all_utterances(self) -> tuple[Utterance, ...]:

@@ -85,7 +85,7 @@ class Shards:
 def _read_names(shard: Path) -> dict[str, int]:
     try:
         with safe_open(shard, framework="pt") as file:
-            return {name: int(file.get_slice(name).get_shape()[0]) for name in file.keys()}  # noqa: SIM118
+            return {name: int(file.get_slice(name).get_shape()[0]) for name in file.keys()}  # noqa: SIM118  # the file is no mapping
     except (SafetensorError, OSError) as error:
         raise _damaged(shard, error) from error
 

@@ -35,7 +35,7 @@ class RunFacts:
         code_version: Version of the code that ran.
         hardware: What it ran on.
         skipped_audio: Reason by file that could not be used.
-        faulty_left_out: Utterances left out because the corpus's release has them wrong.
+        faulty_left_out: Utterances left out: faulty in the corpus's release, or without audio.
     """
 
     paper: str

@@ -131,7 +131,7 @@ class Summary:
         code_versions: Versions of the code that ran; more than one if it changed on the way.
         hardware: What they ran on.
         skipped_audio: Reason by file that could not be used.
-        faulty_left_out: Utterances left out because the corpus's release has them wrong.
+        faulty_left_out: Utterances left out: faulty in the corpus's release, or without audio.
     """
 
     experiment: str
