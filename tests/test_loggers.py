@@ -9,9 +9,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import wandb
 import yaml
 from lightning.pytorch import Trainer
 from wandb.proto.wandb_internal_pb2 import Record
+from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
 from ser_lightning.callbacks import EpochSeed
 from ser_lightning.cross_validation.worker import run_fold
@@ -235,15 +237,16 @@ def test_the_table_of_epochs_is_never_half_written(tmp_path: Path, monkeypatch: 
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 
-def test_a_wandb_that_does_not_start_costs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import wandb
-
+@pytest.mark.parametrize("error", [wandb.errors.CommError("no service"), ServerResponseError("no service")])
+def test_a_wandb_that_does_not_start_costs_no_training(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     starts = []
 
     def fail_unless_disabled(**arguments: object) -> object:
         starts.append(arguments["mode"])
         if arguments["mode"] != "disabled":
-            raise wandb.errors.CommError("no service")
+            raise error
         return start(**arguments)
 
     start = wandb.init

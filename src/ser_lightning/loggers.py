@@ -101,11 +101,10 @@ class FoldWandbLogger(WandbLogger):
         is_new = self._experiment is None
         if is_new:
             self._wandb_init["id"] = self._id = _run_id(self._folder)
-        import wandb
 
         try:
             run = super().experiment
-        except wandb.errors.Error as error:
+        except Exception as error:  # W&B's own errors have no common base: ServerResponseError is a bare Exception
             # A night of training is worth more than its curves in W&B; the files beside it hold the same numbers.
             rank_zero_warn(f"W&B could not be started and is left out of this run: {error}")
             self._wandb_init["mode"] = "disabled"

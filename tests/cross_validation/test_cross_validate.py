@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import wandb
 
 from ser_lightning.cli import main
 
@@ -68,6 +69,7 @@ def test_a_killed_cross_validation_goes_on_to_the_same_weights_and_predictions(
     undisturbed = arguments(synthetic_ravdess, feature_folder, calm, "--folds=0,1")
     run(undisturbed, repository, seed_folder(calm))
 
+    wandb.setup().ensure_service()  # outlives what is killed, and WANDB_SERVICE names it to every child
     disturbed = arguments(synthetic_ravdess, feature_folder, killed, "--folds=0,1")
     process = subprocess.Popen(command(*disturbed), cwd=repository, stdout=subprocess.DEVNULL)
     metrics = seed_folder(killed) / "fold-01" / "metrics.csv"

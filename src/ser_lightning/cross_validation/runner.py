@@ -32,8 +32,16 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
 }
 _GRACE_SECONDS = 10.0
-# A child of a W&B sweep's agent is a run of its own; with these it would write into the agent's.
-_NOT_INHERITED = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_RESUME", "WANDB_NAME")
+# A child of a W&B sweep's agent is a run of its own; with these it would write into the agent's. And each child has a
+# W&B service of its own: one found through WANDB_SERVICE keeps the run of a killed child open and refuses its restart.
+_NOT_INHERITED = (
+    "WANDB_RUN_ID",
+    "WANDB_SWEEP_ID",
+    "WANDB_SWEEP_PARAM_PATH",
+    "WANDB_RESUME",
+    "WANDB_NAME",
+    "WANDB_SERVICE",
+)
 
 
 def is_done(job: Job) -> bool:
