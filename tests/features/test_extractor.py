@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.features import (
     FeatureExtractor,
     LogMelFilterbank,
     LogPowerSpectrogram,
     MagnitudeSpectrogram,
     SilenceRemoval,
+    SpeedPerturbation,
+    Waveform,
     build_extractor,
 )
 
@@ -112,3 +115,60 @@ def test_frames_on_the_device_equal_those_on_the_cpu(extractor: FeatureExtractor
     assert frames.is_cuda
     torch.testing.assert_close(frames.cpu(), expected, atol=1e-8, rtol=1e-8)
     assert torch.equal(frame_lengths.cpu(), expected_lengths)
+
+
+@EVERY
+def test_what_is_stored_and_what_the_device_makes_of_it_are_together_the_extractor(
+    extractor: FeatureExtractor,
+) -> None:
+    waveforms, lengths = pad(clips(torch.float32))
+    expected, expected_lengths = extractor(waveforms, lengths)
+    stored, device = extractor.split_for_device()
+    samples, sample_lengths = stored(waveforms, lengths)
+    assert samples.shape == (len(LENGTHS), int(sample_lengths.max()), 1)
+    frames, frame_lengths = device(samples.squeeze(2), sample_lengths)
+    assert torch.equal(frame_lengths, expected_lengths)
+    torch.testing.assert_close(frames, expected, atol=1e-5, rtol=0)
+    assert torch.equal(device.num_frames(sample_lengths), expected_lengths)
+    assert device.num_features == extractor.num_features
+
+
+@EVERY
+@pytest.mark.parametrize("num_frames", [1, 2, 37])
+def test_a_stretch_of_samples_gives_the_frames_that_lie_there(extractor: FeatureExtractor, num_frames: int) -> None:
+    _, device = extractor.split_for_device()
+    waveform = clips(torch.float64)[0]
+    frames, _ = device(waveform[None], torch.tensor([len(waveform)]))
+    length = device.num_samples(num_frames)
+    for first in (0, 5, frames.shape[1] - num_frames):
+        start = first * device.hop_length
+        stretch = waveform[start : start + length]
+        cropped, cropped_lengths = device(stretch[None], torch.tensor([len(stretch)]))
+        assert cropped_lengths.tolist() == [num_frames]
+        torch.testing.assert_close(cropped[0], frames[0, first : first + num_frames], atol=1e-8, rtol=0)
+
+
+def test_silence_is_cut_before_storing_at_any_speed() -> None:
+    extractor = SpeedPerturbation(SilenceRemoval(MagnitudeSpectrogram(), top_db=30.0), 1.1)
+    waveform = clips(torch.float32)[0][None]
+    lengths = torch.tensor([waveform.shape[1]])
+    stored, device = extractor.split_for_device()
+    assert isinstance(device, MagnitudeSpectrogram)
+    samples, sample_lengths = stored(waveform, lengths)
+    expected, _ = extractor(waveform, lengths)
+    assert int(sample_lengths) < 16000 / 1.1
+    torch.testing.assert_close(device(samples.squeeze(2), sample_lengths)[0], expected)
+
+
+def test_an_extractor_that_cannot_tell_its_frames_says_what_to_set() -> None:
+    with pytest.raises(ConfigurationError, match=r"SilenceRemoval .*data\.init_args\.features to stored"):
+        SilenceRemoval(MagnitudeSpectrogram(), top_db=30.0).num_samples(10)
+
+
+def test_a_waveform_is_given_as_it_is_and_zero_past_its_end() -> None:
+    waveforms = torch.ones(2, 5)
+    frames, lengths = Waveform()(waveforms, torch.tensor([5, 3]))
+    assert frames.tolist() == [[[1.0]] * 5, [[1.0]] * 3 + [[0.0]] * 2]
+    assert lengths.tolist() == [5, 3]
+    assert waveforms.all(), "the waveforms were changed in place"
+    assert Waveform(8000).num_samples(300) == 300

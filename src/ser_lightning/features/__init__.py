@@ -9,6 +9,7 @@ from ser_lightning.features.magnitude import MagnitudeSpectrogram
 from ser_lightning.features.silence_removal import SilenceRemoval
 from ser_lightning.features.speed_perturbation import SpeedPerturbation
 from ser_lightning.features.store import FeatureStore, Prepared
+from ser_lightning.features.waveform import Waveform
 
 __all__ = [
     "ComParE147",
@@ -20,5 +21,6 @@ __all__ = [
     "Prepared",
     "SilenceRemoval",
     "SpeedPerturbation",
+    "Waveform",
     "build_extractor",
 ]

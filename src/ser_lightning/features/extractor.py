@@ -3,10 +3,13 @@
 
 import inspect
 from abc import ABC, abstractmethod
+from bisect import bisect_left
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from ser_lightning.errors import ConfigurationError
 
 
 class FeatureExtractor(nn.Module, ABC):
@@ -37,6 +40,49 @@ class FeatureExtractor(nn.Module, ABC):
         Returns:
             Frames [B, T, F] and the number of real ones of each utterance [B]; at least one each.
         """
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Return the number of frames [B] of waveforms of ``lengths`` [B] samples, whatever is in them.
+
+        Raises:
+            ConfigurationError: If the length alone does not decide it.
+        """
+        raise ConfigurationError(
+            f"{type(self).__name__} cannot tell from a waveform's length how many frames it gives, which crops and "
+            "batches of frames that are made on the device need; set data.init_args.features to stored"
+        )
+
+    @property
+    def hop_length(self) -> int:
+        """Samples from one frame to the next."""
+        return round(self.hop_seconds * self.sample_rate_hz)
+
+    def num_samples(self, num_frames: int) -> int:
+        """Return the length of the stretch of waveform that ``num_frames``, 1 or more, are made of.
+
+        Frame t of a waveform is then the first frame of its stretch that begins at sample ``t * hop_length``.
+
+        Raises:
+            ConfigurationError: If the length alone does not decide the number of frames.
+        """
+
+        def gives_more(samples: int) -> bool:
+            return int(self.num_frames(torch.tensor(samples))) > num_frames
+
+        enough = 1
+        while not gives_more(enough):
+            enough *= 2
+        # The least for one frame more, less a hop: a waveform shorter than a window is filled up to one frame.
+        return bisect_left(range(enough), True, key=gives_more) - self.hop_length
+
+    def split_for_device(self) -> tuple["FeatureExtractor", "FeatureExtractor"]:
+        """Return two extractors that do together what this one does: what is stored, and what a device makes of it.
+
+        The first gives waveforms [B, N, 1]; the second takes them, less their last dimension.
+        """
+        from ser_lightning.features.waveform import Waveform  # an extractor too, so it stands on this file
+
+        return Waveform(self.sample_rate_hz), self
 
     def configuration(self) -> dict[str, object]:
         """Return class path and arguments as JSON can hold them; ``build_extractor`` reads them back."""

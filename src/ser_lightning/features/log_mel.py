@@ -85,3 +85,7 @@ class LogMelFilterbank(FeatureExtractor):
         with torch.autocast(power.device.type, enabled=False) if lowered else nullcontext():
             energies = power @ self.filters.to(power.dtype)
         return zero_past_the_end(energies.clamp_min_(self.floor).log_(), frame_lengths), frame_lengths
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Return the number of frames [B] of waveforms of ``lengths`` [B] samples."""
+        return self.spectrum.num_frames(lengths)

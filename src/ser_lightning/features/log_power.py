@@ -59,3 +59,7 @@ class LogPowerSpectrogram(FeatureExtractor):
         """Return log powers [B, T, F] of ``waveforms`` [B, N] of ``lengths`` [B], and the frames of each [B]."""
         power, frame_lengths = self.spectrum(waveforms, lengths)
         return zero_past_the_end(power.clamp_min_(self.floor).log_(), frame_lengths), frame_lengths
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Return the number of frames [B] of waveforms of ``lengths`` [B] samples."""
+        return self.spectrum.num_frames(lengths)

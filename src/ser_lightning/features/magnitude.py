@@ -48,3 +48,7 @@ class MagnitudeSpectrogram(FeatureExtractor):
         """Return magnitudes [B, T, F] of ``waveforms`` [B, N] of ``lengths`` [B], and the frames of each [B]."""
         power, frame_lengths = self.spectrum(waveforms, lengths)
         return zero_past_the_end(power.sqrt_(), frame_lengths), frame_lengths
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Return the number of frames [B] of waveforms of ``lengths`` [B] samples."""
+        return self.spectrum.num_frames(lengths)

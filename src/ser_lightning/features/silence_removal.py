@@ -63,6 +63,12 @@ class SilenceRemoval(FeatureExtractor):
         )
         return result
 
+    def split_for_device(self) -> tuple[FeatureExtractor, FeatureExtractor]:
+        """Return the cutting, which is done on the CPU, and what is made of the sounds."""
+        stored, device = self.extractor.split_for_device()
+        cutting = SilenceRemoval(stored, self.top_db, self.energy_window_seconds, self.energy_hop_seconds)
+        return cutting, device
+
     def cut(self, waveform: Tensor) -> Tensor:
         """Return the sounds in ``waveform`` [N] on the CPU, one after another."""
         from librosa.effects import split  # heavy, and most systems do without

@@ -42,3 +42,8 @@ class SpeedPerturbation(FeatureExtractor):
         real = torch.arange(changed.shape[1], device=changed.device) < new_lengths[:, None]
         frames: tuple[Tensor, Tensor] = self.extractor(changed * real, new_lengths)
         return frames
+
+    def split_for_device(self) -> tuple[FeatureExtractor, FeatureExtractor]:
+        """Return the change of speed with whatever else is stored, and what is made of it."""
+        stored, device = self.extractor.split_for_device()
+        return SpeedPerturbation(stored, self.factor), device
