@@ -98,7 +98,11 @@ def _parser() -> argparse.ArgumentParser:
     command = add("table", "train what is missing of a published table, and show ours beside the paper's", True)
     command.add_argument("action", choices=["run", "show"], help="show: only what is on disk")
     command.add_argument("file", type=Path, metavar="FILE", help="a table file, experiments/<paper>/<table>.yaml")
-    command.epilog = "key=value, anywhere behind FILE, overrides a key of the table file, such as corpus=ravdess."
+    command.epilog = (
+        "key=value, anywhere behind FILE, overrides a key of the table file, such as corpus=ravdess. Rows that are "
+        "trained once, for pre-training, take --config and --trainer arguments, and all that stand behind --once, such "
+        "as --once --data.init_args.root /data/VoxCeleb2."
+    )
     command.add_argument("--rows", action="append", default=[], metavar="NAME", help="run only this row (repeatable)")
     _add_choice(command)
     command = add("report", "write report.html from runs on disk")
@@ -176,7 +180,7 @@ def _table(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _table_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell ``key=value`` of the table file from LightningCLI's arguments.
+    """Tell ``key=value`` of the table file from LightningCLI's arguments, and write these as ``--key=value``.
 
     argparse cannot: positional arguments that are optional are taken only directly behind those that are not.
     """
@@ -185,14 +189,13 @@ def _table_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     awaits_value = False
     for argument in arguments:
         if argument.startswith("--") or argument == "-c":
-            others.append(argument)
-            awaits_value = "=" not in argument
+            others.append("--config" if argument == "-c" else argument)
+            awaits_value = "=" not in argument and argument != "--once"
+        elif awaits_value:
+            others[-1] += f"={argument}"
+            awaits_value = False
         elif re.match(r"\w[\w.]*=", argument):
             keys.append(argument)
-            awaits_value = False
-        elif awaits_value:
-            others.append(argument)
-            awaits_value = False
         else:
             raise ConfigurationError(
                 f"'{argument}' is neither a key=value of the table file nor the value of a --key before it"

@@ -8,7 +8,7 @@ from rich.console import Console
 from ser_lightning.cli import _table_keys, main
 from ser_lightning.cross_validation.cross_validate import Choice, _with_needs
 from ser_lightning.cross_validation.plan import plan_folds
-from ser_lightning.cross_validation.tables import folder_name, plan_table, read_table
+from ser_lightning.cross_validation.tables import Row, folder_name, plan_table, read_table, row_arguments
 from ser_lightning.errors import ConfigurationError
 
 TABLES = sorted(path for path in Path("experiments").glob("*/*.yaml") if path.parent.name not in ("trainer", "sweeps"))
@@ -132,10 +132,23 @@ def test_a_row_as_in_its_file_is_shown_for_the_chosen_seeds_and_folds(
 
 
 def test_keys_of_the_table_stand_anywhere_between_lightnings_arguments() -> None:
-    given = ["--config", "gpu.yaml", "corpus=ravdess", "--a.b=1", "title=x y", "--c", "-1", "rows.0=z"]
+    given = ["--config", "gpu.yaml", "corpus=ravdess", "--a.b=1", "title=x y", "--c", "-1", "rows.0=z", "--once", "--d", "2"]
     keys, others = _table_keys(given)
     assert keys == ["corpus=ravdess", "title=x y", "rows.0=z"]
-    assert others == ["--config", "gpu.yaml", "--a.b=1", "--c", "-1"]
+    assert others == ["--config=gpu.yaml", "--a.b=1", "--c=-1", "--once", "--d=2"]
+
+
+def test_rows_that_are_trained_once_take_the_trainers_arguments_and_those_meant_for_them() -> None:
+    callers = ["--config=gpu.yaml", "--data.init_args.root=a", "--trainer.max_epochs=2", "--once", "--data.x=b"]
+    once, fold = Row("once", "voices.yaml", ["--model.k=1"], once=True), Row("fold", "emotions.yaml")
+    assert row_arguments(Path("p/table.yaml"), once, callers) == [
+        "--config=p/voices.yaml",
+        "--model.k=1",
+        "--config=gpu.yaml",
+        "--trainer.max_epochs=2",
+        "--data.x=b",
+    ]
+    assert row_arguments(Path("p/table.yaml"), fold, callers) == ["--config=p/emotions.yaml", *callers[:3]]
 
 
 @pytest.mark.parametrize("stray", [["ravdess"], ["--a=1", "ravdess"], ["--a", "1", "ravdess"], ["corpus=x", "ravdess"]])

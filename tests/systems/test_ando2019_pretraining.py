@@ -14,11 +14,12 @@ from torch.utils.data import DataLoader
 from ser_lightning.callbacks import EpochSeed, LastCheckpoint
 from ser_lightning.data.dataset import FrameDataset, keep_batch
 from ser_lightning.data.samplers import BucketBatchSampler, EvaluationBatchSampler
-from ser_lightning.data.statistics import TrainingStatistics, mean_and_deviation
+from ser_lightning.data.statistics import TrainingStatistics
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.features import LogPowerSpectrogram
 from ser_lightning.losses import ExistenceLoss, WeightedCrossEntropy
 from ser_lightning.systems import DominantEmotionRecognition, ExistencePretraining, MultiLabelEmotionExistence
+from ser_lightning.systems.stages import refuse_heard_speakers
 from ser_lightning.types import Batch, Split, Utterance
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
@@ -53,8 +54,7 @@ class Voices(LightningDataModule):
 
     def training_statistics(self) -> TrainingStatistics:
         dataset = self.dataset("train")
-        mean, deviation = mean_and_deviation(dataset.frames)
-        return TrainingStatistics(mean, deviation, dataset.targets.mean(0), self._split.speakers("train"))
+        return TrainingStatistics(dataset.frames, dataset.targets.mean(0), self._split.speakers("train"))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         dataset = self.dataset("train")
@@ -251,22 +251,26 @@ def test_an_encoder_of_another_corpus_is_accepted_and_its_speakers_are_not_this_
     assert system.origin["training_speakers"] == ["Ses02F", "Ses02M"]
 
 
-def test_the_origin_holds_every_speaker_heard_in_any_stage(build: Build, tmp_path: Path) -> None:
+def test_a_checkpoint_is_refused_for_speakers_that_any_of_its_stages_has_heard(build: Build, tmp_path: Path) -> None:
     data = Voices()
     fewer = tuple(u for u in data.split().train if u.speaker == "Ses02F")
     data._split = replace(data.split(), train=fewer)
     system = build()
     fit(system, data, tmp_path).save_checkpoint(tmp_path / "best.ckpt")
-    stored = torch.load(tmp_path / "best.ckpt", weights_only=True)["ser_lightning"]
-    assert stored["origin"]["training_speakers"] == ["Ses02F", "Ses02M"]
-    assert stored["system"].endswith("ExistencePretraining")
+    checkpoint = torch.load(tmp_path / "best.ckpt", weights_only=True)
+    assert checkpoint["ser_lightning"]["origin"]["training_speakers"] == ["Ses02F"]
+    refuse_heard_speakers(checkpoint, tmp_path / "best.ckpt", "iemocap", {"test": ["Ses01F"]})
+    with pytest.raises(ConfigurationError, match="was trained on Ses02M, who are in this fold's test set"):
+        refuse_heard_speakers(checkpoint, tmp_path / "best.ckpt", "iemocap", {"test": ["Ses02M"]})
 
 
-def test_a_resumed_stage_reaches_the_same_weights(build: Build, tmp_path: Path) -> None:
+def test_a_resumed_stage_reaches_the_same_weights_without_the_checkpoints_it_began_with(
+    build: Build, tmp_path: Path
+) -> None:
     fit(build(), Voices(), tmp_path / "calm", max_epochs=3)
     fit(build(), Voices(), tmp_path / "cut", max_epochs=1)
     last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
-    resumed = build()
+    resumed = build(existence_checkpoint="gone", dominant_checkpoint="gone")
     with torch.no_grad():
         for parameter in resumed.classifier.parameters():
             parameter.zero_()

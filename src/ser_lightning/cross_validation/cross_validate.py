@@ -56,7 +56,7 @@ def cross_validate(arguments: Sequence[str], row: str, choice: Choice, console: 
     jobs, max_epochs = plan_experiment(arguments, row, choice, console)
     failures = run_planned(jobs, max_epochs, console)
     for folder in sorted({job.folder.parent for job in jobs}):
-        if any(job.folder not in failures for job in jobs if job.folder.parent == folder):
+        if any(job.scored and job.folder not in failures for job in jobs if job.folder.parent == folder):
             write_summary(folder)
             runs = find_cross_validations([folder])
             summary = summarize(runs)
@@ -128,6 +128,7 @@ def plan_experiment(
         row=row,
         allow=choice.allow,
     )
+    jobs = [replace(job, scored=not cli.model.is_pretraining) for job in jobs]
     if once:
         jobs = [replace(job, fold=None, folder=job.folder.with_name("once")) for job in jobs if job.fold == chosen[0]]
     jobs = [_with_needs(job, needs) for job in jobs]

@@ -25,6 +25,7 @@ class Job:
         needs: Folders of the jobs that must be done before.
         own: Arguments of this job alone, such as the checkpoint it starts from.
         allow: Module prefixes that the user trusts.
+        scored: Whether it leaves predictions; pre-training leaves its checkpoint alone.
     """
 
     experiment: Path
@@ -36,6 +37,7 @@ class Job:
     needs: tuple[Path, ...] = ()
     own: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
+    scored: bool = True
 
     def arguments(self) -> list[str]:
         """Return LightningCLI's arguments for this job, without a subcommand."""

@@ -45,8 +45,11 @@ _NOT_INHERITED = (
 
 
 def is_done(job: Job) -> bool:
-    """Whether the job's predictions are there, which are written last and whole, and the facts of what made them."""
-    return (job.folder / FILES["test"]).exists() and (job.folder / FACTS_FILE).exists()
+    """Whether what the job leaves is there: the facts of what was trained and, unless it is pre-training, predictions.
+
+    Predictions are written last and whole; in pre-training it is the facts that are.
+    """
+    return (job.folder / FACTS_FILE).exists() and (not job.scored or (job.folder / FILES["test"]).exists())
 
 
 def is_outdated(job: Job) -> bool:

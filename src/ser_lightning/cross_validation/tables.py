@@ -27,6 +27,8 @@ from ser_lightning.run_record import CONFIG_FILE, DEFAULT_ROW, differing_keys
 # A fold's own, and the protocol, which is stated as a whole.
 _OWN_KEYS = ("seed_everything", "data.init_args.seed", "data.init_args.fold")
 _PROTOCOL = "data.init_args.protocol"
+# Behind it are the caller's arguments for rows that are trained once.
+ONCE = "--once"
 
 
 @dataclass
@@ -41,7 +43,8 @@ class Row:
         paper: The paper's scores in percent: UA, WA.
         parameters: What the paper says of the number of trainable parameters.
         note: What a reader of the number must know.
-        once: Trained once, on no fold of the corpus (pre-training); it has no scores in the table.
+        once: Trained once, on no fold of the corpus (pre-training); it has no scores in the table. Of the caller's
+            arguments it takes the trainer's, and those behind ``--once``: its corpus is another one.
     """
 
     name: str = MISSING
@@ -62,11 +65,13 @@ class Table:
         title: Which one, and of what.
         corpus: The corpus that the paper's numbers are on. Rows may name it in their experiments as ``${corpus}``, so
             that ``corpus=ravdess`` runs the table on another.
+        pretraining: The corpus of rows that are trained once, which they may name as ``${pretraining}``.
         rows: Its rows, in the paper's order.
     """
 
     title: str = MISSING
     corpus: str = MISSING
+    pretraining: str = ""
     rows: list[Row] = MISSING
 
 
@@ -153,8 +158,19 @@ def plan_table(
 
 
 def row_arguments(path: Path, row: Row, arguments: Sequence[str]) -> list[str]:
-    """Return LightningCLI's arguments for a row: its experiment, its overrides, and the caller's behind them."""
-    return [f"--config={path.parent / str(row.experiment)}", *row.overrides, *arguments]
+    """Return LightningCLI's arguments for a row: its experiment, its overrides, and the caller's behind them.
+
+    Args:
+        path: The table file.
+        row: The row.
+        arguments: The caller's, each as ``--key=value``; behind ``--once`` those for rows that are trained once.
+    """
+    split = arguments.index(ONCE) if ONCE in arguments else len(arguments)
+    callers = list(arguments[:split])
+    if row.once:
+        shared = [argument for argument in callers if argument.startswith(("--trainer", "--config"))]
+        callers = [*shared, *arguments[split + 1 :]]
+    return [f"--config={path.parent / str(row.experiment)}", *row.overrides, *callers]
 
 
 def run_table(

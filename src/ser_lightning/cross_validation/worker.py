@@ -26,7 +26,8 @@ def run_fold(arguments: Sequence[str], row: str, allow: Sequence[str] = ()) -> P
     """Fit, validate and test one fold, from wherever an earlier process left it.
 
     Training goes on from ``checkpoints/last.ckpt`` where there is one. The best checkpoint then predicts the
-    validation and the test set. ``predictions.csv`` is written last: where it is, nothing is done again.
+    validation and the test set. ``predictions.csv`` is written last: where it is, nothing is done again. Pre-training
+    is for other systems to start from, and ends with its ``run.json``.
 
     Args:
         arguments: LightningCLI's arguments, without a subcommand.
@@ -56,9 +57,9 @@ def run_fold(arguments: Sequence[str], row: str, allow: Sequence[str] = ()) -> P
 
 def _run(cli: ExperimentCLI, folder: Path) -> None:
     cli.claim_run()
-    if (folder / FILES["test"]).exists() and (folder / FACTS_FILE).exists():
-        return
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
+    if (folder / FACTS_FILE).exists() and (model.is_pretraining or (folder / FILES["test"]).exists()):
+        return
     version = code_version()  # of the code that is loaded, not of what the folder holds hours later
     last = folder / CHECKPOINTS / "last.ckpt"
     if last.exists():
@@ -68,12 +69,19 @@ def _run(cli: ExperimentCLI, folder: Path) -> None:
         raise KeyboardInterrupt
     best = folder / CHECKPOINTS / "best.ckpt"
     facts = _facts(cli, best, version)
+    if model.is_pretraining:
+        _write_facts(trainer, facts, folder)
+        return
     loggers, trainer.loggers = trainer.loggers, []  # the best epoch's validation scores are on record already
     trainer.validate(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
     trainer.loggers = loggers
+    _write_facts(trainer, facts, folder)
+    trainer.test(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+
+
+def _write_facts(trainer: Trainer, facts: RunFacts, folder: Path) -> None:
     if trainer.is_global_zero:
         write_atomically(folder / FACTS_FILE, json.dumps(asdict(facts), indent=2).encode())
-    trainer.test(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
 
 
 def _facts(cli: ExperimentCLI, best: Path, version: str) -> RunFacts:

@@ -111,7 +111,10 @@ class ExistencePretraining(EmotionClassifier):
         super().setup(stage)
         if stage != "fit":
             return
+        if self.trainer.ckpt_path is not None:  # training goes on: weights and origin are in its own checkpoint
+            return
         data_module: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+        self.origin["earlier"] = []
         split = data_module.split()
         evaluated = {name: split.speakers(name) for name in ("validation", "test")}
         for encoder, (argument, path) in zip(self.encoders, self.sources.items(), strict=True):
@@ -120,10 +123,7 @@ class ExistencePretraining(EmotionClassifier):
             refuse_heard_speakers(checkpoint, Path(str(path)), data_module.corpus_name, evaluated)
             parts = {"encoder.": "encoder.", "standardisation.": "standardisation."}
             load_parts(encoder, checkpoint, parts, Path(str(path)))
-            heard = checkpoint[CHECKPOINT_KEY]["origin"]
-            if heard.get("corpus") == self.origin["corpus"]:
-                speakers = {*self.origin["training_speakers"], *heard["training_speakers"]}
-                self.origin["training_speakers"] = sorted(speakers)
+            self.origin["earlier"].append(checkpoint[CHECKPOINT_KEY]["origin"])
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Return logits [B, C] of ``frames`` [B, T, F] with ``lengths`` [B]; each encoder standardises for itself."""

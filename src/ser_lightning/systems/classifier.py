@@ -3,22 +3,46 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import Criterion
-from ser_lightning.metrics import EmotionScores, scores
+from ser_lightning.metrics import EmotionScores
 from ser_lightning.nn.masking import frame_mask
-from ser_lightning.nn.standardisation import Standardisation
+from ser_lightning.nn.standardisation import Standardisation, UtteranceStandardisation
 from ser_lightning.types import Batch
 
 CHECKPOINT_KEY = "ser_lightning"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a system says of a batch.
+
+    Attributes:
+        logits: What the criterion takes [B, C].
+        probabilities: Of each class [B, C], in float32; a row sums to one.
+        predicted: The class it decides for [B].
+        embeddings: Utterance-level vectors [B, E] of systems that compare utterances by them.
+    """
+
+    logits: Tensor
+    probabilities: Tensor
+    predicted: Tensor
+    embeddings: Tensor | None = None
+
+    def outputs(self, indices: Tensor) -> dict[str, Tensor]:
+        """Return what a step of evaluation hands to callbacks, beside the ``indices`` [B] of the utterances."""
+        found = {"indices": indices, "probabilities": self.probabilities, "predicted": self.predicted}
+        return found if self.embeddings is None else found | {"embeddings": self.embeddings}
 
 
 class EmotionClassifier(LightningModule):
@@ -29,6 +53,7 @@ class EmotionClassifier(LightningModule):
     the configuration of the extractor, so that a checkpoint alone can turn audio into emotions.
 
     Attributes:
+        is_pretraining: Whether only other systems want what it has learned: it is not tested on any fold.
         configuration: Class path and arguments, set by whoever builds the system from a YAML or a checkpoint.
         origin: What a checkpoint says of its training data.
 
@@ -37,19 +62,30 @@ class EmotionClassifier(LightningModule):
         class_names: The emotions, in the order of the logits; linked from the data module.
         criterion: Training criterion.
         optimizer: Makes the optimiser of the parameters.
+        scheduler: Makes the schedule of its learning rate, which moves once an epoch; constant when absent.
+        standardisation: What brings features to zero mean and unit deviation; with the training split's when absent.
     """
+
+    is_pretraining: ClassVar[bool] = False
 
     class_prior: Tensor
 
     def __init__(
-        self, num_features: int, class_names: Sequence[str], criterion: Criterion, optimizer: OptimizerCallable
+        self,
+        num_features: int,
+        class_names: Sequence[str],
+        criterion: Criterion,
+        optimizer: OptimizerCallable,
+        scheduler: LRSchedulerCallable | None = None,
+        standardisation: UtteranceStandardisation | None = None,
     ) -> None:
         super().__init__()
         self.num_features = num_features
         self.class_names = tuple(class_names)
         self.criterion = criterion
         self.optimizer = optimizer
-        self.standardisation = Standardisation(num_features)
+        self.scheduler = scheduler
+        self.standardisation = standardisation or Standardisation(num_features)
         self.register_buffer("class_prior", torch.full((len(self.class_names),), 1.0 / len(self.class_names)))
         self.configuration: dict[str, Any] = {}
         self.origin: dict[str, Any] = {}
@@ -100,7 +136,8 @@ class EmotionClassifier(LightningModule):
                 "statistics; pass one to trainer.fit(model, datamodule=...)"
             )
         statistics = data_module.training_statistics()
-        self.standardisation.fit(statistics.mean, statistics.deviation)
+        if isinstance(self.standardisation, Standardisation):
+            self.standardisation.fit(statistics.mean, statistics.deviation)
         self.class_prior.copy_(statistics.class_prior)
         self.origin = {
             "corpus": data_module.corpus_name,
@@ -115,27 +152,35 @@ class EmotionClassifier(LightningModule):
         self.train_loss.update(loss.detach().expand(batch.size))
         return loss
 
-    def _evaluation_step(self, batch: Batch) -> dict[str, Tensor]:
+    def decide(self, batch: Batch) -> Decision:
+        """Return logits of ``batch``, and which class they speak for."""
         logits = self._logits(batch)
-        loss = self.criterion(logits, batch.targets, self.class_prior)
+        return Decision(logits, self.probabilities(logits), logits.argmax(1))
+
+    def _evaluation_step(self, batch: Batch) -> dict[str, Tensor]:
+        decision = self.decide(batch)
+        loss = self.criterion(decision.logits, batch.targets, self.class_prior)
         self.evaluation_loss.update(loss.expand(batch.size))
-        self.evaluation_scores.update(logits, batch.labels)
-        return {"indices": batch.indices, "probabilities": self.probabilities(logits)}
+        self._count(decision, batch)
+        return decision.outputs(batch.indices)
+
+    def _count(self, decision: Decision, batch: Batch) -> None:
+        self.evaluation_scores.update(decision.predicted, batch.labels)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return ``probabilities`` [B, C] and ``indices`` [B] of ``batch``."""
+        """Return the decision on ``batch``, and its ``indices`` [B]."""
         return self._evaluation_step(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return ``probabilities`` [B, C] and ``indices`` [B] of ``batch``."""
+        """Return the decision on ``batch``, and its ``indices`` [B]."""
         return self._evaluation_step(batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return ``probabilities`` [B, C] and ``indices`` [B] of ``batch``."""
-        return {"indices": batch.indices, "probabilities": self.probabilities(self._logits(batch))}
+        """Return the decision on ``batch``, and its ``indices`` [B]."""
+        return self.decide(batch).outputs(batch.indices)
 
     def _log_evaluation(self, stage: str) -> None:
-        for name, score in scores(self.evaluation_scores.compute()).items():
+        for name, score in self.evaluation_scores.scores(self.evaluation_scores.compute()).items():
             self.log(f"{stage}/{name}", score.float(), prog_bar=name == "UA")
         self.log(f"{stage}/loss", self.evaluation_loss.compute())
         self.evaluation_scores.reset()
@@ -156,9 +201,10 @@ class EmotionClassifier(LightningModule):
         """Log the scores of the test set."""
         self._log_evaluation("test")
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the optimiser of all parameters that are not frozen."""
-        return self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimiser of all parameters that are not frozen, with the schedule if there is one."""
+        optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
+        return optimizer if self.scheduler is None else ([optimizer], [self.scheduler(optimizer)])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add how to build the system again, and corpus, classes, extractor, training speakers and split hash."""

@@ -1,24 +1,26 @@
 """What one stage of training hands to the next: weights, and whose voices they have heard."""
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 
 
-def read_stage(path: Path | None, argument: str, system: type[EmotionClassifier]) -> dict[str, Any]:
+def read_stage(path: Path | None, argument: str, *systems: type[EmotionClassifier]) -> dict[str, Any]:
     """Read the checkpoint of an earlier stage; nothing of it is built.
 
     Args:
         path: The checkpoint.
         argument: The argument that names it, for errors.
-        system: The system that the earlier stage trained.
+        systems: What the earlier stage may have trained.
 
     Raises:
         ConfigurationError: If it is not given, not there, no checkpoint of this suite, or another system's.
@@ -33,10 +35,10 @@ def read_stage(path: Path | None, argument: str, system: type[EmotionClassifier]
         raise ConfigurationError(f"model.init_args.{argument} is {path}, which is no checkpoint: {error}") from error
     if CHECKPOINT_KEY not in checkpoint:
         raise ConfigurationError(f"model.init_args.{argument} is {path}, which holds no system of this suite")
-    found, wanted = checkpoint[CHECKPOINT_KEY]["system"], f"{system.__module__}.{system.__qualname__}"
-    if found != wanted:
+    found, wanted = checkpoint[CHECKPOINT_KEY]["system"], [f"{one.__module__}.{one.__qualname__}" for one in systems]
+    if found not in wanted:
         raise ConfigurationError(
-            f"model.init_args.{argument} is {path}, which holds a {found}; give that of a {wanted}"
+            f"model.init_args.{argument} is {path}, which holds a {found}; give that of a {' or a '.join(wanted)}"
         )
     return checkpoint
 
@@ -73,15 +75,25 @@ def refuse_heard_speakers(
     Raises:
         ConfigurationError: Naming the speakers.
     """
-    origin = checkpoint[CHECKPOINT_KEY]["origin"]
-    if origin.get("corpus") != corpus:
-        return
+    known = {
+        speaker
+        for origin in _origins(checkpoint[CHECKPOINT_KEY]["origin"])
+        if origin.get("corpus") == corpus
+        for speaker in origin["training_speakers"]
+    }
     for name, speakers in evaluated.items():
-        if heard := sorted(set(origin["training_speakers"]) & set(speakers)):
+        if heard := sorted(known & set(speakers)):
             raise ConfigurationError(
                 f"{path} was trained on {', '.join(heard)}, who are in this fold's {name} set; take the checkpoint of "
                 "the same fold, or one of another corpus"
             )
+
+
+def _origins(origin: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Return where a checkpoint's weights come from: its own training, and that of all stages before."""
+    yield origin
+    for earlier in origin.get("earlier", []):
+        yield from _origins(earlier)
 
 
 def load_parts(module: nn.Module, checkpoint: Mapping[str, Any], prefixes: Mapping[str, str], path: Path) -> None:
@@ -113,3 +125,99 @@ def load_parts(module: nn.Module, checkpoint: Mapping[str, Any], prefixes: Mappi
                 f"{path} ({system}) does not fit: {key} is {shapes}, there and here; configure the encoder as there"
             )
     module.load_state_dict(chosen)
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a system took from an earlier stage's weights.
+
+    Attributes:
+        loaded: Weights that were taken.
+        other_shape: Weights that both have, in different shapes; newly initialised here.
+        new: Weights that the earlier stage does not have; newly initialised here.
+        left: Weights of the earlier stage that have no place here.
+    """
+
+    loaded: tuple[str, ...]
+    other_shape: tuple[str, ...]
+    new: tuple[str, ...]
+    left: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Return one line for each kind that occurs, weights named by their layers."""
+        kinds = {
+            "loaded": self.loaded,
+            "of another shape, so newly initialised": self.other_shape,
+            "not there, so newly initialised": self.new,
+            "there only, so left": self.left,
+        }
+        return [f"  {len(keys)} {kind}: {', '.join(_layers(keys))}" for kind, keys in kinds.items() if keys]
+
+
+def _layers(keys: Sequence[str], most: int = 8) -> list[str]:
+    """Return what ``keys`` have in common up to the shortest depth at which there are at most ``most`` such names."""
+    for depth in range(max(key.count(".") for key in keys) + 1, 0, -1):
+        names = list(dict.fromkeys(".".join(key.split(".")[:depth]) for key in keys))
+        if len(names) <= most:
+            return names
+    return [*names[:most], "..."]
+
+
+def take_what_fits(module: nn.Module, checkpoint: Mapping[str, Any], prefix: str, path: Path) -> Taken:
+    """Load those of an earlier stage's weights that have a place of their shape in ``module``.
+
+    Args:
+        module: What is loaded into.
+        checkpoint: The earlier stage's checkpoint.
+        prefix: Of the weights in question, in the checkpoint.
+        path: Where the checkpoint lies.
+
+    Raises:
+        ConfigurationError: If nothing fits.
+    """
+    weights: dict[str, Tensor] = checkpoint["state_dict"]
+    there = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+    here = module.state_dict()
+    fitting = {key: there[key] for key in here if key in there and there[key].shape == here[key].shape}
+    if not fitting:
+        raise ConfigurationError(
+            f"{path} ({checkpoint[CHECKPOINT_KEY]['system']}) has no weights that fit: it has {len(there)} under "
+            f"'{prefix}', of {len(here)} here none has the same name and shape; configure encoder and widths as there"
+        )
+    module.load_state_dict(here | fitting)
+    return Taken(
+        loaded=tuple(fitting),
+        other_shape=tuple(key for key in here if key in there and key not in fitting),
+        new=tuple(key for key in here if key not in there),
+        left=tuple(key for key in there if key not in here),
+    )
+
+
+def start_from(
+    system: EmotionClassifier, network: nn.Module, path: Path | None, *systems: type[EmotionClassifier]
+) -> None:
+    """Start training from the network of an earlier stage as far as it fits, and say what was taken.
+
+    Where a run of this system goes on, its own checkpoint holds everything already, and nothing is read.
+
+    Args:
+        system: What is going to be trained; its ``setup`` has taken what is fitted on the training split.
+        network: Its part that the earlier stage has too, under the name ``network``.
+        path: The earlier stage's checkpoint, ``pretrained_checkpoint`` in the YAML; nothing is done without.
+        systems: What the earlier stage may have trained.
+
+    Raises:
+        ConfigurationError: If the checkpoint is not there, another system's, of other frames, trained on a speaker of
+            this fold's validation or test set, or if nothing of it fits.
+    """
+    if path is None or system.trainer.ckpt_path is not None:
+        return
+    checkpoint = read_stage(path, "pretrained_checkpoint", *systems)
+    refuse_other_frames(checkpoint, path, system.origin["extractor"])
+    data_module: Any = system.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+    split = data_module.split()
+    evaluated = {name: split.speakers(name) for name in ("validation", "test")}
+    refuse_heard_speakers(checkpoint, path, data_module.corpus_name, evaluated)
+    taken = take_what_fits(network, checkpoint, "network.", path)
+    system.origin["earlier"] = [checkpoint[CHECKPOINT_KEY]["origin"]]
+    rank_zero_info("\n".join([f"weights of {path}:", *taken.lines()]))

@@ -1,0 +1,50 @@
+"""What processes that train together compute on the whole batch, although each has only its share."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.nn.functional import all_gather, all_reduce
+
+
+def in_company() -> bool:
+    """Return whether several processes train together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def sum_over_processes(part: Tensor) -> Tensor:
+    """Return ``part`` summed over processes.
+
+    Its gradient is summed over them too, which DDP's mean of gradients makes that of the joint sum.
+    """
+    if not in_company():
+        return part
+    total: Tensor = all_reduce(part)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return total
+
+
+def gather_batch(share: Tensor) -> Tensor:
+    """Return every process's ``share`` [B, ...] one behind the other; all shares must have the same size.
+
+    Gradients flow back to the process that a row came from, and are right under DDP's mean of gradients where every
+    process computes the same loss of the whole.
+    """
+    if not in_company():
+        return share
+    if share.requires_grad:
+        return torch.cat(all_gather(share))  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    shares = [torch.empty_like(share) for _ in range(dist.get_world_size())]
+    dist.all_gather(shares, share.contiguous())
+    return torch.cat(shares)
+
+
+def gather_to_first(*columns: Tensor) -> list[Tensor] | None:
+    """Return each of ``columns`` [N, ...] with every process's rows one behind the other, in the first process.
+
+    The processes may have unequal numbers of rows. In all but the first the result is None.
+    """
+    if not in_company():
+        return list(columns)
+    first = dist.get_rank() == 0
+    parts: list[tuple[Tensor, ...] | None] | None = [None] * dist.get_world_size() if first else None
+    dist.gather_object(columns, parts)
+    return None if parts is None else [torch.cat(rows) for rows in zip(*(p for p in parts if p), strict=True)]

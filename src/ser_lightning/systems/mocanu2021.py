@@ -1,0 +1,84 @@
+"""Mocanu et al. 2021, utterance-level aggregation by GhostVLAD and emotion-constrained metric learning."""
+# Shapes: B utterances, T frames (padded), F bins, E embedding dimensions, C classes.
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+
+from ser_lightning.losses import AMSoftmax, Criterion
+from ser_lightning.nn.embedding_network import EmbeddingNetwork
+from ser_lightning.nn.encoders import Encoder
+from ser_lightning.nn.heads import CosineHead
+from ser_lightning.nn.masking import frame_mask
+from ser_lightning.nn.pooling import Pooling
+from ser_lightning.nn.standardisation import UtteranceStandardisation
+from ser_lightning.systems.classifier import Decision, EmotionClassifier
+from ser_lightning.systems.speaker_id import SpeakerIdentification
+from ser_lightning.systems.stages import start_from
+from ser_lightning.types import Batch
+
+
+class SEResNetVLAD(EmotionClassifier):
+    """S1, S2 and S3: the network from scratch, pre-trained, and with ghost clusters (section 5).
+
+    Two connected layers end it, of 512 neurons and of one for each emotion, and cross entropy trains it. Between the
+    two the text has nothing; here is a ReLU, as in the network of speaker recognition that the encoder follows, for
+    without one they were a single layer. Spectrograms are standardised each by itself (section 3.1).
+
+    Args:
+        num_features: F; linked from the data module.
+        class_names: The C emotions; linked from the data module.
+        encoder: Makes the encoder of F bins, ``ThinSEResNet34``.
+        pooling: Makes the aggregation over time, ``NetVLAD`` or ``GhostVLAD``.
+        criterion: Training criterion.
+        optimizer: Makes the optimiser of the parameters.
+        scheduler: Makes the schedule of its learning rate; constant when absent.
+        embedding_dim: Neurons of the first connected layer.
+        pretrained_checkpoint: Checkpoint of an earlier stage, whose network it starts from as far as it fits; from
+            scratch when absent. Nothing is frozen (section 4.3).
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        class_names: Sequence[str],
+        encoder: Callable[[int], Encoder],
+        pooling: Callable[[int], Pooling],
+        criterion: Criterion,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        scheduler: LRSchedulerCallable | None = None,
+        embedding_dim: int = 512,
+        pretrained_checkpoint: Path | None = None,
+    ) -> None:
+        standardisation = UtteranceStandardisation(num_features)
+        super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
+        self.pretrained_checkpoint = pretrained_checkpoint
+        self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim)
+        head = CosineHead if isinstance(criterion, AMSoftmax) else nn.Linear
+        self.output = nn.Sequential(nn.ReLU(), head(embedding_dim, len(self.class_names)))
+
+    def setup(self, stage: str) -> None:
+        """Take what is fitted on the training split, then the network of the stage before."""
+        super().setup(stage)
+        if stage == "fit":
+            start_from(self, self.network, self.pretrained_checkpoint, SpeakerIdentification, SEResNetVLAD)
+
+    def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return logits [B, C], cosines for AM-softmax, of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
+        logits: Tensor = self.output(self.network(frames, mask))
+        return logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probability of each class [B, C]; AM-softmax's cosines count with their scale, without margin."""
+        return super().probabilities(self.criterion.scale * logits if isinstance(self.criterion, AMSoftmax) else logits)
+
+    def decide(self, batch: Batch) -> Decision:
+        """Return logits of ``batch``, which class they speak for, and the embeddings behind them."""
+        mask = frame_mask(batch.lengths, batch.inputs.shape[1])
+        embeddings = self.network(self.standardisation(batch.inputs, mask), mask)
+        logits = self.output(embeddings).float()
+        return Decision(logits, self.probabilities(logits), logits.argmax(1), embeddings.float())
