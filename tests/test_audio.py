@@ -5,6 +5,7 @@ import os
 import pickle
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from ser_lightning.audio import audio_digest, duration_seconds, read_audio
+from ser_lightning.audio import audio_digest, duration_seconds, read_audio, read_crop
 from ser_lightning.errors import AudioError
 
 Samples = NDArray[np.float32]
@@ -185,3 +186,65 @@ def test_an_audio_error_keeps_its_problems_across_processes(tmp_path: Path) -> N
     with pytest.raises(AudioError) as caught:
         read_audio(tmp_path / "none.wav", 16000)
     assert pickle.loads(pickle.dumps(caught.value)).problems == caught.value.problems
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg"])
+@pytest.mark.parametrize("rate_hz", [16000, 48000, 44100, 11025])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_crop_equals_a_slice_of_the_decoded_file(tmp_path: Path, ending: str, rate_hz: int, channels: int) -> None:
+    path = tmp_path / f"noise.{ending}"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (rate_hz * 2 + 7, channels))
+    soundfile.write(path, noise, rate_hz)
+    whole = read_audio(path, 16000)
+    for place in (0.0, 0.31, 0.5, 0.999999):
+        crop = read_crop(path, 16000, 4801, place)
+        start = int(place * (len(whole) - 4801 + 1))
+        assert crop.shape == (4801,)
+        torch.testing.assert_close(crop, whole[start : start + 4801], atol=1e-6, rtol=0)
+
+
+def test_a_crop_longer_than_the_file_is_the_file(wav: Path) -> None:
+    assert torch.equal(read_crop(wav, 16000, 16001, 0.7), read_audio(wav, 16000))
+    assert torch.equal(read_crop(wav, 8000, 8000, 0.7), read_audio(wav, 8000))
+    assert len(read_crop(wav, 16000, 15999, 0.99)) == 15999
+
+
+def test_a_crop_decodes_little_more_than_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "long.flac"
+    soundfile.write(path, np.tile(tone(), 60), 16000)
+    decoded: list[int] = []
+    read = soundfile.SoundFile.read
+
+    def counted(self: soundfile.SoundFile, frames: int, **options: Any) -> Any:
+        decoded.append(frames)
+        return read(self, frames, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    read_crop(path, 16000, 1000, 0.5)
+    read_crop(path, 8000, 1000, 0.5)
+    assert decoded[0] == 1000
+    assert 2000 < decoded[1] < 2100
+
+
+def test_a_silent_stretch_is_no_error_and_a_silent_file_is(tmp_path: Path) -> None:
+    path = tmp_path / "half.wav"
+    soundfile.write(path, np.concatenate([np.zeros(8000), tone(0.5)]), 16000)
+    assert not read_crop(path, 16000, 4000, 0.0).any()
+    soundfile.write(path, np.zeros(8000), 16000)
+    with pytest.raises(AudioError, match="all 8000 samples are zero"):
+        read_crop(path, 16000, 9000, 0.0)
+
+
+def test_a_crop_of_a_bad_file_has_the_reason_of_the_whole(wav: Path) -> None:
+    content = wav.read_bytes()
+    for bad, words in (
+        (b"", "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (content[:20000], "truncated"),
+        (b"\0\0\0\x20ftypM4A ", "ffmpeg"),
+        (b"nothing known", "cannot be decoded"),
+    ):
+        wav.write_bytes(bad)
+        with pytest.raises(AudioError, match=words) as caught:
+            read_crop(wav, 16000, 100, 0.0)
+        assert list(caught.value.problems) == [wav]

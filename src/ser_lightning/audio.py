@@ -9,6 +9,7 @@ the middle decodes without complaint, only shorter.
 import functools
 import hashlib
 import io
+import math
 import os
 import struct
 from pathlib import Path
@@ -37,23 +38,43 @@ def read_audio(path: Path, sample_rate_hz: int) -> Tensor:
             or an infinite sample; the reason says which and what to do.
     """
     with _open(path) as file:
-        try:
-            samples = file.read(dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            _fail(path, f"truncated or damaged: the decoder stops with '{_message(error)}'; fetch the file again")
-        if len(samples) < file.frames:
-            _fail(path, f"truncated: {file.frames} samples announced, {len(samples)} found; fetch the file again")
+        waveform = _decode(path, file, 0, file.frames)
         original_hz = int(file.samplerate)
-    waveform = torch.from_numpy(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1))
-    lowest, highest = waveform.aminmax()  # NaN if any sample is
-    if not (lowest.isfinite() and highest.isfinite()):
-        _fail(path, f"{int((~waveform.isfinite()).sum())} of {len(waveform)} samples are NaN or infinite")
-    if lowest == highest == 0:
+    if not waveform.any():
         _fail(path, f"all {len(waveform)} samples are zero: the file holds no audio")
-    if original_hz == sample_rate_hz:
-        return waveform
-    resampled: Tensor = _resampler(original_hz, sample_rate_hz)(waveform)
-    return resampled
+    return _resample(waveform, original_hz, sample_rate_hz)
+
+
+def read_crop(path: Path, sample_rate_hz: int, num_samples: int, place: float) -> Tensor:
+    """Return a stretch of what ``read_audio`` returns, without decoding what lies around it.
+
+    Args:
+        path: The audio file.
+        sample_rate_hz: The rate of the waveform that is returned.
+        num_samples: Length of the stretch, 1 or more; a shorter file is returned whole.
+        place: Where the stretch lies: 0 at the file's start, 0.5 in its middle, just below 1 at its end.
+
+    Raises:
+        AudioError: As ``read_audio``, for all that shows in the file's header and in the stretch. A silent stretch is
+            no error unless it is the whole file.
+    """
+    with _open(path) as file:
+        original_hz = int(file.samplerate)
+        # Both rates in the smallest whole numbers: so many samples last equally long before and after.
+        divisor = math.gcd(original_hz, sample_rate_hz)
+        before, after = original_hz // divisor, sample_rate_hz // divisor
+        total = -(-file.frames * after // before)
+        num_samples = min(num_samples, total)
+        start = min(int(place * (total - num_samples + 1)), total - num_samples)
+        # What the resampler's filter sees of the neighbours is decoded too, so that a crop's edges are no edges.
+        reach = 0 if before == after else _resampler(original_hz, sample_rate_hz).width // before + 2
+        first = max(0, start // after - reach)
+        last = min(file.frames, (-(-(start + num_samples) // after) + reach) * before)
+        waveform = _decode(path, file, first * before, last - first * before)
+    crop = _resample(waveform, original_hz, sample_rate_hz)[start - first * after :][:num_samples]
+    if num_samples == total and not crop.any():
+        _fail(path, f"all {total} samples are zero: the file holds no audio")
+    return crop
 
 
 def duration_seconds(path: Path) -> float:
@@ -77,6 +98,30 @@ def audio_digest(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         _fail_to_open(path, error)
+
+
+def _decode(path: Path, file: soundfile.SoundFile, start: int, num_samples: int) -> Tensor:
+    """Return so many samples from ``start``, the mean of the channels; all of them finite."""
+    try:
+        if start:
+            file.seek(start)
+        samples = file.read(num_samples, dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        _fail(path, f"truncated or damaged: the decoder stops with '{_message(error)}'; fetch the file again")
+    if len(samples) < num_samples:
+        _fail(path, f"truncated: {file.frames} samples announced, {start + len(samples)} found; fetch the file again")
+    waveform = torch.from_numpy(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1))
+    lowest, highest = waveform.aminmax()  # NaN if any sample is
+    if not (lowest.isfinite() and highest.isfinite()):
+        _fail(path, f"{int((~waveform.isfinite()).sum())} of {len(waveform)} samples are NaN or infinite")
+    return waveform
+
+
+def _resample(waveform: Tensor, original_hz: int, sample_rate_hz: int) -> Tensor:
+    if original_hz == sample_rate_hz:
+        return waveform
+    resampled: Tensor = _resampler(original_hz, sample_rate_hz)(waveform)
+    return resampled
 
 
 @functools.cache
