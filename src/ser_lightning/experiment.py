@@ -25,6 +25,7 @@ from ser_lightning.callbacks.results import FILES
 from ser_lightning.checkpoint import read_checkpoint
 from ser_lightning.data.corpus_data import CorpusData
 from ser_lightning.errors import ConfigurationError, SerError
+from ser_lightning.execution import Execution
 from ser_lightning.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.run_record import CONFIG_FILE, DEFAULT_ROW, RunName, claim_folder, code_version, differing_keys
 from ser_lightning.systems.classifier import CHECKPOINT_KEY
@@ -83,6 +84,7 @@ class ExperimentCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what the corpus decides into the system, and let YAML choose the best epoch's score."""
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
+        parser.add_class_arguments(Execution, "execution")
         for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
         parser.link_arguments("seed_everything", "data.init_args.seed")
@@ -141,6 +143,7 @@ class ExperimentCLI(LightningCLI):
         configuration["init_args"] |= {"num_features": self.model.num_features}
         configuration["init_args"] |= {"class_names": list(self.model.class_names)}
         self.model.configuration = configuration
+        self._get(self.config_init, "execution").prepare(self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the folder, the loggers and the callbacks that every run has."""
@@ -276,7 +279,9 @@ class ExperimentCLI(LightningCLI):
 
 def protocol_hash(data: CorpusData) -> str:
     """Return the hash of all folds of a corpus's protocol."""
-    return hash_splits([data.split(fold) for fold in range(data.num_folds())])
+    splits = [data.split(fold) for fold in range(data.num_folds())]
+    # Of one fold it is the split's own hash, which is not computed from a million utterances.
+    return splits[0].hash if len(splits) == 1 else hash_splits(splits)
 
 
 def _readable(message: str) -> str:

@@ -29,6 +29,7 @@ _IRRELEVANT = (
     "data.init_args.root",
     "data.init_args.feature_folder",
     "data.init_args.workers",
+    "execution",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",

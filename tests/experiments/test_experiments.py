@@ -113,7 +113,7 @@ def trained(
 def test_there_are_experiments() -> None:
     assert len(EXPERIMENTS) >= 41
     assert all("\nmodel:\n" in path.read_text() for path in EXPERIMENTS)
-    assert [path.stem for path in TRAINERS] == ["bf16", "cpu", "ddp", "gpu", "smoke"]
+    assert [path.stem for path in TRAINERS] == ["bf16", "compiled", "cpu", "ddp", "gpu", "smoke"]
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=str)

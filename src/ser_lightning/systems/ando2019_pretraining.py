@@ -106,12 +106,9 @@ class ExistencePretraining(EmotionClassifier):
         width = sum(encoder.output_dim for encoder in encoders)
         self.classifier = dense_classifier(width, hidden_dim, len(self.class_names))
 
-    def setup(self, stage: str) -> None:
-        """Take what is fitted on the training split, then the encoders of the stages before."""
-        super().setup(stage)
-        if stage != "fit":
-            return
-        if self.trainer.ckpt_path is not None:  # training goes on: weights and origin are in its own checkpoint
+    def on_fit_start(self) -> None:
+        """Take the encoders of the stages before; a run that goes on has them in its own checkpoint."""
+        if self.trainer.ckpt_path is not None:
             return
         data_module: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
         self.origin["earlier"] = []

@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import Criterion
-from ser_lightning.metrics import EmotionScores
+from ser_lightning.metrics import EmotionScores, SpeakerScores
 from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.standardisation import Standardisation, UtteranceStandardisation
 from ser_lightning.types import Batch
@@ -93,7 +93,7 @@ class EmotionClassifier(LightningModule):
         # weights out of account as well (1.9), so a batch's mean is given once for each of its utterances.
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.evaluation_loss = MeanMetric(nan_strategy="disable")
-        self.evaluation_scores = EmotionScores(len(self.class_names))
+        self.evaluation_scores: EmotionScores | SpeakerScores = EmotionScores(len(self.class_names))
 
     @abstractmethod
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:

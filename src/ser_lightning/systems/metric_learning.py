@@ -74,18 +74,16 @@ class MetricLearning(EmotionClassifier):
         self.pretrained_checkpoint = pretrained_checkpoint
         self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim)
         self.metric_loss = metric_loss(self.class_names)
-        self.svm = SupportVectorMachine(len(self.class_names), embedding_dim)
+        self.svm = SupportVectorMachine(len(self.class_names))
         self.register_buffer("class_means", torch.zeros(len(self.class_names), embedding_dim))
         self.register_buffer("class_sums", torch.zeros(len(self.class_names), embedding_dim), persistent=False)
         self.register_buffer("class_counts", torch.zeros(len(self.class_names)), persistent=False)
         self.register_buffer("batches_without_terms", torch.zeros(()), persistent=False)
 
-    def setup(self, stage: str) -> None:
-        """Take what is fitted on the training split, then the network of the stage before."""
-        super().setup(stage)
-        if stage == "fit":
-            stages = (SpeakerIdentification, SEResNetVLAD, MetricLearning)
-            start_from(self, self.network, self.pretrained_checkpoint, *stages)
+    def on_fit_start(self) -> None:
+        """Take the network of the stage before."""
+        stages = (SpeakerIdentification, SEResNetVLAD, MetricLearning)
+        start_from(self, self.network, self.pretrained_checkpoint, *stages)
 
     def embed(self, batch: Batch) -> Tensor:
         """Return the embeddings [B, E] of ``batch`` in float32."""
@@ -149,6 +147,7 @@ class MetricLearning(EmotionClassifier):
         self.load_state_dict(checkpoint["state_dict"])
         if self.svm.is_fitted:  # a run that had ended is run again
             return
+        self.to(self.trainer.strategy.root_device)  # which Lightning has freed already
         data_module: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
         train = self._embed_set(data_module.evaluation_dataloader("train"))
         validation = self._embed_set(data_module.evaluation_dataloader("validation"))

@@ -61,11 +61,9 @@ class SEResNetVLAD(EmotionClassifier):
         head = CosineHead if isinstance(criterion, AMSoftmax) else nn.Linear
         self.output = nn.Sequential(nn.ReLU(), head(embedding_dim, len(self.class_names)))
 
-    def setup(self, stage: str) -> None:
-        """Take what is fitted on the training split, then the network of the stage before."""
-        super().setup(stage)
-        if stage == "fit":
-            start_from(self, self.network, self.pretrained_checkpoint, SpeakerIdentification, SEResNetVLAD)
+    def on_fit_start(self) -> None:
+        """Take the network of the stage before."""
+        start_from(self, self.network, self.pretrained_checkpoint, SpeakerIdentification, SEResNetVLAD)
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return logits [B, C], cosines for AM-softmax, of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""

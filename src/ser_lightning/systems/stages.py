@@ -198,10 +198,11 @@ def start_from(
 ) -> None:
     """Start training from the network of an earlier stage as far as it fits, and say what was taken.
 
-    Where a run of this system goes on, its own checkpoint holds everything already, and nothing is read.
+    Where a run of this system goes on, its own checkpoint holds everything already, and nothing is read. That is known
+    from ``on_fit_start`` on, when Lightning has restored it.
 
     Args:
-        system: What is going to be trained; its ``setup`` has taken what is fitted on the training split.
+        system: What is going to be trained.
         network: Its part that the earlier stage has too, under the name ``network``.
         path: The earlier stage's checkpoint, ``pretrained_checkpoint`` in the YAML; nothing is done without.
         systems: What the earlier stage may have trained.
