@@ -1,18 +1,22 @@
 """What the corpora share: from a folder and a protocol to the loaders of one fold."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch import Tensor
+from torch.utils.data import DataLoader, Sampler
 
 from data_modules.discovery import Found
+from data_modules.loading import DeviceFrames, pins_memory, process_of, refuse_without_test_set
 from ser_lightning.data.dataset import FrameDataset, keep_batch
+from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.protocols import Protocol
 from ser_lightning.data.samplers import BucketBatchSampler, EvaluationBatchSampler
-from ser_lightning.data.statistics import TrainingStatistics, mean_and_deviation
+from ser_lightning.data.statistics import TrainingStatistics
 from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.data.targets import HardTargets, Targets
 from ser_lightning.errors import AudioError, ConfigurationError
@@ -39,6 +43,14 @@ class CorpusDataModule(LightningDataModule):
         seed: Seed of the order of training utterances.
         targets: What an utterance teaches; its dominant emotion if left out.
         speeds: Further speeds at which training utterances are heard, such as 0.9 and 1.1.
+        features: ``stored`` extracts frames once and keeps them; ``on_device`` keeps waveforms, resampled and with
+            silence removed if the extractor does that, and makes frames of each batch where the system is trained.
+            The frames are the same to 1e-5.
+        crop_frames: Frames of a random stretch of each training utterance, another one each epoch; shorter utterances
+            are taken whole, and so is everything in evaluation. Whole utterances if left out.
+        batches: ``length`` batches training utterances of similar length; ``class`` takes equally many of each class.
+        recognise: What the classes are: the corpus's emotions, or its speakers, of whom a few clips are then held out
+            unless ``protocol`` says otherwise.
     """
 
     corpus: ClassVar[str]
@@ -58,13 +70,19 @@ class CorpusDataModule(LightningDataModule):
         seed: int = 0,
         targets: Targets | None = None,
         speeds: tuple[float, ...] = (),
+        features: Literal["stored", "on_device"] = "stored",
+        crop_frames: int | None = None,
+        batches: Literal["length", "class"] = "length",
+        recognise: Literal["emotion", "speaker"] = "emotion",
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ConfigurationError(f"data.init_args.batch_size is {batch_size}; a batch needs at least one utterance")
+        if crop_frames is not None and crop_frames < 1:
+            raise ConfigurationError(f"data.init_args.crop_frames is {crop_frames}; a crop needs at least one frame")
         self.root = root
         self.extractor = extractor
-        self.protocol = protocol or self.default_protocol()
+        self.protocol = protocol or (HeldOutClips() if recognise == "speaker" else self.default_protocol())
         self.fold = fold
         self.batch_size = batch_size
         self.on_bad_audio = on_bad_audio
@@ -72,14 +90,22 @@ class CorpusDataModule(LightningDataModule):
         self.workers = workers
         self.seed = seed
         self.targets = targets or HardTargets()
-        self.store = FeatureStore(feature_folder, extractor)
-        self.speed_stores = [FeatureStore(feature_folder, SpeedPerturbation(extractor, speed)) for speed in speeds]
+        self.features = features
+        self.crop_frames = crop_frames
+        self.batches = batches
+        self.recognise = recognise
+        self.on_device = DeviceFrames(extractor) if features == "on_device" else None
+        kept = self.on_device.stored if self.on_device else extractor
+        self.store = FeatureStore(feature_folder, kept)
+        self.speed_stores = [FeatureStore(feature_folder, SpeedPerturbation(kept, speed)) for speed in speeds]
         self.skipped_audio: Mapping[Path, str] = {}
         self._found: Found | None = None
         self._usable: tuple[Utterance, ...] | None = None
         self._splits: dict[int, Split] = {}
         self._datasets: dict[str, FrameDataset] = {}
         self._statistics: TrainingStatistics | None = None
+        if recognise == "speaker":
+            self.class_names = tuple(sorted({u.speaker for u in self.found.utterances}))
 
     def find(self) -> Found:
         """Return the utterances below ``root``, and those of the release that were left out."""
@@ -104,7 +130,11 @@ class CorpusDataModule(LightningDataModule):
     def found(self) -> Found:
         """What the folder holds, looked up once."""
         if self._found is None:
-            self._found = self.find()
+            found = self.find()
+            if self.recognise == "speaker":
+                speakers = tuple(replace(u, label=u.speaker, votes=()) for u in found.utterances)
+                found = Found(speakers, found.left_out)
+            self._found = found
         return self._found
 
     @property
@@ -168,6 +198,8 @@ class CorpusDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Split the corpus and map the features of the sets that ``stage`` needs."""
+        if stage == "test":
+            refuse_without_test_set(self.protocol)
         if self._usable is None:  # another process has extracted
             self.extract(progress=False)
         split = self.split()
@@ -177,8 +209,8 @@ class CorpusDataModule(LightningDataModule):
                 self._datasets[name] = self._dataset(name)
         if stage == "fit" and self._statistics is None:
             dataset = self._datasets["train"]
-            mean, deviation = mean_and_deviation(dataset.frames)
-            self._statistics = TrainingStatistics(mean, deviation, dataset.targets.mean(0), split.speakers("train"))
+            frames = self.on_device.make_each(dataset.frames) if self.on_device else dataset.frames
+            self._statistics = TrainingStatistics(frames, dataset.targets.mean(0), split.speakers("train"))
 
     def set_utterances(self, name: str) -> tuple[Utterance, ...]:
         """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus.
@@ -206,22 +238,22 @@ class CorpusDataModule(LightningDataModule):
             raise RuntimeError("training statistics are known only after setup('fit')")
         return self._statistics
 
+    def _num_frames(self, dataset: FrameDataset) -> Tensor:
+        return self.on_device.device.num_frames(dataset.lengths) if self.on_device else dataset.lengths
+
+    def _loader(self, dataset: FrameDataset, sampler: Sampler[list[int]]) -> DataLoader[Batch]:
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=keep_batch, pin_memory=pins_memory(self))
+
     def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
         dataset = self._datasets[name]
-        sampler = EvaluationBatchSampler(dataset.lengths.tolist(), self.batch_size, *self._process())
-        return DataLoader(dataset, batch_sampler=sampler, collate_fn=keep_batch, pin_memory=self._pins_memory())
-
-    def _process(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-    def _pins_memory(self) -> bool:
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        lengths = self._num_frames(dataset).tolist()
+        return self._loader(dataset, EvaluationBatchSampler(lengths, self.batch_size, *process_of(self)))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of similar length."""
         dataset = self._datasets["train"]
-        sampler = BucketBatchSampler(dataset.lengths.tolist(), self.batch_size, self.seed, *self._process())
-        return DataLoader(dataset, batch_sampler=sampler, collate_fn=keep_batch, pin_memory=self._pins_memory())
+        lengths = self._num_frames(dataset).tolist()
+        return self._loader(dataset, BucketBatchSampler(lengths, self.batch_size, self.seed, *process_of(self)))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation set, each utterance once."""
@@ -234,3 +266,7 @@ class CorpusDataModule(LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Return the whole corpus, each utterance once."""
         return self._evaluation_loader("all")
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Make frames of a batch's waveforms, where it is, if that is done on the device."""
+        return self.on_device.make(batch) if self.on_device else batch

@@ -151,6 +151,12 @@ class IEMOCAP(CorpusDataModule):
         seed: Seed of the order of training utterances.
         targets: What an utterance teaches; its dominant emotion if left out.
         speeds: Further speeds at which training utterances are heard, such as 0.9 and 1.1.
+        features: ``stored`` extracts frames once and keeps them; ``on_device`` keeps waveforms, and makes frames of
+            each batch where the system is trained.
+        crop_frames: Frames of a random stretch of each training utterance; whole utterances if left out.
+        batches: ``length`` batches training utterances of similar length; ``class`` takes equally many of each class.
+        recognise: What the classes are: ``classes``, or speakers, of whom a few clips are then held out unless
+            ``protocol`` says otherwise.
 
     Raises:
         ConfigurationError: If ``classes`` holds fewer than two emotions, one twice, an unknown one, or excited though
@@ -177,7 +183,24 @@ class IEMOCAP(CorpusDataModule):
         seed: int = 0,
         targets: Targets | None = None,
         speeds: tuple[float, ...] = (),
+        features: Literal["stored", "on_device"] = "stored",
+        crop_frames: int | None = None,
+        batches: Literal["length", "class"] = "length",
+        recognise: Literal["emotion", "speaker"] = "emotion",
     ) -> None:
+        unknown = [name for name in classes if name not in EMOTIONS]
+        if unknown:
+            raise _bad_classes(f"unknown {unknown[0]!r}; choose from {', '.join(EMOTIONS)}")
+        if len(classes) < 2 or len(set(classes)) < len(classes):
+            raise _bad_classes(f"{list(classes)}; choose two or more, each once")
+        if merge_excited and "excited" in classes:
+            raise _bad_classes("'excited', which is counted as happy; set merge_excited to false, or leave it out")
+        self.classes = tuple(classes)
+        self.class_names = self.classes
+        self.dialogs = dialogs
+        self.merge_excited = merge_excited
+        self.others = others
+        # Last: whose classes are speakers looks for utterances at once.
         super().__init__(
             root=root,
             extractor=extractor,
@@ -191,23 +214,16 @@ class IEMOCAP(CorpusDataModule):
             seed=seed,
             targets=targets,
             speeds=speeds,
+            features=features,
+            crop_frames=crop_frames,
+            batches=batches,
+            recognise=recognise,
         )
-        unknown = [name for name in classes if name not in EMOTIONS]
-        if unknown:
-            raise _bad_classes(f"unknown {unknown[0]!r}; choose from {', '.join(EMOTIONS)}")
-        if len(classes) < 2 or len(set(classes)) < len(classes):
-            raise _bad_classes(f"{list(classes)}; choose two or more, each once")
-        if merge_excited and "excited" in classes:
-            raise _bad_classes("'excited', which is counted as happy; set merge_excited to false, or leave it out")
-        self.class_names = tuple(classes)
-        self.dialogs = dialogs
-        self.merge_excited = merge_excited
-        self.others = others
 
     def find(self) -> Found:
         """Return the utterances of the chosen dialogs below ``root``."""
         return find_utterances(
-            self.root, self.dialogs, self.class_names, self.merge_excited, self.others, self.on_bad_audio
+            self.root, self.dialogs, self.classes, self.merge_excited, self.others, self.on_bad_audio
         )
 
     @staticmethod

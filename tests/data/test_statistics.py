@@ -1,10 +1,12 @@
 """Statistics of a training split."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 
 from ser_lightning.data.dataset import FrameDataset
-from ser_lightning.data.statistics import mean_and_deviation
+from ser_lightning.data.statistics import TrainingStatistics, mean_and_deviation
 
 
 def test_mean_and_deviation_equal_numpys_over_all_frames() -> None:
@@ -33,3 +35,22 @@ def test_a_batch_is_padded_with_zeros_and_says_which_utterances_it_holds() -> No
     assert batch.targets.tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
     assert batch.indices.tolist() == [2, 0]
     assert batch.to("meta").inputs.device.type == "meta"
+
+
+def test_frames_are_gone_through_only_once_and_only_when_mean_or_deviation_is_asked_for() -> None:
+    frames = [torch.randn(length, 3) for length in (5, 40)]
+    seen: list[int] = []
+
+    def utterances() -> Iterator[torch.Tensor]:
+        for utterance in frames:
+            seen.append(len(utterance))
+            yield utterance
+
+    statistics = TrainingStatistics(utterances(), torch.tensor([0.5, 0.5]), ("anna", "bert"))
+    assert statistics.speakers == ("anna", "bert")
+    assert statistics.class_prior.tolist() == [0.5, 0.5]
+    assert not seen
+    mean, deviation = mean_and_deviation(frames)
+    assert torch.equal(statistics.deviation, deviation)
+    assert torch.equal(statistics.mean, mean)
+    assert seen == [5, 40]

@@ -21,9 +21,11 @@ class Protocol(ABC):
     Attributes:
         speakers_disjoint: Whether the protocol promises that no speaker is in two sets of a fold. Where it does,
             every split is checked; where it does not, every report says so.
+        has_test_set: Whether a fold has utterances to score in the end; where not, its test set is empty.
     """
 
     speakers_disjoint: bool = True
+    has_test_set: bool = True
 
     @property
     @abstractmethod
@@ -75,7 +77,7 @@ class Protocol(ABC):
         for utterance, stage in zip(ordered, self.stages(ordered, fold), strict=True):
             sets[stage].append(utterance)
         for stage in STAGES:
-            if not sets[stage]:
+            if not sets[stage] and (stage != "test" or self.has_test_set):
                 raise ProtocolError(
                     f"{self.name}: the {stage} set of fold {fold} is empty ({len(ordered)} utterances of "
                     f"{len({u.speaker for u in ordered})} speakers); add utterances or choose fewer folds."

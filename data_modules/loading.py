@@ -1,0 +1,70 @@
+"""From datasets to loaders, and frames that are made where the batch is learned from."""
+# Shapes: B utterances, N samples (padded), T frames (padded), F features.
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from ser_lightning.data.protocols import Protocol
+from ser_lightning.errors import ProtocolError
+from ser_lightning.features import FeatureExtractor
+from ser_lightning.types import Batch
+
+
+class DeviceFrames:
+    """An extractor in two parts: what is stored or read of an utterance, and what its device makes of it.
+
+    Attributes:
+        stored: The first part, which gives waveforms.
+        device: The second part, a copy that moves to where batches are.
+
+    Args:
+        extractor: The whole.
+    """
+
+    def __init__(self, extractor: FeatureExtractor) -> None:
+        self.stored, device = extractor.split_for_device()
+        # A copy: the extractor itself stays on the CPU, for whoever else uses it.
+        self.device = copy.deepcopy(device).eval()
+
+    def make(self, batch: Batch) -> Batch:
+        """Return ``batch`` with frames [B, T, F] in place of its waveforms [B, N, 1], wherever it is; nothing waits."""
+        self.device.to(batch.inputs.device)
+        with torch.no_grad():
+            frames, lengths = self.device(batch.inputs.squeeze(2), batch.lengths)
+        return replace(batch, inputs=frames.to(batch.inputs.dtype), lengths=lengths)
+
+    def make_each(self, waveforms: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield the frames [T, F] of each of ``waveforms`` [N, 1], on the CPU."""
+        device = copy.deepcopy(self.device).cpu()
+        for waveform in waveforms:
+            with torch.no_grad():
+                frames, lengths = device(waveform.squeeze(1)[None], torch.tensor([len(waveform)]))
+            yield frames[0, : int(lengths[0])]
+
+
+def process_of(module: LightningDataModule) -> tuple[int, int]:
+    """Return the index of this process, and how many share the work of ``module``."""
+    return (module.trainer.global_rank, module.trainer.world_size) if module.trainer else (0, 1)
+
+
+def pins_memory(module: LightningDataModule) -> bool:
+    """Return whether batches of ``module`` are copied to a GPU."""
+    return module.trainer is not None and module.trainer.strategy.root_device.type == "cuda"
+
+
+def refuse_without_test_set(protocol: Protocol) -> None:
+    """Refuse to test under a protocol that tests nothing.
+
+    Raises:
+        ProtocolError: Naming the protocol.
+    """
+    if not protocol.has_test_set:
+        raise ProtocolError(
+            f"{protocol.name}: nothing is tested, for other systems start from what is trained so; use ser validate, "
+            "or another protocol"
+        )

@@ -1,0 +1,144 @@
+"""A few clips of every speaker held out: how speaker identification is validated, where every speaker must be known."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from ser_lightning.data.protocols import Protocol
+from ser_lightning.errors import ProtocolError
+from ser_lightning.types import Stage, Utterance
+
+
+class HeldOutClips(Protocol):
+    """One fold: of each speaker a few clips validate and the others train; nothing is tested.
+
+    Every speaker is in both sets, as telling them apart needs. Clips are drawn one by one, whichever recording session
+    or video they are cut from: those left for training may share its room and microphone, so the score is kinder than
+    one on new recordings would be. A speaker's draw depends on the seed and the names of their clips and on nothing
+    else.
+
+    Args:
+        clips_per_speaker: Clips of each speaker that validate.
+        seed: Seed of the draw.
+
+    Raises:
+        ProtocolError: If ``clips_per_speaker`` is less than 1, or ``seed`` less than 0.
+    """
+
+    speakers_disjoint = False
+    has_test_set = False
+
+    def __init__(self, clips_per_speaker: int = 1, seed: int = 0) -> None:
+        if clips_per_speaker < 1:
+            raise ProtocolError(f"clips_per_speaker is {clips_per_speaker}; hold out at least 1 clip of each speaker.")
+        if seed < 0:
+            raise ProtocolError(f"seed is {seed}; choose 0 or more.")
+        self.clips_per_speaker = clips_per_speaker
+        self.seed = seed
+
+    @property
+    def name(self) -> str:
+        """The protocol in the words of a report."""
+        return f"held-out clips ({self.clips_per_speaker} of each speaker, seed {self.seed})"
+
+    def num_folds(self, utterances: Sequence[Utterance]) -> int:
+        """Return 1."""
+        return 1
+
+    def stages(self, utterances: Sequence[Utterance], fold: int) -> list[Stage]:
+        """Return the set that each of ``utterances`` belongs to.
+
+        Raises:
+            ProtocolError: If holding out leaves nothing of a speaker to train on.
+        """
+        positions: defaultdict[str, list[int]] = defaultdict(list)
+        for position, utterance in enumerate(utterances):
+            positions[utterance.speaker].append(position)
+        stages: list[Stage] = ["train"] * len(utterances)
+        for speaker, own in positions.items():
+            order = self.draw(speaker, [utterances[position].name for position in own])
+            for index in order[: self.clips_per_speaker]:
+                stages[own[index]] = "validation"
+        return stages
+
+    def draw(self, speaker: str, names: Sequence[str]) -> list[int]:
+        """Return the positions of a speaker's clips in the order of the draw: the first ones are held out.
+
+        Args:
+            speaker: Who speaks.
+            names: Names of their clips, in any order.
+
+        Raises:
+            ProtocolError: If holding out leaves nothing to train on.
+        """
+        if len(names) <= self.clips_per_speaker:
+            lower = f"set clips_per_speaker to {len(names) - 1} or less, " if len(names) > 1 else ""
+            raise ProtocolError(
+                f"{self.name}: speaker {speaker} has {len(names)} clip{'s' * (len(names) > 1)}, which leaves none to "
+                f"train on; {lower}add clips of {speaker}, or leave the speaker out."
+            )
+
+        def lot(position: int) -> bytes:
+            return hashlib.sha256(f"{self.seed}\n{names[position]}".encode()).digest()
+
+        return sorted(range(len(names)), key=lot)
+
+
+class ListedClips(Protocol):
+    """One fold: the clips that a file lists validate and the others train; nothing is tested.
+
+    Args:
+        file: One clip a line, its name first, with or without the ending of its file; what follows a blank is not
+            read.
+    """
+
+    speakers_disjoint = False
+    has_test_set = False
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    @property
+    def name(self) -> str:
+        """The protocol in the words of a report."""
+        return f"listed clips ({self.file.name})"
+
+    def num_folds(self, utterances: Sequence[Utterance]) -> int:
+        """Return 1."""
+        return 1
+
+    def listed(self) -> list[str]:
+        """Return the names of the file, with endings where it has them.
+
+        Raises:
+            ProtocolError: If it cannot be read, or lists nothing.
+        """
+        try:
+            lines = [line.split()[0] for line in self.file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ProtocolError(f"{self.name}: {self.file} cannot be read ({error}); name a list of clips.") from error
+        if not lines:
+            raise ProtocolError(f"{self.name}: {self.file} lists no clip; one stands in each line.")
+        return lines
+
+    def stages(self, utterances: Sequence[Utterance], fold: int) -> list[Stage]:
+        """Return the set that each of ``utterances`` belongs to.
+
+        Raises:
+            ProtocolError: If the file lists a clip that the corpus does not have.
+        """
+        known = {utterance.name for utterance in utterances}
+        held_out: set[str] = set()
+        for line in self.listed():
+            name = line if line in known else line.rpartition(".")[0]
+            if name not in known:
+                raise self.unknown(line)
+            held_out.add(name)
+        return ["validation" if utterance.name in held_out else "train" for utterance in utterances]
+
+    def unknown(self, line: str) -> ProtocolError:
+        """Return the error for a clip that the corpus does not have."""
+        return ProtocolError(
+            f"{self.name}: {self.file} lists {line}, which the corpus does not have; mend the list, or add the clip."
+        )
