@@ -1,0 +1,321 @@
+"""An index of a million clips: found once, kept in one compact file, shared by all processes."""
+# Shapes: N clips, S speakers.
+
+import hashlib
+import logging
+import os
+import re
+import shlex
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from filelock import FileLock
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from data_modules.discovery import AUDIO_ENDINGS
+from ser_lightning.atomic_file import write_atomically
+from ser_lightning.errors import CorpusError
+from ser_lightning.types import Utterance
+
+_LOG = logging.getLogger(__name__)
+_VERSION = "1"
+_SPEAKER = re.compile(r"id\d{5}")
+_DEPTH = 4  # of the release below the root: vox2/dev/aac, say
+_WATCHED_FOLDERS = 1000
+
+
+class ClipIndex:
+    """Which clips there are, ordered by speaker, then video, then clip.
+
+    The paths stand in one array of bytes, not in a million objects, and are mapped from the file: all processes of a
+    machine share them. Lengths of clips are not in it: to learn them every file must be opened, hours on a network
+    disk, while whoever reads a crop opens its file anyway.
+
+    Args:
+        folder: The folder of speakers.
+        speakers: Sorted.
+        first_clips: Position of each speaker's first clip, and the number of clips behind them [S + 1].
+        paths: Paths relative to ``folder`` as UTF-8, one behind the other.
+        ends: Where each path ends in ``paths`` [N].
+        digest: Hexadecimal digits that the clips' names, which are paths without endings, decide.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        speakers: tuple[str, ...],
+        first_clips: NDArray[np.int64],
+        paths: NDArray[np.uint8],
+        ends: NDArray[np.int64],
+        digest: str,
+    ) -> None:
+        self.folder = folder
+        self.speakers = speakers
+        self.first_clips = first_clips
+        self.paths = paths
+        self.ends = ends
+        self.digest = digest
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.ends)
+
+    def relative_path(self, clip: int) -> str:
+        """Return ``<speaker>/<video>/<clip>.<ending>``."""
+        start = int(self.ends[clip - 1]) if clip else 0
+        return self.paths[start : int(self.ends[clip])].tobytes().decode()
+
+    def path(self, clip: int) -> Path:
+        """Return where a clip lies."""
+        return self.folder / self.relative_path(clip)
+
+    def speaker(self, clip: int) -> int:
+        """Return the position in ``speakers`` of who speaks."""
+        return int(np.searchsorted(self.first_clips, clip, side="right")) - 1
+
+    def clips_of(self, speaker: int) -> range:
+        """Return the clips of the speaker at that position."""
+        return range(int(self.first_clips[speaker]), int(self.first_clips[speaker + 1]))
+
+    def name(self, clip: int) -> str:
+        """Return ``<speaker>/<video>/<clip>``."""
+        return self.relative_path(clip).rpartition(".")[0]
+
+    def utterance(self, clip: int) -> Utterance:
+        """Return a clip as an utterance, labelled with its speaker."""
+        path, name = self.path(clip), self.name(clip)
+        speaker = name.partition("/")[0]
+        return Utterance(name=name, path=path, speaker=speaker, label=speaker)
+
+    def find(self, names: Sequence[str]) -> list[int | None]:
+        """Return the clip of each of ``names``, given with or without ending; None where there is none."""
+        position = {speaker: index for index, speaker in enumerate(self.speakers)}
+        by_speaker: dict[str, dict[str, int]] = {}
+        found: list[int | None] = []
+        for name in names:
+            speaker, _, file = name.partition("/")
+            if speaker in position and speaker not in by_speaker:
+                by_speaker[speaker] = {self.name(clip): clip for clip in self.clips_of(position[speaker])}
+            stem = f"{speaker}/{file.partition('.')[0]}"
+            found.append(by_speaker.get(speaker, {}).get(stem))
+        return found
+
+
+class Clips(Sequence[Utterance]):
+    """Clips of an index as utterances, each made when it is asked for.
+
+    Args:
+        source: The index.
+        positions: Clips of it.
+    """
+
+    def __init__(self, source: ClipIndex, positions: NDArray[np.int64]) -> None:
+        self.source = source
+        self.positions = positions
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, position: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, position: slice) -> "Clips": ...
+    def __getitem__(self, position: int | slice) -> "Utterance | Clips":
+        """Return a clip as an utterance, or some of the clips."""
+        if isinstance(position, slice):
+            return Clips(self.source, self.positions[position])
+        return self.source.utterance(int(self.positions[position]))
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return the number of clips of each speaker of the index [S]; the clips are in its order."""
+        borders = np.searchsorted(self.positions, self.source.first_clips).astype(np.int64)
+        return borders[1:] - borders[:-1]
+
+
+def find_release(root: Path) -> Path:
+    """Return the folder of speakers: ``root``, or one below it, such as ``dev/aac``.
+
+    Raises:
+        CorpusError: If ``root`` is missing, or holds no folder of speakers, or several.
+    """
+    if not root.is_dir():
+        what = "is a file" if root.exists() else "does not exist"
+        raise CorpusError(f"VoxCeleb2: the folder {root} {what}; set `root` to the folder that holds the speakers.")
+    level = [root]
+    for _ in range(_DEPTH):
+        found, below = [], []
+        for folder in level:
+            subfolders = [e.name for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(".")]
+            if any(map(_SPEAKER.fullmatch, subfolders)):
+                found.append(folder)
+            else:
+                below += [folder / name for name in sorted(subfolders)]
+        if len(found) > 1:
+            raise CorpusError(
+                f"VoxCeleb2: {root} holds several folders of speakers: {', '.join(map(str, found))}. Set `root` to one "
+                "of them; the release's part to train on is dev."
+            )
+        if found:
+            return found[0]
+        level = below
+    raise CorpusError(
+        f"VoxCeleb2: {root} holds no folder of a speaker, such as id00012, nor does a folder below it; set `root` to "
+        "the folder that holds the speakers, dev/aac in the release."
+    )
+
+
+def open_index(root: Path, cache: Path, progress: bool = True) -> tuple[ClipIndex, bool]:
+    """Return the index of the clips below ``root``, from ``cache`` where it is still true.
+
+    It is looked for again if speakers, or any of their folders, changed since: the times of all speakers' folders and
+    of ``_WATCHED_FOLDERS`` videos' are compared, which takes seconds. A change to a few clips alone can escape that;
+    delete the file, whose name is logged, to look again. Of several processes one looks and the others wait.
+
+    Args:
+        root: The corpus folder.
+        cache: Folder for the index.
+        progress: Show a bar while looking.
+
+    Returns:
+        The index, and whether it was made now.
+
+    Raises:
+        CorpusError: If there is no clip that can be read.
+    """
+    folder = find_release(root)
+    file = cache / "index.safetensors"
+    if index := _read(file, folder):
+        return index, False
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / "lock"):
+        if index := _read(file, folder):
+            return index, False
+        write_atomically(file, _build(folder, progress))
+    index = _read(file, folder)
+    if index is None:
+        raise CorpusError(f"VoxCeleb2: {folder} changes while it is read; run again when nobody writes there.")
+    _LOG.info("%s: %d clips of %d speakers; index in %s", folder, len(index), len(index.speakers), file)
+    return index, True
+
+
+def _build(folder: Path, progress: bool) -> bytes:
+    paths, ends, first_clips = bytearray(), array("q"), array("q")
+    speakers: list[str] = []
+    unread: Counter[str] = Counter()
+    digest = hashlib.sha256()
+    names = sorted(e.name for e in os.scandir(folder) if _SPEAKER.fullmatch(e.name) and e.is_dir())
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[files]}"))
+    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=not progress)
+    with bar:
+        task = bar.add_task("looking for clips: speakers", total=len(names), files="")
+        for name in names:
+            first = len(ends)
+            for path in _clips_of(folder, name, unread):
+                paths += path.encode()
+                digest.update(path.rpartition(".")[0].encode() + b"\n")
+                ends.append(len(paths))
+            if len(ends) > first:
+                speakers.append(name)
+                first_clips.append(first)
+            elapsed = bar.tasks[task].elapsed
+            bar.update(
+                task, advance=1, files=f"{len(ends)} files, {len(ends) / elapsed:.0f} files/s" if elapsed else ""
+            )
+    _report_unread(folder, unread, len(ends))
+    first_clips.append(len(ends))
+    index = ClipIndex(
+        folder,
+        tuple(speakers),
+        np.frombuffer(first_clips, np.int64),
+        np.frombuffer(paths, np.uint8),
+        np.frombuffer(ends, np.int64),
+        digest.hexdigest()[:12],
+    )
+    metadata = {"version": _VERSION, "times": _times(index), "digest": index.digest, "speakers": "\n".join(speakers)}
+    tensors: dict[str, NDArray[Any]] = {"paths": index.paths, "ends": index.ends, "first_clips": index.first_clips}
+    return save({name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}, metadata)
+
+
+def _clips_of(folder: Path, speaker: str, unread: Counter[str]) -> Iterator[str]:
+    """Yield the clips of a speaker in order, each once, and count by ending those that cannot be read."""
+    for video in sorted(e.name for e in os.scandir(folder / speaker) if e.is_dir() and not e.name.startswith(".")):
+        best: dict[str, str] = {}
+        others: dict[str, str] = {}
+        for entry in os.scandir(folder / speaker / video):
+            stem, ending = os.path.splitext(entry.name)
+            if entry.name.startswith("."):
+                continue
+            if ending.lower() not in AUDIO_ENDINGS:
+                others[stem] = ending.lower()
+            elif stem not in best or _rank(ending) < _rank(best[stem]):
+                best[stem] = ending
+        unread.update(ending for stem, ending in others.items() if stem not in best)
+        yield from (f"{speaker}/{video}/{stem}{best[stem]}" for stem in sorted(best))
+
+
+def _rank(ending: str) -> int:
+    return AUDIO_ENDINGS.index(ending.lower())
+
+
+def _report_unread(folder: Path, unread: Counter[str], found: int) -> None:
+    """Refuse a tree without readable clips, and warn of one that holds others too."""
+    convert = (
+        f"find {shlex.quote(str(folder))} -name '*.m4a' -print0 | xargs -0 -P 8 -I FILE sh -c "
+        '\'ffmpeg -nostdin -v error -n -i "$1" -ac 1 -ar 16000 "${1%.m4a}.flac"\' sh FILE'
+    )
+    if unread[".m4a"]:
+        message = (
+            f"VoxCeleb2: {folder} holds {unread['.m4a']} clips as .m4a, which libsndfile does not read, and {found} "
+            f"clips that it reads ({' '.join(AUDIO_ENDINGS)}). Convert them: {convert}"
+        )
+        if not found:
+            raise CorpusError(message)
+        _LOG.warning(message)
+    if not found:
+        raise CorpusError(
+            f"VoxCeleb2: {folder} has folders of speakers, but no clip <speaker>/<video>/<clip> in them that ends in "
+            f"{' '.join(AUDIO_ENDINGS)}; unpack the release again."
+        )
+
+
+def _times(index: ClipIndex) -> str:
+    """Return a digest of when the folders of speakers, and some of videos, changed last."""
+    clips = np.unique(np.linspace(0, len(index) - 1, _WATCHED_FOLDERS).astype(np.int64))
+    videos = dict.fromkeys(index.relative_path(int(clip)).rpartition("/")[0] for clip in clips)
+    times = [(e.name, e.stat().st_mtime_ns) for e in os.scandir(index.folder) if _SPEAKER.fullmatch(e.name)]
+    for video in videos:
+        try:
+            times.append((video, (index.folder / video).stat().st_mtime_ns))
+        except OSError:
+            times.append((video, -1))
+    return hashlib.sha256(repr(sorted(times)).encode()).hexdigest()
+
+
+def _read(file: Path, folder: Path) -> ClipIndex | None:
+    """Return the index in ``file`` unless there is none, it is damaged, or ``folder`` has changed."""
+    try:
+        with safe_open(file, framework="pt") as content:
+            metadata = content.metadata()
+            if metadata["version"] != _VERSION:
+                return None
+            index = ClipIndex(
+                folder,
+                tuple(metadata["speakers"].split("\n")),
+                content.get_tensor("first_clips").numpy(),
+                content.get_tensor("paths").numpy(),
+                content.get_tensor("ends").numpy(),
+                metadata["digest"],
+            )
+    except (FileNotFoundError, SafetensorError, KeyError, TypeError):
+        return None
+    return index if _times(index) == metadata["times"] else None
