@@ -90,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
             )
         return command
 
-    add("run-fold", "fit, validate and test one fold, going on where it stopped", takes_overrides=True)
+    command = add("run-fold", "fit, validate and test one fold, going on where it stopped", takes_overrides=True)
+    command.add_argument("--no-test", action="store_true", help="end with the validation set; a later run tests")
     command = add("cv", "run all folds that are not done, then summary and report", takes_overrides=True)
     _add_choice(command)
     add("prepare", "extract features into the store", takes_overrides=True)
@@ -156,7 +157,7 @@ def _lightning(command: str, arguments: Sequence[str], row: str, allow: Sequence
 def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.cross_validation.worker import run_fold
 
-    print(run_fold(overrides, row=options.row, allow=options.allow))
+    print(run_fold(overrides, row=options.row, allow=options.allow, tested=not options.no_test))
     return 0
 
 

@@ -26,6 +26,7 @@ class Job:
         own: Arguments of this job alone, such as the checkpoint it starts from.
         allow: Module prefixes that the user trusts.
         scored: Whether it leaves predictions; pre-training leaves its checkpoint alone.
+        tested: Whether the test set is looked at; a trial of a sweep ends with its validation set's predictions.
     """
 
     experiment: Path
@@ -38,6 +39,7 @@ class Job:
     own: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     scored: bool = True
+    tested: bool = True
 
     def arguments(self) -> list[str]:
         """Return LightningCLI's arguments for this job, without a subcommand."""
@@ -48,7 +50,8 @@ class Job:
     def command(self) -> list[str]:
         """Return the arguments of ``ser`` that run this job."""
         allowed = [argument for prefix in self.allow for argument in ("--allow", prefix)]
-        return ["run-fold", "--row", self.row, *allowed, *self.arguments()]
+        untested = [] if self.tested else ["--no-test"]
+        return ["run-fold", "--row", self.row, *untested, *allowed, *self.arguments()]
 
 
 def plan_folds(

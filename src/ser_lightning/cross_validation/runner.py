@@ -45,11 +45,12 @@ _NOT_INHERITED = (
 
 
 def is_done(job: Job) -> bool:
-    """Whether what the job leaves is there: the facts of what was trained and, unless it is pre-training, predictions.
+    """Whether what the job leaves is there: the facts of what was trained and, if it is tested, predictions.
 
-    Predictions are written last and whole; in pre-training it is the facts that are.
+    Predictions are written last and whole; in pre-training, and where nothing is tested, it is the facts that are.
     """
-    return (job.folder / FACTS_FILE).exists() and (not job.scored or (job.folder / FILES["test"]).exists())
+    ends_with_facts = not (job.scored and job.tested)
+    return (job.folder / FACTS_FILE).exists() and (ends_with_facts or (job.folder / FILES["test"]).exists())
 
 
 def is_outdated(job: Job) -> bool:

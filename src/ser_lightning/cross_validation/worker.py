@@ -22,17 +22,18 @@ from ser_lightning.reports.run_facts import RunFacts
 from ser_lightning.run_record import FACTS_FILE, code_version, hardware
 
 
-def run_fold(arguments: Sequence[str], row: str, allow: Sequence[str] = ()) -> Path:
+def run_fold(arguments: Sequence[str], row: str, allow: Sequence[str] = (), tested: bool = True) -> Path:
     """Fit, validate and test one fold, from wherever an earlier process left it.
 
     Training goes on from ``checkpoints/last.ckpt`` where there is one. The best checkpoint then predicts the
     validation and the test set. ``predictions.csv`` is written last: where it is, nothing is done again. Pre-training
-    is for other systems to start from, and ends with its ``run.json``.
+    is for other systems to start from, and ends with its ``run.json``; so does a fold that is not tested (yet).
 
     Args:
         arguments: LightningCLI's arguments, without a subcommand.
         row: Row of a table.
         allow: Module prefixes that the user trusts.
+        tested: Whether to go on to the test set.
 
     Returns:
         The run's folder.
@@ -47,7 +48,7 @@ def run_fold(arguments: Sequence[str], row: str, allow: Sequence[str] = ()) -> P
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with lock:
-            _run(cli, folder)
+            _run(cli, folder, tested)
     except Timeout as error:
         raise ConfigurationError(f"another process is running {folder}; wait for it, or stop it") from error
     finally:
@@ -55,10 +56,11 @@ def run_fold(arguments: Sequence[str], row: str, allow: Sequence[str] = ()) -> P
     return folder
 
 
-def _run(cli: ExperimentCLI, folder: Path) -> None:
+def _run(cli: ExperimentCLI, folder: Path, tested: bool) -> None:
     cli.claim_run()
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
-    if (folder / FACTS_FILE).exists() and (model.is_pretraining or (folder / FILES["test"]).exists()):
+    ends_with_facts = model.is_pretraining or not tested
+    if (folder / FACTS_FILE).exists() and (ends_with_facts or (folder / FILES["test"]).exists()):
         return
     version = code_version()  # of the code that is loaded, not of what the folder holds hours later
     last = folder / CHECKPOINTS / "last.ckpt"
@@ -76,6 +78,8 @@ def _run(cli: ExperimentCLI, folder: Path) -> None:
     trainer.validate(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
     trainer.loggers = loggers
     _write_facts(trainer, facts, folder)
+    if not tested:
+        return
     trainer.test(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
 
 
