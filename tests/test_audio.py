@@ -13,7 +13,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
-from ser_lightning.audio import audio_digest, duration_seconds, read_audio, read_crop
+from ser_lightning.audio import audio_digest, duration_seconds, read_audio, read_blocks, read_crop
 from ser_lightning.errors import AudioError
 
 Samples = NDArray[np.float32]
@@ -248,3 +248,45 @@ def test_a_crop_of_a_bad_file_has_the_reason_of_the_whole(wav: Path) -> None:
         with pytest.raises(AudioError, match=words) as caught:
             read_crop(wav, 16000, 100, 0.0)
         assert list(caught.value.problems) == [wav]
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "ogg"])
+@pytest.mark.parametrize("rate_hz", [16000, 48000, 44100, 8000])
+@pytest.mark.parametrize("size", [1000, 16000, 4801])
+def test_blocks_joined_equal_the_decoded_file(tmp_path: Path, ending: str, rate_hz: int, size: int) -> None:
+    path = tmp_path / f"noise.{ending}"
+    soundfile.write(path, np.random.default_rng(0).uniform(-0.5, 0.5, (rate_hz + 7, 2)), rate_hz)
+    whole = read_audio(path, 16000)
+    blocks = list(read_blocks(path, 16000, size))
+    assert {len(block) for block in blocks[:-1]} <= {size}
+    torch.testing.assert_close(torch.cat(blocks), whole, atol=1e-6, rtol=0)
+
+
+def test_blocks_decode_every_sample_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "long.flac"
+    soundfile.write(path, np.tile(tone(1.0, 48000), 20), 48000)
+    decoded: list[int] = []
+    read = soundfile.SoundFile.read
+
+    def counted(self: soundfile.SoundFile, frames: int, **options: Any) -> Any:
+        decoded.append(frames)
+        return read(self, frames, **options)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counted)
+    assert sum(len(block) for block in read_blocks(path, 16000, 16000)) == 20 * 16000
+    assert sum(decoded) == 20 * 48000
+    assert max(decoded) < 2 * 48000
+
+
+def test_blocks_of_a_bad_file_end_with_the_reason(tmp_path: Path, wav: Path) -> None:
+    soundfile.write(tmp_path / "zero.wav", np.zeros(1234), 16000)
+    with pytest.raises(AudioError, match="all 1234 samples are zero"):
+        list(read_blocks(tmp_path / "zero.wav", 16000, 500))
+    wav.write_bytes(wav.read_bytes()[:20000])
+    with pytest.raises(AudioError, match="truncated"):
+        list(read_blocks(wav, 16000, 500))
+    soundfile.write(wav, np.concatenate([tone(), [np.nan]]), 16000, subtype="FLOAT")
+    blocks = read_blocks(wav, 16000, 16000)
+    assert torch.equal(next(blocks), torch.from_numpy(tone()).float())
+    with pytest.raises(AudioError, match="1 of 1 samples are NaN"):
+        next(blocks)

@@ -12,6 +12,7 @@ import io
 import math
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -77,6 +78,39 @@ def read_crop(path: Path, sample_rate_hz: int, num_samples: int, place: float) -
     return crop
 
 
+def read_blocks(path: Path, sample_rate_hz: int, num_samples: int) -> Iterator[Tensor]:
+    """Yield what ``read_audio`` returns piece by piece, so that a file of any length takes the memory of a piece.
+
+    Args:
+        path: The audio file.
+        sample_rate_hz: The rate of the waveforms.
+        num_samples: Length of a piece, 1 or more; the last one may be shorter.
+
+    Raises:
+        AudioError: As ``read_audio``; what only decoding shows, behind the pieces before it.
+    """
+    with _open(path) as file:
+        original_hz = int(file.samplerate)
+        divisor = math.gcd(original_hz, sample_rate_hz)
+        before, after = original_hz // divisor, sample_rate_hz // divisor
+        total = -(-file.frames * after // before)
+        reach = 0 if before == after else _resampler(original_hz, sample_rate_hz).width // before + 2
+        held, first, is_silent = torch.zeros(0), 0, True  # decoded samples from ``first * before``
+        for start in range(0, total, num_samples):
+            end = min(start + num_samples, total)
+            needed = max(0, start // after - reach)
+            held, first = held[(needed - first) * before :], needed
+            known = first * before + len(held)
+            last = min(file.frames, (-(-end // after) + reach) * before)
+            if last > known:
+                decoded = _decode(path, file, known, last - known)
+                is_silent = is_silent and not decoded.any()
+                held = torch.cat([held, decoded])
+            yield _resample(held, original_hz, sample_rate_hz)[start - first * after :][: end - start]
+    if is_silent:
+        _fail(path, f"all {total} samples are zero: the file holds no audio")
+
+
 def duration_seconds(path: Path) -> float:
     """Return the length of ``path`` in seconds, from its header alone.
 
@@ -103,7 +137,7 @@ def audio_digest(path: Path) -> str:
 def _decode(path: Path, file: soundfile.SoundFile, start: int, num_samples: int) -> Tensor:
     """Return so many samples from ``start``, the mean of the channels; all of them finite."""
     try:
-        if start:
+        if start != file.tell():
             file.seek(start)
         samples = file.read(num_samples, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
