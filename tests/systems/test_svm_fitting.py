@@ -1,0 +1,165 @@
+"""How C and gamma of the support vector machine are chosen, and on whom its probabilities are calibrated."""
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.svm import SVC
+from torch import Tensor
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.nn.support_vectors import SupportVectorMachine
+from ser_lightning.systems import svm_fitting
+from ser_lightning.systems.svm_fitting import fit_svm
+
+
+def noisy(count: int, seed: int, noise: float, classes: int = 3, channels: int = 10) -> tuple[Tensor, Tensor]:
+    centres = torch.randn(classes, channels, generator=torch.Generator().manual_seed(99))
+    labels = torch.arange(count) % classes
+    return centres[labels] + noise * torch.randn(count, channels, generator=torch.Generator().manual_seed(seed)), labels
+
+
+def speakers(count: int, number: int = 8) -> list[str]:
+    return [f"{index // 4 % number:02d}" for index in range(count)]
+
+
+def fitted(noise: float, **more: Any) -> tuple[SupportVectorMachine, dict[str, Any]]:
+    train, labels = noisy(96, 0, noise)
+    return fit_svm(train, labels, speakers(96), *noisy(60, 1, noise), num_classes=3, **more)
+
+
+def test_the_pair_that_is_best_on_validation_is_taken() -> None:
+    machine, record = fitted(2.0)
+    points, labels = noisy(60, 1, 2.0)
+    assert 1 / 3 < record["validation_WA"] < 1
+    assert record["validation_WA"] == max(tried["validation_WA"] for tried in record["grid"])
+    assert record["validation_WA"] == pytest.approx((machine(points)[0] == labels).double().mean().item())
+    train, train_labels = noisy(96, 0, 2.0)
+    unit = [(part.double() / part.double().norm(dim=1, keepdim=True)).numpy() for part in (train, points)]
+    scale = SVC().fit(unit[0], train_labels)._gamma  # scikit-learn's "scale"
+    assert record["gamma"] == pytest.approx(record["gamma_multiple"] * scale)
+    for tried in record["grid"]:
+        classifier = SVC(C=tried["C"], gamma=tried["gamma_multiple"] * scale).fit(unit[0], train_labels)
+        assert tried["validation_WA"] == pytest.approx(classifier.score(unit[1], labels)), tried
+
+
+def test_of_equally_good_pairs_the_smoothest_is_taken_in_whatever_order_they_are_given() -> None:
+    _, record = fitted(0.05, costs=[100.0, 1.0, 10.0], gammas=[2.0, 0.5, 1.0])
+    assert {tried["validation_WA"] for tried in record["grid"]} == {1.0}
+    assert (record["gamma_multiple"], record["C"]) == (0.5, 1.0)
+
+
+def test_equal_arguments_give_equal_machines_and_the_record_is_json() -> None:
+    (first, record), (second, again) = fitted(2.0), fitted(2.0)
+    assert json.loads(json.dumps(record)) == again
+    state = second.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in first.state_dict().items())
+
+
+def seen_splits(monkeypatch: pytest.MonkeyPatch, labels: Sequence[int], names: Sequence[str]) -> Any:
+    """Fit a machine; return the splits of its calibration, and the record."""
+    splits: list[Any] = []
+
+    class Watched(CalibratedClassifierCV):  # type: ignore[misc]
+        def fit(self, *arguments: Any) -> Any:
+            splits.extend(self.cv)
+            return super().fit(*arguments)
+
+    monkeypatch.setattr(svm_fitting, "CalibratedClassifierCV", Watched)
+    points, _ = noisy(len(labels), 0, 1.0)
+    both = points, torch.tensor(labels)
+    machine, record = fit_svm(*both, names, *both, num_classes=3)
+    assert machine(points)[1].isfinite().all()
+    return splits, record
+
+
+@pytest.mark.parametrize(("number", "parts"), [(2, 2), (3, 3), (12, 5)])
+def test_no_speaker_is_calibrated_on_by_a_machine_that_was_fitted_on_it(
+    number: int, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = speakers(96, number)
+    splits, record = seen_splits(monkeypatch, [index % 3 for index in range(96)], names)
+    assert record["calibration_parts"] == len(splits) == parts
+    assert sorted(np.concatenate([scored for _, scored in splits])) == list(range(96))
+    for fit_on, scored in splits:
+        assert {names[index] for index in fit_on}.isdisjoint({names[index] for index in scored})
+        assert len(fit_on) + len(scored) == 96
+
+
+def test_fewer_parts_are_made_if_that_leaves_every_class_in_each_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Class 2 is of speakers 0 and 5 alone, who are in one part of five, but not of four.
+    names = [str(index % 6) for index in range(120)]
+    labels = [2 if name in "05" and index % 4 < 2 else index // 6 % 2 for index, name in enumerate(names)]
+    splits, record = seen_splits(monkeypatch, labels, names)
+    assert record["calibration_parts"] == 4
+    assert all({labels[index] for index in fit_on} == {0, 1, 2} for fit_on, _ in splits)
+
+
+@pytest.mark.parametrize("names", [["a"] * 60, ["a", "b", "c"] * 20])
+def test_a_class_of_one_speaker_alone_is_calibrated_on_the_training_set(
+    names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splits, record = seen_splits(monkeypatch, [index % 3 for index in range(60)], names)
+    assert record["calibration_parts"] == 0
+    ((fit_on, scored),) = splits
+    assert fit_on.tolist() == scored.tolist() == list(range(60))
+
+
+def test_embeddings_that_have_collapsed_into_one_still_make_a_machine() -> None:
+    points, labels = torch.ones(24, 5), torch.arange(24) % 3
+    machine, record = fit_svm(points, labels, speakers(24), points, labels, num_classes=3)
+    assert record["validation_WA"] == pytest.approx(1 / 3)
+    assert machine(points)[1].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"train_labels": torch.zeros(12, dtype=torch.int64)}, "only class 0 has training embeddings"),
+        ({"train_embeddings": torch.full((12, 4), torch.nan)}, "12 of 12 training embeddings are not finite"),
+        ({"validation_embeddings": torch.full((6, 4), torch.inf)}, "6 of 6 validation embeddings are not finite"),
+    ],
+)
+def test_what_no_machine_can_be_made_of_is_refused_with_the_reason(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        fit_svm(**(arguments() | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"train_speakers": ["a"] * 5}, "5 speakers of 12 training embeddings"),
+        ({"train_labels": torch.zeros(5)}, "12 embeddings and 5 labels for training"),
+        ({"validation_labels": torch.full((6,), 3)}, "validation labels from 3 to 3, of 3 classes"),
+        ({"validation_labels": torch.full((6,), -1)}, "validation labels from -1 to -1"),
+        ({"validation_embeddings": torch.zeros(0, 4), "validation_labels": torch.zeros(0)}, "0 embeddings"),
+        ({"costs": []}, r"C of \[\]"),
+        ({"gammas": [0.0]}, r"gamma of \[0\.0\]"),
+    ],
+)
+def test_arguments_that_do_not_belong_together_are_refused(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        fit_svm(**(arguments() | changes))
+
+
+def arguments() -> dict[str, Any]:
+    return {
+        "train_embeddings": torch.randn(12, 4),
+        "train_labels": torch.arange(12) % 3,
+        "train_speakers": speakers(12),
+        "validation_embeddings": torch.randn(6, 4),
+        "validation_labels": torch.arange(6) % 3,
+        "num_classes": 3,
+    }
+
+
+def test_a_fold_of_ravdess_takes_seconds() -> None:
+    train, labels = noisy(1152, 0, 3.0, classes=8, channels=512)
+    began = time.monotonic()
+    fit_svm(train, labels, speakers(1152, 19), *noisy(144, 1, 3.0, classes=8, channels=512), num_classes=8)
+    assert time.monotonic() - began < 30  # 2 seconds on an idle core
