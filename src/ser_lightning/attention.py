@@ -14,7 +14,6 @@ from ser_lightning.features import FeatureExtractor, LogPowerSpectrogram, Silenc
 from ser_lightning.reports.attention_figure import Attended, Heard, attention_figure
 from ser_lightning.reports.figures import save
 from ser_lightning.reports.run_facts import RunFacts
-from ser_lightning.run_record import DEFAULT_ROW
 from ser_lightning.systems import EmotionClassifier
 
 MAX_FREQUENCY_HZ = 4000.0  # of the spectrogram that is drawn
@@ -79,5 +78,4 @@ def _name(checkpoint: Path) -> str:
     facts = checkpoint.parent.parent / "run.json"
     if not facts.is_file():
         return ""
-    said = RunFacts.read(facts)
-    return said.experiment if said.row == DEFAULT_ROW else f"{said.experiment}, {said.row.replace('_', ' ')}"
+    return RunFacts.read(facts).title

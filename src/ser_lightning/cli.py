@@ -121,6 +121,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--out", type=Path, default=Path("attention.png"), metavar="FILE", help="where to write it")
     command.add_argument("--allow", action="append", default=[], metavar="MODULE", help="trust classes of a module")
+    command = add("embeddings", "draw the test embeddings of runs side by side, coloured by emotion")
+    command.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN_FOLDER", help="folder of a fold, or of a seed: its first fold"
+    )
+    command.add_argument("--fold", type=int, metavar="N", help="draw this fold instead; each fold has its own space")
+    command.add_argument("--titles", nargs="+", default=[], metavar="TITLE", help="what to call the runs, one for each")
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("embeddings"),
+        metavar="FOLDER",
+        help="where to write embeddings.png and embeddings.csv",
+    )
     command = add("synth", "write a synthetic corpus in a corpus's true layout")
     command.add_argument("corpus", help="ravdess, crema_d, iemocap, or another corpus that is installed")
     command.add_argument("folder", type=Path, help="where to write")
@@ -236,6 +249,13 @@ def _attention(options: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def _embeddings(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.reports.embedding_figure import write_embedding_figure
+
+    print(write_embedding_figure(options.runs, options.out, options.titles, options.fold))
+    return 0
+
+
 def _synth(options: argparse.Namespace, _: list[str]) -> int:
     from importlib.metadata import entry_points
 
@@ -294,6 +314,7 @@ _FUNCTIONS = {
     "audit": _audit,
     "report": _report,
     "attention": _attention,
+    "embeddings": _embeddings,
     "synth": _synth,
 }
 

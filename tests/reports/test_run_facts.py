@@ -55,3 +55,8 @@ def test_a_file_that_is_no_json_object_is_refused(tmp_path: Path, text: str, com
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ConfigurationError, match=complaint):
         RunFacts.read(tmp_path / "run.json")
+
+
+def test_a_system_is_called_by_its_experiment_and_in_a_table_by_its_row(seed_folder: Path) -> None:
+    assert RunFacts.read(_change(seed_folder)).title == "transfer"
+    assert RunFacts.read(_change(seed_folder, row="alpha_0.1")).title == "transfer, alpha 0.1"

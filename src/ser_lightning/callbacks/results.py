@@ -1,7 +1,7 @@
-"""What a fold leaves behind: its predictions and its confusion matrix."""
-# Shapes: N utterances of a set, B of a batch, C classes.
+"""What a fold leaves behind: its predictions, its confusion matrix and, if it has some, its embeddings."""
+# Shapes: N utterances of a set, B of a batch, C classes, E channels of an embedding.
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ser_lightning.data.corpus_data import CorpusData
 from ser_lightning.data.targets import vote_distribution
+from ser_lightning.reports.embeddings import write_embeddings
 from ser_lightning.reports.figures import confusion_figure, save
 from ser_lightning.reports.predictions import Predictions, confusion
 from ser_lightning.reports.soft_scores import SOFT_SCORES, fold_scores, write_scores
@@ -22,6 +23,7 @@ FILES = {
     "test": "predictions.csv",
     "all": "corpus_predictions.csv",
 }
+OUTPUTS = ("indices", "probabilities", "predicted", "embeddings")  # of a system's steps; the last two if it has them
 
 
 class ResultFiles(Callback):
@@ -30,6 +32,10 @@ class ResultFiles(Callback):
     For a test there are ``scores.json``, with scores of the probabilities, and a picture of the confusion matrix too;
     they go to W&B as well. ``predictions.csv`` is written last and whole: where it is, the fold is done. Validation
     inside ``fit`` writes nothing.
+
+    Each step of a system returns ``indices`` [B] and ``probabilities`` [B, C]. It may return ``predicted`` [B], the
+    classes decided on where those need not be the most probable ones, and ``embeddings`` [B, E]: a test writes them
+    into ``embeddings.safetensors``, and a picture of them.
     """
 
     def __init__(self) -> None:
@@ -61,7 +67,7 @@ class ResultFiles(Callback):
             self._write(trainer, "validation")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the confusion matrix's picture and ``scores.json``, then ``predictions.csv``."""
+        """Write pictures, embeddings and ``scores.json``, then ``predictions.csv``."""
         self._write(trainer, "test")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -69,44 +75,51 @@ class ResultFiles(Callback):
         self._write(trainer, "all")
 
     def _write(self, trainer: Trainer, name: str) -> None:
-        indices = torch.cat([output["indices"] for output in self._outputs]).cpu()
-        probabilities = torch.cat([output["probabilities"] for output in self._outputs]).cpu()
+        kept = [key for key in OUTPUTS if key in self._outputs[0]]
+        outputs = {key: torch.cat([output[key] for output in self._outputs]).cpu() for key in kept}
         self._outputs.clear()
-        gathered = _gather_to_first(trainer, (indices, probabilities))
+        gathered = _gather_to_first(trainer, outputs)
         if gathered is None:
             return
         data_module = cast(CorpusData, trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it, undeclared
         utterances = data_module.set_utterances(name)
-        indices = torch.cat([part[0] for part in gathered])
-        probabilities = torch.cat([part[1] for part in gathered])[indices.argsort()]
+        indices = torch.cat([part["indices"] for part in gathered])
         if len(indices) < len(utterances) and _is_limited(trainer, name):
             rank_zero_info(f"{FILES[name]} is not written: only {len(indices)} of {len(utterances)} were predicted")
             return
         if not torch.equal(indices.sort().values, torch.arange(len(utterances))):
             raise RuntimeError(f"{len(indices)} predictions for {len(utterances)} utterances: one is missing or double")
+        order = indices.argsort()
+        found = {key: torch.cat([part[key] for part in gathered])[order] for key in gathered[0]}
+        probabilities = found["probabilities"]
         position = {label: index for index, label in enumerate(data_module.class_names)}
         predictions = Predictions.collect(
             utterances=[u.name for u in utterances],
             speakers=[u.speaker for u in utterances],
             fold=data_module.fold,
             targets=torch.tensor([position[str(u.label)] for u in utterances]),
-            predicted=probabilities.argmax(1),
+            predicted=found["predicted"] if "predicted" in found else probabilities.argmax(1),
             probabilities=probabilities,
             class_names=data_module.class_names,
         )
         folder = Path(trainer.default_root_dir)
         if name == "test":
-            picture = folder / "confusion.png"
             title = f"{data_module.corpus_name}, fold {data_module.fold}"
             counts = confusion(predictions, data_module.class_names)
-            save(confusion_figure(counts, data_module.class_names, title), picture)
-            _log_confusion(trainer, predictions, data_module.class_names, picture)
+            pictures = {
+                "test/confusion_picture": save(
+                    confusion_figure(counts, data_module.class_names, title), folder / "confusion.png"
+                )
+            }
+            if "embeddings" in found:
+                pictures["test/embeddings_picture"] = _write_embeddings(folder, found["embeddings"], predictions, title)
+            _log_pictures(trainer, predictions, data_module.class_names, pictures)
             nothing = [0.0] * len(data_module.class_names)
             votes = [vote_distribution(u, data_module.class_names) or nothing for u in utterances]
-            found = fold_scores(predictions, torch.tensor(votes))
+            scored = fold_scores(predictions, torch.tensor(votes))
             for logger in trainer.loggers:
-                logger.log_metrics({f"test/{name}": found[name] for name in SOFT_SCORES if name in found})
-            write_scores(folder, found)
+                logger.log_metrics({f"test/{name}": scored[name] for name in SOFT_SCORES if name in scored})
+            write_scores(folder, scored)
         predictions.write(folder / FILES[name])
 
 
@@ -120,7 +133,7 @@ def _is_limited(trainer: Trainer, name: str) -> bool:
     return isinstance(limits[name], int) or limits[name] != 1.0
 
 
-def _gather_to_first(trainer: Trainer, part: tuple[Tensor, Tensor]) -> list[tuple[Tensor, Tensor]] | None:
+def _gather_to_first(trainer: Trainer, part: dict[str, Tensor]) -> list[dict[str, Tensor]] | None:
     """Return every process's part in the first process, None in the others; the parts may differ in size."""
     if trainer.world_size == 1:
         return [part]
@@ -129,7 +142,19 @@ def _gather_to_first(trainer: Trainer, part: tuple[Tensor, Tensor]) -> list[tupl
     return gathered
 
 
-def _log_confusion(trainer: Trainer, predictions: Predictions, class_names: Sequence[str], picture: Path) -> None:
+def _write_embeddings(folder: Path, embeddings: Tensor, predictions: Predictions, title: str) -> Path:
+    """Write ``embeddings`` [N, E] and their picture; return the latter."""
+    # Only systems with embeddings wait for scikit-learn's part.
+    from ser_lightning.reports.embedding_figure import embedding_figure, embedding_map
+
+    write_embeddings(folder, embeddings)
+    drawn = embedding_map(title, embeddings, predictions)
+    return save(embedding_figure([drawn], "Embeddings of test utterances"), folder / "embeddings.png")
+
+
+def _log_pictures(
+    trainer: Trainer, predictions: Predictions, class_names: Sequence[str], pictures: Mapping[str, Path]
+) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             import wandb
@@ -140,4 +165,5 @@ def _log_confusion(trainer: Trainer, predictions: Predictions, class_names: Sequ
                 preds=[index[name] for name in predictions.table["predicted"]],
                 class_names=list(class_names),
             )
-            logger.experiment.log({"test/confusion_matrix": chart, "test/confusion_picture": wandb.Image(str(picture))})
+            images = {name: wandb.Image(str(picture)) for name, picture in pictures.items()}
+            logger.experiment.log({"test/confusion_matrix": chart, **images})

@@ -85,6 +85,11 @@ class RunFacts:
             values[field.name] = _of_kind(content[field.name], field.type, f"{path}: {field.name}")
         return cls(**values)
 
+    @property
+    def title(self) -> str:
+        """Experiment and, in a table, its row: what a picture calls the system."""
+        return self.experiment if self.row == "default" else f"{self.experiment}, {self.row.replace('_', ' ')}"
+
 
 def _of_kind(value: object, kind: object, where: str) -> object:
     """Return ``value`` if JSON holds what the annotation ``kind`` asks for; lists become tuples."""

@@ -1,0 +1,230 @@
+"""Picture of embeddings: the test utterances of several systems, side by side (Mocanu et al. 2021, figures 6 and 7)."""
+# Shapes: N utterances, E channels of an embedding.
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from sklearn.manifold import TSNE
+from torch import Tensor
+from torch.nn import functional as F
+
+from ser_lightning.atomic_file import write_atomically
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.reports.embeddings import read_embeddings
+from ser_lightning.reports.figures import GREY, plain, save
+from ser_lightning.reports.predictions import Predictions
+from ser_lightning.reports.runs import FOLD_FOLDER, FoldRun
+from ser_lightning.reports.summary import corpus_title
+
+PERPLEXITY = 30.0  # scikit-learn's default, where there are points enough
+# Okabe and Ito's palette, distinct to colour-blind readers.
+COLOURS = ("#000000", "#56b4e9", "#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#f0e442")
+EDGE = 0.6  # of a mark's brightness: the palette's yellow would be lost on white
+MARKS = "os^DvPX<>ph*"
+TITLE_WIDTH = 40  # characters over a panel
+LEGEND_ROWS = 18  # as many as stand beside a panel
+
+
+@dataclass(frozen=True)
+class EmbeddingMap:
+    """The embeddings of one fold's test set on a plane.
+
+    Attributes:
+        title: What is drawn, such as the system and the fold.
+        class_names: The emotions, in the order of their colours.
+        table: ``utterance``, ``speaker`` and ``emotion`` as text, ``x`` and ``y`` as float64; a row for each utterance.
+    """
+
+    title: str
+    class_names: tuple[str, ...]
+    table: pd.DataFrame
+
+
+def embedding_map(title: str, embeddings: Tensor, predictions: Predictions) -> EmbeddingMap:
+    """Lay ``embeddings`` [N, E] out on a plane by t-SNE, L2-normalised before, as metric learning compares them.
+
+    The plane begins with the two principal components and the same random numbers each time: equal embeddings give
+    equal maps. Perplexity is 30, or a third of the other utterances where those are fewer than 90.
+
+    Args:
+        title: What is drawn.
+        embeddings: In the order of ``predictions``.
+        predictions: The test set.
+    """
+    points = F.normalize(embeddings.double(), dim=1)
+    count = len(points)
+    places = torch.zeros(count, 2, dtype=torch.float64)
+    if points.std(0, correction=0).max() > 1e-9:  # t-SNE divides by the spread, and a network may have collapsed
+        perplexity = max(1.0, min(PERPLEXITY, (count - 1) / 3))
+        layout = TSNE(perplexity=perplexity, init="pca", random_state=0)
+        places = torch.from_numpy(layout.fit_transform(points.numpy())).double()
+    table = predictions.table[["utterance", "speaker"]].copy()
+    table["emotion"] = predictions.table["target"]
+    table["x"], table["y"] = places[:, 0].numpy(), places[:, 1].numpy()
+    return EmbeddingMap(title, predictions.class_names, table)
+
+
+def embedding_figure(maps: Sequence[EmbeddingMap], title: str) -> Figure:
+    """Draw maps side by side: a point for each utterance, its colour the emotion, its shape the speaker.
+
+    Args:
+        maps: At least one, all with the same classes.
+        title: What all maps have in common.
+    """
+    class_names = maps[0].class_names
+    colours = dict(zip(class_names, _colours(len(class_names)), strict=True))
+    speakers = sorted({speaker for drawn in maps for speaker in drawn.table["speaker"]})
+    marks = {speaker: MARKS[index % len(MARKS)] for index, speaker in enumerate(speakers)}
+    columns = math.ceil((len(colours) + len(marks) + 2) / LEGEND_ROWS)
+    figure = Figure(figsize=(0.6 + 4.7 * len(maps) + 1.3 * columns, 5.5), layout="constrained")
+    for axes, drawn in zip(figure.subplots(1, len(maps), squeeze=False)[0], maps, strict=True):
+        _draw(axes, drawn, colours, marks)
+    _legend(figure, colours, marks, columns)
+    figure.suptitle(plain(title), fontsize=15, x=0.01, horizontalalignment="left")
+    figure.supxlabel("t-SNE of L2-normalised embeddings; axes have no unit.", fontsize=12, color=GREY)
+    return figure
+
+
+def write_embedding_figure(
+    folders: Sequence[Path], out: Path, titles: Sequence[str] = (), fold: int | None = None
+) -> Path:
+    """Draw the test embeddings of runs side by side, and write their places on the plane beside the picture.
+
+    Each fold has its own network and so its own space: of each run one fold is drawn, and the title says which.
+
+    Args:
+        folders: Folders of folds, or of seeds, of which the first fold that all of them have finished is drawn.
+        out: The folder of ``embeddings.png`` and ``embeddings.csv``, the latter with columns ``system`` (the title),
+            ``utterance``, ``speaker``, ``emotion``, ``x`` and ``y``.
+        titles: What to call the runs, one for each; by default the experiment and, in a table, the row.
+        fold: Draw this fold of every seed.
+
+    Returns:
+        The picture.
+
+    Raises:
+        ConfigurationError: If a folder has no such fold or no embeddings, or the runs have different classes.
+    """
+    if titles and len(titles) != len(folders):
+        raise ConfigurationError(f"{len(titles)} titles for {len(folders)} runs; give one for each, or none")
+    runs = [FoldRun.read(folder) for folder in _fold_folders(folders, fold)]
+    first = runs[0]
+    for run in runs[1:]:
+        if run.facts.class_names != first.facts.class_names:
+            raise ConfigurationError(
+                f"{first.folder} distinguishes {', '.join(first.facts.class_names)}; "
+                f"{run.folder} {', '.join(run.facts.class_names)}: draw them apart"
+            )
+    names = list(titles) or [run.facts.title for run in runs]
+    maps = [
+        embedding_map(f"{name}\nfold {run.facts.fold}", read_embeddings(run.folder), run.predictions)
+        for name, run in zip(names, runs, strict=True)
+    ]
+    tables = [drawn.table.assign(system=name) for name, drawn in zip(names, maps, strict=True)]
+    columns = ["system", "utterance", "speaker", "emotion", "x", "y"]
+    text = pd.concat(tables)[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    corpora = sorted({corpus_title(run.facts) for run in runs})
+    picture = embedding_figure(maps, f"Embeddings of test utterances, {' and '.join(corpora)}")
+    write_atomically(out / "embeddings.csv", text.encode())
+    return save(picture, out / "embeddings.png")
+
+
+def _fold_folders(folders: Sequence[Path], fold: int | None) -> list[Path]:
+    """Return the one fold of each run that is to be drawn; of seeds, one that all of them have finished."""
+    finished = [_finished(folder) for folder in folders]
+    if fold is None:
+        seeds = [set(done) for folder, done in zip(folders, finished, strict=True) if not _is_fold(folder)]
+        common = set.intersection(*seeds) if seeds else set()
+        if seeds and not common:
+            said = "; ".join(f"{folder}: {_listed(done)}" for folder, done in zip(folders, finished, strict=True))
+            raise ConfigurationError(f"no fold is finished in all of these runs, so that none can be compared: {said}")
+        return [
+            folder if _is_fold(folder) else done[min(common)] for folder, done in zip(folders, finished, strict=True)
+        ]
+    for folder, done in zip(folders, finished, strict=True):
+        if fold not in done:
+            raise ConfigurationError(f"{folder}: fold {fold} is not finished; these are: {_listed(done)}")
+    return [done[fold] for done in finished]
+
+
+def _finished(folder: Path) -> dict[int, Path]:
+    """Return the finished folds of a run by their index, at least one."""
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is no folder; give the folder of a run")
+    entries = [folder] if _is_fold(folder) else sorted(entry for entry in folder.glob("fold-*") if _is_fold(entry))
+    done = {
+        int(entry.resolve().name.removeprefix("fold-")): entry
+        for entry in entries
+        if (entry / "predictions.csv").is_file()
+    }
+    if not done:
+        raise ConfigurationError(f"{folder} holds no finished fold (fold-*/predictions.csv); run one first")
+    return done
+
+
+def _is_fold(folder: Path) -> bool:
+    return FOLD_FOLDER.fullmatch(folder.resolve().name) is not None
+
+
+def _listed(finished: dict[int, Path]) -> str:
+    return ", ".join(map(str, finished))
+
+
+def _colours(count: int) -> Sequence[str]:
+    """Return a colour for each of ``count`` classes: beyond those that anyone can tell apart, of the rainbow."""
+    if count <= len(COLOURS):
+        return COLOURS[:count]
+    rainbow = matplotlib.colormaps["turbo"]
+    return [to_hex(rainbow(index / (count - 1))) for index in range(count)]
+
+
+def _draw(axes: Axes, drawn: EmbeddingMap, colours: dict[str, str], marks: dict[str, str]) -> None:
+    table = drawn.table
+    size = max(24.0, min(64.0, 9000 / len(table)))
+    for speaker, group in table.groupby("speaker"):
+        fills = [colours[emotion] for emotion in group["emotion"]]
+        edges = [_edge(fill) for fill in fills]
+        mark = marks[str(speaker)]
+        axes.scatter(group["x"], group["y"], s=size, marker=mark, c=fills, alpha=0.85, edgecolor=edges, linewidth=0.5)
+    lines = (textwrap.fill(line, TITLE_WIDTH) for line in drawn.title.splitlines())
+    axes.set_title(plain("\n".join(lines)), fontsize=14)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.06)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color("#c4c4c4")
+
+
+def _edge(colour: str) -> str:
+    red, green, blue = to_rgb(colour)
+    return to_hex((EDGE * red, EDGE * green, EDGE * blue))
+
+
+def _legend(figure: Figure, colours: dict[str, str], marks: dict[str, str], columns: int) -> None:
+    def entry(label: str, mark: str, colour: str) -> Line2D:
+        line = Line2D([], [], linestyle="none", marker=mark, color=colour, markersize=10, label=plain(label))
+        line.set_markeredgecolor(_edge(colour))
+        return line
+
+    entries = [
+        entry("emotion", "", GREY),
+        *(entry(name, "o", colour) for name, colour in colours.items()),
+        entry("speaker", "", GREY),
+        *(entry(name, mark, GREY) for name, mark in marks.items()),
+    ]
+    legend = figure.legend(
+        handles=entries, loc="outside right center", ncols=columns, frameon=False, fontsize=13, handletextpad=0.3
+    )
+    for text in legend.get_texts():
+        if text.get_text() in ("emotion", "speaker"):
+            text.set_fontweight("bold")
