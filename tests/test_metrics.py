@@ -81,6 +81,15 @@ def test_scores_without_any_utterance_are_not_a_number() -> None:
     assert all(value.isnan() for value in scores(torch.zeros(3, 3, dtype=torch.long)).values())
 
 
+def test_matrices_side_by_side_score_as_each_by_itself() -> None:
+    matrices = torch.stack([_random_case(seed)[2] for seed in range(6)]).reshape(2, 3, 5, 5)
+    for function in (recalls, unweighted_accuracy, weighted_accuracy):
+        together = function(matrices)
+        for row in range(2):
+            for column in range(3):
+                assert torch.allclose(together[row, column], function(matrices[row, column]), equal_nan=True)
+
+
 def test_batch_sizes_never_change_the_matrix() -> None:
     targets, predicted, whole = _random_case(3)
     metric = EmotionScores(5)

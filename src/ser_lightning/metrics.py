@@ -4,7 +4,7 @@ Every number of the suite, in training logs, summaries and reports, comes from t
 places cannot disagree about what a score means. A confusion matrix has one row for each reference class and one column
 for each predicted class; its entries count utterances.
 """
-# Shapes: B utterances of a batch, N of a set, C classes.
+# Shapes: B utterances of a batch, N of a set, C classes; ... any number of matrices side by side, or none.
 
 import torch
 from torch import Tensor
@@ -15,35 +15,35 @@ CALIBRATION_BINS = 15
 
 
 def recalls(confusion: Tensor) -> Tensor:
-    """Return the recall of each class [C] in float64; NaN for a class that no reference has.
+    """Return the recall of each class [..., C] in float64; NaN for a class that no reference has.
 
     Args:
-        confusion: Counts [C, C], reference classes in rows.
+        confusion: Counts [..., C, C], reference classes in rows.
     """
     counts = confusion.double()
-    return counts.diagonal() / counts.sum(dim=1)  # 0 / 0 is NaN, which is what an absent class should be
+    return counts.diagonal(dim1=-2, dim2=-1) / counts.sum(dim=-1)  # 0 / 0 is NaN, which is what an absent class should be
 
 
 def unweighted_accuracy(confusion: Tensor) -> Tensor:
-    """Return UA, the mean recall over the classes that occur in the reference, as a float64 scalar.
+    """Return UA [...], the mean recall over the classes that occur in the reference, in float64.
 
     A class that is predicted but never the reference lowers the recall of others, not the number of terms:
     torchmetrics' macro average counts such a class as a recall of zero (0.444 where UA is 0.667).
 
     Args:
-        confusion: Counts [C, C], reference classes in rows. Without any utterance the result is NaN.
+        confusion: Counts [..., C, C], reference classes in rows. Without any utterance the result is NaN.
     """
-    return recalls(confusion).nanmean()
+    return recalls(confusion).nanmean(dim=-1)
 
 
 def weighted_accuracy(confusion: Tensor) -> Tensor:
-    """Return WA, the share of utterances that are recognised, as a float64 scalar.
+    """Return WA [...], the share of utterances that are recognised, in float64.
 
     Args:
-        confusion: Counts [C, C], reference classes in rows. Without any utterance the result is NaN.
+        confusion: Counts [..., C, C], reference classes in rows. Without any utterance the result is NaN.
     """
     counts = confusion.double()
-    return counts.diagonal().sum() / counts.sum()
+    return counts.diagonal(dim1=-2, dim2=-1).sum(dim=-1) / counts.sum(dim=(-2, -1))
 
 
 def macro_f1(confusion: Tensor) -> Tensor:
