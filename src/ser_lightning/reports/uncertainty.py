@@ -1,0 +1,127 @@
+"""Confidence intervals of pooled scores, by a bootstrap over speakers.
+
+Speakers are drawn with replacement, each with all of his or her utterances (Efron & Tibshirani 1993, chapter 14, bias
+corrected and accelerated). An interval therefore says how the score would vary with other speakers of the same kind. It
+does not say how it would vary if the system was trained again: that takes several seeds.
+"""
+# Shapes: R seeds, S speakers, C classes, B resamples.
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor
+
+from ser_lightning.metrics import recalls
+
+LEVEL = 0.95
+RESAMPLES = 9999
+FEWEST_SPEAKERS = 5  # below, resamples repeat each other: of four speakers there are 35
+
+Statistic = Callable[[Tensor], Tensor]  # of confusion matrices [..., C, C], one score each
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score, and how far it may be from that of other speakers.
+
+    Attributes:
+        value: The score.
+        low: Where the interval begins; None without one.
+        high: Where it ends; None without one.
+        speakers: How many speakers it rests on.
+        reason: Why there is no interval; empty where there is one.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+    speakers: int
+    reason: str = ""
+
+    def in_words(self, scale: float = 100.0, decimals: int = 1, unit: str = "") -> str:
+        """Return such as "55.3 [50.1, 60.2] (24 speakers)", or the reason instead of the interval."""
+        value = f"{scale * self.value:.{decimals}f}{unit}"
+        if self.low is None or self.high is None:
+            return f"{value} (no interval: {self.reason})"
+        return f"{value} {self.interval(scale, decimals)} ({self.speakers} speakers)"
+
+    def interval(self, scale: float = 100.0, decimals: int = 1) -> str:
+        """Return such as "[50.1, 60.2]", or a dash without an interval."""
+        if self.low is None or self.high is None:
+            return "-"
+        return f"[{scale * self.low:.{decimals}f}, {scale * self.high:.{decimals}f}]"
+
+
+def estimate(counts: Tensor, statistic: Statistic, resamples: int = RESAMPLES) -> Estimate:
+    """Return a score of all utterances together with its 95% interval over speakers.
+
+    Args:
+        counts: A confusion matrix for each seed and speaker [R, S, C, C]; the score is the mean over seeds.
+        statistic: The score of a confusion matrix.
+        resamples: How often speakers are drawn.
+    """
+    speakers = counts.shape[1]
+    matrices = counts.double()
+
+    def score(indices: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
+        """Return the score for each draw of speakers [..., S]; scipy puts the draws' axis last."""
+        draws = torch.from_numpy(np.moveaxis(indices, axis, -1).copy())  # scipy's own are read-only
+        flat = draws.reshape(-1, draws.shape[-1])
+        times = torch.zeros(len(flat), speakers, dtype=torch.float64)
+        times.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float64))
+        pooled = torch.einsum("bs,rsij->brij", times, matrices)
+        found: NDArray[np.float64] = statistic(pooled).nanmean(dim=1).reshape(draws.shape[:-1]).numpy()
+        return found
+
+    everyone = np.arange(speakers)
+    value = float(score(everyone))
+    if speakers < FEWEST_SPEAKERS:
+        return Estimate(value, None, None, speakers, few_speakers(speakers))
+    without_one = score(np.stack([np.delete(everyone, index) for index in everyone]))
+    if without_one.max() - without_one.min() < 1e-12:
+        return Estimate(value, None, None, speakers, f"all {speakers} speakers weigh the same")
+    low, high = bootstrap_interval(everyone, score, resamples)
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return Estimate(value, None, None, speakers, f"the resamples of {speakers} speakers have no spread")
+    return Estimate(value, low, high, speakers)
+
+
+def estimate_recall(counts: Tensor, index: int, resamples: int = RESAMPLES) -> Estimate:
+    """Return the recall of the class ``index`` with its interval, over the speakers who have an utterance of it.
+
+    Args:
+        counts: A confusion matrix for each seed and speaker [R, S, C, C].
+        index: The class.
+        resamples: How often speakers are drawn.
+    """
+    have = counts[:, :, index].sum(dim=(0, 2)) > 0
+    if not have.any():
+        return Estimate(float("nan"), None, None, 0, "no utterance")
+    return estimate(counts[:, have], lambda matrices: recalls(matrices)[..., index], resamples)
+
+
+def bootstrap_interval(
+    data: NDArray[np.int64] | NDArray[np.float64],
+    statistic: Callable[..., NDArray[np.float64]],
+    resamples: int = RESAMPLES,
+) -> tuple[float, float]:
+    """Return scipy's 95% interval of ``statistic(data, axis)``, the same at each call."""
+    found = stats.bootstrap(
+        (data,),
+        statistic,
+        n_resamples=resamples,
+        confidence_level=LEVEL,
+        method="BCa",
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def few_speakers(number: int) -> str:
+    """Return why so few speakers have no interval."""
+    return f"{number} {'speaker' if number == 1 else 'speakers'}, at least {FEWEST_SPEAKERS} are needed"

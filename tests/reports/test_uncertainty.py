@@ -1,0 +1,120 @@
+"""Intervals over speakers: against scipy, against known distributions, and what they cover."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from ser_lightning.metrics import recalls, unweighted_accuracy, weighted_accuracy
+from ser_lightning.reports.uncertainty import RESAMPLES, estimate, estimate_recall
+
+
+def _right_and_wrong(right: list[int], total: int) -> Tensor:
+    """Two-class matrices [1, S, 2, 2] of speakers with ``total`` utterances of the first class, ``right`` recognised."""
+    return torch.tensor([[[[n, total - n], [0, 0]] for n in right]])
+
+
+def test_speakers_who_are_all_right_or_all_wrong_have_the_interval_of_the_binomial_distribution() -> None:
+    counts = _right_and_wrong([10] * 12 + [0] * 12, 10)
+    found = estimate(counts, weighted_accuracy)
+    assert found.value == 0.5
+    # How many of 24 draws are right is binomial; 240 utterances, taken as independent, would give 0.44 to 0.56.
+    assert (found.low, found.high) == pytest.approx(tuple(stats.binom.ppf((0.025, 0.975), 24, 0.5) / 24))
+    assert found.speakers == 24
+
+
+def test_with_one_utterance_a_speaker_it_is_scipys_bootstrap_of_a_mean() -> None:
+    hits = np.random.default_rng(5).random(40) < 0.7
+    found = estimate(_right_and_wrong([int(hit) for hit in hits], 1), weighted_accuracy)
+    theirs = stats.bootstrap((hits.astype(float),), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(0))
+    assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval))
+
+
+def test_it_is_scipys_bootstrap_of_a_ratio_where_speakers_differ_in_utterances() -> None:
+    generator = np.random.default_rng(3)
+    total = generator.integers(1, 30, size=15)
+    right = generator.binomial(total, 0.6)
+    counts = torch.tensor([[[[r, n - r], [0, 0]] for r, n in zip(right, total, strict=True)]])
+
+    def ratio(right: np.ndarray, total: np.ndarray, axis: int) -> np.ndarray:
+        return right.sum(axis) / total.sum(axis)
+
+    theirs = stats.bootstrap(
+        (right, total), ratio, paired=True, n_resamples=RESAMPLES, rng=np.random.default_rng(0)
+    ).confidence_interval
+    found = estimate(counts, weighted_accuracy)
+    assert found.value == pytest.approx(right.sum() / total.sum())
+    assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_the_interval_is_as_wide_as_that_of_speakers_means_by_the_central_limit() -> None:
+    shares = np.clip(np.random.default_rng(0).normal(0.6, 0.1, size=400), 0, 1)
+    counts = _right_and_wrong([round(1000 * share) for share in shares], 1000)
+    found = estimate(counts, weighted_accuracy)
+    deviation = shares.std() / math.sqrt(400)
+    assert (found.low, found.high) == pytest.approx(
+        (shares.mean() - 1.96 * deviation, shares.mean() + 1.96 * deviation), abs=0.1 * deviation
+    )
+
+
+def test_seeds_are_averaged_within_a_draw_of_speakers() -> None:
+    one = _right_and_wrong([1, 5, 3, 8, 2, 9, 4], 10)
+    twice = estimate(torch.cat([one, one]), unweighted_accuracy)
+    assert twice == estimate(one, unweighted_accuracy)
+    opposite = estimate(torch.cat([one, 10 - one]) * torch.tensor([[1, 1], [0, 0]]), weighted_accuracy)
+    assert opposite.value == pytest.approx(0.5)
+    assert opposite.low is None  # what a speaker adds in one seed is taken away in the other
+
+
+@pytest.mark.parametrize("number", [1, 4])
+def test_few_speakers_have_no_interval_but_the_reason(number: int) -> None:
+    found = estimate(_right_and_wrong([3, 7, 5, 9][:number], 10), weighted_accuracy)
+    assert found.low is None
+    assert found.high is None
+    assert str(number) in found.reason
+    assert "no interval" in found.in_words()
+    assert "at least 5" in found.in_words()
+
+
+def test_speakers_who_score_alike_have_no_interval_but_the_reason() -> None:
+    found = estimate(_right_and_wrong([10] * 8, 10), weighted_accuracy)
+    assert (found.value, found.low) == (1, None)
+    assert "all 8 speakers" in found.reason
+
+
+def test_the_number_of_speakers_stands_beside_the_interval() -> None:
+    found = estimate(_right_and_wrong([1, 5, 3, 8, 2, 9, 4], 10), weighted_accuracy)
+    assert found.in_words().endswith("] (7 speakers)")
+
+
+def test_a_classs_recall_rests_on_the_speakers_who_have_it() -> None:
+    counts = torch.zeros(1, 8, 3, 3, dtype=torch.long)
+    counts[0, :, 0, 0] = 4
+    counts[0, :6, 1, 1] = torch.tensor([1, 2, 3, 1, 2, 0])
+    counts[0, :6, 1, 0] = torch.tensor([3, 2, 1, 3, 2, 4])
+    found = estimate_recall(counts, 1)
+    assert found.speakers == 6
+    assert found.value == pytest.approx(recalls(counts.sum(dim=(0, 1)))[1].item())
+    assert found.low is not None
+    absent = estimate_recall(counts, 2)
+    assert math.isnan(absent.value)
+    assert absent.reason == "no utterance"
+
+
+@pytest.mark.parametrize("resamples", [499])
+def test_the_interval_covers_the_truth_about_as_often_as_it_says_though_utterances_of_a_speaker_are_alike(
+    resamples: int,
+) -> None:
+    generator = np.random.default_rng(1)
+    covered = 0
+    for _ in range(200):
+        shares = generator.beta(6, 4, size=24)  # a speaker's own rate: 0.6 on average
+        found = estimate(_right_and_wrong(list(generator.binomial(60, shares)), 60), weighted_accuracy, resamples)
+        assert found.low is not None
+        assert found.high is not None
+        covered += found.low <= 0.6 <= found.high
+    # 24 speakers are few for a bootstrap, which then covers a little less than 95%; as independent utterances: 60%.
+    assert 0.88 <= covered / 200 <= 0.99
