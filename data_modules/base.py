@@ -7,15 +7,22 @@ from typing import ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader
 
 from data_modules.discovery import Found
-from data_modules.loading import DeviceFrames, pins_memory, process_of, refuse_without_test_set
+from data_modules.loading import (
+    BatchSampler,
+    DeviceFrames,
+    WaveformDataset,
+    num_frames,
+    pins_memory,
+    process_of,
+    refuse_without_test_set,
+)
 from ser_lightning.data.dataset import FrameDataset, keep_batch
 from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.protocols import Protocol
-from ser_lightning.data.samplers import BucketBatchSampler, EvaluationBatchSampler
+from ser_lightning.data.samplers import BucketBatchSampler, ClassBatchSampler, EvaluationBatchSampler, RandomCrops
 from ser_lightning.data.statistics import TrainingStatistics
 from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.data.targets import HardTargets, Targets
@@ -230,7 +237,10 @@ class CorpusDataModule(LightningDataModule):
         targets = torch.tensor([self.targets.of(u, self.class_names) for u in utterances])
         stores = [self.store, *self.speed_stores] if name == "train" else [self.store]
         frames = [frames for store in stores for frames in store.load([u.path for u in utterances])]
-        return FrameDataset(frames, labels * len(stores), targets.repeat(len(stores), 1))
+        labels, targets = labels * len(stores), targets.repeat(len(stores), 1)
+        if self.on_device:
+            return WaveformDataset(frames, labels, targets, self.on_device.device, self.crop_frames)
+        return FrameDataset(frames, labels, targets, self.crop_frames)
 
     def training_statistics(self) -> TrainingStatistics:
         """Return what is fitted on this fold's training split; known after ``setup('fit')``."""
@@ -238,22 +248,24 @@ class CorpusDataModule(LightningDataModule):
             raise RuntimeError("training statistics are known only after setup('fit')")
         return self._statistics
 
-    def _num_frames(self, dataset: FrameDataset) -> Tensor:
-        return self.on_device.device.num_frames(dataset.lengths) if self.on_device else dataset.lengths
-
-    def _loader(self, dataset: FrameDataset, sampler: Sampler[list[int]]) -> DataLoader[Batch]:
+    def _loader(self, dataset: FrameDataset, sampler: BatchSampler) -> DataLoader[Batch]:
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=keep_batch, pin_memory=pins_memory(self))
 
     def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
         dataset = self._datasets[name]
-        lengths = self._num_frames(dataset).tolist()
-        return self._loader(dataset, EvaluationBatchSampler(lengths, self.batch_size, *process_of(self)))
+        return self._loader(dataset, EvaluationBatchSampler(num_frames(dataset), self.batch_size, *process_of(self)))
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return shuffled batches of similar length."""
+        """Return shuffled batches of similar length or of all classes, whole or with places for crops."""
         dataset = self._datasets["train"]
-        lengths = self._num_frames(dataset).tolist()
-        return self._loader(dataset, BucketBatchSampler(lengths, self.batch_size, self.seed, *process_of(self)))
+        sampler: BucketBatchSampler | ClassBatchSampler
+        if self.batches == "class":
+            labels, num_classes = dataset.labels.tolist(), len(self.class_names)
+            sampler = ClassBatchSampler(labels, num_classes, self.batch_size, self.seed, *process_of(self))
+        else:
+            lengths = [min(length, self.crop_frames or length) for length in num_frames(dataset)]
+            sampler = BucketBatchSampler(lengths, self.batch_size, self.seed, *process_of(self))
+        return self._loader(dataset, sampler if self.crop_frames is None else RandomCrops(sampler, self.seed))
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation set, each utterance once."""

@@ -2,14 +2,17 @@
 # Shapes: B utterances, N samples (padded), T frames (padded), F features.
 
 import copy
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from ser_lightning.data.dataset import FrameDataset
 from ser_lightning.data.protocols import Protocol
+from ser_lightning.data.samplers import BucketBatchSampler, ClassBatchSampler, EvaluationBatchSampler, RandomCrops
 from ser_lightning.errors import ProtocolError
 from ser_lightning.features import FeatureExtractor
 from ser_lightning.types import Batch
@@ -45,6 +48,48 @@ class DeviceFrames:
             with torch.no_grad():
                 frames, lengths = device(waveform.squeeze(1)[None], torch.tensor([len(waveform)]))
             yield frames[0, : int(lengths[0])]
+
+
+class WaveformDataset(FrameDataset):
+    """Waveforms of utterances, of which crops are the stretches that so many frames are made of.
+
+    The frames of a crop are those that ``FrameDataset`` would cut out of the whole utterance's.
+
+    Args:
+        waveforms: Waveform [N, 1] of each utterance.
+        labels: Class index of each utterance's dominant emotion, -1 where there is none.
+        targets: What is learned from, of each utterance [N, C].
+        device: What makes frames of them.
+        crop_frames: Frames of a crop of what is asked for with a place; None leaves every utterance whole.
+    """
+
+    def __init__(
+        self,
+        waveforms: Sequence[Tensor],
+        labels: Sequence[int],
+        targets: Tensor,
+        device: FeatureExtractor,
+        crop_frames: int | None = None,
+    ) -> None:
+        super().__init__(waveforms, labels, targets, crop_frames)
+        self.num_frames = device.num_frames(self.lengths).tolist()
+        self.hop_length = device.hop_length
+        self.crop_samples = None if crop_frames is None else device.num_samples(crop_frames)
+
+    def _crop(self, position: int, place: float) -> Tensor:
+        whole = self.frames[position]
+        if self.crop_frames is None or self.num_frames[position] <= self.crop_frames:
+            return whole
+        start = math.floor(place * (self.num_frames[position] - self.crop_frames + 1)) * self.hop_length
+        return whole[start : start + self.crop_samples]
+
+
+BatchSampler = BucketBatchSampler | ClassBatchSampler | RandomCrops | EvaluationBatchSampler
+
+
+def num_frames(dataset: FrameDataset) -> list[int]:
+    """Return the frames of each utterance of ``dataset``, also where they are still to be made."""
+    return dataset.num_frames if isinstance(dataset, WaveformDataset) else dataset.lengths.tolist()
 
 
 def process_of(module: LightningDataModule) -> tuple[int, int]:

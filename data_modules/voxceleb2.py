@@ -1,0 +1,355 @@
+"""VoxCeleb2's part to train on: 5,994 speakers, 1,092,009 clips of interviews, 2,360 hours (Chung et al. 2018)."""
+
+import base64
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data_modules.loading import DeviceFrames, pins_memory, process_of, refuse_without_test_set
+from data_modules.voxceleb2_clips import ClipDataset, ClipLoader, Problems
+from data_modules.voxceleb2_held_out import held_out
+from data_modules.voxceleb2_index import ClipIndex, Clips, find_release, open_index
+from ser_lightning.data.corpus_source import CorpusSource
+from ser_lightning.data.dataset import keep_batch
+from ser_lightning.data.held_out import HeldOutClips, ListedClips
+from ser_lightning.data.samplers import BucketBatchSampler, EvaluationBatchSampler, RandomCrops
+from ser_lightning.data.statistics import TrainingStatistics
+from ser_lightning.data.synthetic import MARKER
+from ser_lightning.data.synthetic_corpus import Clip, write_corpus
+from ser_lightning.errors import AudioError, ConfigurationError
+from ser_lightning.features import FeatureExtractor, Prepared
+from ser_lightning.types import Batch, Stage
+
+SOURCE = CorpusSource(
+    title="VoxCeleb2, its part to train on (5994 speakers, 1092009 clips)",
+    licence="CC BY 4.0, the videos' copyright remaining with their owners",
+    terms="You may share and adapt it if you name its authors. The clips are of people who were not asked one by one.",
+    licence_url="https://creativecommons.org/licenses/by/4.0/",
+    home="https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox2.html",
+    citation="Chung, Nagrani & Zisserman 2018, Interspeech, https://doi.org/10.21437/Interspeech.2018-1929",
+    steps=(
+        "Ask for access by the form that the page above leads to; links to the parts of vox2_dev_aac come by mail.",
+        "Join the parts into one ZIP file and unpack it into {folder}: <speaker>/<video>/<clip>.m4a.",
+        "Convert the clips to FLAC with ffmpeg. ser audit with data.init_args.root {folder} prints the command.",
+    ),
+)
+
+_LOG = logging.getLogger(__name__)
+_SPEAKERS = 5994
+_SYNTHETIC_VIDEOS = 3
+_SYNTHETIC_CLIPS = 6  # of a video
+_CLIPS_FOR_STATISTICS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSplit:
+    """The one fold: to ``Split`` what an index is to a list; no utterance is made before it is asked for.
+
+    Attributes:
+        fold: 0.
+        train: Clips to learn from.
+        validation: Clips to choose the checkpoint by.
+        test: Nothing.
+    """
+
+    fold: int
+    train: Clips
+    validation: Clips
+    test: Clips
+
+    def of(self, stage: Stage) -> Clips:
+        """Return the clips of ``stage``."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[stage]
+
+    def speakers(self, stage: Stage) -> tuple[str, ...]:
+        """Return the sorted speakers of ``stage``."""
+        clips = self.of(stage)
+        return tuple(name for name, count in zip(clips.source.speakers, clips.counts(), strict=True) if count)
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that the names of all clips, and which of them validate, decide."""
+        index = self.validation.source
+        lines = [index.digest, *(index.name(int(clip)) for clip in self.validation.positions)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+
+
+class VoxCeleb2(LightningDataModule):
+    """Speaker identification: crops read from disk batch by batch, frames made on the device; no feature is stored.
+
+    Clips lie as ``<speaker>/<video>/<clip>`` below ``root``, in wav, flac or ogg; the release's m4a has to be converted
+    first. They are looked up once, in an index. In training each epoch hears another crop of every clip, placed by
+    (seed, epoch, position) whatever the number of processes. In evaluation it is the middle of each held-out clip, of
+    the same length as in training.
+
+    Silence, if the extractor removes it, is cut from the crop, which then has fewer frames than ``crop_frames``.
+
+    Args:
+        root: The folder of speakers, or one above.
+        extractor: What makes frames of waveforms.
+        crop_frames: Frames of a crop; shorter clips are taken whole.
+        protocol: Which clips validate; one of each speaker, drawn by seed 0, if left out. The list is written beside
+            the index.
+        fold: For all corpora alike; there is one, 0.
+        batch_size: Clips of a global batch; every process takes its share.
+        on_bad_audio: ``stop`` ends at the first unusable file; ``skip`` takes another clip of the same speaker instead,
+            and records the file.
+        feature_folder: Where the index is kept, beside other corpora's features.
+        workers: Processes that read crops, for each device; 0 reads in the training process.
+        seed: Seed of the order of clips and of the crops' places.
+
+    Raises:
+        ConfigurationError: If a number does not fit.
+    """
+
+    corpus = "voxceleb2"
+
+    def __init__(
+        self,
+        root: Path,
+        extractor: FeatureExtractor,
+        crop_frames: int,
+        protocol: HeldOutClips | ListedClips | None = None,
+        fold: int = 0,
+        batch_size: int = 32,
+        on_bad_audio: Literal["stop", "skip"] = "stop",
+        feature_folder: Path = Path(".cache/features"),
+        workers: int = 4,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("crop_frames", crop_frames, 1),
+            ("workers", workers, 0),
+        ):
+            if value < least:
+                raise ConfigurationError(f"data.init_args.{name} is {value}; choose {least} or more")
+        if fold:
+            raise ConfigurationError(f"data.init_args.fold is {fold}, but VoxCeleb2 has one fold; choose 0")
+        self.root = root
+        self.extractor = extractor
+        self.crop_frames = crop_frames
+        self.protocol = protocol or HeldOutClips()
+        self.fold = fold
+        self.batch_size = batch_size
+        self.on_bad_audio = on_bad_audio
+        self.feature_folder = feature_folder
+        self.workers = workers
+        self.seed = seed
+        self.frames = DeviceFrames(extractor)
+        self.num_samples = self.frames.device.num_samples(crop_frames)
+        self.skipped_audio: dict[Path, str] = {}
+        self.left_out: Mapping[str, str] = {}
+        self._opened: tuple[ClipIndex, bool] | None = None
+
+    @cached_property
+    def _cache(self) -> Path:
+        place = os.path.realpath(find_release(self.root))
+        return self.feature_folder / f"voxceleb2-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+
+    def _index(self, progress: bool = True) -> ClipIndex:
+        if self._opened is None:
+            self._opened = open_index(self.root, self._cache, progress)
+        return self._opened[0]
+
+    @property
+    def corpus_name(self) -> str:
+        """The corpus's name, with ``-synthetic`` behind it if the folder is a made one."""
+        release = find_release(self.root).resolve()
+        made = any((folder / MARKER).is_file() for folder in (release, *release.parents))
+        return f"{self.corpus}-synthetic" if made else self.corpus
+
+    @property
+    def num_features(self) -> int:
+        """Features of a frame; known before any file is read."""
+        return self.extractor.num_features
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The speakers, in the order of the logits."""
+        return self._index().speakers
+
+    @property
+    def all_utterances(self) -> Clips:
+        """Every clip, each made an utterance when it is asked for."""
+        index = self._index()
+        return Clips(index, np.arange(len(index)))
+
+    @cached_property
+    def _validation_clips(self) -> NDArray[np.int64]:
+        rate = self.extractor.sample_rate_hz
+        clips, skipped = held_out(self._index(), self.protocol, self._cache, rate, self.num_samples, self.on_bad_audio)
+        self.skipped_audio |= skipped
+        return clips
+
+    def num_folds(self) -> int:
+        """Return 1."""
+        return 1
+
+    def split(self, fold: int | None = None) -> ClipSplit:
+        """Return the one split."""
+        index = self._index()
+        held = self._validation_clips
+        train = np.delete(np.arange(len(index)), held)
+        return ClipSplit(0, Clips(index, train), Clips(index, held), Clips(index, held[:0]))
+
+    def set_utterances(self, name: str) -> Clips:
+        """Return the clips of a set: ``train``, ``validation``, ``test``, which is empty, or ``all``."""
+        split = self.split()
+        sets = {"train": split.train, "validation": split.validation, "all": self.all_utterances}
+        return sets.get(name, split.test)
+
+    def extract(self, progress: bool = True) -> Prepared:
+        """Bring index and list of held-out clips up to date; no feature is stored.
+
+        Returns:
+            As extracted the clips that were looked up now, as reused those that the index held already.
+
+        Raises:
+            CorpusError: If no clip can be read.
+            AudioError: If held-out clips are unusable and ``on_bad_audio`` is ``stop``.
+            ProtocolError: If a speaker has too few clips.
+        """
+        started = time.monotonic()
+        index, made = len(self._index(progress)), bool(self._opened and self._opened[1])
+        _ = self._validation_clips
+        counts = (index, 0) if made else (0, index)
+        return Prepared(*counts, time.monotonic() - started, dict(self.skipped_audio))
+
+    def leave_out(self, problems: Problems) -> None:
+        """Treat unusable audio as ``on_bad_audio`` says.
+
+        Args:
+            problems: Reason by file.
+
+        Raises:
+            AudioError: If there is any and ``on_bad_audio`` is ``stop``.
+        """
+        if problems and self.on_bad_audio == "stop":
+            raise AudioError(problems)
+        for path, reason in problems.items():
+            if path not in self.skipped_audio:
+                _LOG.warning("%s is unusable (%s); another clip of the same speaker is taken instead", path, reason)
+        self.skipped_audio |= problems
+
+    def prepare_data(self) -> None:
+        """Look the clips up where that was not done; Lightning calls this in one process of a machine."""
+        self.extract()
+
+    def setup(self, stage: str) -> None:
+        """Read the index that another process may have made."""
+        if stage == "test":
+            refuse_without_test_set(self.protocol)
+        self.extract(progress=False)
+
+    def training_statistics(self) -> TrainingStatistics:
+        """Return what is fitted on the training clips: the speakers' shares of them, and speakers.
+
+        Mean and deviation, should a system ask for them, are those of the middles of ``_CLIPS_FOR_STATISTICS`` clips
+        drawn by the seed.
+        """
+        split = self.split()
+        prior = torch.from_numpy(split.train.counts() / len(split.train)).float()
+        return TrainingStatistics(self.frames.make_each(self._some_crops()), prior, split.speakers("train"))
+
+    def _some_crops(self) -> Iterator[Tensor]:
+        dataset = self._dataset("train")
+        draw = np.random.default_rng(self.seed).permutation(len(dataset))[:_CLIPS_FOR_STATISTICS]
+        for position in draw:
+            item = dataset.__getitems__([int(position)])
+            if item.batch is None:
+                raise AudioError(item.problems)
+            yield item.batch.inputs[0]
+
+    def _dataset(self, name: str) -> ClipDataset:
+        clips = self.set_utterances(name)
+        replaces_bad = name == "train" and self.on_bad_audio == "skip"
+        return ClipDataset(clips.source, clips.positions, self.frames.stored, self.num_samples, replaces_bad)
+
+    def _loader(self, dataset: ClipDataset, sampler: RandomCrops | EvaluationBatchSampler) -> ClipLoader:
+        loader = ClipLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=keep_batch,
+            num_workers=self.workers,
+            pin_memory=pins_memory(self),
+            persistent_workers=self.workers > 0,
+        )
+        loader.report = self.leave_out
+        return loader
+
+    def train_dataloader(self) -> ClipLoader:
+        """Return shuffled batches of random crops."""
+        dataset = self._dataset("train")
+        lengths = [0] * len(dataset)  # all crops are equally long, so nothing is sorted
+        batches = BucketBatchSampler(lengths, self.batch_size, self.seed, *process_of(self))
+        return self._loader(dataset, RandomCrops(batches, self.seed))
+
+    def _evaluation_loader(self, name: str) -> ClipLoader:
+        dataset = self._dataset(name)
+        return self._loader(dataset, EvaluationBatchSampler([0] * len(dataset), self.batch_size, *process_of(self)))
+
+    def val_dataloader(self) -> ClipLoader:
+        """Return the middles of the held-out clips, each once."""
+        return self._evaluation_loader("validation")
+
+    def predict_dataloader(self) -> ClipLoader:
+        """Return the middles of all clips, each once."""
+        return self._evaluation_loader("all")
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Make frames of a batch's waveforms, where it is."""
+        return self.frames.make(batch)
+
+
+def write_synthetic(
+    folder: Path, speakers: int, seed: int, clips_per_speaker: int | None = None, progress: bool = False
+) -> int:
+    """Write a synthetic corpus in this release's layout, as 16-bit WAV.
+
+    Args:
+        folder: Where to write; empty, missing, or holding (part of) the same synthetic corpus.
+        speakers: Number of speakers, 1 to 5994.
+        seed: Seed of voices and clips.
+        clips_per_speaker: 1 to 18, over up to three videos; all 18 if None.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Number of clips written now; clips that are already there are kept.
+
+    Raises:
+        CorpusError: If a number does not fit, or ``folder`` holds something else.
+    """
+    # Those of speakers who are not written take seconds to name.
+    named = speakers if 1 <= speakers <= _SPEAKERS else _SPEAKERS
+    clips = [list(_clips(speaker)) for speaker in range(1, named + 1)]
+    return write_corpus(folder, "voxceleb2", clips, speakers, seed, clips_per_speaker, progress)
+
+
+def _clips(speaker: int) -> Iterator[Clip]:
+    name = f"id{speaker:05d}"
+    for number in range(_SYNTHETIC_VIDEOS * _SYNTHETIC_CLIPS):
+        # As in the release, the numbers of a speaker's clips go on from one video to the next.
+        digest = hashlib.sha256(f"{name}/{number // _SYNTHETIC_CLIPS}".encode()).digest()
+        video = base64.urlsafe_b64encode(digest).decode()[:11].replace("-", "_")
+        yield Clip(
+            file=Path(name, video, f"{number + 1:05d}.wav"),
+            speaker=name,
+            gender="male" if speaker % 2 else "female",
+            emotion=("neutral", "happy", "excited")[number % 3],
+            intensity=0.5,
+            sentence=number,
+        )

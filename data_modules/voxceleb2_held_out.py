@@ -1,0 +1,101 @@
+"""Which clips of VoxCeleb2 are held out: listed in a file, and known to be usable before training begins."""
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from data_modules.voxceleb2_index import ClipIndex
+from ser_lightning.atomic_file import write_atomically
+from ser_lightning.audio import read_crop
+from ser_lightning.data.held_out import HeldOutClips, ListedClips
+from ser_lightning.errors import AudioError
+
+_THREADS = 16  # they wait for the disk, mostly
+
+
+def held_out(
+    index: ClipIndex,
+    protocol: HeldOutClips | ListedClips,
+    folder: Path,
+    sample_rate_hz: int,
+    num_samples: int,
+    on_bad_audio: Literal["stop", "skip"],
+) -> tuple[NDArray[np.int64], dict[Path, str]]:
+    """Return the sorted clips that validate.
+
+    Drawn clips are read once, when they are drawn, and written to ``validation_list-*.txt`` in ``folder``: one that is
+    unusable must not turn up when an epoch has been trained, nor change what checkpoints are compared by.
+
+    Args:
+        index: All clips.
+        protocol: What is held out.
+        folder: Where the list is kept.
+        sample_rate_hz: Rate of the crop that evaluation reads.
+        num_samples: Its length.
+        on_bad_audio: Whether an unusable clip ends the draw, or the speaker's next one is drawn.
+
+    Returns:
+        Positions in ``index``, and the reason by file that was passed over.
+
+    Raises:
+        AudioError: If drawn clips are unusable and that ends the draw, or a speaker has no usable one.
+        ProtocolError: If a speaker has too few clips, or a list names an unknown one.
+    """
+    if isinstance(protocol, ListedClips):
+        return _listed(index, protocol), {}
+    key = hashlib.sha256(f"{index.digest} {num_samples} {on_bad_audio}".encode()).hexdigest()[:6]
+    path = folder / f"validation_list-{protocol.clips_per_speaker}-of-each-seed-{protocol.seed}-{key}.txt"
+    skipped: dict[Path, str] = {}
+    if not path.exists():
+        with FileLock(folder / "lock"):
+            if not path.exists():
+                clips, skipped = _draw(index, protocol, sample_rate_hz, num_samples, on_bad_audio)
+                write_atomically(path, "".join(f"{index.relative_path(clip)}\n" for clip in clips).encode())
+    return _listed(index, ListedClips(path)), skipped
+
+
+def _listed(index: ClipIndex, protocol: ListedClips) -> NDArray[np.int64]:
+    lines = protocol.listed()
+    clips = index.find(lines)
+    for line, clip in zip(lines, clips, strict=True):
+        if clip is None:
+            raise protocol.unknown(line)
+    return np.unique(np.array(clips, np.int64))
+
+
+def _draw(
+    index: ClipIndex,
+    protocol: HeldOutClips,
+    sample_rate_hz: int,
+    num_samples: int,
+    on_bad_audio: Literal["stop", "skip"],
+) -> tuple[Sequence[int], dict[Path, str]]:
+    def draw(speaker: int) -> tuple[list[int], dict[Path, str]]:
+        own = index.clips_of(speaker)
+        order = protocol.draw(index.speakers[speaker], [index.name(clip) for clip in own])
+        drawn: list[int] = []
+        problems: dict[Path, str] = {}
+        for position in order:
+            try:
+                read_crop(index.path(own[position]), sample_rate_hz, num_samples, 0.5)
+                drawn.append(own[position])
+            except AudioError as error:
+                problems |= error.problems
+            if len(drawn) == protocol.clips_per_speaker or (problems and on_bad_audio == "stop"):
+                break
+        else:
+            raise AudioError(problems)
+        return drawn, problems
+
+    with ThreadPoolExecutor(_THREADS) as threads:
+        results = list(threads.map(draw, range(len(index.speakers))))
+    problems = {path: reason for _, found in results for path, reason in found.items()}
+    if problems and on_bad_audio == "stop":
+        raise AudioError(problems)
+    return [clip for drawn, _ in results for clip in drawn], problems

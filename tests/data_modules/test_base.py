@@ -1,0 +1,250 @@
+"""What corpora share: frames made on the device, random crops, batches by class, and speakers for classes."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor, nn
+
+from data_modules.base import CorpusDataModule
+from data_modules.crema_d import CremaD, write_synthetic
+from data_modules.ravdess import RAVDESS
+from ser_lightning.data.held_out import HeldOutClips
+from ser_lightning.data.protocols import ActorFolds
+from ser_lightning.data.statistics import mean_and_deviation
+from ser_lightning.errors import ConfigurationError, ProtocolError
+from ser_lightning.features import (
+    ComParE147,
+    FeatureExtractor,
+    LogMelFilterbank,
+    MagnitudeSpectrogram,
+    SilenceRemoval,
+)
+from ser_lightning.types import Batch
+
+EXTRACTORS = {
+    "log_mel": LogMelFilterbank(),
+    "without_silence": SilenceRemoval(MagnitudeSpectrogram(window_seconds=0.032), top_db=30.0),
+}
+
+
+@pytest.fixture
+def make(synthetic_ravdess: Path, feature_folder: Path) -> Callable[..., RAVDESS]:
+    """Make a data module of the synthetic corpus."""
+
+    def module(extractor: FeatureExtractor = EXTRACTORS["log_mel"], **options: Any) -> RAVDESS:
+        settled = {"protocol": ActorFolds("even", 3), "batch_size": 7, "feature_folder": feature_folder}
+        return RAVDESS(synthetic_ravdess, extractor, **(settled | options))
+
+    return module
+
+
+def epoch(data: CorpusDataModule, number: int = 0) -> list[Batch]:
+    """Return the training batches of an epoch, with frames."""
+    data.setup("fit")
+    loader = data.train_dataloader()
+    sampler: Any = loader.batch_sampler
+    sampler.sampler.set_epoch(number)
+    return [data.on_after_batch_transfer(batch, 0) for batch in loader]
+
+
+def assert_equal_batches(ours: list[Batch], theirs: list[Batch]) -> None:
+    assert len(ours) == len(theirs) > 0
+    for one, two in zip(ours, theirs, strict=True):
+        for field in ("lengths", "labels", "targets", "indices"):
+            assert torch.equal(getattr(one, field), getattr(two, field)), field
+        torch.testing.assert_close(one.inputs, two.inputs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("extractor", EXTRACTORS.values(), ids=EXTRACTORS.keys())
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"crop_frames": 40},
+        {"crop_frames": 300},
+        {"batches": "class", "batch_size": 16, "crop_frames": 40},
+        {"speeds": (1.1,)},
+    ],
+)
+def test_frames_made_on_the_device_equal_the_stored_ones(
+    make: Callable[..., RAVDESS], extractor: FeatureExtractor, options: dict[str, Any]
+) -> None:
+    stored = make(extractor, **options)
+    on_device = make(extractor, features="on_device", **options)
+    assert on_device.num_features == stored.num_features
+    assert_equal_batches(epoch(on_device, 2), epoch(stored, 2))
+    for data in (stored, on_device):
+        data.setup("test")
+    batches = [[data.on_after_batch_transfer(b, 0) for b in data.test_dataloader()] for data in (on_device, stored)]
+    assert_equal_batches(*batches)
+
+
+def test_statistics_are_those_of_the_frames_wherever_they_are_made(make: Callable[..., RAVDESS]) -> None:
+    stored, on_device = make(), make(features="on_device")
+    for data in (stored, on_device):
+        data.setup("fit")
+    ours, theirs = on_device.training_statistics(), stored.training_statistics()
+    torch.testing.assert_close(ours.mean, theirs.mean, atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours.deviation, theirs.deviation, atol=1e-4, rtol=0)
+    assert torch.equal(ours.class_prior, theirs.class_prior)
+    assert ours.speakers == theirs.speakers
+
+
+def test_the_trainer_asks_for_the_frames(make: Callable[..., RAVDESS]) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    class Module(LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(40, 1)
+
+        def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+            seen.append(tuple(batch.inputs.shape))
+            return self.layer(batch.inputs).mean()
+
+        def validation_step(self, batch: Batch, batch_idx: int) -> None:
+            seen.append(tuple(batch.inputs.shape[::2]))
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    data = make(features="on_device", crop_frames=30, batch_size=8)
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        limit_train_batches=2,
+        limit_val_batches=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(Module(), datamodule=data)
+    assert seen == [(8, 30, 40), (8, 30, 40), (8, 40)]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_frames_are_made_without_waiting_and_equal_the_stored_ones(make: Callable[..., RAVDESS]) -> None:
+    data = make(features="on_device")
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader())).to("cuda")
+    data.on_after_batch_transfer(batch, 0)
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        made = data.on_after_batch_transfer(batch, 0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert made.inputs.is_cuda
+    assert_equal_batches([made.to("cpu")], [data.on_after_batch_transfer(batch.to("cpu"), 0)])
+
+
+def test_an_extractor_that_needs_the_whole_recording_is_refused_on_the_device(make: Callable[..., RAVDESS]) -> None:
+    pytest.importorskip("opensmile")
+    data = make(ComParE147(), features="on_device")
+    with pytest.raises(ConfigurationError, match=r"ComParE147 .*set data\.init_args\.features to stored"):
+        epoch(data)
+
+
+def test_a_random_crop_has_exactly_the_frames_asked_for_and_is_a_stretch_of_its_utterance(
+    make: Callable[..., RAVDESS],
+) -> None:
+    data = make(crop_frames=40)
+    batches = epoch(data)
+    whole = data.store.load([u.path for u in data.set_utterances("train")])
+    for batch in batches:
+        assert batch.inputs.shape[1:] == (40, 40)
+        assert batch.lengths.tolist() == [40] * batch.size
+        for crop, position in zip(batch.inputs, batch.indices.tolist(), strict=True):
+            windows = whole[position].unfold(0, 40, 1).transpose(1, 2)
+            assert (windows == crop).all(2).all(1).any(), position
+    assert sorted(torch.cat([b.indices for b in batches]).tolist()) == list(range(len(whole)))
+
+
+def test_crops_are_the_same_in_a_resumed_epoch_and_others_in_the_next(make: Callable[..., RAVDESS]) -> None:
+    first = epoch(make(crop_frames=40), 1)
+    assert_equal_batches(first, epoch(make(crop_frames=40), 1))
+    by_position = [
+        {int(i): crop for batch in batches for i, crop in zip(batch.indices, batch.inputs, strict=True)}
+        for batches in (first, epoch(make(crop_frames=40), 2))
+    ]
+    changed = sum(not torch.equal(by_position[0][position], crop) for position, crop in by_position[1].items())
+    assert changed > 0.9 * len(by_position[0])
+
+
+def test_evaluation_hears_utterances_whole(make: Callable[..., RAVDESS]) -> None:
+    for options in ({}, {"features": "on_device"}):
+        data = make(crop_frames=40, **options)
+        data.setup("validate")
+        lengths = torch.cat([data.on_after_batch_transfer(b, 0).lengths for b in data.val_dataloader()])
+        assert (lengths > 40).all()
+
+
+def test_batches_by_class_hold_equally_many_of_each(make: Callable[..., RAVDESS]) -> None:
+    for batch in epoch(make(batches="class", batch_size=16)):
+        assert torch.bincount(batch.labels, minlength=8).tolist() == [2] * 8
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({"crop_frames": 0}, "crop_frames is 0"), ({"batch_size": 0}, "batch_size is 0")]
+)
+def test_numbers_that_do_not_fit_are_refused(
+    make: Callable[..., RAVDESS], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        make(**options)
+
+
+@pytest.fixture(scope="module")
+def synthetic_crema_d(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three speakers of six clips."""
+    root = tmp_path_factory.mktemp("synthetic") / "crema_d"
+    write_synthetic(root, speakers=3, seed=0, clips_per_speaker=6)
+    return root
+
+
+def test_speakers_can_be_the_classes_of_any_corpus(synthetic_crema_d: Path, feature_folder: Path) -> None:
+    data = CremaD(
+        synthetic_crema_d, LogMelFilterbank(), recognise="speaker", feature_folder=feature_folder, batch_size=4
+    )
+    assert data.class_names == ("1001", "1002", "1003")
+    assert isinstance(data.protocol, HeldOutClips)
+    assert all(u.label == u.speaker for u in data.all_utterances)
+    batches = epoch(data)
+    speakers = [u.speaker for u in data.set_utterances("train")]
+    for batch in batches:
+        assert [data.class_names[int(label)] for label in batch.labels] == [speakers[int(i)] for i in batch.indices]
+        assert torch.equal(batch.targets, torch.eye(3)[batch.labels])
+    assert [u.speaker for u in data.set_utterances("validation")] == ["1001", "1002", "1003"]
+    assert data.training_statistics().class_prior.tolist() == pytest.approx([1 / 3] * 3)
+    with pytest.raises(ProtocolError, match="nothing is tested"):
+        data.setup("test")
+
+
+def test_a_protocol_of_ones_own_holds_for_speakers_too(synthetic_crema_d: Path) -> None:
+    data = CremaD(synthetic_crema_d, LogMelFilterbank(), HeldOutClips(2), recognise="speaker")
+    assert len(data.split().validation) == 6
+
+
+def test_mean_and_deviation_are_not_computed_before_a_system_asks(
+    make: Callable[..., RAVDESS], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(frames: Any) -> tuple[Tensor, Tensor]:
+        asked.append(1)
+        return mean_and_deviation(frames)
+
+    monkeypatch.setattr("ser_lightning.data.statistics.mean_and_deviation", counted)
+    data = make()
+    data.setup("fit")
+    assert data.training_statistics().class_prior.sum() == pytest.approx(1.0)
+    assert not asked
+    assert data.training_statistics().mean.shape == (40,)
+    assert data.training_statistics().deviation.shape == (40,)
+    assert len(asked) == 1
