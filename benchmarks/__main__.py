@@ -10,6 +10,7 @@ from rich.table import Table
 
 import benchmarks.features
 import benchmarks.layers
+import benchmarks.losses
 import benchmarks.start
 import benchmarks.training
 from benchmarks.row import Row
@@ -17,6 +18,7 @@ from benchmarks.row import Row
 PARTS: tuple[tuple[str, Callable[[], list[Row]]], ...] = (
     ("features", benchmarks.features.rows),
     ("layers", benchmarks.layers.rows),
+    ("losses", benchmarks.losses.rows),
     ("training", benchmarks.training.rows),
     ("start of a process", benchmarks.start.rows),
 )

@@ -1,0 +1,128 @@
+"""Triplet loss with an emotion constraint (Mocanu et al. 2021, section 3.3, eqs. 5 to 7)."""
+# Shapes: B utterances, E embedding dimensions, C classes.
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from ser_lightning.losses.metric_loss import MetricLoss, distances_between, in_dtype_of
+from ser_lightning.losses.triplet import semi_hard_sums
+
+
+class EmotionConstraint(MetricLoss):
+    """Emotions stay apart, and related ones closer to each other than to those of another polarity.
+
+    Eq. 7 is lost from the paper's text. This is the mean over the batch's anchors of
+
+        [D(a, p) - D(a, r1) + alpha]+ + [D(a, r2) - D(a, n) + beta]+
+
+    where r1 is the anchor's nearest and r2 its farthest utterance of a related emotion, another one of its polarity.
+    What the paper does not state is chosen:
+
+    - p: the first term is the mean over all of the anchor's positives, because eq. 5 is to hold for each; the hardest
+      alone, against the nearest r1, would let one outlier decide an anchor's whole gradient.
+    - n: the second term is the mean over the negatives that are semi-hard relative to r2,
+      D(a, r2) < D(a, n) < D(a, r2) + beta; they are of another polarity.
+    - An anchor whose emotion has no related one has instead the mean of D(a, p) - D(a, n) + margin over its semi-hard
+      triplets, with negatives of any other emotion.
+    - An anchor with nothing to learn from, satisfied or without company in the batch, counts as zero in the mean.
+
+    The number of terms is that of pairs (a, p) and (a, n) and of triplets that are farther from satisfaction than zero.
+
+    Args:
+        class_names: The emotions, in the order of labels.
+        alpha: Margin between positives and related, in distances of unit vectors (0 to 2).
+        beta: Margin between related and negatives.
+        polarities: The emotions of each polarity; an emotion that none names stands alone, as if in one of its own.
+        margin: Margin of the plain triplets.
+        same_related: Take r1 for r2 too: the nearest related utterance has both terms.
+
+    Raises:
+        ValueError: If a polarity names what is no emotion, an emotion is named twice, or none has a related one.
+    """
+
+    polarity: Tensor
+    alone: Tensor
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        alpha: float,
+        beta: float,
+        polarities: Mapping[str, Sequence[str]],
+        margin: float = 0.1,
+        same_related: bool = False,
+    ) -> None:
+        super().__init__(class_names)
+        for name, value in (("alpha", alpha), ("beta", beta), ("margin", margin)):
+            if value <= 0:
+                raise ValueError(f"{name} is {value}; the emotion constraint needs positive margins")
+        self.alpha = alpha
+        self.beta = beta
+        self.margin = margin
+        self.same_related = same_related
+        polarity = _polarity_indices(self.class_names, polarities)
+        alone = [polarity.count(index) == 1 for index in polarity]
+        if all(alone):
+            raise ValueError(
+                f"polarities {dict(polarities)} relate no two of the emotions {', '.join(self.class_names)}; "
+                "name at least two in one polarity, or use TripletLoss"
+            )
+        self.has_alone = any(alone)
+        # Not persistent: they are settings, not what was learned.
+        self.register_buffer("polarity", torch.tensor(polarity), persistent=False)
+        self.register_buffer("alone", torch.tensor(alone), persistent=False)
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loss of ``embeddings`` [B, E] with ``labels`` [B], and the number of terms above zero."""
+        distances = distances_between(embeddings)
+        polarity = self.polarity[labels]
+        same = labels.unsqueeze(1) == labels
+        same_polarity = polarity.unsqueeze(1) == polarity
+        positive = same.clone().fill_diagonal_(False)
+
+        losses, terms = self._constrained(distances, positive, same_polarity & ~same, ~same_polarity)
+        if self.has_alone:
+            alone = self.alone[labels]
+            sums, counts = semi_hard_sums(distances, positive, ~same, self.margin)
+            losses = torch.where(alone, sums / counts.clamp(min=1), losses)
+            terms = torch.where(alone, counts, terms)
+        return in_dtype_of(embeddings, losses.mean()), terms.sum()
+
+    def _constrained(
+        self, distances: Tensor, positive: Tensor, related: Tensor, negative: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return each anchor's two terms, summed, and how many pairs in them are above zero [B].
+
+        Without related utterances the nearest is infinitely far and the farthest infinitely near: no term is left.
+        """
+        nearest = distances.masked_fill(~related, torch.inf).amin(1, keepdim=True)
+        pulls = (distances - nearest + self.alpha).relu().masked_fill(~positive, 0.0)
+        farthest = nearest if self.same_related else distances.masked_fill(~related, -torch.inf).amax(1, keepdim=True)
+        semi_hard = negative & (farthest < distances) & (distances < farthest + self.beta)
+        pushes = torch.where(semi_hard, farthest - distances + self.beta, 0.0)
+        losses = pulls.sum(1) / positive.sum(1).clamp(min=1) + pushes.sum(1) / semi_hard.sum(1).clamp(min=1)
+        return losses, (pulls > 0).sum(1) + semi_hard.sum(1)
+
+
+def _polarity_indices(class_names: tuple[str, ...], polarities: Mapping[str, Sequence[str]]) -> list[int]:
+    """Return a number for each class's polarity; classes that no polarity names have one each."""
+    polarity_of: dict[str, str] = {}
+    for polarity, emotions in polarities.items():
+        for emotion in emotions:
+            if emotion not in class_names:
+                raise ValueError(
+                    f"polarities: {polarity} names {emotion}, which is none of the emotions {', '.join(class_names)}"
+                )
+            if emotion in polarity_of:
+                raise ValueError(
+                    f"polarities: {emotion} is named in {polarity_of[emotion]} and again in {polarity}; "
+                    "an emotion has one polarity"
+                )
+            polarity_of[emotion] = polarity
+    order = list(polarities)
+    return [
+        order.index(polarity_of[name]) if name in polarity_of else len(order) + index
+        for index, name in enumerate(class_names)
+    ]

@@ -1,0 +1,237 @@
+"""Eqs. 5 to 7 of Mocanu et al. 2021, as settled."""
+
+from math import cos, radians, sin
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ser_lightning.losses import EmotionConstraint, TripletLoss
+from ser_lightning.losses.metric_loss import distances_between
+
+RAVDESS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
+RAVDESS_POLARITIES = {"negative": ["sad", "fearful", "disgust", "angry"], "positive": ["surprised", "happy", "calm"]}
+CREMA_D = ("angry", "disgust", "fearful", "happy", "neutral", "sad")
+CREMA_D_POLARITIES = {"negative": ["sad", "fearful", "disgust", "angry"], "positive": ["happy"]}
+CORPORA = pytest.mark.parametrize(
+    ("names", "polarities"), [(RAVDESS, RAVDESS_POLARITIES), (CREMA_D, CREMA_D_POLARITIES)], ids=["RAVDESS", "CREMA-D"]
+)
+
+ALPHA, BETA, MARGIN = 0.1, 0.15, 0.1
+
+
+def random_batch(num_classes: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    embeddings = torch.randn(size, 6, generator=generator, dtype=torch.float64)
+    return embeddings, torch.randint(num_classes, (size,), generator=generator)
+
+
+def at_degrees(*angles: float) -> Tensor:
+    return torch.tensor([[cos(radians(angle)), sin(radians(angle))] for angle in angles], dtype=torch.float64)
+
+
+def distance(degrees: float) -> float:
+    return 2 * sin(radians(degrees) / 2)
+
+
+def in_plain_loops(
+    embeddings: Tensor,
+    labels: Tensor,
+    names: tuple[str, ...],
+    polarities: dict[str, list[str]],
+    same_related: bool = False,
+) -> tuple[float, int]:
+    polarity_of = {emotion: polarity for polarity, emotions in polarities.items() for emotion in emotions}
+    d = distances_between(embeddings).numpy()
+    emotions = [names[label] for label in labels]
+    batch = range(len(emotions))
+    total, terms = 0.0, 0
+    for a in batch:
+        own = emotions[a]
+        mates = [e for e in names if e != own and own in polarity_of and polarity_of.get(e) == polarity_of[own]]
+        positives = [p for p in batch if p != a and emotions[p] == own]
+        if not mates:
+            losses = [
+                d[a, p] - d[a, n] + MARGIN
+                for p in positives
+                for n in batch
+                if emotions[n] != own and d[a, p] < d[a, n] < d[a, p] + MARGIN
+            ]
+            total += np.mean(losses) if losses else 0.0
+            terms += len(losses)
+            continue
+        related = [r for r in batch if emotions[r] in mates]
+        if not related:
+            continue
+        r1 = min(related, key=lambda r: d[a, r])
+        r2 = r1 if same_related else max(related, key=lambda r: d[a, r])
+        pulls = [max(d[a, p] - d[a, r1] + ALPHA, 0.0) for p in positives]
+        pushes = [
+            d[a, r2] - d[a, n] + BETA
+            for n in batch
+            if emotions[n] != own and emotions[n] not in mates and d[a, r2] < d[a, n] < d[a, r2] + BETA
+        ]
+        total += (np.mean(pulls) if pulls else 0.0) + (np.mean(pushes) if pushes else 0.0)
+        terms += sum(loss > 0 for loss in pulls) + len(pushes)
+    return total / len(emotions), terms
+
+
+@pytest.mark.parametrize("same_related", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+@CORPORA
+def test_loss_and_terms_equal_plain_loops(
+    names: tuple[str, ...], polarities: dict[str, list[str]], seed: int, same_related: bool
+) -> None:
+    embeddings, labels = random_batch(len(names), 24, seed)
+    expected, expected_terms = in_plain_loops(embeddings, labels, names, polarities, same_related)
+    loss, terms = EmotionConstraint(names, ALPHA, BETA, polarities, MARGIN, same_related)(embeddings, labels)
+    assert loss.item() == pytest.approx(expected, rel=1e-12)
+    assert terms.item() == expected_terms > 0
+
+
+# Six utterances on a circle: sad at 0 and 4 degrees, angry at 7 and 20, happy at 26, neutral at 190.
+SIX = at_degrees(0, 4, 7, 20, 26, 190)
+SIX_LABELS = torch.tensor([0, 0, 1, 1, 2, 3])
+SIX_NAMES = ("sad", "angry", "happy", "neutral")
+SIX_POLARITIES = {"negative": ["sad", "angry"], "positive": ["happy"]}
+
+
+@pytest.mark.parametrize("same_related", [False, True])
+def test_terms_of_six_utterances_are_those_worked_out_by_hand(same_related: bool) -> None:
+    pulls = [
+        distance(4) - distance(7) + ALPHA,  # sad at 0: the other sad at 4, the nearest angry at 7
+        distance(4) - distance(3) + ALPHA,  # sad at 4: sad at 0, angry at 7
+        distance(13) - distance(3) + ALPHA,  # angry at 7: angry at 20, sad at 4
+        distance(13) - distance(16) + ALPHA,  # angry at 20: angry at 7, sad at 4
+    ]
+    pushes = [
+        distance(20) - distance(26) + BETA,  # sad at 0: the farthest angry at 20, happy at 26
+        distance(16) - distance(22) + BETA,  # sad at 4: angry at 20, happy at 26
+        # angry at 7: happy is 0.21 farther than the farthest sad; angry at 20: happy is nearer than the farthest sad
+    ]
+    if same_related:
+        pushes = []  # happy is 0.27 and more farther than the nearest related, or nearer than it
+    loss, terms = EmotionConstraint(SIX_NAMES, ALPHA, BETA, SIX_POLARITIES, MARGIN, same_related)(SIX, SIX_LABELS)
+    assert terms.item() == len(pulls) + len(pushes)
+    assert loss.item() == pytest.approx((sum(pulls) + sum(pushes)) / 6, rel=1e-9)
+
+
+@pytest.mark.parametrize("same_related", [False, True])
+def test_loss_and_gradient_are_zero_when_satisfied(same_related: bool) -> None:
+    # Two sad and two angry utterances around 0 degrees, happy at 120, neutral at 240.
+    embeddings = at_degrees(0, 1, 12, 13, 120, 121, 240, 241).requires_grad_()
+    constraint = EmotionConstraint(SIX_NAMES, ALPHA, BETA, SIX_POLARITIES, MARGIN, same_related)
+    loss, terms = constraint(embeddings, torch.tensor([0, 0, 1, 1, 2, 2, 3, 3]))
+    assert (loss.item(), terms.item()) == (0.0, 0)
+    loss.backward()
+    assert embeddings.grad is not None
+    assert embeddings.grad.abs().max() == 0.0
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 1], [0, 2], [2, 3], [0, 0, 0]], ids=str)
+def test_without_company_loss_and_gradient_are_zero(labels: list[int]) -> None:
+    embeddings = at_degrees(*range(0, 100 * len(labels), 100)).requires_grad_()
+    loss, terms = EmotionConstraint(SIX_NAMES, ALPHA, BETA, SIX_POLARITIES)(embeddings, torch.tensor(labels))
+    assert (loss.item(), terms.item()) == (0.0, 0)
+    loss.backward()
+    assert embeddings.grad is not None
+    assert embeddings.grad.abs().max() == 0.0
+
+
+def test_anchors_without_related_emotions_have_plain_triplets_with_any_other_emotion_as_negative() -> None:
+    # Neutral and happy anchors alone: what relates does not occur, so plain triplets are all there is.
+    embeddings, _ = random_batch(4, 20, 0)
+    labels = torch.tensor([2, 3] * 10)
+    constraint = EmotionConstraint(SIX_NAMES, ALPHA, BETA, SIX_POLARITIES, MARGIN)
+    loss, terms = constraint(embeddings, labels)
+    distances = distances_between(embeddings).numpy()
+    same = labels.unsqueeze(1) == labels
+    means = []
+    for a in range(20):
+        losses = [
+            distances[a, p] - distances[a, n] + MARGIN
+            for p in range(20)
+            for n in range(20)
+            if p != a and same[a, p] and not same[a, n] and distances[a, p] < distances[a, n] < distances[a, p] + MARGIN
+        ]
+        means.append(np.mean(losses) if losses else 0.0)
+    assert loss.item() == pytest.approx(np.mean(means), rel=1e-12)
+    assert terms == TripletLoss(SIX_NAMES, MARGIN)(embeddings, labels)[1]
+
+
+def test_a_related_emotion_is_nobodys_negative() -> None:
+    # One sad and one angry anchor, and nobody of another polarity: only the first term is left.
+    embeddings = at_degrees(0, 10, 12, 30)
+    loss, terms = EmotionConstraint(SIX_NAMES, ALPHA, BETA, SIX_POLARITIES)(embeddings, torch.tensor([0, 0, 1, 1]))
+    pulls = [
+        distance(10) - distance(12) + ALPHA,
+        distance(10) - distance(2) + ALPHA,
+        distance(18) - distance(2) + ALPHA,
+        distance(18) - distance(20) + ALPHA,
+    ]
+    assert terms.item() == 4
+    assert loss.item() == pytest.approx(np.mean(pulls), rel=1e-9)
+
+
+@CORPORA
+def test_its_gradient_survives_finite_differences(names: tuple[str, ...], polarities: dict[str, list[str]]) -> None:
+    embeddings, labels = random_batch(len(names), 14, 3)
+    constraint = EmotionConstraint(names, ALPHA, BETA, polarities, MARGIN)
+    torch.autograd.gradcheck(lambda inputs: constraint(inputs, labels)[0], embeddings.requires_grad_())
+
+
+def test_the_order_of_the_batch_does_not_matter() -> None:
+    embeddings, labels = random_batch(8, 30, 0)
+    order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
+    constraint = EmotionConstraint(RAVDESS, ALPHA, BETA, RAVDESS_POLARITIES)
+    loss, terms = constraint(embeddings, labels)
+    shuffled, shuffled_terms = constraint(embeddings[order], labels[order])
+    torch.testing.assert_close(shuffled, loss, rtol=1e-12, atol=0)
+    assert shuffled_terms == terms
+
+
+def test_gradients_stay_finite_where_all_embeddings_are_identical() -> None:
+    embeddings = torch.ones(8, 4, requires_grad=True)
+    loss, _ = EmotionConstraint(RAVDESS, ALPHA, BETA, RAVDESS_POLARITIES)(embeddings, torch.tensor([0, 0, 1, 1] * 2))
+    loss.backward()
+    assert embeddings.grad is not None
+    assert embeddings.grad.abs().max() == 0.0
+
+
+def test_half_precision_embeddings_lose_nothing_more_under_autocast() -> None:
+    embeddings, labels = random_batch(8, 30, 0)
+    rounded = embeddings.bfloat16()
+    constraint = EmotionConstraint(RAVDESS, ALPHA, BETA, RAVDESS_POLARITIES)
+    expected = constraint(rounded.float(), labels)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = constraint(rounded, labels)[0]
+    assert loss.dtype == torch.float32
+    assert torch.equal(loss, expected)
+
+
+def test_what_it_is_told_is_no_part_of_a_checkpoint() -> None:
+    assert not EmotionConstraint(RAVDESS, ALPHA, BETA, RAVDESS_POLARITIES).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("polarities", "message"),
+    [
+        ({"negative": ["sad", "angry"], "positive": ["hapy"]}, r"positive names hapy, which is none .* sad, angry"),
+        ({"negative": ["sad", "angry"], "positive": ["angry"]}, r"angry is named in negative and again in positive"),
+        ({"negative": ["sad", "sad"]}, r"sad is named in negative and again in negative"),
+        ({"negative": ["sad"], "positive": ["happy"]}, r"relate no two of the emotions .*or use TripletLoss"),
+        ({}, r"relate no two"),
+    ],
+    ids=["unknown", "two polarities", "twice", "nobody related", "empty"],
+)
+def test_polarities_that_do_not_fit_are_refused_by_name(polarities: dict[str, list[str]], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        EmotionConstraint(SIX_NAMES, ALPHA, BETA, polarities)
+
+
+@pytest.mark.parametrize("name", ["alpha", "beta", "margin"])
+def test_margins_that_are_not_positive_are_refused_with_their_value(name: str) -> None:
+    margins = {"alpha": ALPHA, "beta": BETA, "margin": MARGIN, name: -0.5}
+    with pytest.raises(ValueError, match=rf"{name} is -0\.5"):
+        EmotionConstraint(SIX_NAMES, polarities=SIX_POLARITIES, **margins)
