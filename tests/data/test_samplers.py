@@ -1,14 +1,18 @@
 """Who gets which utterance, and when."""
 
+from collections import Counter
 from itertools import chain
 
 import numpy as np
 import pytest
 
-from ser_lightning.data.samplers import BucketBatchSampler, EvaluationBatchSampler
+from ser_lightning.data.samplers import BucketBatchSampler, ClassBatchSampler, EvaluationBatchSampler, RandomCrops
 from ser_lightning.errors import ConfigurationError
 
 LENGTHS = np.random.default_rng(0).integers(50, 500, 61).tolist()
+# Five classes of unequal size; the fourth does not occur, and three utterances have none.
+SIZES = {0: 6, 1: 20, 2: 31, 4: 3, -1: 3}
+LABELS = np.random.default_rng(0).permutation([label for label, size in SIZES.items() for _ in range(size)]).tolist()
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 3])
@@ -77,3 +81,129 @@ def test_evaluation_counts_each_utterance_once_over_all_processes(num_processes:
 def test_a_process_without_anything_to_evaluate_is_refused_by_name() -> None:
     with pytest.raises(ConfigurationError, match=r"process 1 of 62 .* only 61 utterances"):
         EvaluationBatchSampler(LENGTHS, 8, 1, 62)
+
+
+def label_counts(batch: list[int]) -> Counter[int]:
+    return Counter(LABELS[position] for position in batch)
+
+
+@pytest.mark.parametrize("batch_size", [12, 15])
+def test_every_batch_holds_equally_many_of_every_class_that_occurs(batch_size: int) -> None:
+    batches = list(ClassBatchSampler(LABELS, 5, batch_size, 0))
+    assert len(batches) == 5  # 60 utterances with a class, 12 in a batch
+    assert all(label_counts(batch) == {0: 3, 1: 3, 2: 3, 4: 3} for batch in batches)
+
+
+@pytest.mark.parametrize("batch_size", [8, 12, 40])
+def test_utterances_come_twice_in_a_batch_only_where_their_class_is_too_small(batch_size: int) -> None:
+    sampler = ClassBatchSampler(LABELS, 5, batch_size, 0)
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        for batch in sampler:
+            for label, size in SIZES.items():
+                own = Counter(position for position in batch if LABELS[position] == label)
+                # As evenly as can be: none is there twice before all are there once.
+                assert len(own) == min(size, sampler.per_class) or label == -1
+                assert not own or max(own.values()) <= -(-sampler.per_class // size)
+
+
+def test_each_class_goes_through_its_utterances_before_one_comes_again() -> None:
+    sampler = ClassBatchSampler(LABELS, 5, 8, 0)
+    for epoch in range(20):
+        sampler.set_epoch(epoch)
+        order = list(chain.from_iterable(sampler))
+        for label in (0, 1, 2, 4):
+            own = [position for position in order if LABELS[position] == label]
+            counts = Counter(own[: len(own) // SIZES[label] * SIZES[label]])
+            assert set(counts.values()) <= {len(own) // SIZES[label]}, (label, counts)
+
+
+def test_a_class_that_is_used_up_is_shuffled_anew() -> None:
+    own = [p for p in chain.from_iterable(ClassBatchSampler(LABELS, 5, 12, 0)) if LABELS[p] == 0]
+    assert len(own) == 15
+    assert sorted(own[:6]) == sorted(own[6:12])
+    assert own[:6] != own[6:12]
+
+
+@pytest.mark.parametrize("num_processes", [2, 3, 4])
+def test_processes_share_class_batches_equally_and_each_has_every_class(num_processes: int) -> None:
+    def batches(process: int, num_processes: int) -> list[list[int]]:
+        sampler = ClassBatchSampler(LABELS, 5, 48, 3, process, num_processes)
+        sampler.set_epoch(2)
+        assert len(list(sampler)) == len(sampler)
+        return list(sampler)
+
+    shares = [batches(process, num_processes) for process in range(num_processes)]
+    for whole, *parts in zip(batches(0, 1), *shares, strict=True):
+        assert sorted(chain.from_iterable(parts)) == sorted(whole)
+        assert {len(part) for part in parts} == {48 // num_processes}
+        assert all(set(label_counts(part)) == {0, 1, 2, 4} for part in parts)
+
+
+@pytest.mark.parametrize("crops", [False, True])
+def test_a_resumed_sampler_of_classes_goes_on_with_the_same_order(crops: bool) -> None:
+    def order(seed: int, epochs: list[int]) -> list[object]:
+        sampler = ClassBatchSampler(LABELS, 5, 12, seed)
+        seen: list[object] = []
+        wrapped = RandomCrops(sampler, seed) if crops else sampler
+        for epoch in epochs:
+            wrapped.sampler.set_epoch(epoch)
+            seen = list(wrapped)
+        return seen
+
+    assert order(0, [0, 1, 2, 3]) == order(0, [3])
+    assert order(0, [3]) != order(0, [4])
+    assert order(0, [3]) != order(1, [3])
+
+
+def test_too_small_a_batch_for_two_of_each_class_is_refused_with_the_least_that_will_do() -> None:
+    with pytest.raises(ConfigurationError, match=r"batch_size is 7.* 4 classes.*data\.init_args\.batch_size .* 8"):
+        ClassBatchSampler(LABELS, 5, 7, 0)
+    assert len(ClassBatchSampler(LABELS, 5, 8, 0)) == 8
+
+
+def test_class_batches_that_processes_cannot_share_equally_are_refused_with_a_size_that_they_can() -> None:
+    with pytest.raises(ConfigurationError, match=r"batch_size is 22.* 20 that 8 processes .*batch_size to 24, .* of 8"):
+        ClassBatchSampler(LABELS, 5, 22, 0, 0, 8)
+    assert ClassBatchSampler(LABELS, 5, 24, 0, 0, 8).per_class == 6
+
+
+def test_class_batches_of_a_single_class_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"utterances of 1 of 5 classes"):
+        ClassBatchSampler([2, 2, 2], 5, 8, 0)
+
+
+@pytest.mark.parametrize("kind", ["length", "class"])
+def test_crops_are_those_of_the_wrapped_batches_whatever_the_processes(kind: str) -> None:
+    def batches(process: int, num_processes: int) -> BucketBatchSampler | ClassBatchSampler:
+        if kind == "length":
+            return BucketBatchSampler(LENGTHS, 8, 0, process, num_processes)
+        return ClassBatchSampler(LABELS, 5, 16, 0, process, num_processes)
+
+    def crops(process: int, num_processes: int) -> list[list[tuple[int, float]]]:
+        sampler = RandomCrops(batches(process, num_processes), 5)
+        sampler.sampler.set_epoch(3)
+        assert len(sampler) == len(batches(process, num_processes))
+        return list(sampler)
+
+    plain = batches(0, 1)
+    plain.set_epoch(3)
+    assert [[position for position, _ in batch] for batch in crops(0, 1)] == list(plain)
+    places = dict(chain.from_iterable(crops(0, 1)))
+    for process in range(2):
+        shared = list(chain.from_iterable(crops(process, 2)))
+        assert all(places[position] == place for position, place in shared)
+
+
+def test_places_of_crops_cover_their_range_evenly_and_change_with_position_epoch_and_seed() -> None:
+    def places(seed: int, epoch: int) -> list[float]:
+        sampler = RandomCrops(BucketBatchSampler([10] * 4000, 100, 0), seed)
+        sampler.set_epoch(epoch)
+        return [place for _, place in sorted(chain.from_iterable(sampler))]
+
+    first, later, other = places(0, 0), places(0, 1), places(1, 0)
+    assert all(0.0 <= place < 1.0 for place in first)
+    assert np.histogram(first, 10, (0, 1))[0].min() > 320  # 400 expected, with a deviation of 19
+    assert len(set(first + later + other)) == 12000
+    assert abs(np.corrcoef([first, later, other]) - np.eye(3)).max() < 0.06
+    assert abs(np.corrcoef(first[1:], first[:-1])[0, 1]) < 0.06

@@ -1,12 +1,14 @@
-"""Which utterances make a batch: of similar length in training, each exactly once in evaluation, whatever the devices.
+"""Which utterances make a batch: of similar length or of every class in training, each once in evaluation.
 
 ``batch_size`` is always the global batch; every process takes its share of each one.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Self
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from ser_lightning.errors import ConfigurationError
@@ -115,3 +117,140 @@ class EvaluationBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         """Yield this process's batches, shortest utterances first."""
         return iter(self.batches)
+
+
+class ClassBatchSampler(Sampler[list[int]]):
+    """Batches of K utterances of each of P classes, so that every utterance meets its like and all others.
+
+    P counts the classes that occur, K = batch_size // P. An epoch has as many batches as it takes to give out as many
+    utterances as there are. Each class goes through its own utterances in a shuffled order and is shuffled anew when
+    they are used up, so rare classes are heard more often, and of frequent ones an epoch hears a part. No utterance is
+    twice in a batch unless its class has fewer than K. All processes draw the same global batches from (seed, epoch)
+    and take every ``num_processes``-th utterance of each: equally many, and some of each class if K is at least
+    ``num_processes``.
+
+    Args:
+        labels: Class index of each utterance; one of -1 has no class and is in no batch.
+        num_classes: Classes of the experiment.
+        batch_size: Utterances of a global batch, at most.
+        seed: Seed of the shuffling.
+        process: Index of this process.
+        num_processes: Processes that share a batch.
+
+    Raises:
+        ConfigurationError: If fewer than two classes occur, if there is no room for two utterances of each, or if
+            processes would have unequal shares.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int],
+        num_classes: int,
+        batch_size: int,
+        seed: int,
+        process: int = 0,
+        num_processes: int = 1,
+    ) -> None:
+        members = [np.flatnonzero(np.asarray(labels) == index) for index in range(num_classes)]
+        self.members = [positions for positions in members if len(positions)]
+        num_present = len(self.members)
+        if num_present < 2:
+            raise ConfigurationError(
+                f"the training set holds utterances of {num_present} of {num_classes} classes; batches of every class "
+                "need at least two: use another fold, or set data.init_args.batches to length"
+            )
+        self.per_class = batch_size // num_present
+        if self.per_class < 2:
+            raise ConfigurationError(
+                f"batch_size is {batch_size}, less than two utterances for each of {num_present} classes; "
+                f"raise data.init_args.batch_size to at least {2 * num_present}"
+            )
+        drawn = num_present * self.per_class
+        if drawn % num_processes:
+            step = math.lcm(num_present, num_processes)
+            raise ConfigurationError(
+                f"batch_size is {batch_size}, which is {self.per_class} utterances for each of {num_present} classes, "
+                f"{drawn} that {num_processes} processes cannot share equally; set data.init_args.batch_size to "
+                f"{math.ceil(drawn / step) * step}, or to another multiple of {step}"
+            )
+        self.seed = seed
+        self.process = process
+        self.num_processes = num_processes
+        self.num_batches = math.ceil(sum(map(len, self.members)) / drawn)
+        self.epoch = 0
+
+    @property
+    def sampler(self) -> Self:
+        """Itself: Lightning looks for ``set_epoch`` on a batch sampler's ``sampler``, and only there."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next; Lightning calls this, also when it resumes."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Return the number of batches, the same in every process."""
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield this process's share of each batch of the epoch."""
+        generator = np.random.default_rng((self.seed, self.epoch))
+        classes = [self._portions(positions, generator) for positions in self.members]
+        for _ in range(self.num_batches):
+            # Class after class, so that every n-th is one of each class.
+            batch = np.concatenate([next(portions) for portions in classes])
+            yield batch[self.process :: self.num_processes].tolist()
+
+    def _portions(self, positions: NDArray[np.int64], generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+        """Yield K of a class's ``positions`` again and again, without end."""
+        left = generator.permutation(positions)
+        while True:
+            portion, left = left[: self.per_class], left[self.per_class :]
+            while len(portion) < self.per_class:
+                left = generator.permutation(positions)
+                # What the batch holds already comes last, and is taken only if there is nothing else.
+                times_held = (left[:, None] == portion).sum(1)
+                left = left[np.argsort(times_held, kind="stable")]
+                missing = self.per_class - len(portion)
+                portion, left = np.concatenate([portion, left[:missing]]), left[missing:]
+            yield portion
+
+
+class RandomCrops(Sampler[list[tuple[int, float]]]):
+    """Batches of another sampler, with a random place for each utterance's crop.
+
+    The place, from 0 to below 1, depends on seed, epoch and the utterance's position alone: neither on how many
+    processes there are, nor on the batch, nor on what was drawn before a run was resumed.
+
+    Args:
+        batch_sampler: What makes the batches.
+        seed: Seed of the places.
+    """
+
+    def __init__(self, batch_sampler: BucketBatchSampler | ClassBatchSampler, seed: int) -> None:
+        self.batch_sampler = batch_sampler
+        self.seed = seed
+        self.epoch = 0
+
+    @property
+    def sampler(self) -> Self:
+        """Itself: Lightning looks for ``set_epoch`` on a batch sampler's ``sampler``, and only there."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order and places come next; Lightning calls this, also when it resumes."""
+        self.epoch = epoch
+        self.batch_sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """Return the number of batches, the same in every process."""
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[list[tuple[int, float]]]:
+        """Yield this process's share of each batch of the epoch, each position with a place."""
+        for batch in self.batch_sampler:
+            yield [(position, self._place(position)) for position in batch]
+
+    def _place(self, position: int) -> float:
+        # A stream of its own, apart from the one that shuffles.
+        return float(np.random.default_rng((self.seed, self.epoch, position, 1)).random())
