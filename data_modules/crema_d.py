@@ -7,6 +7,7 @@ from pathlib import Path
 
 from data_modules.base import CorpusDataModule
 from data_modules.discovery import SHAPES, Found, bad_field, find_audio, refuse_foreign_names
+from ser_lightning.data.corpus_source import CorpusSource
 from ser_lightning.data.protocols import ActorFolds, Protocol
 from ser_lightning.data.synthetic import Gender
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
@@ -25,6 +26,21 @@ PAPER_BLOCKS = (*(f"{first}-{first + 8}" for first in range(1001, 1082, 9)), "10
 # 1076_MTI_NEU_XX is nearly empty, but has sound: it is used, so that 7441 of the 7442 clips are.
 FAULTY = {"1076_MTI_SAD_XX": "no audio: every sample is zero"}
 """Reason by utterance name: the files of the release that cannot be used."""
+
+SOURCE = CorpusSource(
+    title="CREMA-D (91 actors, 7442 clips)",
+    licence="Open Database License (ODbL) 1.0, its contents under the Database Contents License 1.0",
+    terms="You may share, use and adapt it, if you name its authors and pass what you adapt on under the same licence.",
+    licence_url="https://opendatacommons.org/licenses/odbl/1-0/",
+    home="https://github.com/CheyneyComputerScience/CREMA-D",
+    citation="Cao et al. 2014, IEEE Transactions on Affective Computing 5(4), https://doi.org/10.1109/TAFFC.2014.2336244",
+    steps=(
+        "Install git and git-lfs (https://git-lfs.com), and run once: git lfs install",
+        "GIT_LFS_SKIP_SMUDGE=1 git clone https://github.com/CheyneyComputerScience/CREMA-D {folder}",
+        'git -C {folder} lfs pull --include "AudioWAV/*"     (the audio alone; the videos are many times as large)',
+        "Set data.init_args.root to {folder}/AudioWAV, and see ser audit.",
+    ),
+)
 
 _TITLE = "CREMA-D"
 _EXAMPLE = "1001_DFA_ANG_XX.wav"

@@ -13,6 +13,7 @@ from data_modules.discovery import Found
 from data_modules.emo_evaluation import CODES, Evaluation
 from data_modules.iemocap_release import ReleaseWarning, count_differences, read_release
 from data_modules.iemocap_synthetic import documents, recordings
+from ser_lightning.data.corpus_source import CorpusSource
 from ser_lightning.data.protocols import LeaveOneSpeakerOut, Protocol
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
 from ser_lightning.data.targets import Targets
@@ -28,6 +29,20 @@ EMOTIONS = tuple(emotion for emotion in CODES.values() if emotion)
 
 CLASS_NAMES = ("angry", "happy", "sad", "neutral")
 """The four that most papers use, in the order in which Huang et al. 2020, section 3.1, name them."""
+
+SOURCE = CorpusSource(
+    title="IEMOCAP (10 speakers, 10039 utterances)",
+    licence="the University of Southern California's own, for research",
+    terms="It is handed out on request to those who sign its release form, and must not be passed on.",
+    licence_url="https://sail.usc.edu/iemocap/iemocap_release.htm",
+    home="https://sail.usc.edu/iemocap",
+    citation="Busso et al. 2008, Language Resources and Evaluation 42(4), https://doi.org/10.1007/s10579-008-9076-6",
+    steps=(
+        "Fill in and send the release form at https://sail.usc.edu/iemocap/iemocap_release.htm; a link comes by mail.",
+        "Unpack IEMOCAP_full_release into {folder}; needed are sentences/wav and dialog/EmoEvaluation of each session.",
+        "Set data.init_args.root to {folder}, and see ser audit.",
+    ),
+)
 
 _PART_OF_NAME = {"all": "", "improvised": "_impro", "scripted": "_script"}
 

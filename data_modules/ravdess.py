@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data_modules.base import CorpusDataModule
 from data_modules.discovery import SHAPES, Found, bad_field, find_audio, refuse_foreign_names
+from ser_lightning.data.corpus_source import Archive, CorpusSource
 from ser_lightning.data.protocols import ActorFolds, Protocol
 from ser_lightning.data.synthetic import Gender
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
@@ -28,6 +29,24 @@ ACTORS = tuple(f"{actor:02d}" for actor in range(1, 25))
 
 PAPER_BLOCKS = ("1-2", "3-5", "6-7", "8-10", "11-12", "13-14", "15-17", "18-19", "20-22", "23-24")
 """Ten blocks of actors for `ActorFolds`; Mocanu et al. 2021 (section 4.1) state ten, not which actors these hold."""
+
+SOURCE = CorpusSource(
+    title="RAVDESS, speech part (24 actors, 1440 clips)",
+    licence="CC BY-NC-SA 4.0",
+    terms=(
+        "You may share and adapt it for purposes that are not commercial, if you name its authors and pass it and what "
+        "you make of it on under the same licence. Commercial licences are sold by its authors."
+    ),
+    licence_url="https://creativecommons.org/licenses/by-nc-sa/4.0/",
+    home="https://zenodo.org/records/1188976",
+    citation="Livingstone & Russo 2018, PLoS ONE 13(5): e0196391, https://doi.org/10.1371/journal.pone.0196391",
+    archive=Archive(
+        url="https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1",
+        name="Audio_Speech_Actors_01-24.zip",
+        md5="bc696df654c87fed845eb13823edef8a",
+        size="about 200 MB",
+    ),
+)
 
 _TITLE = "RAVDESS"
 _EXAMPLE = "03-01-05-02-01-01-01.wav"
