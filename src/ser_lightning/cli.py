@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ser_lightning.errors import ConfigurationError, SerError
 
@@ -47,6 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PermissionError as error:
         print(f"error: no permission to write {error.filename}; choose another folder", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # whoever reads, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 141
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130
@@ -134,6 +137,32 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="where to write embeddings.png and embeddings.csv",
     )
+    command = add("classify", "say which emotions are heard in recordings, by the system of a checkpoint")
+    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a run's checkpoints/best.ckpt")
+    command.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE|FOLDER", help="recordings, and folders with recordings below them"
+    )
+    kind = command.add_mutually_exclusive_group()
+    kind.add_argument("--csv", dest="format", action="store_const", const="csv", help="write CSV instead of a table")
+    kind.add_argument("--json", dest="format", action="store_const", const="json", help="write JSON instead of a table")
+    command.add_argument("--out", type=Path, metavar="FILE", help="write there; .csv and .json say which of the two")
+    command.add_argument("--window", type=float, metavar="SECONDS", help="tell emotions over time, in windows so long")
+    command.add_argument("--hop", type=float, metavar="SECONDS", help="from one window to the next (default: a window)")
+    command.add_argument("--plot", type=Path, metavar="FILE.png", help="draw emotions over time; needs --window")
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    command.add_argument("--allow", action="append", default=[], metavar="MODULE", help="trust classes of a module")
+    command.epilog = (
+        "Exit status 0: every file was classified. 1: some could not be, and say why on standard error; the others "
+        "were. Recordings above 60 s are averaged over windows of 4 s unless --window says otherwise."
+    )
+    command = add("export", "write the system of a checkpoint as ONNX, from features to probabilities, and check it")
+    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a run's checkpoints/best.ckpt")
+    command.add_argument("file", type=Path, metavar="FILE.onnx", help="where to write it")
+    command.add_argument("--allow", action="append", default=[], metavar="MODULE", help="trust classes of a module")
+    command = add("download", "show a corpus's licence, then fetch it where that is allowed, or say how to come by it")
+    command.add_argument("corpus", help="ravdess, crema_d, iemocap, voxceleb2, or another corpus that is installed")
+    command.add_argument("folder", type=Path, help="where to put it")
+    command.add_argument("--yes", action="store_true", help="agree to the licence without being asked")
     command = add("synth", "write a synthetic corpus in a corpus's true layout")
     command.add_argument("corpus", help="ravdess, crema_d, iemocap, or another corpus that is installed")
     command.add_argument("folder", type=Path, help="where to write")
@@ -256,21 +285,50 @@ def _embeddings(options: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def _classify(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.inference.classification import Classifier
+    from ser_lightning.inference.command import Output, classify
+    from ser_lightning.inference.recordings import Windowing
+    from ser_lightning.inference.tables import Format
+
+    if options.hop is not None and options.window is None:
+        raise ConfigurationError("--hop is the distance between windows; say how long these are with --window")
+    windowing = None
+    if options.window is not None:
+        windowing = Windowing(options.window, options.window if options.hop is None else options.hop)
+    ending = options.out.suffix.lower().removeprefix(".") if options.out else ""
+    by_ending: dict[str, Format] = {"csv": "csv", "json": "json"}
+    kind: Format = options.format or by_ending.get(ending, "table")
+    classifier = Classifier(options.checkpoint, options.device, options.allow)
+    return classify(classifier, options.files, windowing, Output(kind, options.out, options.plot))
+
+
+def _export(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.inference.export import export
+
+    print(export(options.checkpoint, options.file, options.allow))
+    return 0
+
+
+def _download(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.data.download import obtain
+
+    return obtain(_corpus(options.corpus), options.folder, options.yes, _console())
+
+
 def _synth(options: argparse.Namespace, _: list[str]) -> int:
-    from importlib.metadata import entry_points
-
-    from ser_lightning.errors import CorpusError
-
-    corpora = {entry.name: entry for entry in entry_points(group="ser_lightning.corpora")}
-    if options.corpus not in corpora:
-        raise CorpusError(f"'{options.corpus}' is no corpus here; there are {', '.join(sorted(corpora))}")
-    written = (
-        corpora[options.corpus]
-        .load()
-        .write_synthetic(options.folder, options.speakers, options.seed, options.clips_per_speaker, progress=True)
+    written = _corpus(options.corpus).write_synthetic(
+        options.folder, options.speakers, options.seed, options.clips_per_speaker, progress=True
     )
     print(f"{options.folder}: {written} clips written" if written else f"{options.folder}: already there")
     return 0
+
+
+def _corpus(name: str) -> Any:
+    """Return the module of a corpus, which is a plug-in."""
+    from ser_lightning.data.corpora import find_corpus
+
+    return find_corpus(name)
 
 
 def _console() -> "Console":
@@ -315,6 +373,9 @@ _FUNCTIONS = {
     "report": _report,
     "attention": _attention,
     "embeddings": _embeddings,
+    "classify": _classify,
+    "export": _export,
+    "download": _download,
     "synth": _synth,
 }
 

@@ -1,0 +1,143 @@
+"""``ser classify``: files in, a table out, what went wrong beside it."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ser_lightning.atomic_file import UNFINISHED_PREFIX
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.inference.classification import Classified, Classifier, Unusable
+from ser_lightning.inference.recordings import Windowing, find_recordings
+from ser_lightning.inference.tables import CSVWriter, Format, JSONWriter, TableWriter, Writer
+from ser_lightning.reports.figures import save
+from ser_lightning.reports.timeline_figure import MOST_TIMELINES, Timeline, timeline_figure
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go, and how.
+
+    Attributes:
+        format: Table, CSV or JSON.
+        file: Where to write it; standard output if None.
+        plot: PNG file for a picture of emotions over time, if any.
+    """
+
+    format: Format = "table"
+    file: Path | None = None
+    plot: Path | None = None
+
+
+def classify(classifier: Classifier, files: Sequence[Path], windowing: Windowing | None, output: Output) -> int:
+    """Classify recordings and write what was heard.
+
+    Args:
+        classifier: What classifies.
+        files: Recordings, and folders that hold some.
+        windowing: How to cut every recording; then windows are written. If None, long ones alone are cut, and averaged.
+        output: Where the results go.
+
+    Returns:
+        0 if every file was classified, 1 if one or several were not; each of them has its line on standard error.
+
+    Raises:
+        ConfigurationError: If a folder holds no audio, or there is more to be drawn than a picture holds.
+    """
+    if output.plot and not windowing:
+        raise ConfigurationError("--plot draws emotions over time, and needs windows; add --window 4 --hop 1")
+    # Looked up twice and not kept: of a million files, the paths alone would fill memory.
+    total, widest = 0, 0
+    for path in find_recordings(files):
+        total, widest = total + 1, max(widest, len(str(path)))
+    if output.plot and total > MOST_TIMELINES:
+        raise ConfigurationError(f"--plot draws at most {MOST_TIMELINES} recordings, and here are {total}; name fewer")
+    if not classifier.learned_from_people:
+        _say("note: this system was trained on synthetic speech; of people's voices it knows nothing")
+    failures, drawn = 0, []
+    with _progress(total) as bar, _stream(output.file) as stream:
+        task = bar.add_task("classify", total=total)
+        writer = _writer(output.format, stream, classifier.class_names, windowing is not None, widest)
+        results = classifier.classify(find_recordings(files), windowing, lambda share: bar.advance(task, share))
+        for result in results:
+            writer.write(result)
+            if isinstance(result, Unusable):
+                failures += 1
+                _say(f"{result.path}: {result.reason}")
+            elif output.plot:
+                drawn.append(_timeline(result, classifier.class_names))
+        writer.end()
+    if output.file:
+        print(output.file)
+    if output.plot and drawn:
+        print(save(timeline_figure(drawn, classifier.class_names), output.plot))
+    if failures:
+        _say(f"{failures} of {total} {'file' if total == 1 else 'files'} could not be classified")
+    return 1 if failures else 0
+
+
+def _writer(kind: Format, stream: TextIO, class_names: Sequence[str], by_window: bool, file_width: int) -> Writer:
+    if kind == "csv":
+        return CSVWriter(stream, class_names, by_window)
+    if kind == "json":
+        return JSONWriter(stream, class_names, by_window)
+    return TableWriter(stream, class_names, by_window, file_width)
+
+
+def _timeline(result: Classified, class_names: Sequence[str]) -> Timeline:
+    assert result.windowing is not None  # checked before anything was classified
+    return Timeline(
+        name=result.path.name,
+        seconds=result.seconds,
+        starts=[heard.start_seconds for heard in result.heard],
+        ends=[heard.end_seconds for heard in result.heard],
+        probabilities=[heard.probabilities or None for heard in result.heard],
+        decided=[None if heard.emotion is None else class_names.index(heard.emotion) for heard in result.heard],
+        windows=result.windowing.text,
+    )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _progress(total: int) -> Progress:
+    """Return a bar on standard error, shown on a terminal alone; what is printed there stands above it."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("files"))
+    return Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+        redirect_stdout=sys.stdout.isatty(),  # into a file or a pipe, rows go where they belong
+    )
+
+
+class _StandardOutput:
+    """Whatever ``sys.stdout`` is at the moment of writing: a progress bar puts itself in between."""
+
+    def write(self, text: str) -> int:
+        return sys.stdout.write(text)
+
+
+@contextmanager
+def _stream(file: Path | None) -> Iterator[TextIO]:
+    """Open ``file``, which gets its name only once it is whole, or standard output."""
+    if file is None:
+        yield _StandardOutput()  # type: ignore[misc]  # all that writers ask of it
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f"{UNFINISHED_PREFIX}{file.name}")
+    try:
+        with unfinished.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
