@@ -1,12 +1,10 @@
 """VoxCeleb2's part to train on: 5,994 speakers, 1,092,009 clips of interviews, 2,360 hours (Chung et al. 2018)."""
 
-import base64
 import hashlib
 import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -19,18 +17,19 @@ from torch import Tensor
 
 from data_modules.loading import DeviceFrames, pins_memory, process_of, refuse_without_test_set
 from data_modules.voxceleb2_clips import ClipDataset, ClipLoader, Problems
-from data_modules.voxceleb2_held_out import held_out
-from data_modules.voxceleb2_index import ClipIndex, Clips, find_release, open_index
+from data_modules.voxceleb2_index import ClipIndex, find_release, open_index
+from data_modules.voxceleb2_split import Clips, ClipSplit, held_out
+from data_modules.voxceleb2_synthetic import clips_of
 from ser_lightning.data.corpus_source import CorpusSource
 from ser_lightning.data.dataset import keep_batch
 from ser_lightning.data.held_out import HeldOutClips, ListedClips
 from ser_lightning.data.samplers import BucketBatchSampler, EvaluationBatchSampler, RandomCrops
 from ser_lightning.data.statistics import TrainingStatistics
 from ser_lightning.data.synthetic import MARKER
-from ser_lightning.data.synthetic_corpus import Clip, write_corpus
+from ser_lightning.data.synthetic_corpus import write_corpus
 from ser_lightning.errors import AudioError, ConfigurationError
 from ser_lightning.features import FeatureExtractor, Prepared
-from ser_lightning.types import Batch, Stage
+from ser_lightning.types import Batch
 
 SOURCE = CorpusSource(
     title="VoxCeleb2, its part to train on (5994 speakers, 1092009 clips)",
@@ -48,42 +47,7 @@ SOURCE = CorpusSource(
 
 _LOG = logging.getLogger(__name__)
 _SPEAKERS = 5994
-_SYNTHETIC_VIDEOS = 3
-_SYNTHETIC_CLIPS = 6  # of a video
 _CLIPS_FOR_STATISTICS = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class ClipSplit:
-    """The one fold: to ``Split`` what an index is to a list; no utterance is made before it is asked for.
-
-    Attributes:
-        fold: 0.
-        train: Clips to learn from.
-        validation: Clips to choose the checkpoint by.
-        test: Nothing.
-    """
-
-    fold: int
-    train: Clips
-    validation: Clips
-    test: Clips
-
-    def of(self, stage: Stage) -> Clips:
-        """Return the clips of ``stage``."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}[stage]
-
-    def speakers(self, stage: Stage) -> tuple[str, ...]:
-        """Return the sorted speakers of ``stage``."""
-        clips = self.of(stage)
-        return tuple(name for name, count in zip(clips.source.speakers, clips.counts(), strict=True) if count)
-
-    @property
-    def hash(self) -> str:
-        """Twelve hexadecimal digits that the names of all clips, and which of them validate, decide."""
-        index = self.validation.source
-        lines = [index.digest, *(index.name(int(clip)) for clip in self.validation.positions)]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
 class VoxCeleb2(LightningDataModule):
@@ -107,7 +71,8 @@ class VoxCeleb2(LightningDataModule):
         on_bad_audio: ``stop`` ends at the first unusable file; ``skip`` takes another clip of the same speaker instead,
             and records the file.
         feature_folder: Where the index is kept, beside other corpora's features.
-        workers: Processes that read crops, for each device; 0 reads in the training process.
+        workers: Processes that read crops, for each device, at most as many as there are cores; 0 reads in the training
+            process.
         seed: Seed of the order of clips and of the crops' places.
 
     Raises:
@@ -280,13 +245,14 @@ class VoxCeleb2(LightningDataModule):
         return ClipDataset(clips.source, clips.positions, self.frames.stored, self.num_samples, replaces_bad)
 
     def _loader(self, dataset: ClipDataset, sampler: RandomCrops | EvaluationBatchSampler) -> ClipLoader:
+        workers = min(self.workers, len(os.sched_getaffinity(0)))
         loader = ClipLoader(
             dataset,
             batch_sampler=sampler,
             collate_fn=keep_batch,
-            num_workers=self.workers,
+            num_workers=workers,
             pin_memory=pins_memory(self),
-            persistent_workers=self.workers > 0,
+            persistent_workers=workers > 0,
         )
         loader.report = self.leave_out
         return loader
@@ -335,21 +301,5 @@ def write_synthetic(
     """
     # Those of speakers who are not written take seconds to name.
     named = speakers if 1 <= speakers <= _SPEAKERS else _SPEAKERS
-    clips = [list(_clips(speaker)) for speaker in range(1, named + 1)]
+    clips = [clips_of(speaker) for speaker in range(1, named + 1)]
     return write_corpus(folder, "voxceleb2", clips, speakers, seed, clips_per_speaker, progress)
-
-
-def _clips(speaker: int) -> Iterator[Clip]:
-    name = f"id{speaker:05d}"
-    for number in range(_SYNTHETIC_VIDEOS * _SYNTHETIC_CLIPS):
-        # As in the release, the numbers of a speaker's clips go on from one video to the next.
-        digest = hashlib.sha256(f"{name}/{number // _SYNTHETIC_CLIPS}".encode()).digest()
-        video = base64.urlsafe_b64encode(digest).decode()[:11].replace("-", "_")
-        yield Clip(
-            file=Path(name, video, f"{number + 1:05d}.wav"),
-            speaker=name,
-            gender="male" if speaker % 2 else "female",
-            emotion=("neutral", "happy", "excited")[number % 3],
-            intensity=0.5,
-            sentence=number,
-        )

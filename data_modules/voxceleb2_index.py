@@ -10,7 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -108,38 +108,6 @@ class ClipIndex:
             stem = f"{speaker}/{file.partition('.')[0]}"
             found.append(by_speaker.get(speaker, {}).get(stem))
         return found
-
-
-class Clips(Sequence[Utterance]):
-    """Clips of an index as utterances, each made when it is asked for.
-
-    Args:
-        source: The index.
-        positions: Clips of it.
-    """
-
-    def __init__(self, source: ClipIndex, positions: NDArray[np.int64]) -> None:
-        self.source = source
-        self.positions = positions
-
-    def __len__(self) -> int:
-        """Return the number of clips."""
-        return len(self.positions)
-
-    @overload
-    def __getitem__(self, position: int) -> Utterance: ...
-    @overload
-    def __getitem__(self, position: slice) -> "Clips": ...
-    def __getitem__(self, position: int | slice) -> "Utterance | Clips":
-        """Return a clip as an utterance, or some of the clips."""
-        if isinstance(position, slice):
-            return Clips(self.source, self.positions[position])
-        return self.source.utterance(int(self.positions[position]))
-
-    def counts(self) -> NDArray[np.int64]:
-        """Return the number of clips of each speaker of the index [S]; the clips are in its order."""
-        borders = np.searchsorted(self.positions, self.source.first_clips).astype(np.int64)
-        return borders[1:] - borders[:-1]
 
 
 def find_release(root: Path) -> Path:

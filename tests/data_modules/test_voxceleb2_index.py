@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_modules.voxceleb2_index import Clips, find_release, open_index
+from data_modules.voxceleb2_index import find_release, open_index
+from data_modules.voxceleb2_split import Clips
 from ser_lightning.errors import CorpusError
 
 TREE = (

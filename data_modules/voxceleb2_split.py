@@ -1,10 +1,11 @@
-"""Which clips of VoxCeleb2 are held out: listed in a file, and known to be usable before training begins."""
+"""Which clips of VoxCeleb2 train and which validate: listed in a file, and those known to be usable beforehand."""
 
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 from filelock import FileLock
@@ -15,8 +16,74 @@ from ser_lightning.atomic_file import write_atomically
 from ser_lightning.audio import read_crop
 from ser_lightning.data.held_out import HeldOutClips, ListedClips
 from ser_lightning.errors import AudioError
+from ser_lightning.types import Stage, Utterance
 
 _THREADS = 16  # they wait for the disk, mostly
+
+
+class Clips(Sequence[Utterance]):
+    """Clips of an index as utterances, each made when it is asked for.
+
+    Args:
+        source: The index.
+        positions: Clips of it.
+    """
+
+    def __init__(self, source: ClipIndex, positions: NDArray[np.int64]) -> None:
+        self.source = source
+        self.positions = positions
+
+    def __len__(self) -> int:
+        """Return the number of clips."""
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, position: int) -> Utterance: ...
+    @overload
+    def __getitem__(self, position: slice) -> "Clips": ...
+    def __getitem__(self, position: int | slice) -> "Utterance | Clips":
+        """Return a clip as an utterance, or some of the clips."""
+        if isinstance(position, slice):
+            return Clips(self.source, self.positions[position])
+        return self.source.utterance(int(self.positions[position]))
+
+    def counts(self) -> NDArray[np.int64]:
+        """Return the number of clips of each speaker of the index [S]; the clips are in its order."""
+        borders = np.searchsorted(self.positions, self.source.first_clips).astype(np.int64)
+        return borders[1:] - borders[:-1]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipSplit:
+    """The one fold: to ``Split`` what an index is to a list; no utterance is made before it is asked for.
+
+    Attributes:
+        fold: 0.
+        train: Clips to learn from.
+        validation: Clips to choose the checkpoint by.
+        test: Nothing.
+    """
+
+    fold: int
+    train: Clips
+    validation: Clips
+    test: Clips
+
+    def of(self, stage: Stage) -> Clips:
+        """Return the clips of ``stage``."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[stage]
+
+    def speakers(self, stage: Stage) -> tuple[str, ...]:
+        """Return the sorted speakers of ``stage``."""
+        clips = self.of(stage)
+        return tuple(name for name, count in zip(clips.source.speakers, clips.counts(), strict=True) if count)
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that the names of all clips, and which of them validate, decide."""
+        index = self.validation.source
+        lines = [index.digest, *(index.name(int(clip)) for clip in self.validation.positions)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
 
 
 def held_out(
