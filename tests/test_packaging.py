@@ -144,6 +144,7 @@ for entry_point in entry_points:
         "ser_lightning.corpora crema_d True",
         "ser_lightning.corpora iemocap True",
         "ser_lightning.corpora ravdess True",
+        "ser_lightning.corpora voxceleb2 True",
     }
 
 
