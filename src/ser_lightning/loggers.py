@@ -5,7 +5,7 @@ import secrets
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import pandas as pd
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from ser_lightning.atomic_file import write_atomically
 
 PROJECT = "ser-lightning"
+Mode = Literal["online", "offline", "disabled", "shared"]
 _WANDB_ID_FILE = "wandb_id"
 
 
@@ -77,7 +78,6 @@ class FoldWandbLogger(WandbLogger):
     def __init__(self, folder: Path, name: str, group: str, tags: list[str], config: Mapping[str, Any]) -> None:
         import wandb
 
-        mode = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
         super().__init__(
             name=name,
             save_dir=folder,
@@ -85,7 +85,7 @@ class FoldWandbLogger(WandbLogger):
             group=group,
             tags=tags,
             config=dict(config),
-            mode=mode,
+            mode=wandb_mode(),
             settings=wandb.Settings(console="off", quiet=True),
         )
         self._folder = folder
@@ -100,7 +100,7 @@ class FoldWandbLogger(WandbLogger):
         """The W&B run, started when first asked for."""
         is_new = self._experiment is None
         if is_new:
-            self._wandb_init["id"] = self._id = _run_id(self._folder)
+            self._wandb_init["id"] = self._id = kept_run_id(self._folder)
 
         try:
             run = super().experiment
@@ -124,7 +124,16 @@ class FoldWandbLogger(WandbLogger):
             self._experiment = None
 
 
-def _run_id(folder: Path) -> str:
+def wandb_mode() -> Mode:
+    """Return what the user has chosen by ``WANDB_MODE``, or offline where W&B has no key."""
+    import wandb
+
+    chosen = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+    return cast(Mode, chosen)
+
+
+def kept_run_id(folder: Path) -> str:
+    """Return the id of the W&B run whose files lie in ``folder``, made if there is none yet."""
     path = folder / _WANDB_ID_FILE
     if not path.exists():
         write_atomically(path, secrets.token_hex(4).encode())

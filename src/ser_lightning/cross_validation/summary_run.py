@@ -1,0 +1,214 @@
+"""A cross-validation's own run in W&B, beside those of its folds: what a W&B sweep optimises and a team compares.
+
+Keys are such as ``cv/validation_UA_mean`` and ``cv/test_WA_std`` (ddof 0); the table of folds is ``cv/folds``.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch.utilities import rank_zero_warn
+
+from ser_lightning.atomic_file import write_atomically
+from ser_lightning.callbacks.results import FILES
+from ser_lightning.cross_validation.objective import validation_scores
+from ser_lightning.cross_validation.search_space import trial_row
+from ser_lightning.loggers import PROJECT, kept_run_id, wandb_mode
+from ser_lightning.metrics import scores
+from ser_lightning.reports.predictions import Predictions, confusion
+from ser_lightning.reports.run_facts import RunFacts
+from ser_lightning.reports.runs import FOLD_FOLDER
+from ser_lightning.reports.summary import METRICS, Scores, Statistics
+from ser_lightning.run_record import CONFIG_FILE, FACTS_FILE, RunName
+
+_LOGGED_FILE = "wandb_summary.json"
+_AGENT_PARAMETERS = "WANDB_SWEEP_PARAM_PATH"
+_FOLD_COLUMNS = ("seed", "fold", "utterances", "best_epoch", "epochs", "seconds")
+
+
+def agents_row(row: str) -> str:
+    """Return the row of a W&B agent's trial, so that trials do not share folders; without an agent, ``row`` itself.
+
+    Args:
+        row: What the user calls the row.
+    """
+    path = os.environ.get(_AGENT_PARAMETERS)
+    if path is None:
+        return row
+    content = yaml.safe_load(Path(path).read_text())
+    return trial_row({name: entry["value"] for name, entry in content.items() if isinstance(entry, dict)}, row)
+
+
+def log_summaries(seed_folders: Sequence[Path]) -> None:
+    """Write the summary run of each seed, unless W&B has it already or the folds' runs are not in W&B either.
+
+    A W&B agent has one run for its trial, which then is the summary of all seeds together. A W&B that does not start
+    costs a warning and nothing else.
+
+    Args:
+        seed_folders: The seeds' folders; those without a validated fold are left out.
+    """
+    found = [summary for folder in seed_folders if (summary := _Summary.read([folder]))]
+    if not found or _is_turned_off(found[0].folds[0].folder):
+        return
+    try:
+        if _AGENT_PARAMETERS in os.environ:
+            _log(_Summary([fold for summary in found for fold in summary.folds]), found[0].folder, None)
+            return
+        for summary in found:
+            numbers = json.dumps(summary.numbers())
+            logged = summary.folder / _LOGGED_FILE
+            if not logged.exists() or logged.read_text() != numbers:
+                _log(summary, summary.folder, kept_run_id(summary.folder))
+                write_atomically(logged, numbers.encode())
+    except Exception as error:  # W&B's own errors have no common base
+        rank_zero_warn(f"the summary could not be written to W&B: {error}")
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A validated fold; ``predictions`` of its test set are None while it is not tested."""
+
+    folder: Path
+    facts: RunFacts
+    validation: Scores
+    predictions: Predictions | None
+
+    @property
+    def test(self) -> Scores | None:
+        if self.predictions is None:
+            return None
+        values = scores(confusion(self.predictions, self.facts.class_names))
+        return {name: value.item() for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """The validated folds of one cross-validation, or of several under other seeds; at least one."""
+
+    folds: list[_Fold]
+
+    @classmethod
+    def read(cls, seed_folders: Sequence[Path]) -> "_Summary | None":
+        found = []
+        for folder in (fold for seed in seed_folders for fold in sorted(seed.glob("fold-*"))):
+            is_validated = (folder / FACTS_FILE).exists() and (folder / FILES["validation"]).exists()
+            if FOLD_FOLDER.fullmatch(folder.name) and is_validated:
+                tested = folder / FILES["test"]
+                predictions = Predictions.read(tested) if tested.exists() else None
+                facts = RunFacts.read(folder / FACTS_FILE)
+                found.append(_Fold(folder, facts, validation_scores(folder), predictions))
+        return cls(found) if found else None
+
+    @property
+    def folder(self) -> Path:
+        """The first seed's folder."""
+        return self.folds[0].folder.parent
+
+    def numbers(self) -> dict[str, float]:
+        """Return everything that is a number about the folds as a whole."""
+        found: dict[str, float] = {"cv/num_folds": len(self.folds)}
+        found |= _statistics("validation", [fold.validation for fold in self.folds])
+        if tested := [fold.test for fold in self.folds if fold.test is not None]:
+            found["cv/num_folds_tested"] = len(tested)
+            found |= _statistics("test", tested)
+            names = self.folds[0].facts.class_names
+            matrices = [confusion(fold.predictions, names) for fold in self.folds if fold.predictions]
+            pooled = torch.stack(matrices).sum(dim=0)
+            found |= {f"cv/test_{name}_pooled": value.item() for name, value in scores(pooled).items()}
+        return found
+
+    def table(self) -> tuple[list[str | int], list[Iterable[Any]]]:
+        """Return columns and rows of the table of folds."""
+        columns: list[str | int] = [
+            *_FOLD_COLUMNS,
+            *(f"{stage}_{name}" for stage in ("validation", "test") for name in METRICS),
+        ]
+        rows: list[Iterable[Any]] = []
+        for fold in self.folds:
+            utterances = None if fold.predictions is None else len(fold.predictions.table)
+            facts = fold.facts
+            known = [facts.seed, facts.fold, utterances, facts.best_epoch, facts.epochs, facts.seconds]
+            rows.append([*known, *fold.validation.values(), *(fold.test or dict.fromkeys(METRICS)).values()])
+        return columns, rows
+
+
+def _statistics(stage: str, several: Sequence[Scores]) -> dict[str, float]:
+    over = Statistics.over(several)
+    spread = over.standard_deviation_ddof_0 or dict.fromkeys(METRICS, 0.0)
+    kinds = {"mean": over.mean, "std": spread, "min": over.minimum, "max": over.maximum}
+    return {f"cv/{stage}_{name}_{kind}": values[name] for name in METRICS for kind, values in kinds.items()}
+
+
+def _is_turned_off(fold: Path) -> bool:
+    """Whether ``trainer.logger`` was false, or the user's own, when a fold was run."""
+    return yaml.safe_load((fold / CONFIG_FILE).read_text())["trainer"]["logger"] not in (None, True)
+
+
+def _log(summary: _Summary, folder: Path, run_id: str | None) -> None:
+    """Write a summary into a W&B run.
+
+    Args:
+        summary: What is known of the folds.
+        folder: Where the run's files lie.
+        run_id: The run's; None for the one that W&B's agent has made.
+    """
+    import wandb
+
+    first = summary.folds[0]
+    facts = first.facts
+    corpus = f"{facts.corpus}-synthetic" if facts.synthetic else facts.corpus
+    name = RunName(facts.paper, facts.experiment, corpus, facts.row, facts.seed, facts.fold)
+    config = yaml.safe_load((first.folder / CONFIG_FILE).read_text())
+    of_a_fold = ("protocol_hash", "code_version")
+    run = wandb.init(
+        project=PROJECT,
+        id=run_id,
+        name="cross-validation",
+        group=name.group,
+        job_type="summary",
+        tags=[tag for tag in (facts.paper, corpus, facts.protocol) if tag],
+        config=config | {key: getattr(facts, key) for key in of_a_fold},
+        dir=folder,
+        mode=wandb_mode(),
+        resume="allow",
+        settings=wandb.Settings(console="off", quiet=True),
+    )
+    try:
+        run.define_metric("cv/fold_count")
+        run.define_metric("cv/*", step_metric="cv/fold_count")
+        # A row for each fold, over it and those before it: what early termination compares.
+        for count in range(1, len(summary.folds)):
+            part = _statistics("validation", [fold.validation for fold in summary.folds[:count]])
+            run.log({"cv/fold_count": count, **part})
+        run.log({"cv/fold_count": len(summary.folds), **summary.numbers(), **_media(summary)})
+    finally:
+        run.finish()
+
+
+def _media(summary: _Summary) -> dict[str, Any]:
+    """Return the table of folds, and the pooled confusion matrix as a chart and as a picture."""
+    import wandb
+
+    columns, rows = summary.table()
+    found: dict[str, Any] = {"cv/folds": wandb.Table(columns=columns, data=rows)}
+    class_names = list(summary.folds[0].facts.class_names)
+    index = {name: position for position, name in enumerate(class_names)}
+    tables = [fold.predictions.table for fold in summary.folds if fold.predictions]
+    if not tables:
+        return found
+    found["cv/confusion_matrix"] = wandb.plot.confusion_matrix(
+        y_true=[index[name] for table in tables for name in table["target"]],
+        preds=[index[name] for table in tables for name in table["predicted"]],
+        class_names=class_names,
+    )
+    folders = list(dict.fromkeys(fold.folder.parent for fold in summary.folds))
+    pictures = [wandb.Image(str(path)) for folder in folders if (path := folder / "confusion.png").exists()]
+    if pictures:
+        found["cv/confusion_picture"] = pictures if len(pictures) > 1 else pictures[0]
+    return found

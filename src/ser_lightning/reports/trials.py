@@ -1,0 +1,158 @@
+"""The trials of a sweep, as a table and as a picture."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from ser_lightning.reports.figures import BLUE, GREY, ORANGE, plain, tidy
+
+COMPLETE = "complete"
+_COLUMNS = 3
+_MANY_TICKS = 8
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial.
+
+    Attributes:
+        number: Its number.
+        parameters: Value by LightningCLI's key; empty if it has not begun.
+        state: ``complete``, ``stopped early``, ``failed``, ``running`` or ``waiting``.
+        objective: Mean validation score, between 0 and 1, over all folds or, of one that was stopped, over its first;
+            None if there is none yet.
+        row: Row of its runs.
+        note: Why it failed.
+    """
+
+    number: int
+    parameters: dict[str, Any]
+    state: str
+    objective: float | None
+    row: str = ""
+    note: str = field(default="", compare=False)
+
+
+def varying(records: Sequence[TrialRecord]) -> list[str]:
+    """Return the parameters that not all trials share, in the order of the file."""
+    names = dict.fromkeys(name for record in records for name in record.parameters)
+    begun = [record.parameters for record in records if record.parameters]
+    return [name for name in names if len({json.dumps(parameters.get(name)) for parameters in begun}) > 1]
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Return what each key is called where space is short: its last part, or as many as tell it from the others."""
+
+    def ending(name: str, parts: int) -> str:
+        return ".".join(name.replace(".init_args", "").split(".")[-parts:])
+
+    short = {}
+    for name in names:
+        parts = 1
+        while parts < name.count(".") + 1 and sum(ending(other, parts) == ending(name, parts) for other in names) > 1:
+            parts += 1
+        short[name] = ending(name, parts)
+    return short
+
+
+def in_words(value: Any) -> str:
+    """Return a parameter's value as a table shows it."""
+    return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
+
+
+def trials_table(title: str, objective: str, records: Sequence[TrialRecord], best: int | None) -> Table:
+    """Return the trials as a table, the best on top and those without an objective at the end.
+
+    Args:
+        title: What was swept.
+        objective: What it is called.
+        records: The trials.
+        best: Number of the winner.
+    """
+    names = varying(records)
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.add_column("trial", justify="right")
+    for name in short_names(names).values():
+        table.add_column(name, overflow="fold")
+    table.add_column(f"{objective}, %", justify="right")
+    table.add_column("")
+    table.add_column("row", no_wrap=True)
+    for record in sorted(records, key=lambda record: (record.state != COMPLETE, -(record.objective or 0.0))):
+        values = [in_words(record.parameters[name]) if name in record.parameters else "" for name in names]
+        score = "" if record.objective is None else f"{100 * record.objective:.2f}"
+        state = "best" if record.number == best else record.state
+        style = "bold" if record.number == best else None if record.state == COMPLETE else "dim"
+        note = f"{state}: {record.note}" if record.note else state
+        table.add_row(str(record.number), *values, score, note, record.row, style=style)
+    return table
+
+
+def parameter_figure(title: str, objective: str, records: Sequence[TrialRecord], best: int | None) -> Figure:
+    """Draw the objective against each parameter that was varied, a dot for each trial.
+
+    Args:
+        title: What was swept.
+        objective: What it is called.
+        records: The trials; those without an objective are left out.
+        best: Number of the winner, drawn as a ring around its dot.
+    """
+    drawn = [record for record in records if record.objective is not None]
+    names = varying(drawn) or varying(records) or [""]
+    rows, columns = -(-len(names) // _COLUMNS), min(len(names), _COLUMNS)
+    figure = Figure(figsize=(0.8 + 3.6 * columns, 0.9 + 3.1 * rows), layout="constrained")
+    short = short_names(names)
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for place, axes in enumerate(grid.flat):
+        if place >= len(names):
+            axes.set_visible(False)
+            continue
+        name = names[place]
+        present = [record for record in drawn if name in record.parameters]
+        positions, is_log = _positions([record.parameters[name] for record in present], axes)
+        for state, colour, label in ((True, BLUE, "all folds"), (False, GREY, "stopped early")):
+            found = [index for index, record in enumerate(present) if (record.state == COMPLETE) is state]
+            axes.plot(
+                [positions[index] for index in found],
+                [100 * (present[index].objective or 0.0) for index in found],
+                "o",
+                color=colour,
+                markersize=6,
+                alpha=0.75,
+                label=label if found else None,
+            )
+        for index, record in enumerate(present):
+            if record.number == best:
+                ring = axes.plot(
+                    [positions[index]], [100 * (record.objective or 0.0)], "o", markersize=13, label="best"
+                )
+                ring[0].set(markerfacecolor="none", markeredgecolor=ORANGE, markeredgewidth=1.8)
+        if is_log:
+            axes.set_xscale("log")
+        axes.set_xlabel(plain(short[name]), fontsize=11)
+        tidy(axes)
+    for row in grid:
+        row[0].set_ylabel(f"{objective}, %", fontsize=11)
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=11)
+    figure.suptitle(plain(title), fontsize=13)
+    return figure
+
+
+def _positions(values: Sequence[Any], axes: Any) -> tuple[list[float], bool]:
+    """Return where each value stands on the horizontal axis, and whether that axis is better logarithmic.
+
+    What is no number stands in the order of its first occurrence, and is written below.
+    """
+    if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        numbers = [float(value) for value in values]
+        return numbers, bool(numbers) and min(numbers) > 0 and max(numbers) / min(numbers) >= 30
+    words = list(dict.fromkeys(in_words(value) for value in values))
+    rotation = 90 if len(words) > _MANY_TICKS else 20 if max(map(len, words)) > 6 else 0
+    axes.set_xticks(range(len(words)), [plain(word) for word in words], rotation=rotation)
+    axes.set_xlim(-0.5, len(words) - 0.5)
+    return [float(words.index(in_words(value))) for value in values], False
