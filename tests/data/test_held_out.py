@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 
 from ser_lightning.cross_validation.audit import audit
-from ser_lightning.data.held_out import HeldOutClips
+from ser_lightning.data.held_out import HeldOutClips, ListedClips
 from ser_lightning.data.protocols import Protocol, speaker_overlap
 from ser_lightning.errors import ProtocolError
 from ser_lightning.types import Utterance, hash_splits
@@ -101,3 +101,39 @@ def test_audit_shows_the_empty_set_and_that_speakers_are_in_both_others(syntheti
     shown = console.export_text()
     assert "held-out clips (1 of each speaker, seed 0)" in shown
     assert "0.00" in next(line for line in shown.splitlines() if " test " in line)
+
+
+def test_a_list_says_who_validates_with_or_without_ending_and_with_more_in_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "list.txt"
+    file.write_text("carl_03.wav 1\n\nanna_00\n", encoding="utf-8")
+    protocol = ListedClips(file)
+    split = protocol.split(CORPUS, 0)
+    assert names(split.validation) == ["anna_00", "carl_03"]
+    assert len(split.train) == len(CORPUS) - 2
+    assert (split.test, protocol.name, protocol.num_folds(CORPUS)) == ((), "listed clips (list.txt)", 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("anna_77.wav\n", r"list\.txt lists anna_77\.wav, which the corpus does not have"), ("\n", "lists no clip")],
+)
+def test_a_list_that_does_not_fit_is_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "list.txt").write_text(content, encoding="utf-8")
+    with pytest.raises(ProtocolError, match=message):
+        ListedClips(tmp_path / "list.txt").split(CORPUS, 0)
+
+
+def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match=r"nowhere\.txt cannot be read"):
+        ListedClips(tmp_path / "nowhere.txt").split(CORPUS, 0)
+
+
+def test_audit_has_no_column_for_each_of_many_speakers(
+    synthetic_ravdess: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ser_lightning.cross_validation.audit.MOST_CLASSES", 5)
+    console = Console(record=True, width=200)
+    audit(["--config=experiments/quickstart.yaml", f"--data.init_args.root={synthetic_ravdess}"], [], console)
+    shown = console.export_text()
+    assert "of each of 8 classes" in shown
+    assert "fearful" not in shown

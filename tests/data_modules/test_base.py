@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from data_modules.base import CorpusDataModule
 from data_modules.crema_d import CremaD, write_synthetic
+from data_modules.iemocap import IEMOCAP
 from data_modules.ravdess import RAVDESS
 from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.protocols import ActorFolds
@@ -224,6 +225,17 @@ def test_speakers_can_be_the_classes_of_any_corpus(synthetic_crema_d: Path, feat
     assert data.training_statistics().class_prior.tolist() == pytest.approx([1 / 3] * 3)
     with pytest.raises(ProtocolError, match="nothing is tested"):
         data.setup("test")
+
+
+def test_speakers_can_be_classes_where_the_yaml_chooses_emotions_too(
+    synthetic_iemocap: Path, feature_folder: Path
+) -> None:
+    data = IEMOCAP(synthetic_iemocap, LogMelFilterbank(), recognise="speaker", feature_folder=feature_folder)
+    assert len(data.class_names) == 4
+    assert not set(data.class_names) & set(data.classes)
+    assert {u.label for u in data.all_utterances} == set(data.class_names)
+    batch = epoch(data)[0]
+    assert torch.equal(batch.targets, torch.eye(4)[batch.labels])
 
 
 def test_a_protocol_of_ones_own_holds_for_speakers_too(synthetic_crema_d: Path) -> None:

@@ -334,6 +334,16 @@ def test_a_bad_clip_is_not_held_out(make: Callable[..., VoxCeleb2], root: Path, 
     assert list(data.skipped_audio) == [drawn]
 
 
+def test_a_held_out_clip_that_breaks_later_is_never_replaced(make: Callable[..., VoxCeleb2], root: Path) -> None:
+    data = make(root, on_bad_audio="skip")
+    data.setup("validate")
+    path = data.set_utterances("validation")[2].path
+    path.write_bytes(b"")
+    with pytest.raises(AudioError, match="empty") as caught:
+        list(data.val_dataloader())
+    assert list(caught.value.problems) == [path]
+
+
 def test_preparing_counts_what_was_looked_up(make: Callable[..., VoxCeleb2]) -> None:
     first, second = make().extract(progress=False), make().extract(progress=False)
     assert (first.extracted, first.reused) == (SPEAKERS * CLIPS, 0)

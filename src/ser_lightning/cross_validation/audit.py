@@ -15,6 +15,9 @@ from ser_lightning.errors import AudioError
 from ser_lightning.experiment import ExperimentCLI, protocol_hash
 from ser_lightning.types import STAGES, Split, Utterance
 
+MOST_CLASSES = 16
+"""More classes than that, speakers for example, have no column each."""
+
 
 def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> int:
     """Decode every file, then print every fold's sets: utterances by class, speakers, genders, hours and split hash.
@@ -49,7 +52,7 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
     table = Table(title=f"{data.corpus_name}: {data.protocol.name}, protocol hash {protocol_hash(data)}")
     for heading in ("fold", "split hash", "set", "utterances"):
         table.add_column(heading)
-    for heading in (*data.class_names, "hours"):
+    for heading in (*_class_headings(data.class_names), "hours"):
         table.add_column(heading, justify="right")
     for heading in ("female / male", "speakers"):
         table.add_column(heading)
@@ -60,7 +63,7 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
         _add_fold(table, split, data.class_names, hours)
     console.print(table)
     for fold, shared in overlaps.items():
-        console.print(f"[red]fold {fold}: speakers in more than one set:[/red] {', '.join(shared)}", highlight=False)
+        console.print(f"[red]fold {fold}: speakers in more than one set:[/red] {_shorten(shared, 30)}", highlight=False)
     if overlaps:
         console.print("This protocol mixes speakers by design: its scores say little about voices never heard before.")
         return 1
@@ -107,7 +110,7 @@ def _add_fold(table: Table, split: Split, class_names: Sequence[str], hours: dic
             split.hash if first else "",
             stage,
             str(len(utterances)),
-            *(str(classes[name]) for name in class_names),
+            *_class_counts(classes, class_names),
             f"{sum(hours[u.name] for u in utterances):.2f}",
             _genders(utterances),
             _shorten(split.speakers(stage)),
@@ -115,10 +118,22 @@ def _add_fold(table: Table, split: Split, class_names: Sequence[str], hours: dic
         )
 
 
+def _class_headings(class_names: Sequence[str]) -> Sequence[str]:
+    return class_names if len(class_names) <= MOST_CLASSES else (f"of each of {len(class_names)} classes",)
+
+
+def _class_counts(counts: Counter[str | None], class_names: Sequence[str]) -> list[str]:
+    numbers = [counts[name] for name in class_names]
+    if len(numbers) <= MOST_CLASSES:
+        return list(map(str, numbers))
+    fewest, most = min(numbers), max(numbers)
+    return [str(most) if fewest == most else f"{fewest} to {most}"]
+
+
 def _genders(utterances: Sequence[Utterance]) -> str:
     genders = Counter({u.speaker: u.gender for u in utterances}.values())
-    if set(genders) == {None}:
-        return "not stated"
+    if set(genders) <= {None}:
+        return "not stated" if utterances else ""
     return f"{genders['female']} / {genders['male']}"
 
 
