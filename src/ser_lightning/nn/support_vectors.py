@@ -104,7 +104,8 @@ class SupportVectorMachine(nn.Module):
         total = calibrated.sum(1, keepdim=True)
         even = torch.full_like(calibrated, 1 / len(self.classes))  # where no class has any probability
         calibrated = torch.where(total > 0, calibrated / total, even)
-        probabilities = calibrated.new_zeros(len(embeddings), self.num_classes).index_copy(1, self.classes, calibrated)
+        # Zero for classes that it does not know; a product, for ONNX has no copy by index into batches of any size.
+        probabilities = calibrated @ F.one_hot(self.classes, self.num_classes).to(calibrated.dtype)
         return self.classes[votes.argmax(1)], probabilities  # argmax returns the first of equals
 
     def _compare(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:

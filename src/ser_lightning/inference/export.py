@@ -1,0 +1,222 @@
+"""The system of a checkpoint as an ONNX file, from features to probabilities, held against the checkpoint at once."""
+# Shapes: B utterances, T frames (padded), F features, C classes.
+
+import importlib.util
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ser_lightning.atomic_file import write_atomically
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.features import FeatureExtractor
+from ser_lightning.inference.classification import batch_of, load_trained
+from ser_lightning.nn.standardisation import Standardisation
+from ser_lightning.run_record import code_version
+from ser_lightning.systems import EmotionClassifier
+from ser_lightning.types import Batch
+
+TOLERANCE = 1e-4
+OPSET = 17
+INPUTS = ("frames", "lengths")
+OUTPUTS = ("probabilities", "predicted")
+_TRIALS = 10
+_LONGEST_TRIAL = 600
+_EXAMPLE_LENGTHS = (100, 71)
+# Convolution stacks lengthen what is shorter than one frame of their result, which a trace does not see.
+_EXTRA_FRAMES = 64
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        path: The ONNX file.
+        max_difference: Of probabilities, between the file and the checkpoint, over all trials.
+        trials: Utterances of random frames and length that were tried.
+    """
+
+    path: Path
+    max_difference: float
+    trials: int
+
+    def __str__(self) -> str:
+        """Say so in a line."""
+        return (
+            f"{self.path}: probabilities differ from the checkpoint's by {self.max_difference:.1e} at most, on "
+            f"{self.trials} random utterances of 1 to {_LONGEST_TRIAL} frames"
+        )
+
+
+def export(checkpoint: Path, path: Path, allow: Sequence[str] = ()) -> Exported:
+    """Write the system of ``checkpoint`` as an ONNX file.
+
+    Inputs are ``frames`` [B, T, F], float32, and ``lengths`` [B], int64; outputs are ``probabilities`` [B, C], float32,
+    and ``predicted`` [B], int64. B and T are free. What frames are made by, and what the classes are called, stands in
+    the file's metadata; the extractor itself is not part of it.
+
+    The exporter is torch's older one, which traces: it takes LSTMs of any length, and features need no transform.
+
+    Args:
+        checkpoint: The checkpoint.
+        path: The file to write.
+        allow: Module prefixes that the user trusts besides the allow-list.
+
+    Raises:
+        ConfigurationError: If the extra is not installed, the checkpoint cannot be read, a part of its system has no
+            counterpart in ONNX, or the file's probabilities differ by more than ``TOLERANCE``; nothing is written then.
+    """
+    for name in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(name) is None:
+            raise ConfigurationError(f"ser export needs {name}, which is missing: pip install ser-lightning[export]")
+    system, extractor = load_trained(checkpoint, allow)
+    content = _with_metadata(_trace(system, checkpoint), system, extractor)
+    frames = _trial_frames(system)
+    difference = _largest_difference(content, system, frames, checkpoint)
+    if not difference <= TOLERANCE:  # NaN is no equality either
+        raise ConfigurationError(
+            f"{checkpoint}: {type(system).__name__} cannot be exported: what the file computes differs from the "
+            f"checkpoint by {difference:.1e}; what it computes depends on the frames in a way that no trace holds"
+        )
+    write_atomically(path, content)
+    return Exported(path, difference, len(frames))
+
+
+class _FeaturesToProbabilities(nn.Module):
+    """A system's decision as a function of tensors alone."""
+
+    def __init__(self, system: EmotionClassifier) -> None:
+        super().__init__()
+        self.system = system
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return probabilities [B, C] and the classes decided on [B] of ``frames`` [B, T, F] with ``lengths`` [B]."""
+        frames = F.pad(frames, (0, 0, 0, _EXTRA_FRAMES))  # padding never changes a result
+        decision = self.system.decide(Batch(frames, lengths, labels=lengths, targets=frames, indices=lengths))
+        return decision.probabilities, decision.predicted
+
+
+def _trace(system: EmotionClassifier, checkpoint: Path) -> bytes:
+    module = _FeaturesToProbabilities(system).eval()
+    lengths = torch.tensor(_EXAMPLE_LENGTHS)
+    example = (torch.zeros(len(lengths), int(lengths.max()), system.num_features), lengths)
+    content = io.BytesIO()
+    with warnings.catch_warnings(), _kept_from_terminal() as printed:
+        warnings.simplefilter("ignore")  # about the exporter's age, and what a trace fixes: the check sees to that
+        try:
+            torch.onnx.export(
+                module,
+                example,
+                content,  # type: ignore[arg-type]  # the older exporter takes open files
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=list(INPUTS),
+                output_names=list(OUTPUTS),
+                dynamic_axes={
+                    "frames": {0: "utterances", 1: "frames"},
+                    **{name: {0: "utterances"} for name in ("lengths", *OUTPUTS)},
+                },
+            )
+        except RuntimeError as error:
+            printed.seek(0)
+            cause = _cause(str(error), printed.read().decode(errors="replace"))
+            raise ConfigurationError(f"{checkpoint}: {type(system).__name__} cannot be exported: {cause}") from error
+    return content.getvalue()
+
+
+@contextmanager
+def _kept_from_terminal() -> Iterator[IO[bytes]]:
+    """Yield a file for what is printed meanwhile, also by C++: the exporter prints a graph that it fails at."""
+    sys.stdout.flush()
+    terminal = os.dup(1)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 1)
+        try:
+            yield file
+        finally:
+            os.dup2(terminal, 1)
+            os.close(terminal)
+
+
+def _cause(message: str, graph: str) -> str:
+    """Return what ONNX has no counterpart for, and in which part of the system it stands, as the traced graph says."""
+    operator = re.search(r"operator '(\w+::\w+)'", message)
+    if operator is None:
+        return message.strip().splitlines()[0]
+    where = re.search(rf"{operator[1]}\(.*scope: \S*/(\S+)::(\S+)", graph)
+    part = f"its part {where[2]}, a {where[1].rpartition('.')[2]}," if where else "it"
+    return f"{part} uses {operator[1]}, which ONNX's operator set {OPSET} does not have"
+
+
+def _with_metadata(content: bytes, system: EmotionClassifier, extractor: FeatureExtractor) -> bytes:
+    import onnx
+
+    model = onnx.load_from_string(content)
+    onnx.helper.set_model_props(
+        model,
+        {
+            "labels": json.dumps(list(system.class_names)),
+            "extractor": json.dumps(extractor.configuration()),
+            "sample_rate_hz": str(extractor.sample_rate_hz),
+            "hop_seconds": str(extractor.hop_seconds),
+            "system": system.class_path,
+            "corpus": str(system.origin.get("corpus", "")),
+            "code_version": code_version(),
+        },
+    )
+    serialised: bytes = model.SerializeToString()
+    return serialised
+
+
+def _trial_frames(system: EmotionClassifier) -> list[Tensor]:
+    """Return random frames [T, F] of random lengths, spread as those that the system has learned from."""
+    noise = torch.Generator().manual_seed(0)
+    lengths = [1, *torch.randint(2, _LONGEST_TRIAL + 1, (_TRIALS - 1,), generator=noise).tolist()]
+    frames = [torch.randn(length, system.num_features, generator=noise) for length in lengths]
+    if isinstance(system.standardisation, Standardisation):
+        mean, deviation = system.standardisation.mean, system.standardisation.deviation
+        return [mean + deviation * one for one in frames]
+    return frames
+
+
+def _largest_difference(content: bytes, system: EmotionClassifier, frames: list[Tensor], checkpoint: Path) -> float:
+    """Return the largest difference of probabilities over all of ``frames``, each alone and all in one batch."""
+    import onnxruntime
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is said by the exception
+    differences = []
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        for some in (*([one] for one in frames), frames):
+            batch = batch_of(some, torch.device("cpu"))
+            with torch.inference_mode():
+                expected = system.decide(batch).probabilities
+            given = dict(zip(INPUTS, (batch.inputs.numpy(), batch.lengths.numpy()), strict=True))
+            found = torch.from_numpy(session.run([OUTPUTS[0]], given)[0])
+            differences.append((found - expected).abs().max())
+    except (
+        state.Fail,
+        state.InvalidArgument,
+        state.InvalidGraph,
+        state.NotImplemented,
+        state.RuntimeException,
+    ) as error:
+        raise ConfigurationError(
+            f"{checkpoint}: {type(system).__name__} cannot be exported: the file does not run: {error}"
+        ) from error
+    return torch.stack(differences).max().item()  # NaN if any is

@@ -1,0 +1,130 @@
+"""An ONNX file computes what its checkpoint computes, and says what it takes; what ONNX lacks is refused by name."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import Tensor
+
+from ser_lightning.checkpoint import load_system
+from ser_lightning.cli import main
+from ser_lightning.features import LogMelFilterbank, build_extractor
+from ser_lightning.inference import export as module
+from ser_lightning.inference.classification import batch_of
+from ser_lightning.inference.export import export
+from ser_lightning.nn.pooling import MeanPooling
+from ser_lightning.systems.classifier import Decision
+
+Save = Callable[..., Path]
+
+
+class Singular(MeanPooling):
+    """A pooling with something that ONNX does not know."""
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        values: Tensor = torch.linalg.svdvals(frames * mask.unsqueeze(2))
+        return super().forward(frames, mask) + values.sum(1, keepdim=True)
+
+
+class Deciding(MeanPooling):
+    """A pooling whose way depends on what it meets."""
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        pooled = super().forward(frames, mask)
+        return pooled if int(mask.sum()) > 150 else -pooled
+
+
+def test_every_system_computes_the_same_on_ten_random_lengths(save: Save, tmp_path: Path, system_name: str) -> None:
+    checkpoint = save(tmp_path / "best.ckpt", system_name)
+    done = export(checkpoint, tmp_path / "model.onnx")
+    assert done.max_difference <= 1e-4
+    system = load_system(checkpoint)
+    session = onnxruntime.InferenceSession(done.path, providers=["CPUExecutionProvider"])
+    noise = torch.Generator().manual_seed(1)
+    for length in (1, 2, *torch.randint(3, 400, (8,), generator=noise).tolist()):
+        frames = [-9 + 3 * torch.randn(n, 40, generator=noise) for n in (length, 1 + length // 2)]
+        batch = batch_of(frames, torch.device("cpu"))
+        with torch.inference_mode():
+            decision: Decision = system.decide(batch)
+        probabilities, predicted = session.run(
+            ["probabilities", "predicted"], {"frames": batch.inputs.numpy(), "lengths": batch.lengths.numpy()}
+        )
+        torch.testing.assert_close(torch.from_numpy(probabilities), decision.probabilities, atol=1e-4, rtol=0)
+        assert predicted.tolist() == decision.predicted.tolist()
+
+
+def test_the_file_says_what_it_takes_and_gives(save: Save, tmp_path: Path) -> None:
+    extractor = LogMelFilterbank(num_mels=23, sample_rate_hz=8000)
+    path = export(save(tmp_path / "best.ckpt", extractor=extractor), tmp_path / "new" / "model.onnx").path
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    told = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(told["labels"]) == ["neutral", "happy", "sad", "angry"]
+    assert build_extractor(json.loads(told["extractor"])).configuration() == extractor.configuration()
+    assert (told["sample_rate_hz"], told["hop_seconds"], told["corpus"]) == ("8000", "0.01", "ravdess")
+    assert told["system"] == "ser_lightning.systems.huang2020.PooledLSTM"
+    assert told["code_version"]
+    shapes = {
+        one.name: [axis.dim_param or axis.dim_value for axis in one.type.tensor_type.shape.dim]
+        for one in (*model.graph.input, *model.graph.output)
+    }
+    assert shapes["frames"] == ["utterances", "frames", 23]
+    assert shapes["lengths"] == shapes["predicted"] == ["utterances"]
+    assert shapes["probabilities"][0] == "utterances"
+
+
+def test_the_command_prints_the_difference(save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = save(tmp_path / "best.ckpt")
+    assert main(["export", str(checkpoint), str(tmp_path / "model.onnx")]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{tmp_path / 'model.onnx'}: probabilities differ from the checkpoint's by ")
+    assert "on 10 random utterances" in said
+
+
+@pytest.mark.parametrize(
+    ("part", "reason"),
+    [
+        (Singular, "its part pooling, a Singular, uses aten::linalg_svdvals"),
+        (Deciding, "depends on the frames in a way"),
+    ],
+)
+def test_what_has_no_counterpart_is_refused_by_name(
+    save: Save, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+    part: type[MeanPooling], reason: str,
+) -> None:  # fmt: skip
+    checkpoint = save(tmp_path / "best.ckpt")
+
+    def load(path: Path, allow: object) -> tuple[object, object]:
+        system, extractor = load_system(path), LogMelFilterbank()
+        system.pooling = part(8)
+        return system.eval(), extractor
+
+    monkeypatch.setattr(module, "load_trained", load)
+    assert main(["export", str(checkpoint), str(tmp_path / "model.onnx")]) == 1
+    out, said = capfd.readouterr()
+    assert out == ""
+    assert f"{checkpoint}: PooledLSTM cannot be exported" in said
+    assert reason in said
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_speakers_are_no_emotions(save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = save(tmp_path / "best.ckpt", "speakers")
+    assert main(["export", str(checkpoint), str(tmp_path / "model.onnx")]) == 1
+    assert "SpeakerIdentification, which tells 4 speakers apart" in capsys.readouterr().err
+
+
+def test_without_the_extra_one_line_says_what_to_install(
+    save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
+    assert main(["export", str(save(tmp_path / "best.ckpt")), str(tmp_path / "model.onnx")]) == 1
+    said = capsys.readouterr().err
+    assert "onnxruntime, which is missing: pip install ser-lightning[export]" in said
+    assert said.count("\n") == 1
