@@ -1,0 +1,146 @@
+"""``ser classify``: tables, CSV and JSON on standard output or in a file, what went wrong on standard error."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from ser_lightning.cli import main
+
+Save = Callable[..., Path]
+NAMES = ("neutral", "happy", "sad", "angry")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(save: Save, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save(tmp_path_factory.mktemp("checkpoint") / "best.ckpt", "huang_weighted")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two recordings, one of them of 65 s, and a note."""
+    noise = np.random.default_rng(0)
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    soundfile.write(tmp_path / "in" / "short.wav", 0.1 * noise.normal(size=(48000, 2)), 48000)
+    soundfile.write(tmp_path / "in" / "sub" / "long.flac", 0.1 * noise.normal(size=8000 * 65), 8000)
+    (tmp_path / "in" / "notes.txt").write_text("hello")
+    return tmp_path / "in"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    status = main(["classify", *map(str, arguments), "--device=cpu"])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_a_table_shows_file_emotion_probability_and_duration(
+    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(capsys, checkpoint, folder)
+    head, short, long = out.splitlines()
+    assert (status, err) == (0, "")
+    assert head.split() == ["file", "emotion", "probability", "duration"]
+    file, emotion, probability, *duration = short.split()
+    assert str(folder / "short.wav").endswith(file.removeprefix("..."))
+    assert emotion in NAMES
+    assert 25 < float(probability.removesuffix("%")) < 100
+    assert duration == ["1.00", "s"]
+    assert long.endswith("65.00 s   mean of 17 windows of 4 s")
+
+
+def test_some_bad_files_are_status_1_and_a_line_each(
+    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(capsys, checkpoint, folder / "notes.txt", folder / "short.wav", folder / "gone.wav")
+    assert status == 1
+    assert len(out.splitlines()) == 2
+    assert err.splitlines() == [
+        f"{folder / 'notes.txt'}: cannot be decoded: Format not recognised",
+        f"{folder / 'gone.wav'}: missing: there is no such file",
+        "2 of 3 files could not be classified",
+    ]
+
+
+def test_csv_and_json_hold_the_same(
+    checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = run(capsys, checkpoint, folder, folder / "notes.txt", "--csv")
+    rows = list(csv.DictReader(io.StringIO(out)))
+    to_file, said, _ = run(capsys, checkpoint, folder, folder / "notes.txt", "--out", tmp_path / "new" / "out.json")
+    objects = json.loads((tmp_path / "new" / "out.json").read_text())
+    assert (status, to_file, said) == (1, 1, f"{tmp_path / 'new' / 'out.json'}\n")
+    assert list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "out.json"]
+    names = [str(folder / name) for name in ("short.wav", "sub/long.flac", "notes.txt")]
+    assert [row["file"] for row in rows] == [one["file"] for one in objects] == names
+    for row, one in zip(rows[:2], objects[:2], strict=True):
+        assert row["emotion"] == one["emotion"] == max(one["probabilities"], key=one["probabilities"].get)
+        assert {name: float(row[f"probability_{name}"]) for name in NAMES} == one["probabilities"]
+        assert float(row["probability"]) == one["probability"] == one["probabilities"][one["emotion"]]
+        assert float(row["seconds"]) == one["seconds"]
+        assert not row["error"]
+    assert [row["windows"] for row in rows] == ["", "17", ""]
+    assert objects[1]["averaged_over_windows"] == 17
+    assert rows[2]["error"] == objects[2]["error"] == "cannot be decoded: Format not recognised"
+
+
+def test_windows_give_rows_over_time_and_a_picture(
+    checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ("--window", 20, "--hop", 15)
+    status, out, err = run(capsys, checkpoint, folder, *asked, "--csv", "--plot", tmp_path / "p.png")
+    assert (status, err) == (0, "")
+    *lines, picture = out.splitlines()
+    rows = list(csv.DictReader(lines))
+    times = [(float(row["start_seconds"]), float(row["end_seconds"])) for row in rows]
+    assert times == [(0, 1), (0, 20), (15, 35), (30, 50), (45, 65)]
+    assert picture == str(tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    objects = json.loads(run(capsys, checkpoint, folder, *asked, "--json")[1])
+    windows = [window for one in objects for window in one["windows"]]
+    assert [(w["start_seconds"], w["end_seconds"]) for w in windows] == times
+    assert [w["emotion"] for w in windows] == [row["emotion"] for row in rows]
+    table = run(capsys, checkpoint, folder, *asked)[1].splitlines()
+    assert [line.split()[-2:] for line in table[1:]] == [[f"{start:.2f}", f"{end:.2f}"] for start, end in times]
+
+
+def test_what_does_not_fit_together_is_refused(
+    checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    many = [folder / "short.wav"] * 12
+    for more, words in (
+        (("--plot", tmp_path / "p.png"), "--plot draws emotions over time, and needs windows"),
+        (("--hop", 1), "say how long these are with --window"),
+        (("--window", 1, "--hop", 2), "the window is 1 s and the hop 2 s"),
+        ((*many, "--window", 1, "--plot", tmp_path / "p.png"), "at most 12 recordings"),
+    ):
+        status, out, err = run(capsys, checkpoint, folder, *more)
+        assert (status, out) == (1, "")
+        assert words in err
+        assert err.count("\n") == 1
+    assert not (tmp_path / "p.png").exists()
+
+
+def test_synthetic_speech_is_named_as_what_it_learned_from(
+    save: Save, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = save(tmp_path / "best.ckpt", corpus="ravdess-synthetic")
+    status, _, err = run(capsys, checkpoint, folder)
+    assert status == 0
+    assert "trained on synthetic speech" in err
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(checkpoint: Path, folder: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "ser_lightning.cli", "classify", checkpoint, folder, "--device=cpu"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
