@@ -109,9 +109,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--rows", action="append", default=[], metavar="NAME", help="run only this row (repeatable)")
     _add_choice(command)
-    command = add("report", "write report.html from runs on disk")
+    command = add("report", "write a page about runs on disk, and compare them if there are several")
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders with runs in or below them")
-    command.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="where to write it")
+    command.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report"),
+        metavar="DIR",
+        help="where to write report.html, report.md and figures/, each picture with its numbers (default: report)",
+    )
     command = add("attention", "draw where in recordings the systems of checkpoints look")
     command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recordings, drawn side by side")
     command.add_argument(
@@ -259,15 +265,10 @@ def _audit(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _report(options: argparse.Namespace, _: list[str]) -> int:
-    from ser_lightning.reports import write_report
-    from ser_lightning.reports.runs import experiment_folders
+    from ser_lightning.cross_validation.published import EXPERIMENTS, publications
+    from ser_lightning.reports.report import write_report
 
-    folders = experiment_folders(options.runs)
-    if len(folders) <= 1:
-        print(write_report(options.runs, options.out))
-        return 0
-    for folder in folders:  # scores of different experiments stand on pages of their own
-        print(write_report([folder], folder / "report.html"))
+    print(write_report(options.runs, options.out, publications(EXPERIMENTS)))
     return 0
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.reports.html import write_report
 from ser_lightning.reports.predictions import Predictions
+from ser_lightning.reports.report import write_report
 from ser_lightning.reports.runs import find_cross_validations
 from ser_lightning.reports.soft_scores import (
     SOFT_SCORES,
@@ -19,7 +19,8 @@ from ser_lightning.reports.soft_scores import (
     soft_scores_in_words,
     write_scores,
 )
-from ser_lightning.reports.summary import summarize, summary_table, write_summary
+from ser_lightning.reports.summary import summarize, write_summary
+from ser_lightning.reports.summary_table import summary_table
 
 
 def score_all(seed_folder: Path) -> list[dict[str, float]]:
@@ -55,7 +56,7 @@ def test_summary_table_and_report_have_the_mean_over_folds(seed_folder: Path) ->
     assert summary["seeds"][0]["soft_scores"] == pytest.approx(means)
     words = f"expected calibration error {100 * means['ECE']:.1f}%"
     assert words in str(summary_table(summarize(find_cross_validations([seed_folder]))).caption)
-    assert words in write_report([seed_folder], seed_folder / "report.html").read_text()
+    assert words in write_report([seed_folder], seed_folder).read_text()
 
 
 def test_a_mean_over_some_folds_is_not_given(seed_folder: Path) -> None:
@@ -63,7 +64,7 @@ def test_a_mean_over_some_folds_is_not_given(seed_folder: Path) -> None:
     (seed_folder / "fold-01" / "scores.json").unlink()
     assert mean_soft_scores(sorted(seed_folder.glob("fold-*"))) == {}
     assert json.loads(write_summary(seed_folder).read_text())["seeds"][0]["soft_scores"] == {}
-    assert "calibration" not in write_report([seed_folder], seed_folder / "report.html").read_text()
+    assert "Probabilities, mean over folds" not in write_report([seed_folder], seed_folder).read_text()
 
 
 @pytest.mark.parametrize("content", ["", "[0.3]", '{"ECE": "low"}', '{"ECE": null}'])

@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from ser_lightning.reports.runs import find_cross_validations
-from ser_lightning.reports.summary import Summary, summarize, summary_table, write_summary
+from ser_lightning.reports.summary import Summary, summarize, write_summary
+from ser_lightning.reports.summary_table import summary_table
 
 WriteFold = Callable[..., Path]
 

@@ -11,13 +11,15 @@ from rich.console import Console
 
 from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
 from ser_lightning.cross_validation.plan import Job, parse_numbers, plan_folds, write_plan
+from ser_lightning.cross_validation.published import EXPERIMENTS, publications
 from ser_lightning.cross_validation.runner import run_jobs
 from ser_lightning.errors import ConfigurationError, ProtocolError
 from ser_lightning.experiment import ExperimentCLI
-from ser_lightning.reports import write_report
 from ser_lightning.reports.figures import confusion_figure, save
+from ser_lightning.reports.report import write_report
 from ser_lightning.reports.runs import find_cross_validations
-from ser_lightning.reports.summary import corpus_title, pooled_confusion, summarize, summary_table, write_summary
+from ser_lightning.reports.summary import corpus_title, pooled_confusion, summarize, write_summary
+from ser_lightning.reports.summary_table import summary_table
 from ser_lightning.run_record import CONFIG_FILE, RUNS, claim_folder
 
 
@@ -64,7 +66,8 @@ def cross_validate(arguments: Sequence[str], row: str, choice: Choice, console: 
             title = f"{summary.experiment}, {corpus_title(summary)}"
             save(confusion_figure(counts, summary.class_names, title), folder / "confusion.png")
             console.print(summary_table(summary))
-            console.print(f"report: {write_report([folder], folder / 'report.html')}", highlight=False, soft_wrap=True)
+            page = write_report([folder], folder, publications(EXPERIMENTS))
+            console.print(f"report: {page}", highlight=False, soft_wrap=True)
     return 1 if failures else 0
 
 

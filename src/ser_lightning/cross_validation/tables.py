@@ -1,121 +1,29 @@
-"""Table files: which experiments make a published table, what a row needs of another, and what the paper reports.
+"""Published tables: trained as far as they are missing, and shown, ours beside the paper's."""
 
-A file such as `experiments/ando2019/table3.yaml` is an OmegaConf structured config: merged with `key=value` overrides,
-interpolated, and refused with file and key where it does not fit.
-"""
-
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
-from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from ser_lightning.cross_validation.cross_validate import Choice, group_folder, plan_experiment, run_planned
 from ser_lightning.cross_validation.plan import Job, parse_numbers
+from ser_lightning.cross_validation.table_file import Row, Table, folder_name, read_table
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.reports.comparison import TableRow, comparison
+from ser_lightning.reports.report import write_systems
 from ser_lightning.reports.runs import FOLD_FOLDER, CrossValidation, find_cross_validations
 from ser_lightning.reports.summary import summarize
-from ser_lightning.run_record import CONFIG_FILE, DEFAULT_ROW, differing_keys
+from ser_lightning.reports.systems import AbsentRow, Published, ReportedSystem
+from ser_lightning.run_record import CONFIG_FILE, differing_keys
 
 # A fold's own, and the protocol, which is stated as a whole.
 _OWN_KEYS = ("seed_everything", "data.init_args.seed", "data.init_args.fold")
 _PROTOCOL = "data.init_args.protocol"
 # Behind it are the caller's arguments for rows that are trained once.
 ONCE = "--once"
-
-
-@dataclass
-class Row:
-    """One row of a table.
-
-    Attributes:
-        name: What the row is called; unique in the table.
-        experiment: The experiment's YAML, relative to the table file; none for a row that is only quoted.
-        overrides: LightningCLI's arguments behind it. Rows without any share the experiment's own runs.
-        needs: Row by argument: the argument gets the best checkpoint of that row's same fold and seed.
-        paper: The paper's scores in percent: UA, WA.
-        parameters: What the paper says of the number of trainable parameters.
-        note: What a reader of the number must know.
-        once: Trained once, on no fold of the corpus (pre-training); it has no scores in the table. Of the caller's
-            arguments it takes the trainer's, and those behind ``--once``: its corpus is another one.
-    """
-
-    name: str = MISSING
-    experiment: str | None = None
-    overrides: list[str] = field(default_factory=list)
-    needs: dict[str, str] = field(default_factory=dict)
-    paper: dict[str, float] = field(default_factory=dict)
-    parameters: str = ""
-    note: str = ""
-    once: bool = False
-
-
-@dataclass
-class Table:
-    """A published table or figure.
-
-    Attributes:
-        title: Which one, and of what.
-        corpus: The corpus that the paper's numbers are on. Rows may name it in their experiments as ``${corpus}``, so
-            that ``corpus=ravdess`` runs the table on another.
-        pretraining: The corpus of rows that are trained once, which they may name as ``${pretraining}``.
-        rows: Its rows, in the paper's order.
-    """
-
-    title: str = MISSING
-    corpus: str = MISSING
-    pretraining: str = ""
-    rows: list[Row] = MISSING
-
-
-def read_table(path: Path, overrides: Sequence[str] = ()) -> Table:
-    """Read a table file.
-
-    Args:
-        path: The YAML file.
-        overrides: ``key=value`` for keys of the table, such as ``corpus=ravdess``.
-
-    Raises:
-        ConfigurationError: Naming the file and the key, if a key is unknown, missing or of the wrong kind, a row's
-            name occurs twice, or a row needs one that is not there or that comes behind it.
-    """
-    try:
-        loaded = OmegaConf.merge(
-            OmegaConf.structured(Table), OmegaConf.load(path), OmegaConf.from_dotlist([*overrides])
-        )
-        table = cast(Table, OmegaConf.to_object(loaded))
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{path}: no such table file; see experiments/<paper>/") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is no YAML: {error}") from error
-    except OmegaConfBaseException as error:
-        raise ConfigurationError(f"{path}: {error.full_key or 'top level'}: {error.msg or error}") from error
-    known: set[str] = set()
-    for row in table.rows:
-        if row.name in known:
-            raise ConfigurationError(f"{path}: rows: '{row.name}' occurs twice; give each row its own name")
-        for argument, needed in row.needs.items():
-            if needed not in known:
-                raise ConfigurationError(
-                    f"{path}: row '{row.name}': needs.{argument} is '{needed}', which is no row above it; "
-                    f"above are {', '.join(sorted(known)) or 'none'}"
-                )
-        known.add(row.name)
-    return table
-
-
-def folder_name(row: Row) -> str:
-    """Return the part of a run's folder that tells a row from others of its experiment."""
-    if not row.overrides and not row.needs:
-        return DEFAULT_ROW
-    return re.sub(r"[^A-Za-z0-9.=+-]+", "_", row.name).strip("_")
 
 
 def plan_table(
@@ -197,13 +105,15 @@ def run_table(
     table = read_table(path, overrides)
     jobs, longest = plan_table(path, table, arguments, names, choice, console)
     failures = run_planned(jobs, longest, console)
-    show_table(path, overrides, arguments, choice, console)
+    shown = show_table(path, overrides, arguments, choice, console)
+    if page := _write_report(path, table.title, read_table(path).corpus, shown, choice.runs):
+        console.print(f"report: {page}", highlight=False, soft_wrap=True)
     return 1 if failures else 0
 
 
 def show_table(
     path: Path, overrides: Sequence[str], arguments: Sequence[str], choice: Choice, console: Console
-) -> None:
+) -> list[tuple[TableRow, Sequence[CrossValidation]]]:
     """Print ours beside the paper's, for what is on disk, and say where it was not configured as in the file.
 
     Args:
@@ -212,9 +122,12 @@ def show_table(
         arguments: LightningCLI's arguments for every row: they say where its runs lie.
         choice: Folds and seeds to show, and places.
         console: Where to print.
+
+    Returns:
+        Each row with what is on disk of it.
     """
     table = read_table(path, overrides)
-    rows = []
+    rows: list[tuple[TableRow, Sequence[CrossValidation]]] = []
     for row in table.rows:
         runs: list[CrossValidation] = []
         if row.experiment and not row.once:
@@ -223,9 +136,28 @@ def show_table(
                 runs = find_cross_validations(finished)
         summary = summarize(runs) if runs else None
         unlike = _unlike_file(path, row, runs, choice.allow) if runs else []
-        rows.append(TableRow(row.name, row.paper, summary, row.note, row.parameters, row.experiment is None, unlike))
-    for line in comparison(table.title, read_table(path).corpus, rows):
+        shown = TableRow(row.name, row.paper, summary, row.note, row.parameters, row.experiment is None, unlike)
+        rows.append((shown, runs))
+    for line in comparison(table.title, read_table(path).corpus, [shown for shown, _ in rows]):
         console.print(line, highlight=False, soft_wrap=isinstance(line, str))
+    return rows
+
+
+def _write_report(
+    path: Path, title: str, corpus: str, rows: Sequence[tuple[TableRow, Sequence[CrossValidation]]], folder: Path
+) -> Path | None:
+    """Write the report about a table's rows into the runs' folder of its own, if anything is finished."""
+    systems, absent = [], []
+    for row, runs in rows:
+        published = Published(path.stem, corpus, row.paper, row.note, row.unlike_file)
+        if runs:
+            systems.append(ReportedSystem.of(runs, [published], row.name))
+        elif row.paper:
+            absent.append(AbsentRow(row.name, published, "quoted" if row.quoted else "not run"))
+    if not systems:
+        return None
+    corpora = "-".join(sorted({system.runs[0].folder.parents[1].name for system in systems}))
+    return write_systems(systems, folder / path.parent.name / path.stem / corpora, title, absent)
 
 
 def _finished_folds(folder: Path, choice: Choice) -> list[Path]:

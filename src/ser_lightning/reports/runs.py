@@ -129,19 +129,9 @@ def find_cross_validations(folders: Sequence[Path]) -> list[CrossValidation]:
         ConfigurationError: If a folder is missing or holds no finished fold, or if what was found must not be
             averaged: another experiment, corpus, protocol or list of classes, or the same seed twice.
     """
-    by_seed_folder: dict[Path, set[Path]] = {}
-    for folder in (folder.resolve() for folder in folders):
-        if not folder.is_dir():
-            raise ConfigurationError(f"{folder} is no folder; give the folder of a run")
-        inside = [entry for entry in folder.rglob("fold-*") if FOLD_FOLDER.fullmatch(entry.name)]
-        found = [folder] if FOLD_FOLDER.fullmatch(folder.name) else inside
-        finished = [entry for entry in found if (entry / "predictions.csv").is_file()]
-        if not finished:
-            raise ConfigurationError(f"{folder} holds no finished fold (fold-*/predictions.csv); run one first")
-        for entry in finished:
-            by_seed_folder.setdefault(entry.parent, set()).add(entry)
-    if not by_seed_folder:
-        raise ConfigurationError("no folder of a run was given; give at least one")
+    by_seed_folder: dict[Path, list[Path]] = {}
+    for entry in finished_folds(folders):
+        by_seed_folder.setdefault(entry.parent, []).append(entry)
     gathered = [CrossValidation.gather(folder, sorted(found)) for folder, found in by_seed_folder.items()]
     gathered.sort(key=lambda run: (run.facts.seed, run.folder))
     _refuse_difference([run.folds[0] for run in gathered], SAME_EXPERIMENT)
@@ -152,9 +142,24 @@ def find_cross_validations(folders: Sequence[Path]) -> list[CrossValidation]:
     return gathered
 
 
-def experiment_folders(folders: Sequence[Path]) -> list[Path]:
-    """Return the folders above seeds in or below ``folders``, one for each experiment, corpus and row, sorted."""
-    return sorted({done.parents[2] for folder in folders for done in folder.resolve().rglob("fold-*/predictions.csv")})
+def finished_folds(folders: Sequence[Path]) -> list[Path]:
+    """Return the folders of the finished folds in or below ``folders``, each once, in the order of ``folders``.
+
+    Raises:
+        ConfigurationError: If none is given, a folder is missing, or it holds no finished fold.
+    """
+    found: dict[Path, None] = {}
+    for folder in (folder.resolve() for folder in folders):
+        if not folder.is_dir():
+            raise ConfigurationError(f"{folder} is no folder; give the folder of a run")
+        below = [folder] if FOLD_FOLDER.fullmatch(folder.name) else sorted(folder.rglob("fold-*"))
+        finished = [e for e in below if FOLD_FOLDER.fullmatch(e.name) and (e / "predictions.csv").is_file()]
+        if not finished:
+            raise ConfigurationError(f"{folder} holds no finished fold (fold-*/predictions.csv); run one first")
+        found |= dict.fromkeys(finished)
+    if not found:
+        raise ConfigurationError("no folder of a run was given; give at least one")
+    return list(found)
 
 
 def _refuse_difference(runs: Sequence[FoldRun], keys: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ body { margin: 0 auto; max-width: 70rem; padding: 1.5rem 1rem 4rem; background: 
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .75rem; padding-top: .75rem; border-top: 1px solid var(--line); }
 p { margin: .4rem 0; max-width: 46rem; }
+h3 { font-size: 1rem; margin: 1.5rem 0 .5rem; }
 .soft, figcaption, caption { color: var(--soft); }
 .caveats { list-style: none; margin: 1rem 0; padding: .6rem 1rem; color: var(--warn-ink); background: var(--warn);
   border-left: .3rem solid var(--warn-line); font-weight: 600; }
@@ -26,10 +27,12 @@ p { margin: .4rem 0; max-width: 46rem; }
 dl { display: grid; grid-template-columns: minmax(8rem, max-content) 1fr; gap: .25rem 1.25rem; margin: 0; }
 dt { color: var(--soft); }
 dd { margin: 0; }
+dl + .scroll { margin-top: 1.25rem; }
 .scroll { overflow-x: auto; margin-bottom: 1.5rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal;
   min-width: min(100%, 34rem); }
 caption { text-align: left; padding-bottom: .4rem; }
+caption span { display: inline-block; max-width: min(46rem, calc(100vw - 2rem)); position: sticky; left: 0; }
 th, td { padding: .3rem .6rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { font-weight: 600; white-space: normal; vertical-align: bottom; }
 tbody th, tfoot th { min-width: 9rem; }
@@ -40,9 +43,14 @@ tfoot { background: var(--panel); }
 tfoot tr:first-child > * { border-top: 2px solid var(--soft); }
 figure { margin: 1rem 0; }
 figure img { display: block; max-width: 100%; height: auto; }
+figure .scroll { margin-bottom: 0; }
+.side { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 0 1.5rem;
+  align-items: end; }
+.side figure { min-width: 0; }
 figcaption { margin-top: .4rem; max-width: 46rem; }
 details ul { margin: .4rem 0; padding-left: 1.2rem; }
 @media (max-width: 34rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: .5rem; }
+  figure img.wide { max-width: none; width: 30rem; }
   tbody th, tfoot th { min-width: 6.5rem; } th, td { padding: .3rem .4rem; } }
 @media print {
   :root { color-scheme: light; --ink: #000; --soft: #444; --page: #fff; --line: #bbb; --panel: #fff;

@@ -83,7 +83,7 @@ def estimate(counts: Tensor, statistic: Statistic, resamples: int = RESAMPLES) -
         return Estimate(value, None, None, speakers, few_speakers(speakers))
     without_one = score(np.stack([np.delete(everyone, index) for index in everyone]))
     if without_one.max() - without_one.min() < 1e-12:
-        return Estimate(value, None, None, speakers, f"all {speakers} speakers weigh the same")
+        return Estimate(value, None, None, speakers, f"leaving out any of {speakers} speakers changes nothing")
     low, high = bootstrap_interval(everyone, score, resamples)
     if not (np.isfinite(low) and np.isfinite(high)):
         return Estimate(value, None, None, speakers, f"the resamples of {speakers} speakers have no spread")

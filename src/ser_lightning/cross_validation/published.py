@@ -1,0 +1,73 @@
+"""What papers report of a run: the table files of ``experiments/``, looked up by a run's paper, experiment and row."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from ser_lightning.cross_validation.table_file import Row, folder_name, read_table
+from ser_lightning.reports.runs import CrossValidation
+from ser_lightning.reports.systems import Publications, Published
+from ser_lightning.run_record import CONFIG_FILE, differing_keys
+
+EXPERIMENTS = Path("experiments")  # of the checkout that a command runs in
+_ABSENT = "absent now"  # a key that a run's configuration has and the experiment's file leaves at its default
+_CHOSEN_EACH_RUN = ("seed_everything", "data.init_args.seed", "data.init_args.fold", "data.class_path")
+
+
+def table_files(experiments: Path) -> list[Path]:
+    """Return the files of published tables, figures and sizes, by path."""
+    found = experiments.glob("*/*.yaml")
+    return sorted(path for path in found if path.name.startswith(("table", "figure", "parameters")))
+
+
+def publications(experiments: Path) -> Publications:
+    """Return a function that says what papers report of a run; of nothing where there are no table files.
+
+    A run on another corpus than the paper's finds the paper's numbers too, which then say that they do not compare.
+
+    Args:
+        experiments: The folder of experiments.
+    """
+    rows: dict[tuple[str, str, str], list[tuple[Path, str, str, Row]]] = {}
+    for path in table_files(experiments):
+        table = read_table(path)
+        for row in table.rows:
+            if row.experiment and row.paper:
+                key = (path.parent.name, Path(row.experiment).stem, folder_name(row))
+                rows.setdefault(key, []).append((path, table.title, table.corpus, row))
+
+    def published(runs: Sequence[CrossValidation]) -> list[Published]:
+        facts = runs[0].facts
+        found = rows.get((facts.paper, facts.experiment, facts.row), [])
+        here = [entry for entry in found if entry[2] == facts.corpus]  # two tables may be the same on two corpora
+        return [
+            Published(f"{title}: {row.name}", corpus, row.paper, row.note, _unlike_file(path, row, runs))
+            for path, title, corpus, row in here or found
+        ]
+
+    return published
+
+
+def _unlike_file(path: Path, row: Row, runs: Sequence[CrossValidation]) -> list[str]:
+    """Return what a run has otherwise than the row's experiment on the run's own corpus says, as far as it says it."""
+    own = path.parent / runs[0].facts.corpus.removesuffix("-synthetic") / Path(str(row.experiment)).name
+    if not own.is_file():
+        return []
+    filed = yaml.safe_load(own.read_text())
+    for override in row.overrides:
+        key, _, value = override.removeprefix("--").partition("=")
+        *parents, last = key.split(".")
+        place = filed
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = yaml.safe_load(value)
+    found: dict[str, str] = {}
+    for fold in (fold for run in runs for fold in run.folds):
+        config = fold.folder / CONFIG_FILE
+        for line in differing_keys(yaml.safe_load(config.read_text()), filed) if config.is_file() else ():
+            key, _, values = line.strip().partition(": ")
+            if not values.endswith(_ABSENT) and not key.endswith("_checkpoint") and key not in _CHOSEN_EACH_RUN:
+                ours, _, theirs = values.removesuffix(" now").rpartition(" there, ")
+                found.setdefault(key, f"{key} {ours} (file: {theirs})")
+    return list(found.values())

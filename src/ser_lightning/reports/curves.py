@@ -1,0 +1,112 @@
+"""Scores over a hyper-parameter, read from the names of a figure's rows: K=4, or "uniform alpha=0.1"."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ser_lightning.reports.figures import GREY, plain, tidy
+from ser_lightning.reports.system_figures import COLOURS, MARKS
+from ser_lightning.reports.uncertainty import Estimate
+
+FEWEST_POINTS = 3  # fewer are no curve
+_ASSIGNMENT = re.compile(r"([A-Za-z]\w*)=([0-9]+(?:\.[0-9]+)?)")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One row of a figure.
+
+    Attributes:
+        ours: Our pooled score, or None where the row was not run.
+        paper: The paper's score in percent, or None where it is not legible or on another corpus.
+    """
+
+    ours: Estimate | None
+    paper: float | None
+
+
+def settings(name: str) -> tuple[str, dict[str, float]]:
+    """Return what a row's name says beside its hyper-parameters, and their values."""
+    values = {key: float(value) for key, value in _ASSIGNMENT.findall(name)}
+    return " ".join(_ASSIGNMENT.sub(" ", name).replace(",", " ").split()), values
+
+
+def curve_tables(points: Mapping[str, Point]) -> dict[str, pd.DataFrame]:
+    """Return the curves that rows make up, by hyper-parameter.
+
+    A curve is at least three rows that differ in one hyper-parameter alone, of which at least two were run.
+
+    Args:
+        points: The rows by name.
+
+    Returns:
+        For each hyper-parameter a table with columns ``series``, ``value``, in percent ``ours``, ``low``, ``high`` and
+        ``paper``, and ``speakers``.
+    """
+    series: dict[str, dict[str, list[tuple[float, Point]]]] = {}
+    for name, point in points.items():
+        prefix, values = settings(name)
+        for key, value in values.items():
+            rest = [f"{other}={values[other]:g}" for other in values if other != key]
+            series.setdefault(key, {}).setdefault(" ".join([prefix, *rest]).strip(), []).append((value, point))
+    tables = {}
+    for key, found in series.items():
+        rows = [
+            {"series": name, "value": value} | _numbers(point)
+            for name, members in found.items()
+            if len({value for value, _ in members}) >= FEWEST_POINTS and sum(p.ours is not None for _, p in members) > 1
+            for value, point in sorted(members, key=lambda member: member[0])
+        ]
+        if rows:
+            tables[key] = pd.DataFrame(rows).astype(dict.fromkeys(("ours", "low", "high", "paper"), "float64"))
+    return tables
+
+
+def curve_figure(table: pd.DataFrame, parameter: str, metric: str, title: str) -> Figure:
+    """Draw each series of a hyper-parameter's table with its intervals, and the paper's numbers.
+
+    Args:
+        table: As ``curve_tables`` returns.
+        parameter: The hyper-parameter.
+        metric: UA or WA.
+        title: What was recognised by what.
+    """
+    figure = Figure(figsize=(6.5, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    names = list(dict.fromkeys(table["series"]))
+    spread = (table["value"].max() - table["value"].min()) * 0.012
+    for index, name in enumerate(names):
+        part = table[table["series"] == name]
+        colour, mark = COLOURS[index % len(COLOURS)], MARKS[index % len(MARKS)]
+        # Beside each other, lest one series's intervals hide another's.
+        places = part["value"] + spread * (index - (len(names) - 1) / 2)
+        axes.vlines(places, part["low"], part["high"], color=colour, linewidth=1.6, alpha=0.7)
+        run = part["ours"].notna()
+        axes.plot(places[run], part["ours"][run], f"{mark}-", color=colour, markersize=7, label=plain(name or "ours"))
+        papers = part[part["paper"].notna()]
+        label = "the paper" if index == 0 and len(papers) else "_"
+        axes.plot(
+            papers["value"], papers["paper"], "*", color=colour, markersize=15, markerfacecolor="white", label=label
+        )
+    axes.set_xlabel(plain(parameter), fontsize=12)
+    axes.set_ylabel(f"pooled {metric} (%)", fontsize=12)
+    axes.grid(axis="y", color="#eeeeee")
+    tidy(axes)
+    axes.legend(frameon=False, fontsize=11)
+    figure.supxlabel("Bars: 95% intervals over speakers.", fontsize=11, color=GREY)
+    figure.suptitle(plain(title), fontsize=13)
+    return figure
+
+
+def _numbers(point: Point) -> dict[str, float | int | None]:
+    ours = point.ours
+    scaled = {
+        "ours": ours.value if ours else None,
+        "low": ours.low if ours else None,
+        "high": ours.high if ours else None,
+    }
+    numbers: dict[str, float | int | None] = {k: None if v is None else 100 * v for k, v in scaled.items()}
+    return numbers | {"paper": point.paper, "speakers": ours.speakers if ours else 0}

@@ -1,0 +1,90 @@
+"""The report: one page in HTML and in Markdown, and every picture with its numbers, from runs on disk."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ser_lightning.atomic_file import write_atomically
+from ser_lightning.reports.document import Document
+from ser_lightning.reports.markdown import markdown_page
+from ser_lightning.reports.markup import html_page
+from ser_lightning.reports.sections.classes import classes
+from ser_lightning.reports.sections.facts import left_out, opening, what_was_run
+from ser_lightning.reports.sections.learning import left_pictures, reliability, training
+from ser_lightning.reports.sections.scores import beside_the_paper, hyper_parameters, which_differ
+from ser_lightning.reports.sections.spread import folds, speakers
+from ser_lightning.reports.summary import corpus_title
+from ser_lightning.reports.systems import AbsentRow, Publications, ReportedSystem, find_systems
+
+PAGE, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
+
+
+def write_report(run_folders: Sequence[Path], out: Path, publications: Publications | None = None) -> Path:
+    """Write the report about what is in or below ``run_folders``: one experiment, or several beside each other.
+
+    Args:
+        run_folders: Folds, seeds or folders above.
+        out: The folder of ``report.html``, ``report.md`` and ``figures/``.
+        publications: What papers report of a run.
+
+    Returns:
+        The page, which needs no network and no other file.
+
+    Raises:
+        ConfigurationError: If nothing is finished, a file is faulty, or the seeds of an experiment must not be
+            averaged; nothing is written then.
+    """
+    return write_systems(find_systems(run_folders, publications), out)
+
+
+def write_systems(
+    systems: Sequence[ReportedSystem], out: Path, title: str = "", absent: Sequence[AbsentRow] = ()
+) -> Path:
+    """Write the report about systems.
+
+    Args:
+        systems: At least one, with names that differ.
+        out: The folder of ``report.html``, ``report.md`` and ``figures/``.
+        title: Title of the page; by default the experiment, or that it is a comparison.
+        absent: Rows of a published table that were not run.
+
+    Returns:
+        The page.
+    """
+    document = compose(systems, title, absent)
+    for picture in document.pictures():
+        write_atomically(out / FIGURES / f"{picture.name}.png", picture.png)
+        if picture.numbers is not None:
+            text = picture.numbers.to_csv(index=False, float_format="%.9g", lineterminator="\n")
+            write_atomically(out / FIGURES / f"{picture.name}.csv", text.encode())
+    write_atomically(out / MARKDOWN, markdown_page(document, FIGURES).encode())
+    write_atomically(out / PAGE, html_page(document).encode())
+    return out / PAGE
+
+
+def compose(systems: Sequence[ReportedSystem], title: str = "", absent: Sequence[AbsentRow] = ()) -> Document:
+    """Return the report as a document."""
+    first = systems[0].summary
+    corpora = list(dict.fromkeys(corpus_title(system.summary) for system in systems))
+    papers = [paper for paper in dict.fromkeys(system.summary.paper for system in systems) if paper]
+    if len(systems) == 1:
+        heading, names = f"{first.experiment} on {corpora[0]}", [first.system]
+    else:
+        heading, names = f"{len(systems)} systems on {', '.join(corpora)}", [system.name for system in systems]
+    return Document(
+        title or heading,
+        ", ".join([*names, *papers]),
+        [
+            opening(systems),
+            what_was_run(systems),
+            beside_the_paper(systems, absent),
+            *which_differ(systems),
+            *hyper_parameters(systems, absent),
+            folds(systems),
+            classes(systems),
+            speakers(systems),
+            training(systems),
+            reliability(systems),
+            *left_pictures(systems),
+            *left_out(systems),
+        ],
+    )

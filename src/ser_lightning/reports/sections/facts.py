@@ -1,0 +1,101 @@
+"""What was run: experiment, corpus, protocol, code, hardware, time; what was left out; what to know beforehand."""
+
+from collections.abc import Sequence
+
+from ser_lightning.reports.document import Block, Caveats, Definitions, Folded, Headline, Section, Table
+from ser_lightning.reports.speakers import SCORES, SpeakerCounts
+from ser_lightning.reports.summary import METRICS, Summary, corpus_title
+from ser_lightning.reports.summary_table import SPEAKERS_SHARED, caveats, folds_in_words, percentages
+from ser_lightning.reports.systems import ReportedSystem
+from ser_lightning.reports.uncertainty import estimate
+
+
+def opening(systems: Sequence[ReportedSystem]) -> Section:
+    """Return what a reader has to know first, and for a single system its scores."""
+    said: dict[str, list[str]] = {}
+    for system in systems:
+        for line in caveats(system.summary):
+            said.setdefault(line, []).append(system.name)
+    lines = [line if len(names) == len(systems) else f"{', '.join(names)}: {line}" for line, names in said.items()]
+    blocks: list[Block] = [Caveats(lines)] if lines else []
+    if len(systems) == 1:
+        blocks.append(_headline(systems[0]))
+    return Section("", blocks)
+
+
+def what_was_run(systems: Sequence[ReportedSystem]) -> Section:
+    """Return the facts: what is the same for all systems as a list, what differs as a table."""
+    facts = [_facts(system.summary) for system in systems]
+    shared = {word: said for word, said in facts[0].items() if all(other[word] == said for other in facts)}
+    blocks: list[Block] = [Definitions({word: said for word, said in shared.items() if said})]
+    if differing := [word for word in facts[0] if word not in shared]:
+        rows = [[system.name, *(said[word] for word in differing)] for system, said in zip(systems, facts, strict=True)]
+        blocks.append(Table("What differs", dict.fromkeys(["system", *differing], False), rows))
+    return Section("What was run", blocks)
+
+
+def left_out(systems: Sequence[ReportedSystem]) -> list[Section]:
+    """Return a section about audio that was not used, if there is any."""
+    skipped = dict.fromkeys(
+        f"{path}: {reason}" for system in systems for path, reason in system.summary.skipped_audio.items()
+    )
+    faulty = dict.fromkeys(name for system in systems for name in system.summary.faulty_left_out)
+    blocks = [
+        Folded(f"{what}: {len(lines)}", list(lines))
+        for what, lines in (
+            ("Audio files skipped as unusable", skipped),
+            ("Utterances left out: faulty in the release, or without audio", faulty),
+        )
+        if lines
+    ]
+    return [Section("Left out", blocks)] if blocks else []
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _headline(system: ReportedSystem) -> Headline:
+    summary = system.summary
+    over_seeds = summary.over_seeds_of_the_mean_over_folds
+    statistics = over_seeds or summary.seeds[0].over_folds
+    folds = folds_in_words(summary.seeds[0], summary.num_folds)
+    over = f"{len(summary.seeds)} seeds, each the mean over its folds" if over_seeds else folds
+    deviations = percentages(statistics.standard_deviation_ddof_0)
+    counts = SpeakerCounts.of(system.runs).counts
+    numbers = {}
+    for name, mean, deviation in zip(METRICS, percentages(statistics.mean), deviations, strict=True):
+        spread = f"standard deviation {deviation} (ddof 0)" if statistics.standard_deviation_ddof_0 else "no spread"
+        pooled = f"; pooled {estimate(counts, SCORES[name]).in_words()}" if name in SCORES else ""
+        numbers[name.replace("_", " ")] = (f"{mean}%", f"mean over {over}; {spread}{pooled}")
+    return Headline(numbers)
+
+
+def _facts(summary: Summary) -> dict[str, str]:
+    parameters = sorted({fold.parameters for seed in summary.seeds for fold in seed.folds})
+    return {
+        "experiment": summary.experiment,
+        "paper": summary.paper,  # an experiment of one's own rebuilds none
+        "row": summary.row,
+        "system": summary.system,
+        "trainable parameters": ", ".join(f"{number:,}" for number in parameters),
+        "corpus": corpus_title(summary),
+        "classes": ", ".join(summary.class_names),
+        "protocol": summary.protocol,
+        "speakers": "no speaker occurs in two sets of a fold" if summary.speakers_disjoint else SPEAKERS_SHARED,
+        "protocol hash": summary.protocol_hash,
+        "seeds": ", ".join(str(seed.seed) for seed in summary.seeds),
+        "finished": "; ".join(
+            f"{folds_in_words(seed, summary.num_folds)} (seed {seed.seed})" for seed in summary.seeds
+        ),
+        "code": ", ".join(summary.code_versions),
+        "hardware": ", ".join(summary.hardware),
+        "time of all folds": duration(summary.seconds),
+        "audio": f"skipped as unusable: {len(summary.skipped_audio)}; left out as faulty or without audio: "
+        f"{len(summary.faulty_left_out)}",
+    }

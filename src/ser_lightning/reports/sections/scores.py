@@ -1,0 +1,178 @@
+"""How good: ours beside the paper's, intervals over speakers, and which systems differ."""
+
+from collections.abc import Sequence
+
+from ser_lightning.reports.curves import Point, curve_figure, curve_tables
+from ser_lightning.reports.document import Block, Folded, Paragraph, Picture, Section, Table
+from ser_lightning.reports.figures import png
+from ser_lightning.reports.paired_tests import MOST_IN_ALL_PAIRS, SIGNIFICANT, Contestant, PairedTest, paired_tests
+from ser_lightning.reports.speakers import SCORES, SpeakerCounts
+from ser_lightning.reports.summary import Summary, corpus_title
+from ser_lightning.reports.systems import AbsentRow, Published, ReportedSystem
+from ser_lightning.reports.uncertainty import Estimate, estimate
+
+
+def beside_the_paper(systems: Sequence[ReportedSystem], absent: Sequence[AbsentRow] = ()) -> Section:
+    """Return ours beside the paper's with differences, and pooled scores with intervals.
+
+    Args:
+        systems: What was run.
+        absent: Rows of the table that were not run, or are only quoted by the paper.
+    """
+    every = [published for system in systems for published in system.published] + [row.published for row in absent]
+    metrics = [name for name in SCORES if any(name in published.scores for published in every)] or list(SCORES)
+    headings = {"": False, "paper": False} if every else {"": False}
+    for metric in metrics:
+        headings |= {f"paper {metric}": True} if every else {}
+        headings |= {f"ours {metric}": True, **({f"difference {metric}": True} if every else {})}
+    headings |= {"folds": True, "seeds": True}
+    rows = []
+    notes: list[str] = []
+    for system in systems:
+        for published in system.published or [Published("", "")]:
+            first = [system.name, published.source] if every else [system.name]
+            scores = [cell for metric in metrics for cell in _compared(system, published, metric, bool(every))]
+            rows.append([*first, *scores, _folds(system.summary), ", ".join(str(s.seed) for s in system.summary.seeds)])
+            notes += _notes(system, published)
+    for row in absent:
+        scores = [cell for metric in metrics for cell in (_papers(row.published, metric), "", "")]
+        rows.append([row.name, row.published.source, *scores, row.state, ""])
+        notes += [f"{row.name}: {row.published.note}"] if row.published.note else []
+    several = any(len(system.runs) > 1 for system in systems)
+    over = "; of several seeds, the mean of their means ± standard deviation over seeds" if several else ""
+    caption = f"Mean over folds ± standard deviation over folds{over} (ddof 0), in percent"
+    blocks: list[Block] = [Table(caption, headings, rows)]
+    if not every:
+        blocks.append(Paragraph("No published number is known for this."))
+    elif notes:
+        blocks.append(Folded("Notes", list(dict.fromkeys(notes))))
+    return Section("Ours beside the paper's" if every else "Scores", [*blocks, _pooled(systems)])
+
+
+def which_differ(systems: Sequence[ReportedSystem]) -> list[Section]:
+    """Return paired tests between systems, if there are several."""
+    if len(systems) < 2:
+        return []
+    tests, refused = paired_tests([Contestant(system.name, system.runs) for system in systems])
+    pairs = "each with each" if len(systems) <= MOST_IN_ALL_PAIRS else f"each with the first, {systems[0].name}"
+    blocks: list[Block] = []
+    if tests:
+        explanation = (
+            "Speakers, not utterances, are what the test counts: the difference of each speaker's score keeps or flips "
+            f"its sign (permutation test, two-sided). Systems are compared {pairs}; p is then corrected for all "
+            f"{len(tests)} tests on this page (Holm). One training of each fold stands behind each score: whether a "
+            "system would be better if trained again, this test does not know."
+        )
+        headings = {"": False, "metric": False, "difference": True, "95% interval": True, "speakers": True}
+        headings |= {"p": True, "p corrected": True, "verdict": False}
+        caption = "Difference of the second from the first in percentage points, mean over speakers"
+        blocks += [Paragraph(explanation), Table(caption, headings, [_tested(test) for test in tests])]
+    if refused:
+        blocks.append(Paragraph("Not paired, so that nothing is said about which is better:"))
+        lines = [f"{refusal.first} and {refusal.second}: {refusal.reason}" for refusal in refused]
+        blocks.append(Folded(f"{len(refused)} {'pair' if len(refused) == 1 else 'pairs'}", lines))
+    return [Section("Which systems differ", blocks)]
+
+
+def hyper_parameters(systems: Sequence[ReportedSystem], absent: Sequence[AbsentRow] = ()) -> list[Section]:
+    """Return scores over each hyper-parameter that the names of rows vary, if there is any."""
+    every = [published for system in systems for published in system.published] + [row.published for row in absent]
+    reported = {name for published in every for name in published.scores}
+    metric = "WA" if reported == {"WA"} else "UA"
+    points = {row.name: Point(None, row.published.scores.get(metric)) for row in absent}
+    for system in systems:
+        ours = estimate(SpeakerCounts.of(system.runs).counts, SCORES[metric])
+        papers = (p.scores[metric] for p in system.published if metric in p.scores and system.is_on(p.corpus))
+        points[system.name] = Point(ours, next(papers, None))
+    if not any(system.is_on(p.corpus) for system in systems for p in system.published):
+        points = {name: Point(point.ours, None) for name, point in points.items()}  # on another corpus
+    title = ", ".join(sorted({corpus_title(system.summary) for system in systems}))
+    pictures = []
+    for parameter, table in curve_tables(points).items():
+        run = table[table["ours"].notna()]
+        speakers = _number_of_speakers(table["speakers"].tolist())
+        pictures.append(
+            Picture(
+                f"curve_{parameter}",
+                png(curve_figure(table, parameter, metric, f"{parameter}: {title}")),
+                "; ".join(
+                    f"{row.series} {parameter}={row.value:g}: {row.ours:.1f}%".strip() for row in run.itertuples()
+                ),
+                f"Pooled {metric} over {parameter}; bars are 95% intervals over {speakers} speakers. "
+                "Stars, if there are any: the paper's.",
+                table,
+            )
+        )
+    return [Section("Hyper-parameters", pictures)] if pictures else []
+
+
+def _pooled(systems: Sequence[ReportedSystem]) -> Table:
+    headings = {"": False, "speakers": True}
+    for metric in SCORES:
+        headings |= {f"pooled {metric} %": True, f"{metric}: 95% interval": True}
+    rows = []
+    for system in systems:
+        counts = SpeakerCounts.of(system.runs)
+        found = [estimate(counts.counts, score) for score in SCORES.values()]
+        rows.append([system.name, str(len(counts.speakers)), *(cell for one in found for cell in _cells(one))])
+    caption = "All utterances in one confusion matrix; intervals by bootstrap over speakers, not over utterances"
+    return Table(caption, headings, rows)
+
+
+def _cells(found: Estimate) -> list[str]:
+    return [f"{100 * found.value:.2f}", found.interval() if found.low is not None else f"none: {found.reason}"]
+
+
+def _compared(system: ReportedSystem, published: Published, metric: str, beside: bool) -> list[str]:
+    statistics = system.summary.over_seeds_of_the_mean_over_folds or system.summary.seeds[0].over_folds
+    mean = 100 * statistics.mean[metric]
+    deviation = statistics.standard_deviation_ddof_0
+    ours = f"{mean:.1f} ± {100 * deviation[metric]:.1f}" if deviation else f"{mean:.1f}"
+    if not beside:
+        return [ours]
+    if metric not in published.scores:
+        return ["", ours, ""]
+    comparable = system.is_on(published.corpus)
+    return [_papers(published, metric), ours, f"{mean - published.scores[metric]:+.1f}" if comparable else ""]
+
+
+def _papers(published: Published, metric: str) -> str:
+    return f"{published.scores[metric]:.1f}" if metric in published.scores else ""
+
+
+def _notes(system: ReportedSystem, published: Published) -> list[str]:
+    notes = [f"{system.name}: {published.note}"] if published.note else []
+    if published.scores and not system.is_on(published.corpus):
+        ours = corpus_title(system.summary)
+        notes.append(f"{system.name}: the paper's numbers are on {published.corpus}; ours, on {ours}, do not compare")
+    if published.unlike_file:
+        notes.append(f"{system.name}: not as in the file: {', '.join(published.unlike_file)}")
+    return notes
+
+
+def _folds(summary: Summary) -> str:
+    return f"{', '.join(str(len(seed.folds)) for seed in summary.seeds)} of {summary.num_folds}"
+
+
+def _tested(test: PairedTest) -> list[str]:
+    interval = "-" if test.low is None or test.high is None else f"[{100 * test.low:+.1f}, {100 * test.high:+.1f}]"
+    verdict = "differ" if test.adjusted < SIGNIFICANT else "no difference shown"
+    return [
+        f"{test.second} less {test.first}",
+        test.metric,
+        f"{100 * test.difference:+.1f}",
+        interval,
+        str(test.speakers),
+        _p_value(test.p_value),
+        _p_value(test.adjusted),
+        verdict,
+    ]
+
+
+def _p_value(p_value: float) -> str:
+    return f"{p_value:.3f}" if p_value >= 0.001 else f"{p_value:.1g}"
+
+
+def _number_of_speakers(numbers: Sequence[int]) -> str:
+    present = sorted({int(number) for number in numbers if number})
+    return str(present[0]) if len(present) == 1 else f"{present[0]} to {present[-1]}"

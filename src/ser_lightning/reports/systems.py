@@ -1,0 +1,115 @@
+"""What a report is about: one system, or several beside each other, and what their papers report of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ser_lightning.reports.runs import CrossValidation, find_cross_validations, finished_folds
+from ser_lightning.reports.summary import Summary, corpus_title, summarize
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a paper reports of a system.
+
+    Attributes:
+        source: Table and row.
+        corpus: The corpus that the numbers are on.
+        scores: UA and WA in percent, what there is of them.
+        note: What a reader of the numbers must know.
+        unlike_file: Where ours was configured otherwise than the row's file says, a key and both values each.
+    """
+
+    source: str
+    corpus: str
+    scores: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
+    unlike_file: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ReportedSystem:
+    """One system of a report.
+
+    Attributes:
+        name: What the report calls it; no other of the report has the name.
+        runs: Its cross-validations by ascending seed, at least one.
+        summary: Their summary.
+        published: What papers report of it, most often one table's row, or nothing.
+    """
+
+    name: str
+    runs: Sequence[CrossValidation]
+    summary: Summary
+    published: Sequence[Published] = ()
+
+    @classmethod
+    def of(
+        cls, runs: Sequence[CrossValidation], published: Sequence[Published] = (), name: str = ""
+    ) -> "ReportedSystem":
+        """Return the system whose seeds are ``runs``; it is called after its experiment and row by default."""
+        return cls(name or runs[0].facts.title, runs, summarize(runs), published)
+
+    @property
+    def key(self) -> str:
+        """What it is called in the names of files."""
+        return "_".join("".join(c if c.isalnum() or c in ".=-" else " " for c in self.name).split())
+
+    def is_on(self, corpus: str) -> bool:
+        """Return whether its scores are on recordings of ``corpus``, as a paper's are."""
+        return self.summary.corpus == corpus and not self.summary.synthetic
+
+
+# Of the seeds of one experiment, what papers report of it.
+Publications = Callable[[Sequence[CrossValidation]], Sequence[Published]]
+
+
+def find_systems(folders: Sequence[Path], publications: Publications | None = None) -> list[ReportedSystem]:
+    """Return the systems in or below ``folders``, in the order of ``folders``, and by path below each.
+
+    Args:
+        folders: Folds, seeds or folders above.
+        publications: What papers report.
+
+    Raises:
+        ConfigurationError: If nothing is finished in a folder, a file is faulty, or the seeds of an experiment must
+            not be averaged.
+    """
+    by_experiment: dict[Path, list[Path]] = {}
+    for fold in finished_folds(folders):
+        by_experiment.setdefault(fold.parents[1], []).append(fold)
+    found = []
+    for folds in by_experiment.values():
+        runs = find_cross_validations(folds)
+        found.append(ReportedSystem.of(runs, publications(runs) if publications else ()))
+    return told_apart(found)
+
+
+def told_apart(systems: Sequence[ReportedSystem]) -> list[ReportedSystem]:
+    """Return the systems with names that differ: where two are called the same, the corpus or paper is added."""
+    for addition in (
+        lambda system: corpus_title(system.summary),
+        lambda system: system.summary.paper,
+        lambda system: str(system.runs[0].folder.parent),
+    ):
+        names = [system.name for system in systems]
+        systems = [
+            replace(system, name=f"{system.name} ({addition(system)})") if names.count(system.name) > 1 else system
+            for system in systems
+        ]
+    return list(systems)
+
+
+@dataclass(frozen=True)
+class AbsentRow:
+    """A row of a published table that has no runs.
+
+    Attributes:
+        name: What the row is called.
+        published: What the paper reports of it.
+        state: Why: "not run", or "quoted" of a number that the paper itself quotes.
+    """
+
+    name: str
+    published: Published
+    state: str

@@ -1,0 +1,300 @@
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.reports.figures import png, training_figure
+from ser_lightning.reports.report import write_report
+from ser_lightning.reports.systems import Published
+
+WriteFold = Callable[..., Path]
+EVIL = "<script>alert('1')</script>\"&amp;"
+MATRIX_WITHOUT_ANGRY = ((1, 1, 0, 0), (0, 1, 1, 0), (0, 0, 1, 1), (0, 0, 0, 0))
+RIGHT = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
+VOID = {"meta", "img", "link"}
+
+
+class _Page(HTMLParser):
+    """Collects tags, table rows and text, and refuses a tag that is not closed in its place."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in {"td", "th"}:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += f"{data}\n"
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data
+
+
+def _page(*folders: Path, out: Path) -> _Page:
+    return _Page(write_report(folders, out).read_text(encoding="utf-8"))
+
+
+def _change(seed_folder: Path, **changes: object) -> None:
+    for path in seed_folder.glob("fold-*/run.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_the_page_shows_folds_statistics_and_pooled(seed_folder: Path, tmp_path: Path) -> None:
+    rows = {row[0]: row[1:] for row in _page(seed_folder, out=tmp_path / "report").rows}
+    assert rows["fold 0"] == ["75.00", "75.00", "73.33", "8", "2", "2", "5", "1 min 02 s", "000000000000"]
+    assert rows["mean over 3 folds"][0] == "80.56"
+    assert rows["standard deviation (ddof 0)"][0] == "14.16"
+    assert rows["minimum"][0] == "66.67"
+    assert rows["maximum"][0] == "100.00"
+    assert rows["pooled over utterances"][:4] == ["81.25", "81.82", "81.25", "22"]
+
+
+def test_the_page_shows_the_recall_and_confusion_of_each_class(seed_folder: Path, tmp_path: Path) -> None:
+    rows = {row[0]: row[1:] for row in _page(seed_folder, out=tmp_path / "report").rows}
+    assert rows["neutral"][:3] == ["6", "5", "83.33"]
+    assert re.fullmatch(r"\[\d+\.\d, 100\.0\]", rows["neutral"][3])
+    assert rows["neutral"][4:] == ["6", "happy (1)"]
+    assert rows["angry"] == ["4", "3", "75.00", "none: 4 speakers, at least 5 are needed", "4", "neutral (1)"]
+    assert rows["all utterances (WA)"] == ["22", "18", "81.82", "", "", ""]
+
+
+def test_the_page_says_what_was_run(seed_folder: Path, tmp_path: Path) -> None:
+    _change(seed_folder, skipped_audio={"Actor_03/x.wav": "truncated"}, faulty_left_out=["1076_MTI_SAD_XX"])
+    text = _page(seed_folder, out=tmp_path / "report").text
+    for expected in (
+        *("transfer", "zhou2020", "TransferResNet", "1,234,567", "actor folds (even, 3)", "0123456789ab"),
+        *("0.1.0+abc1234", "2 cores", "3 min 04 s", "Actor_03/x.wav: truncated", "1076_MTI_SAD_XX"),
+        *("ravdess, SYNTHETIC speech", "synthetic speech: these scores say nothing about recordings of people"),
+        *("no speaker occurs in two sets of a fold", "fold 1: no utterance of angry is tested"),
+    ):
+        assert expected in text, expected
+
+
+def test_the_page_of_recordings_with_shared_speakers_says_so(seed_folder: Path, tmp_path: Path) -> None:
+    _change(seed_folder, synthetic=False, speakers_disjoint=False)
+    text = _page(seed_folder, out=tmp_path / "report").text
+    assert "SYNTHETIC" not in text
+    assert "synthetic" not in text
+    assert text.count("speakers occur in training and test") == 2
+
+
+def test_missing_folds_are_said_at_the_top_and_beside_the_mean(seed_folder: Path, tmp_path: Path) -> None:
+    (seed_folder / "fold-02" / "predictions.csv").unlink()
+    text = _page(seed_folder, out=tmp_path / "report").text
+    assert "only 2 of 3 folds are finished; missing: 2" in text
+    assert "mean over 2 of 3 folds" in text
+    assert "pooled over the finished folds" in text
+
+
+def test_seeds_are_shown_each_and_together(seed_folder: Path, write_fold: WriteFold, tmp_path: Path) -> None:
+    for fold in range(3):
+        write_fold(seed_folder.parent / "seed-7", fold, RIGHT)
+    page = _page(seed_folder.parent / "seed-7", seed_folder, out=tmp_path / "report")
+    assert "mean over 2 seeds, each the mean over its folds" in page.text
+    assert "pooled over all folds and added up over 2 seeds" in page.text
+    means, pooled = (row[1:] for row in page.rows if row[0] == "mean over 2 seeds")
+    assert means == ["90.28", "90.28", "87.78"]
+    assert pooled == ["90.62", "90.91", "90.62"]
+
+
+def test_nothing_from_a_run_becomes_markup(tmp_path: Path, write_fold: WriteFold) -> None:
+    said = dict.fromkeys(("paper", "experiment", "corpus", "row", "protocol", "protocol_hash", "split_hash"), EVIL)
+    said |= dict.fromkeys(("system", "code_version", "hardware"), EVIL)
+    folder = tmp_path / "seed-0"
+    write_fold(
+        folder,
+        0,
+        ((1, 1), (0, 1)),
+        class_names=(EVIL, "b"),
+        num_folds=1,
+        skipped_audio={EVIL: EVIL},
+        faulty_left_out=[EVIL],
+        **said,
+    )
+    predictions = folder / "fold-00" / "predictions.csv"
+    predictions.write_text(predictions.read_text().replace(",01,0,", ",<b>01</b>,0,"))
+    page = _page(folder, out=tmp_path / "report")
+    assert not {"script", "b"} & {tag for tag, _ in page.tags}
+    assert page.text.count(EVIL) >= 15
+    assert all(
+        set(attributes) <= {"src", "alt", "width", "height", "class"} for tag, attributes in page.tags if tag == "img"
+    )
+
+
+def test_the_page_needs_nothing_from_outside(seed_folder: Path, tmp_path: Path) -> None:
+    path = write_report([seed_folder], tmp_path / "report")
+    text = path.read_text()
+    for tag, attributes in _Page(text).tags:
+        assert tag not in {"script", "iframe", "object"}
+        assert attributes.get("href") in (None, "data:,")  # no icon, so that none is asked for
+        assert (attributes.get("src") or "data:image/png;base64,").startswith("data:image/png;base64,")
+    assert not re.search(r"https?:|@import|url\(", text)
+
+
+def test_every_picture_has_words_for_who_does_not_see_it(seed_folder: Path, tmp_path: Path) -> None:
+    page = _page(seed_folder, out=tmp_path / "report")
+    words = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
+    assert len(words) == 6
+    assert "Confusion matrix. Recall: neutral 83%, happy 83%, sad 83%, angry 75%" in words
+    assert any(said and "speaker 01: UA" in said for said in words)
+
+
+def test_a_run_without_metrics_says_so_instead_of_curves(seed_folder: Path, tmp_path: Path) -> None:
+    for path in seed_folder.glob("fold-*/metrics.csv"):
+        path.unlink()
+    page = _page(seed_folder, out=tmp_path / "report")
+    assert "No metrics.csv in: seed 0, fold 0; seed 0, fold 1; seed 0, fold 2." in page.text
+    assert sum(tag == "img" for tag, _ in page.tags) == 5
+
+
+def test_the_same_runs_give_the_same_bytes(seed_folder: Path, tmp_path: Path) -> None:
+    first = write_report([seed_folder], tmp_path / "one").read_bytes()
+    assert write_report([seed_folder], tmp_path / "two").read_bytes() == first
+
+
+def test_a_refused_report_leaves_the_old_page(seed_folder: Path, write_fold: WriteFold, tmp_path: Path) -> None:
+    out = write_report([seed_folder], tmp_path / "report")
+    before = out.read_bytes()
+    write_fold(seed_folder.parent / "seed-1", 0, RIGHT, protocol_hash="ba9876543210")
+    with pytest.raises(ConfigurationError, match=r"protocol_hash differs: '0123456789ab' in .*'ba9876543210' in"):
+        write_report([seed_folder.parent], out.parent)
+    assert out.read_bytes() == before
+
+
+def test_an_experiment_without_a_paper_has_no_empty_line(seed_folder: Path, tmp_path: Path) -> None:
+    _change(seed_folder, paper="")
+    path = write_report([seed_folder], tmp_path / "report")
+    assert "<dt>paper</dt>" not in path.read_text()
+    assert '<p class="soft">TransferResNet</p>' in path.read_text()
+
+
+@pytest.fixture
+def other_folder(seed_folder: Path, write_fold: WriteFold, tmp_path: Path) -> Path:
+    """Another system on the splits of ``seed_folder``, not as good."""
+    folder = tmp_path / "zhou2020" / "baseline" / "ravdess-synthetic" / "default" / "seed-0"
+    for fold in range(3):
+        half = ((1, 1, 0, 0), (0, 1, 1, 0), (0, 0, 1, 1), (1, 0, 0, 1))
+        counts = MATRIX_WITHOUT_ANGRY if fold == 1 else half
+        write_fold(folder, fold, counts, experiment="baseline", hardware="4 cores")
+    return folder
+
+
+def test_several_experiments_make_one_page_that_compares_them(
+    seed_folder: Path, other_folder: Path, tmp_path: Path
+) -> None:
+    page = _page(seed_folder, other_folder, out=tmp_path / "report")
+    assert "2 systems on ravdess, SYNTHETIC speech" in page.text
+    assert ["transfer", "transfer", "2 cores"] in page.rows
+    assert ["baseline", "baseline", "4 cores"] in page.rows
+    tested = [row for row in page.rows if row[0] == "baseline less transfer"]
+    assert [row[1] for row in tested] == ["UA", "WA"]
+    assert [row[4] for row in tested] == ["6", "6"]
+    assert all(float(row[2]) < 0 for row in tested)
+    assert "corrected for all 2 tests on this page (Holm)" in page.text
+    words = [attributes["alt"] or "" for tag, attributes in page.tags if tag == "img"]
+    assert sum("onfusion matrix" in said for said in words) == 2
+    assert page.text.count("fold 1: no utterance of angry is tested") == 1  # the same holds for both
+
+
+def test_systems_on_other_splits_are_not_compared_and_the_page_says_why(
+    seed_folder: Path, other_folder: Path, tmp_path: Path
+) -> None:
+    _change(other_folder, protocol_hash="ba9876543210")
+    page = _page(seed_folder, other_folder, out=tmp_path / "report")
+    assert not [row for row in page.rows if row[0] == "baseline less transfer"]
+    assert "transfer and baseline: the splits differ: 0123456789ab and ba9876543210" in page.text
+
+
+def test_every_picture_is_a_file_with_its_numbers_beside_it(
+    seed_folder: Path, other_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "report"
+    page = _page(seed_folder, other_folder, out=out)
+    pictures = {path.stem: path for path in (out / "figures").glob("*.png")}
+    assert len(pictures) == sum(tag == "img" for tag, _ in page.tags) == 9
+    assert {path.stem for path in (out / "figures").glob("*.csv")} == set(pictures)
+    markdown = (out / "report.md").read_text()
+    for name, path in pictures.items():
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert f"(figures/{name}.png)" in markdown
+        assert f"(figures/{name}.csv)" in markdown
+    counts = pd.read_csv(out / "figures" / "confusion_transfer.csv")
+    assert counts["utterances"].sum() == 22
+    assert counts.query("reference == 'neutral' and recognised == 'happy'")["share"].item() == pytest.approx(1 / 6)
+    speakers = pd.read_csv(out / "figures" / "speakers.csv", dtype={"speaker": str})
+    assert set(speakers["system"]) == {"transfer", "baseline"}
+    assert set(speakers["speaker"]) == {"01", "02", "03", "04", "05", "06"}
+
+
+def test_markdown_has_what_the_page_has(seed_folder: Path, tmp_path: Path) -> None:
+    page = _page(seed_folder, out=tmp_path / "report")
+    markdown = (tmp_path / "report" / "report.md").read_text()
+    plain = re.sub(r"\\(.)", r"\1", markdown)
+    for row in page.rows:
+        for cell in row:
+            assert cell in plain, cell
+    assert "| fold 0 | 75.00 | 75.00 | 73.33 |" in markdown
+    assert "- protocol hash: 0123456789ab" in markdown
+
+
+def test_the_papers_number_stands_beside_ours_with_the_difference(seed_folder: Path, tmp_path: Path) -> None:
+    _change(seed_folder, synthetic=False)
+    said = Published("Table 2: proposed", "ravdess", {"UA": 70.0}, "a note", ["trainer.max_epochs 8 (file: 50)"])
+    text = write_report([seed_folder], tmp_path / "report", lambda runs: [said]).read_text()
+    page = _Page(text)
+    (row,) = (row for row in page.rows if "Table 2: proposed" in row)
+    assert row == ["transfer", "Table 2: proposed", "70.0", "80.6 ± 14.2", "+10.6", "3 of 3", "0"]
+    assert "transfer: a note" in page.text
+    assert "not as in the file: trainer.max_epochs 8 (file: 50)" in page.text
+
+
+def test_of_a_number_on_another_corpus_there_is_no_difference(seed_folder: Path, tmp_path: Path) -> None:
+    said = Published("Table 2", "iemocap", {"UA": 70.0})
+    page = _Page(write_report([seed_folder], tmp_path / "report", lambda runs: [said]).read_text())
+    (row,) = (row for row in page.rows if "Table 2" in row)
+    assert row[4] == ""
+    assert "the paper's numbers are on iemocap; ours, on ravdess, SYNTHETIC speech, do not compare" in page.text
+
+
+def test_pictures_that_a_run_left_are_shown(seed_folder: Path, tmp_path: Path) -> None:
+    picture = png(training_figure({}, "attention"))
+    (seed_folder / "fold-01" / "attention.png").write_bytes(picture)
+    (seed_folder / "fold-02" / "embeddings.png").write_bytes(b"no picture")
+    page = _page(seed_folder, out=tmp_path / "report")
+    assert "Attention: transfer, seed 0, fold 1, as the run left it." in page.text
+    assert "Embeddings:" not in page.text
+    assert (tmp_path / "report" / "figures" / "attention.png").read_bytes() == picture
+
+
+def test_a_report_beside_its_runs_does_not_change_what_is_found_there(seed_folder: Path) -> None:
+    first = write_report([seed_folder], seed_folder).read_bytes()
+    assert write_report([seed_folder.parent], seed_folder).read_bytes() == first
+
+
+def test_importing_the_package_does_not_wait_for_pandas_torch_or_matplotlib() -> None:
+    code = "import sys, ser_lightning.reports; print(*{'pandas', 'torch', 'matplotlib'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""

@@ -1,0 +1,48 @@
+"""What a report is about, found on disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ser_lightning.reports.systems import Published, find_systems
+
+WriteFold = Callable[..., Path]
+RIGHT = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
+
+
+def _write(write_fold: WriteFold, folder: Path, *folds: int, **facts: object) -> Path:
+    for fold in folds:
+        write_fold(folder, fold, RIGHT, **facts)
+    return folder
+
+
+def test_experiments_are_told_apart_and_seeds_are_not(tmp_path: Path, write_fold: WriteFold) -> None:
+    for name in ("b", "a"):
+        for seed in (1, 0):
+            _write(write_fold, tmp_path / name / f"seed-{seed}", 0, experiment=name)
+    systems = find_systems([tmp_path / "b", tmp_path])
+    assert [system.name for system in systems] == ["b", "a"]  # as asked, then by path
+    assert [[run.facts.seed for run in system.runs] for system in systems] == [[0, 1], [0, 1]]
+
+
+def test_only_the_folds_that_were_asked_for_count(tmp_path: Path, write_fold: WriteFold) -> None:
+    folder = _write(write_fold, tmp_path / "a" / "seed-0", 0, 1, 2)
+    (system,) = find_systems([folder / "fold-01"])
+    assert [fold.fold for fold in system.summary.seeds[0].folds] == [1]
+
+
+def test_systems_of_one_name_are_called_after_what_differs(tmp_path: Path, write_fold: WriteFold) -> None:
+    _write(write_fold, tmp_path / "a" / "seed-0", 0, corpus="ravdess", synthetic=False)
+    _write(write_fold, tmp_path / "b" / "seed-0", 0, corpus="crema_d", synthetic=False)
+    assert [system.name for system in find_systems([tmp_path])] == ["transfer (ravdess)", "transfer (crema_d)"]
+    _write(write_fold, tmp_path / "c" / "seed-0", 0, corpus="crema_d", synthetic=False)
+    names = [system.name for system in find_systems([tmp_path])]
+    assert len(set(names)) == 3
+    assert all(system.key.isascii() and " " not in system.key for system in find_systems([tmp_path]))
+
+
+def test_what_papers_report_is_looked_up_once_for_each(tmp_path: Path, write_fold: WriteFold) -> None:
+    _write(write_fold, tmp_path / "a" / "seed-0", 0, experiment="a")
+    _write(write_fold, tmp_path / "b" / "seed-0", 0, experiment="b")
+    systems = find_systems([tmp_path], lambda runs: [Published(runs[0].facts.experiment, "ravdess", {"UA": 1.0})])
+    assert [system.published[0].source for system in systems] == ["a", "b"]
+    assert not systems[0].is_on("ravdess")  # synthetic speech
