@@ -1,25 +1,30 @@
-"""What is shown of jobs while they run."""
+"""Jobs one after another: in order, tried again, reported, stopped."""
 
+import importlib.util
+import json
 import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
-from ser_lightning.cross_validation.plan import Job, plan_folds
-from ser_lightning.cross_validation.runner import ProgressView, run_jobs
+from ser_lightning.cross_validation.plan import Job
+from ser_lightning.cross_validation.resources import Resources
+from ser_lightning.cross_validation.runner import run_jobs
+from ser_lightning.errors import ConfigurationError
+
+MakeJob = Callable[..., Job]
+QUIET = Console(quiet=True)
 
 
-def test_a_title_says_what_tells_a_job_from_the_others_and_no_more() -> None:
-    def titles(*jobs: object) -> list[str]:
-        return list(ProgressView(jobs, 1, Console(quiet=True)).titles.values())  # type: ignore[arg-type]
-
-    plain = plan_folds(Path("x/soft.yaml"), [], [0, 1], [0], Path("runs/ando2019/soft/iemocap/default"))
-    row = plan_folds(Path("x/soft.yaml"), [], [0], [0, 1], Path("runs/ando2019/soft/iemocap/soft_all"), "soft_all")
-    assert titles(*plain) == ["fold-00", "fold-01"]
-    assert titles(*row) == ["seed 0 fold-00", "seed 1 fold-00"]
-    assert titles(*plain, row[0]) == ["soft fold-00", "soft fold-01", "soft_all fold-00"]
+def tries(job: Job) -> int:
+    return len(list(job.folder.glob("try-*")))
 
 
 def test_a_job_whose_source_was_trained_anew_is_named_and_not_taken_for_done(tmp_path: Path) -> None:
@@ -32,8 +37,129 @@ def test_a_job_whose_source_was_trained_anew_is_named_and_not_taken_for_done(tmp
     for job in (source, dependant):
         for name in ("config.yaml", "predictions.csv", "run.json"):
             (job.folder / name).touch()
-    assert run_jobs([source, dependant], 1, Console(quiet=True)) == {}
+    assert run_jobs([source, dependant], 1, QUIET) == {}
     os.utime(best, ns=(time.time_ns() + 10**9,) * 2)
-    failures = run_jobs([source, dependant], 1, Console(quiet=True))
+    failures = run_jobs([source, dependant], 1, QUIET)
     assert list(failures) == [dependant.folder]
     assert "trained anew" in failures[dependant.folder]
+
+
+def test_a_job_that_fails_is_tried_again_and_then_reported_and_stops_only_those_that_need_it(job: MakeJob) -> None:
+    fails, fine = job("fails", "fold-00"), job("fine", "fold-01")
+    needing, theirs = job("fine", "fold-02", fails), job("fine", "fold-03", fine)
+    last = job("fine", "fold-04", needing)
+    failures = run_jobs([last, needing, fails, theirs, fine], 1, QUIET, Resources(retries=2))
+    assert set(failures) == {fails.folder, needing.folder, last.folder}
+    assert tries(fails) == 3
+    assert "failed 3 times, exit status 3" in failures[fails.folder]
+    assert "this is fails at try 2" in failures[fails.folder]
+    assert failures[needing.folder] == f"not started: it needs {fails.folder}"
+    assert failures[last.folder] == f"not started: it needs {needing.folder}"
+    assert [tries(done) for done in (fine, theirs, needing, last)] == [1, 1, 0, 0]
+
+
+def test_a_job_that_fails_once_is_done_by_a_retry_and_not_without(job: MakeJob) -> None:
+    mended, left = job("fails-once", "fold-00"), job("fails-once", "fold-01")
+    assert run_jobs([mended], 1, QUIET) == {}
+    assert "failed, exit status 3" in run_jobs([left], 1, QUIET, Resources(retries=0))[left.folder]
+    assert run_jobs([mended, left], 1, QUIET, Resources(retries=0)) == {}
+    assert [tries(mended), tries(left)] == [2, 2]
+
+
+def test_the_signal_that_ended_a_job_is_named(job: MakeJob) -> None:
+    killed = job("is-killed", "fold-00")
+    assert "ended by SIGKILL" in run_jobs([killed], 1, QUIET, Resources(retries=0))[killed.folder]
+
+
+def test_a_job_gets_its_threads_and_devices_and_says_in_its_log_where_it_ran(job: MakeJob) -> None:
+    fine = job("fine", "fold-00")
+    run_jobs([fine], 1, QUIET, Resources(cpus_per_job=4, gpus_per_job=2))
+    saw = json.loads((fine.folder / "saw.json").read_text())
+    assert saw["environment"]["OMP_NUM_THREADS"] == "2"
+    assert saw["arguments"][-4:] == [
+        "--trainer.accelerator=gpu",
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp",
+        "--end-with-parent",
+    ]
+    assert (fine.folder / "log.txt").read_text().startswith("--- ")
+
+
+def test_a_job_is_no_part_of_a_sweep_agents_run_nor_of_slurms_tasks(
+    job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_RUN_ID", "WANDB_SERVICE", "SLURM_NTASKS", "RAY_AUTH_TOKEN"):
+        monkeypatch.setenv(name, "5")
+    fine = job("fine", "fold-00")
+    run_jobs([fine], 1, QUIET)
+    seen = json.loads((fine.folder / "saw.json").read_text())["environment"]
+    assert not {"WANDB_RUN_ID", "WANDB_SERVICE", "SLURM_NTASKS", "RAY_AUTH_TOKEN"} & set(seen)
+    assert seen["WANDB_MODE"] == "offline"
+
+
+def test_without_ray_the_extra_is_named_and_jobs_run_one_after_another(
+    job: MakeJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    jobs = [job("naps", "fold-00"), job("naps", "fold-01")]
+    assert run_jobs(jobs, 1, Console(width=160), Resources(jobs=2)) == {}
+    said = [line for line in capsys.readouterr().out.splitlines() if "Ray" in line]
+    assert said == ["--jobs 2 needs Ray (pip install 'ser-lightning[ray]'); without it jobs run one after another"]
+    first, second = (json.loads((one.folder / "saw.json").read_text()) for one in jobs)
+    assert second["began"] > first["ended"]
+    with pytest.raises(ConfigurationError, match=r"--address head:6379 needs Ray: pip install"):
+        run_jobs([job("fine", "fold-02")], 1, QUIET, Resources(address="head:6379"))
+
+
+STOPPED = """\
+import sys
+from pathlib import Path
+from rich.console import Console
+from ser_lightning.cross_validation import engine
+from ser_lightning.cross_validation.plan import Job
+from ser_lightning.cross_validation.resources import Resources
+from ser_lightning.cross_validation.runner import run_jobs
+
+program, runs, at_once = sys.argv[1:]
+engine.PROGRAM = (sys.executable, program)
+jobs = [Job(Path("waits"), (), 0, 0, Path(runs) / "seed-0" / f"fold-{fold:02d}") for fold in range(2)]
+try:
+    run_jobs(jobs, 1, Console(), Resources(jobs=int(at_once)))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def processes_with(text: str) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if text in (entry / "cmdline").read_text() and int(entry.name) != os.getpid():
+                found.append(int(entry.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended meanwhile
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for orphans in /proc")
+@pytest.mark.parametrize("at_once", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("sent", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGKILL])
+def test_however_a_run_is_stopped_no_job_outlives_it(
+    sent: signal.Signals, at_once: int, pretence: Path, tmp_path: Path
+) -> None:
+    if at_once > 1 and importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
+    runs = tmp_path / "stopped"
+    process = subprocess.Popen([sys.executable, "-c", STOPPED, str(pretence), str(runs), str(at_once)])
+    end = time.monotonic() + 120
+    while len(list(runs.glob("seed-0/*/try-0"))) < at_once:
+        assert time.monotonic() < end, "the jobs did not start"
+        assert process.poll() is None, "it ended by itself"
+        time.sleep(0.05)
+    process.send_signal(sent)
+    assert process.wait(60) == (-signal.SIGKILL if sent == signal.SIGKILL else 130)
+    end = time.monotonic() + 30
+    while processes_with(str(runs)):
+        assert time.monotonic() < end, f"still there: {processes_with(str(runs))}"
+        time.sleep(0.05)
+    assert not list(runs.glob("seed-0/*/predictions.csv"))

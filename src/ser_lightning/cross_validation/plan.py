@@ -47,11 +47,30 @@ class Job:
         placed = [f"--seed_everything={self.seed}", f"--trainer.default_root_dir={self.folder}"]
         return [f"--config={self.experiment}", *self.overrides, *self.own, *fold, *placed]
 
-    def command(self) -> list[str]:
-        """Return the arguments of ``ser`` that run this job."""
-        allowed = [argument for prefix in self.allow for argument in ("--allow", prefix)]
+    def command(self, more: Sequence[str] = ()) -> list[str]:
+        """Return the arguments of ``ser`` that run this job, whole.
+
+        Args:
+            more: Arguments for LightningCLI of this execution alone, such as the number of devices.
+        """
         untested = [] if self.tested else ["--no-test"]
-        return ["run-fold", "--row", self.row, *untested, *allowed, *self.arguments()]
+        return ["run-fold", *untested, *self._own_options(), *self.arguments(), *self._unlike_chosen(more)]
+
+    def fit_command(self, more: Sequence[str] = ()) -> list[str]:
+        """Return the arguments of ``ser`` that do this job's training and nothing behind it.
+
+        Args:
+            more: Arguments for LightningCLI of this execution alone, such as the number of devices.
+        """
+        return ["fit", *self._own_options(), *self.arguments(), *self._unlike_chosen(more)]
+
+    def _own_options(self) -> list[str]:
+        return ["--row", self.row, *(argument for prefix in self.allow for argument in ("--allow", prefix))]
+
+    def _unlike_chosen(self, more: Sequence[str]) -> list[str]:
+        """Leave out a strategy where the user has chosen one, such as DDP that looks for unused parameters."""
+        chosen = any(argument.startswith("--trainer.strategy") for argument in self.overrides)
+        return [argument for argument in more if not (chosen and argument.startswith("--trainer.strategy"))]
 
 
 def plan_folds(

@@ -1,47 +1,29 @@
-"""How to run many jobs: each in a fresh process that ends with this one, and a view of how far they are."""
+"""How to run many jobs: what is ready is started, what fails is tried again, and the rest goes on."""
 
-import os
+import importlib.util
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
+from types import FrameType
 
-import pandas as pd
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
 from ser_lightning.callbacks.results import FILES
+from ser_lightning.cross_validation.engine import Ended, Engine, OneAfterAnother
+from ser_lightning.cross_validation.job_process import LOG_FILE
 from ser_lightning.cross_validation.plan import Job, in_order
-from ser_lightning.run_record import CONFIG_FILE, DEFAULT_ROW, FACTS_FILE
+from ser_lightning.cross_validation.progress import ProgressView
+from ser_lightning.cross_validation.resources import Resources
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.run_record import CONFIG_FILE, FACTS_FILE
 
-LOG_FILE = "log.txt"
-_POLL_SECONDS = 0.5
-# What a fold's process has unless the user says otherwise. glibc gives every freed activation back to the kernel and
-# asks for it anew at the next step: a quarter of a training step on a CPU (measured: 420,000 page faults in 30 steps
-# of Huang's system, 57,000 with these thresholds, in bytes). Other C libraries do not read them.
-_ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "COLUMNS": "120",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
-}
-_GRACE_SECONDS = 10.0
-# A child of a W&B sweep's agent is a run of its own; with these it would write into the agent's. And each child has a
-# W&B service of its own: one found through WANDB_SERVICE keeps the run of a killed child open and refuses its restart.
-_NOT_INHERITED = (
-    "WANDB_RUN_ID",
-    "WANDB_SWEEP_ID",
-    "WANDB_SWEEP_PARAM_PATH",
-    "WANDB_RESUME",
-    "WANDB_NAME",
-    "WANDB_SERVICE",
-)
+RAY_EXTRA = "pip install 'ser-lightning[ray]'"
+# A job whose machine is lost that often is what takes its machines down.
+_MOST_LOSSES = 10
 
 
 def is_done(job: Job) -> bool:
@@ -62,168 +44,159 @@ def is_outdated(job: Job) -> bool:
     )
 
 
-def run_jobs(jobs: Sequence[Job], max_epochs: int, console: Console) -> dict[Path, str]:
-    """Run what is not done, one job after another.
+def run_jobs(
+    jobs: Sequence[Job], max_epochs: int, console: Console, resources: Resources | None = None
+) -> dict[Path, str]:
+    """Run what is not done, each job once those it needs are done.
 
-    A job that fails does not stop the others, except those that need it.
+    A job that fails is tried again as often as ``resources`` say, from its last checkpoint; one that is lost with its
+    machine is run elsewhere. Neither stops the others, except those that need it.
 
     Args:
         jobs: The plan.
         max_epochs: Epochs of a job at most, for the view.
         console: Where to show progress.
+        resources: How many at once, where, and what each gets; None: one after another.
 
     Returns:
         The reason by folder for every job that failed or could not start.
+
+    Raises:
+        ConfigurationError: If the cluster cannot be joined, or has no machine that a job fits on.
     """
-    failures: dict[Path, str] = {}
+    resources = resources or Resources()
     ordered = in_order(jobs)
     with ProgressView(ordered, max_epochs, console) as view:
-        for job in ordered:
-            if is_outdated(job):
-                failures[job.folder] = "it started from a stage that was trained anew since; delete its folder"
-                view.finish(job, "outdated")
+        progress = _Progress(ordered, view, resources.retries)
+        progress.settle()
+        if progress.ready:  # Ray takes seconds to start, which a finished table need not wait for
+            with _engine(resources, console) as engine, _terminated_like_interrupted():
+                _run(progress, engine, view)
+    return progress.failures
+
+
+def _run(progress: "_Progress", engine: Engine, view: ProgressView) -> None:
+    running: set[Path] = set()
+    while progress.ready or running:
+        while progress.ready and (engine.at_once is None or len(running) < engine.at_once):
+            job = progress.ready.popleft()
+            view.begin(job)
+            engine.start(job)
+            running.add(job.folder)
+        for ended in engine.ended():
+            running.remove(ended.folder)
+            progress.end(ended)
+        progress.settle()
+        view.update()
+
+
+class _Progress:
+    """What waits, what is ready and what has failed.
+
+    Args:
+        ordered: The plan, each job behind those it needs.
+        view: Where to show how jobs end.
+        retries: How often a job that fails is started again.
+    """
+
+    def __init__(self, ordered: Sequence[Job], view: ProgressView, retries: int) -> None:
+        self.ready: deque[Job] = deque()
+        self.failures: dict[Path, str] = {}
+        self._jobs = {job.folder: job for job in ordered}
+        self._waiting = list(ordered)
+        self._done: set[Path] = set()
+        self._view = view
+        self._retries = retries
+        self._failed: Counter[Path] = Counter()
+        self._lost: Counter[Path] = Counter()
+
+    def settle(self) -> None:
+        """Sort out the waiting jobs whose needs have ended: into done, failed and ready."""
+        still = []
+        for job in self._waiting:
+            if any(need not in self._done and need not in self.failures for need in job.needs):
+                still.append(job)
+            elif is_outdated(job):
+                self._fail(job, "it started from a stage that was trained anew since; delete its folder", "outdated")
             elif is_done(job):
-                view.finish(job, "done before")
-            elif missing := [str(needed) for needed in job.needs if needed in failures]:
-                failures[job.folder] = f"not started: it needs {', '.join(missing)}"
-                view.finish(job, "not started")
+                self._finish(job, "done before")
+            elif missing := [str(need) for need in job.needs if need in self.failures]:
+                self._fail(job, f"not started: it needs {', '.join(missing)}", "not started")
             else:
-                status = _run_in_process(job, view)
-                if status == 0 and is_done(job):
-                    view.finish(job, "done")
-                else:
-                    failures[job.folder] = f"exit status {status}; the end of its log:\n{_log_tail(job)}"
-                    view.finish(job, "failed")
-    return failures
+                self.ready.append(job)
+        self._waiting = still
+
+    def end(self, ended: Ended) -> None:
+        """Take note of how a job ended: done, to be tried again, or failed."""
+        job = self._jobs[ended.folder]
+        if ended.status in (0, None) and is_done(job):
+            self._finish(job, "done")
+        elif ended.status is None:
+            self._lost[job.folder] += 1
+            if self._lost[job.folder] < _MOST_LOSSES:
+                self._again(job, f"lost ({ended.note}), run elsewhere")
+            else:
+                self._fail(job, f"lost {_MOST_LOSSES} times with the machine it ran on: {ended.note}", "failed")
+        else:
+            self._failed[job.folder] += 1
+            if self._failed[job.folder] <= self._retries:
+                self._again(job, f"failed ({_how(ended.status)}), tried again")
+            else:
+                times = f" {self._retries + 1} times" if self._retries else ""
+                end = ended.note or f"the end of its log:\n{_log_tail(job)}"
+                self._fail(job, f"failed{times}, {_how(ended.status)}; {end}", "failed")
+
+    def _again(self, job: Job, why: str) -> None:
+        self.ready.appendleft(job)
+        self._view.await_again(job, why)
+
+    def _finish(self, job: Job, how: str) -> None:
+        self._done.add(job.folder)
+        self._view.finish(job, how)
+
+    def _fail(self, job: Job, reason: str, how: str) -> None:
+        self.failures[job.folder] = reason
+        self._view.finish(job, how)
 
 
-def _run_in_process(job: Job, view: "ProgressView") -> int:
-    job.folder.mkdir(parents=True, exist_ok=True)
-    inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
-    environment = _ENVIRONMENT | inherited
-    command = [sys.executable, "-m", "ser_lightning.cli", *job.command(), "--end-with-parent"]
-    with (job.folder / LOG_FILE).open("ab") as log:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,  # its end tells the child that this process is gone
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-        )
-        try:
-            while child.poll() is None:
-                view.update(job)
-                time.sleep(_POLL_SECONDS)
-        finally:
-            _stop(child)
-    return child.returncode
+def _engine(resources: Resources, console: Console) -> Engine:
+    if resources.at_once == 1 and not resources.address:
+        return OneAfterAnother(resources)
+    if importlib.util.find_spec("ray") is not None:
+        from ser_lightning.cross_validation.ray_engine import RayEngine
+
+        return RayEngine(resources)
+    if resources.address:
+        raise ConfigurationError(f"--address {resources.address} needs Ray: {RAY_EXTRA}")
+    console.print(
+        f"--jobs {resources.jobs} needs Ray ({RAY_EXTRA}); without it jobs run one after another",
+        highlight=False,
+        markup=False,
+    )
+    return OneAfterAnother(resources)
 
 
-def _stop(child: "subprocess.Popen[bytes]") -> None:
-    """End a child that still runs, and whatever it has started."""
-    if child.poll() is None:
-        os.killpg(child.pid, signal.SIGTERM)
-        try:
-            child.wait(_GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(child.pid, signal.SIGKILL)
-            child.wait()
-    if child.stdin:
-        child.stdin.close()
+@contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Let SIGTERM, which a batch system sends before it kills, stop jobs in the same way as Ctrl-C."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    earlier = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier or signal.SIG_DFL)
+
+
+def _how(status: int) -> str:
+    return f"exit status {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
 
 
 def _log_tail(job: Job, lines: int = 20) -> str:
-    return "\n".join((job.folder / LOG_FILE).read_text(errors="replace").splitlines()[-lines:])
-
-
-class ProgressView(AbstractContextManager["ProgressView"]):
-    """How far each job is: a live table in a terminal, a line now and then elsewhere.
-
-    Args:
-        jobs: The plan, in order.
-        max_epochs: Epochs of a job at most.
-        console: Where to show it.
-    """
-
-    def __init__(self, jobs: Sequence[Job], max_epochs: int, console: Console) -> None:
-        self.max_epochs = max_epochs
-        self.console = console
-        self.progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("epochs  {task.fields[score]}"),
-            TimeElapsedColumn(),
-            console=console,
-        )
-        self.titles = _titles(jobs)
-        self.tasks: dict[Path, TaskID] = {
-            folder: self.progress.add_task(title, total=max_epochs, start=False, score="waiting")
-            for folder, title in self.titles.items()
-        }
-        self._shown: dict[Path, int] = {}
-
-    def __enter__(self) -> Self:
-        """Start drawing."""
-        if self.console.is_terminal:
-            self.progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Stop drawing."""
-        if self.console.is_terminal:
-            self.progress.stop()
-
-    def update(self, job: Job) -> None:
-        """Show the epochs that ``metrics.csv`` has."""
-        if job.folder not in self._shown:
-            self.progress.start_task(self.tasks[job.folder])
-            self._shown[job.folder] = 0
-            self._say(job, "starting")
-        epochs, score = _epochs(job)
-        if epochs == self._shown[job.folder]:
-            return
-        self.progress.update(self.tasks[job.folder], completed=epochs, score=score)
-        # A log wants about ten lines a job, a terminal is drawn anew.
-        step = max(self.max_epochs // 10, 1)
-        if epochs // step > self._shown[job.folder] // step:
-            self._say(job, f"epoch {epochs} of {self.max_epochs}, {score}")
-        self._shown[job.folder] = epochs
-
-    def finish(self, job: Job, how: str) -> None:
-        """Show how a job ended."""
-        epochs, score = _epochs(job)
-        text = how if how == "not started" or not score else f"{how}, {score}"
-        self.progress.start_task(self.tasks[job.folder])
-        self.progress.update(self.tasks[job.folder], completed=epochs, total=max(epochs, 1), score=text)
-        self.progress.stop_task(self.tasks[job.folder])
-        self._say(job, text)
-
-    def _say(self, job: Job, text: str) -> None:
-        if not self.console.is_terminal:
-            self.console.print(f"{self.titles[job.folder]}: {text}", highlight=False)
-
-
-def _titles(jobs: Sequence[Job]) -> dict[Path, str]:
-    """Return by folder what a job is called: its fold, with row and seed where there are several of them."""
-    rows = {job.folder.parents[1] for job in jobs}
-    seeds = {job.seed for job in jobs}
-
-    def title(job: Job) -> str:
-        row = f"{job.experiment.stem if job.row == DEFAULT_ROW else job.row} " if len(rows) > 1 else ""
-        seed = f"seed {job.seed} " if len(seeds) > 1 else ""
-        return f"{row}{seed}{job.folder.name}"
-
-    return {job.folder: title(job) for job in jobs}
-
-
-def _epochs(job: Job) -> tuple[int, str]:
-    """Return the epochs on record and the best validation score so far, in words."""
-    path = job.folder / "metrics.csv"
-    if not path.exists():
-        return 0, ""
-    rows = pd.read_csv(path)
-    return len(rows), f"validation UA {rows['validation/UA'].max():.1%} at best" if len(rows) else ""
+    path = job.folder / LOG_FILE
+    return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) if path.exists() else "(there is none)"

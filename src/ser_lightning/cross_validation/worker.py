@@ -22,7 +22,9 @@ from ser_lightning.reports.run_facts import RunFacts
 from ser_lightning.run_record import FACTS_FILE, code_version, hardware
 
 
-def run_fold(arguments: Sequence[str], row: str, allow: Sequence[str] = (), tested: bool = True) -> Path:
+def run_fold(
+    arguments: Sequence[str], row: str, allow: Sequence[str] = (), tested: bool = True, wait_seconds: float = 0
+) -> Path:
     """Fit, validate and test one fold, from wherever an earlier process left it.
 
     Training goes on from ``checkpoints/last.ckpt`` where there is one. The best checkpoint then predicts the
@@ -34,6 +36,8 @@ def run_fold(arguments: Sequence[str], row: str, allow: Sequence[str] = (), test
         row: Row of a table.
         allow: Module prefixes that the user trusts.
         tested: Whether to go on to the test set.
+        wait_seconds: How long to wait for another process that runs this fold: one on a machine that is gone holds its
+            lock until a network file system takes it away.
 
     Returns:
         The run's folder.
@@ -44,7 +48,7 @@ def run_fold(arguments: Sequence[str], row: str, allow: Sequence[str] = (), test
     cli = ExperimentCLI(arguments, run=False, row=row, allow=allow)
     folder = Path(cli.trainer.default_root_dir)
     # The first process holds the lock for all of the job's processes.
-    lock = FileLock(folder / ".lock", timeout=0) if cli.trainer.is_global_zero else nullcontext()
+    lock = FileLock(folder / ".lock", timeout=wait_seconds) if cli.trainer.is_global_zero else nullcontext()
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with lock:

@@ -1,0 +1,167 @@
+"""What is shown of jobs while they run."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ser_lightning.cross_validation import progress
+from ser_lightning.cross_validation.plan import Job, plan_folds
+from ser_lightning.cross_validation.progress import ProgressView
+
+
+def planned(folder: Path, rows: int = 2, folds: int = 3) -> list[Job]:
+    return [
+        job
+        for row in range(rows)
+        for job in plan_folds(Path("x/soft.yaml"), [], range(folds), [0], folder / f"row{row}", f"row{row}")
+    ]
+
+
+def write_epochs(job: Job, *scores: float) -> None:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    rows = "".join(f"{epoch},{epoch},{score}\n" for epoch, score in enumerate(scores))
+    (job.folder / "metrics.csv").write_text(f"epoch,step,validation/UA\n{rows}")
+    with (job.folder / "log.txt").open("a") as log:
+        log.write("something\n")
+
+
+def write_test_score(job: Job, score: float) -> None:
+    (job.folder / "scores.json").write_text(json.dumps({"UA": score}))
+
+
+def shown(view: ProgressView, width: int, height: int = 40) -> str:
+    view.console = console = Console(file=io.StringIO(), width=width, height=height)
+    with console.capture() as capture:
+        console.print(view.render())
+    return capture.get()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_title_says_what_tells_a_job_from_the_others_and_no_more() -> None:
+    def titles(*jobs: object) -> list[str]:
+        return list(ProgressView(jobs, 1, Console(quiet=True)).titles.values())  # type: ignore[arg-type]
+
+    plain = plan_folds(Path("x/soft.yaml"), [], [0, 1], [0], Path("runs/ando2019/soft/iemocap/default"))
+    row = plan_folds(Path("x/soft.yaml"), [], [0], [0, 1], Path("runs/ando2019/soft/iemocap/soft_all"), "soft_all")
+    assert titles(*plain) == ["fold-00", "fold-01"]
+    assert titles(*row) == ["seed 0 fold-00", "seed 1 fold-00"]
+    assert titles(*plain, row[0]) == ["soft fold-00", "soft fold-01", "soft_all fold-00"]
+
+
+def test_the_table_has_a_cell_for_each_job_and_the_mean_test_score_of_each_rows_finished_folds(
+    tmp_path: Path, clock: list[float]
+) -> None:
+    jobs = planned(tmp_path)
+    view = ProgressView(jobs, 10, Console(quiet=True))
+    for job, score in ((jobs[0], 0.5), (jobs[1], 0.6)):
+        view.begin(job)
+        write_epochs(job, 0.1, 0.4)
+        write_test_score(job, score)
+        view.update()
+        view.finish(job, "done")
+    view.begin(jobs[2])
+    view.update()
+    assert "running" not in view.tally()  # handed over, but its process has not begun
+    write_epochs(jobs[2], 0.3, 0.35, 0.2)
+    clock[0] += 1
+    view.update()
+    view.finish(jobs[3], "failed")
+    wide = shown(view, 120)
+    first, second = (next(line for line in wide.splitlines() if name in line) for name in ("row0", "row1"))
+    assert first.split() == ["row0", "50.0", "60.0", "3/10", "35.0", "55.0%"]
+    assert second.split()[1:] == ["\N{MULTIPLICATION X}", "\N{MIDDLE DOT}", "\N{MIDDLE DOT}"]
+    assert "2 of 6 done, 1 running, 1 failed" in wide
+    short = next(line for line in shown(view, 40).splitlines() if "row0" in line)
+    assert short.split() == ["row0", "50.0", "60.0", "30%", "55.0%"]
+    marks = next(line for line in shown(view, 24).splitlines() if "row0" in line)
+    assert marks.split() == ["row0", "\N{CHECK MARK}", "\N{CHECK MARK}", "\N{BLACK RIGHT-POINTING POINTER}", "55.0%"]
+    assert "30 " not in marks
+
+
+def test_the_table_never_outgrows_the_console_and_says_how_many_rows_it_hides(tmp_path: Path) -> None:
+    jobs = planned(tmp_path, rows=30)
+    view = ProgressView(jobs, 10, Console(quiet=True))
+    view.begin(jobs[-1])
+    write_epochs(jobs[-1], 0.5)
+    view.update()
+    lines = shown(view, 80, height=16).splitlines()
+    assert len(lines) <= 16
+    assert any("row29" in line for line in lines), "the row at work is hidden"
+    assert "20 more rows" in lines[-1]
+
+
+def test_time_left_goes_by_the_pace_of_a_rows_epochs_and_by_how_many_its_finished_folds_took(
+    tmp_path: Path, clock: list[float]
+) -> None:
+    jobs = planned(tmp_path, rows=1, folds=4)
+    view = ProgressView(jobs, 10, Console(quiet=True))
+    assert view.seconds_left() is None
+    view.begin(jobs[0])
+    write_epochs(jobs[0])
+    view.update()
+    clock[0] += 20
+    write_epochs(jobs[0], 0.1, 0.2, 0.3, 0.4)
+    view.update()
+    assert view.seconds_left() == pytest.approx(5 * (6 + 3 * 10))  # 5 s an epoch, ten epochs each as far as is known
+    view.finish(jobs[0], "done")
+    assert view.seconds_left() == pytest.approx(5 * 3 * 4)  # it stopped early at four
+    for job in jobs[1:3]:
+        view.begin(job)
+        write_epochs(job, 0.1, 0.2, 0.3)
+        view.update()
+    clock[0] += 5
+    left = view.seconds_left()
+    assert left is not None
+    assert left < 5 * 3 * 4 / 2 + 5  # two at once
+
+
+def test_a_resumed_job_is_not_taken_for_a_fast_one(tmp_path: Path, clock: list[float]) -> None:
+    (job,) = planned(tmp_path, rows=1, folds=1)
+    write_epochs(job, *[0.1] * 8)
+    view = ProgressView([job], 10, Console(quiet=True))
+    view.begin(job)
+    write_epochs(job, *[0.1] * 8)
+    view.update()
+    clock[0] += 30
+    write_epochs(job, *[0.1] * 9, 0.2)
+    view.finish(job, "failed")
+    view.begin(job)
+    assert view._cells[job.folder].epochs_before == 10
+
+
+def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (job,) = planned(tmp_path, rows=1, folds=1)
+    with ProgressView([job], 100, Console(width=160)) as view:
+        view.begin(job)
+        write_epochs(job)
+        view.update()
+        for epoch in range(1, 31):
+            write_epochs(job, *[0.25] * epoch)
+            view.update()
+        write_test_score(job, 0.5)
+        view.finish(job, "done")
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "fold-00: starting"
+    assert said[1] == "fold-00: epoch 10 of 100, validation UA 25.0% at best"
+    assert [line.split()[2] for line in said[1:-1]] == ["10", "20", "30"]
+    assert said[-1] == "fold-00: done, UA 50.0% (1 of 1 done)"
+
+
+def test_pre_training_has_no_score_and_is_shown_all_the_same(tmp_path: Path) -> None:
+    (job,) = planned(tmp_path, rows=1, folds=1)
+    job.folder.mkdir(parents=True)
+    view = ProgressView([job], 10, Console(quiet=True))
+    view.begin(job)
+    (job.folder / "metrics.csv").write_text("epoch,step,train/loss\n0,1,0.5\n")
+    (job.folder / "log.txt").touch()
+    view.finish(job, "done")
+    assert "\N{CHECK MARK}" in shown(view, 80)
