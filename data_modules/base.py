@@ -251,7 +251,8 @@ class CorpusDataModule(LightningDataModule):
     def _loader(self, dataset: FrameDataset, sampler: BatchSampler) -> DataLoader[Batch]:
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=keep_batch, pin_memory=pins_memory(self))
 
-    def _evaluation_loader(self, name: str) -> DataLoader[Batch]:
+    def evaluation_dataloader(self, name: str) -> DataLoader[Batch]:
+        """Return a set, ``train``, ``validation``, ``test`` or ``all``, each utterance once and whole."""
         dataset = self._datasets[name]
         return self._loader(dataset, EvaluationBatchSampler(num_frames(dataset), self.batch_size, *process_of(self)))
 
@@ -269,15 +270,15 @@ class CorpusDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return the validation set, each utterance once."""
-        return self._evaluation_loader("validation")
+        return self.evaluation_dataloader("validation")
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Return the test set, each utterance once."""
-        return self._evaluation_loader("test")
+        return self.evaluation_dataloader("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Return the whole corpus, each utterance once."""
-        return self._evaluation_loader("all")
+        return self.evaluation_dataloader("all")
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Make frames of a batch's waveforms, where it is, if that is done on the device."""

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol as Interface
 
+from torch.utils.data import DataLoader
+
 from ser_lightning.data.protocols import Protocol
 from ser_lightning.data.statistics import TrainingStatistics
 from ser_lightning.features import FeatureExtractor, Prepared
-from ser_lightning.types import Split, Utterance
+from ser_lightning.types import Batch, Split, Utterance
 
 
 class CorpusData(Interface):
@@ -49,6 +51,9 @@ class CorpusData(Interface):
 
     def set_utterances(self, name: str) -> tuple[Utterance, ...]:
         """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus."""
+
+    def evaluation_dataloader(self, name: str) -> DataLoader[Batch]:
+        """Return a set that is set up, each of its utterances once and whole."""
 
     def extract(self, progress: bool = True) -> Prepared:
         """Extract features where they are missing, leave out what is unusable, and return what was done."""

@@ -17,6 +17,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import Criterion
 from ser_lightning.metrics import EmotionScores, SpeakerScores
 from ser_lightning.nn.masking import frame_mask
+from ser_lightning.nn.precision import at_least_float32
 from ser_lightning.nn.standardisation import Standardisation, UtteranceStandardisation
 from ser_lightning.types import Batch
 
@@ -106,8 +107,7 @@ class EmotionClassifier(LightningModule):
 
     def _logits(self, batch: Batch) -> Tensor:
         # Autocast's linear layers give half precision, in which targets and class weights would be rounded too.
-        logits: Tensor = self(batch.inputs, batch.lengths)
-        return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+        return at_least_float32(self(batch.inputs, batch.lengths))
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return the probability of each class [B, C], in float32; a row sums to one."""

@@ -18,6 +18,7 @@ from ser_lightning.nn.encoders import Encoder
 from ser_lightning.nn.gathering import gather_batch, gather_to_first
 from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.pooling import Pooling
+from ser_lightning.nn.precision import at_least_float32, without_autocast
 from ser_lightning.nn.standardisation import UtteranceStandardisation
 from ser_lightning.nn.support_vectors import SupportVectorMachine
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, Decision, EmotionClassifier
@@ -82,14 +83,15 @@ class MetricLearning(EmotionClassifier):
 
     def on_fit_start(self) -> None:
         """Take the network of the stage before."""
+        # Where a best checkpoint is trained on, its machine was fitted on embeddings that change from now on.
+        self.svm = SupportVectorMachine(len(self.class_names))
         stages = (SpeakerIdentification, SEResNetVLAD, MetricLearning)
         start_from(self, self.network, self.pretrained_checkpoint, *stages)
 
     def embed(self, batch: Batch) -> Tensor:
-        """Return the embeddings [B, E] of ``batch`` in float32."""
+        """Return the embeddings [B, E] of ``batch``, in float32 where the network gives half precision."""
         mask = frame_mask(batch.lengths, batch.inputs.shape[1])
-        embeddings: Tensor = self.network(self.standardisation(batch.inputs, mask), mask)
-        return embeddings.float()
+        return at_least_float32(self.network(self.standardisation(batch.inputs, mask), mask))
 
     def on_train_epoch_start(self) -> None:
         """Forget the class means of the epoch before."""
@@ -99,9 +101,10 @@ class MetricLearning(EmotionClassifier):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the metric loss of ``batch``, joined over processes: what is compared must meet."""
         embeddings, labels = gather_batch(self.embed(batch)), gather_batch(batch.labels)
+        loss: Tensor
         loss, terms = self.metric_loss(embeddings, labels)
         with torch.no_grad():
-            directions = F.normalize(embeddings.detach(), dim=1)
+            directions = F.normalize(embeddings.detach(), dim=1).to(self.class_sums.dtype)
             self.class_sums.index_add_(0, labels, directions)
             self.class_counts.index_add_(0, labels, torch.ones_like(directions[:, 0]))
             self.batches_without_terms += terms == 0
@@ -121,15 +124,17 @@ class MetricLearning(EmotionClassifier):
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return what speaks for each class [B, C]: log-probabilities of the SVM, or cosines with the class means."""
-        return self._evidence(self.network(frames, mask).float())[0]
+        return self._evidence(at_least_float32(self.network(frames, mask)))[0]
 
     def _evidence(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Return what speaks for each class [B, C] and the class decided for [B], of ``embeddings`` [B, E]."""
         if self.svm.is_fitted:
             predicted, probabilities = self.svm(embeddings)
             # A class that the training split lacks has no probability, and its logarithm no bound.
-            return probabilities.float().clamp(min=torch.finfo(torch.float32).tiny).log(), predicted
-        cosines = F.linear(F.normalize(embeddings, dim=1), F.normalize(self.class_means, dim=1))
+            return probabilities.to(embeddings.dtype).clamp(min=torch.finfo(torch.float32).tiny).log(), predicted
+        means = self.class_means.to(embeddings.dtype)
+        with without_autocast(embeddings.device):
+            cosines = F.linear(F.normalize(embeddings, dim=1), F.normalize(means, dim=1))
         return cosines, cosines.argmax(1)
 
     def decide(self, batch: Batch) -> Decision:
@@ -155,20 +160,21 @@ class MetricLearning(EmotionClassifier):
             speakers = [utterance.speaker for utterance in data_module.set_utterances("train")]
             speakers *= len(train[1]) // len(speakers)  # heard at other speeds too
             self.svm, chosen = fit_svm(*train, speakers, *validation, len(self.class_names))
-            rank_zero_info(f"SVM: {chosen}")
+            shown = ", ".join(f"{key} {value}" for key, value in chosen.items() if key != "grid")
+            rank_zero_info(f"support vector machine: {shown}")
             checkpoint["state_dict"] |= {f"svm.{key}": value for key, value in self.svm.state_dict().items()}
             checkpoint[CHECKPOINT_KEY]["svm"] = chosen
             self.trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, best)
+        self.cpu()
         self.trainer.strategy.barrier("SVM")
 
     @torch.no_grad()
     def _embed_set(self, loader: DataLoader[Batch]) -> tuple[Tensor, Tensor] | None:
         """Return embeddings [N, E] and labels [N] of a set in its order, in the first process; None in the others."""
         self.eval()
-        data_module: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
         parts = []
         for share in loader:
-            batch = data_module.on_after_batch_transfer(self.trainer.strategy.batch_to_device(share), 0)
+            batch = self.trainer.strategy.batch_to_device(self.trainer.precision_plugin.convert_input(share))
             with self.trainer.precision_plugin.forward_context():
                 parts.append((batch.indices, self.embed(batch), batch.labels))
         rows = gather_to_first(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))

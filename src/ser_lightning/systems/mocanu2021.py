@@ -3,7 +3,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -15,6 +14,7 @@ from ser_lightning.nn.encoders import Encoder
 from ser_lightning.nn.heads import CosineHead
 from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.pooling import Pooling
+from ser_lightning.nn.precision import at_least_float32
 from ser_lightning.nn.standardisation import UtteranceStandardisation
 from ser_lightning.systems.classifier import Decision, EmotionClassifier
 from ser_lightning.systems.speaker_id import SpeakerIdentification
@@ -78,5 +78,5 @@ class SEResNetVLAD(EmotionClassifier):
         """Return logits of ``batch``, which class they speak for, and the embeddings behind them."""
         mask = frame_mask(batch.lengths, batch.inputs.shape[1])
         embeddings = self.network(self.standardisation(batch.inputs, mask), mask)
-        logits = self.output(embeddings).float()
-        return Decision(logits, self.probabilities(logits), logits.argmax(1), embeddings.float())
+        logits = at_least_float32(self.output(embeddings))
+        return Decision(logits, self.probabilities(logits), logits.argmax(1), at_least_float32(embeddings))

@@ -133,7 +133,7 @@ class Taken:
 
     Attributes:
         loaded: Weights that were taken.
-        other_shape: Weights that both have, in different shapes; newly initialised here.
+        other_shape: Weights of layers that both have, in different shapes; newly initialised here.
         new: Weights that the earlier stage does not have; newly initialised here.
         left: Weights of the earlier stage that have no place here.
     """
@@ -147,7 +147,7 @@ class Taken:
         """Return one line for each kind that occurs, weights named by their layers."""
         kinds = {
             "loaded": self.loaded,
-            "of another shape, so newly initialised": self.other_shape,
+            "of layers of another shape, so newly initialised": self.other_shape,
             "not there, so newly initialised": self.new,
             "there only, so left": self.left,
         }
@@ -155,7 +155,7 @@ class Taken:
 
 
 def _layers(keys: Sequence[str], most: int = 8) -> list[str]:
-    """Return what ``keys`` have in common up to the shortest depth at which there are at most ``most`` such names."""
+    """Return the beginnings of ``keys``, as long as they can be without there being more than ``most`` of them."""
     for depth in range(max(key.count(".") for key in keys) + 1, 0, -1):
         names = list(dict.fromkeys(".".join(key.split(".")[:depth]) for key in keys))
         if len(names) <= most:
@@ -163,8 +163,14 @@ def _layers(keys: Sequence[str], most: int = 8) -> list[str]:
     return [*names[:most], "..."]
 
 
+def _layer(key: str) -> str:
+    return key.rpartition(".")[0]
+
+
 def take_what_fits(module: nn.Module, checkpoint: Mapping[str, Any], prefix: str, path: Path) -> Taken:
-    """Load those of an earlier stage's weights that have a place of their shape in ``module``.
+    """Load those of an earlier stage's layers that have a place of their shape in ``module``.
+
+    A layer is taken whole or not at all: a bias says nothing about other weights than those it was trained with.
 
     Args:
         module: What is loaded into.
@@ -178,7 +184,8 @@ def take_what_fits(module: nn.Module, checkpoint: Mapping[str, Any], prefix: str
     weights: dict[str, Tensor] = checkpoint["state_dict"]
     there = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
     here = module.state_dict()
-    fitting = {key: there[key] for key in here if key in there and there[key].shape == here[key].shape}
+    others = {_layer(key) for key in here if key not in there or there[key].shape != here[key].shape}
+    fitting = {key: there[key] for key in here if _layer(key) not in others}
     if not fitting:
         raise ConfigurationError(
             f"{path} ({checkpoint[CHECKPOINT_KEY]['system']}) has no weights that fit: it has {len(there)} under "
