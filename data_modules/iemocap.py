@@ -37,6 +37,7 @@ SOURCE = CorpusSource(
     licence_url="https://sail.usc.edu/iemocap/iemocap_release.htm",
     home="https://sail.usc.edu/iemocap",
     citation="Busso et al. 2008, Language Resources and Evaluation 42(4), https://doi.org/10.1007/s10579-008-9076-6",
+    speech="ten actors in a laboratory, in pairs, who improvise and play scripted scenes in American English",
     steps=(
         "Fill in and send the release form at https://sail.usc.edu/iemocap/iemocap_release.htm; a link comes by mail.",
         "Unpack IEMOCAP_full_release into {folder}; needed are sentences/wav and dialog/EmoEvaluation of each session.",

@@ -40,6 +40,7 @@ SOURCE = CorpusSource(
     licence_url="https://creativecommons.org/licenses/by-nc-sa/4.0/",
     home="https://zenodo.org/records/1188976",
     citation="Livingstone & Russo 2018, PLoS ONE 13(5): e0196391, https://doi.org/10.1371/journal.pone.0196391",
+    speech="24 actors in a studio, who play eight emotions in two North American English sentences",
     archive=Archive(
         url="https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1",
         name="Audio_Speech_Actors_01-24.zip",

@@ -38,6 +38,7 @@ SOURCE = CorpusSource(
     licence_url="https://creativecommons.org/licenses/by/4.0/",
     home="https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox2.html",
     citation="Chung, Nagrani & Zisserman 2018, Interspeech, https://doi.org/10.21437/Interspeech.2018-1929",
+    speech="celebrities in interviews on YouTube, of many languages and in any noise; their emotions are not labelled",
     steps=(
         "Ask for access by the form that the page above leads to; links to the parts of vox2_dev_aac come by mail.",
         "Join the parts into one ZIP file and unpack it into {folder}: <speaker>/<video>/<clip>.m4a.",

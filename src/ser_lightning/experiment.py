@@ -26,6 +26,7 @@ from ser_lightning.checkpoint import read_checkpoint
 from ser_lightning.data.corpus_data import CorpusData
 from ser_lightning.errors import ConfigurationError, SerError
 from ser_lightning.execution import Execution
+from ser_lightning.inference.model_card import write_model_card
 from ser_lightning.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.run_record import CONFIG_FILE, DEFAULT_ROW, RunName, claim_folder, code_version, differing_keys
 from ser_lightning.systems.classifier import CHECKPOINT_KEY
@@ -240,6 +241,11 @@ class ExperimentCLI(LightningCLI):
         if self.trainer.is_global_zero:
             for name in FILES.values():
                 (Path(self.trainer.default_root_dir) / name).unlink(missing_ok=True)
+
+    def after_fit(self) -> None:
+        """Write the model card beside the best checkpoint."""
+        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # as above
+            write_model_card(Path(self.trainer.default_root_dir), self.allow)
 
     def before_validate(self) -> None:
         """Check that the checkpoint can be scored on the validation set."""

@@ -31,6 +31,7 @@ class CorpusSource:
         licence_url: Where that text stands.
         home: The corpus's page.
         citation: The paper to cite.
+        speech: Who speaks, how and what: what a system that learned from it has heard, and so what it has not.
         steps: How to come by it by hand, one step after the other; ``{folder}`` stands for where the user wants it.
         archive: What ``ser download`` fetches and unpacks, where that is allowed.
     """
@@ -41,5 +42,6 @@ class CorpusSource:
     licence_url: str
     home: str
     citation: str
+    speech: str
     steps: tuple[str, ...] = ()
     archive: Archive | None = None
