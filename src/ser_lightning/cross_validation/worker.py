@@ -18,6 +18,7 @@ from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
 from ser_lightning.callbacks.results import FILES
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.experiment import ExperimentCLI, protocol_hash
+from ser_lightning.inference.model_card import write_model_card
 from ser_lightning.reports.run_facts import RunFacts
 from ser_lightning.run_record import FACTS_FILE, code_version, hardware
 
@@ -53,6 +54,8 @@ def run_fold(
     try:
         with lock:
             _run(cli, folder, tested)
+            if cli.trainer.is_global_zero:
+                write_model_card(folder, allow)
     except Timeout as error:
         raise ConfigurationError(f"another process is running {folder}; wait for it, or stop it") from error
     finally:

@@ -174,8 +174,8 @@ def _scores(run: _Run) -> Iterator[str]:
         told = " | ".join(f"{found[key]:.1f}%" for key in ("UA", "WA", "macro_F1"))
         yield f"| {name} | {len(predictions.table)} | {speakers} | {told} |"
     yield "\nUA is the mean recall over emotions, WA the share of utterances that are right. The epoch was chosen on"
-    yield "the validation set, whose scores are therefore too good. One fold is one draw of speakers: what to quote is the"
-    yield "mean over all folds, in the summary above this run's folder.\n"
+    yield "the validation set, whose scores are therefore too good. One fold is one draw of speakers: what to quote is"
+    yield "the mean over all folds, in the summary above this run's folder.\n"
     if "test" in run.predictions:
         yield "| emotion | test utterances | recall |\n|---|---|---|"
         for name, total, recall in _recalls(run.predictions["test"]):
@@ -190,7 +190,7 @@ def _use(run: _Run) -> Iterator[str]:
         return
     yield "Research on speech emotion recognition: comparing systems under one protocol, and trying this one on speech"
     yield "like that it was trained on. Not for judging people, such as at work, at school, at a border or in care:"
-    yield "what a voice conveys is not what a person feels, and the scores above are those of recordings, not of lives.\n"
+    yield "what a voice conveys is not what a person feels.\n"
 
 
 def _limits(run: _Run) -> Iterator[str]:
