@@ -82,7 +82,7 @@ def test_the_table_has_a_cell_for_each_job_and_the_mean_test_score_of_each_rows_
     assert "2 of 6 done, 1 running, 1 failed" in wide
     short = next(line for line in shown(view, 40).splitlines() if "row0" in line)
     assert short.split() == ["row0", "50.0", "60.0", "30%", "55.0%"]
-    marks = next(line for line in shown(view, 24).splitlines() if "row0" in line)
+    marks = next(line for line in shown(view, 28).splitlines() if "row0" in line)
     assert marks.split() == ["row0", "\N{CHECK MARK}", "\N{CHECK MARK}", "\N{BLACK RIGHT-POINTING POINTER}", "55.0%"]
     assert "30 " not in marks
 
@@ -96,7 +96,7 @@ def test_the_table_never_outgrows_the_console_and_says_how_many_rows_it_hides(tm
     lines = shown(view, 80, height=16).splitlines()
     assert len(lines) <= 16
     assert any("row29" in line for line in lines), "the row at work is hidden"
-    assert "20 more rows" in lines[-1]
+    assert "18 more rows" in lines[-1]
 
 
 def test_time_left_goes_by_the_pace_of_a_rows_epochs_and_by_how_many_its_finished_folds_took(
@@ -122,6 +122,17 @@ def test_time_left_goes_by_the_pace_of_a_rows_epochs_and_by_how_many_its_finishe
     left = view.seconds_left()
     assert left is not None
     assert left < 5 * 3 * 4 / 2 + 5  # two at once
+
+
+def test_a_long_title_is_cut_before_a_number_is(tmp_path: Path) -> None:
+    jobs = plan_folds(Path("x/soft.yaml"), [], range(10), [0], tmp_path / "row", "a row of which much can be said")
+    view = ProgressView(jobs, 10, Console(quiet=True))
+    write_epochs(jobs[0], 0.5)
+    write_test_score(jobs[0], 1.0)
+    view.finish(jobs[0], "done")
+    line = next(line for line in shown(view, 60).splitlines() if "a row" in line)
+    assert "\N{HORIZONTAL ELLIPSIS}" in line
+    assert line.rstrip().endswith("100.0%")
 
 
 def test_a_resumed_job_is_not_taken_for_a_fast_one(tmp_path: Path, clock: list[float]) -> None:

@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Self
 
 import pandas as pd
-from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
@@ -33,6 +32,7 @@ _MARKS = {
 }
 # How much a cell says, and how wide it then is: epochs and score, one of them, or its mark.
 _WIDTHS = {"full": 12, "short": 5, "mark": 1}
+_SHORTEST_TITLE = 8
 
 
 @dataclass
@@ -180,12 +180,13 @@ class ProgressView(AbstractContextManager["ProgressView"]):
         """Return the table as it stands, cut to the console's size, and the tally below it."""
         detail = next((name for name in _WIDTHS if self._width(name) <= self.console.width), "mark")
         shown = self._rows_that_fit()
-        table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
-        table.add_column("")
+        room = max(self.console.width - self._width_of_cells(detail), _SHORTEST_TITLE)
+        table = Table(box=None, padding=(0, 1), pad_edge=False)
+        table.add_column("", no_wrap=True, max_width=room)
         for name in self._columns:
             heading = name.removeprefix("fold-").lstrip("0") or "0"
             table.add_column("" if detail == "mark" else heading, justify="right", no_wrap=True)
-        table.add_column("UA", justify="right")
+        table.add_column("UA", justify="right", no_wrap=True)
         by_place = {(cell.group, folder.name): cell for folder, cell in self._cells.items()}
         for group in shown:
             cells = [by_place.get((group, name)) for name in self._columns]
@@ -197,13 +198,15 @@ class ProgressView(AbstractContextManager["ProgressView"]):
         return Group(table, Text(self.tally() + more))
 
     def _width(self, detail: str) -> int:
+        return max(len(title) for title in self._group_titles) + self._width_of_cells(detail)
+
+    def _width_of_cells(self, detail: str) -> int:
         gap = 2
-        titles = max(len(title) for title in self._group_titles) if self._group_titles else 0
-        return titles + gap + len(self._columns) * (_WIDTHS[detail] + gap) + len("100.0%") + gap
+        return gap + len(self._columns) * (_WIDTHS[detail] + gap) + len("100.0%") + gap
 
     def _rows_that_fit(self) -> list[int]:
         """Return the rows to show, in the plan's order: those at work first, then what waits, then what is finished."""
-        room = max(self.console.height - 6, 1)
+        room = max(self.console.height - 4, 1)
         states: dict[int, set[str]] = {}
         for cell in self._cells.values():
             states.setdefault(cell.group, set()).add(cell.state)
