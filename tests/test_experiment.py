@@ -34,7 +34,7 @@ def finished(arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_a_fold_leaves_its_configuration_checkpoints_scores_and_predictions(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert names >= {"config.yaml", "run.json", "predictions.csv", "validation_predictions.csv", "confusion.png"}
-    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "best.md", "last.ckpt"}
 
 
 def test_a_fold_scores_its_probabilities_against_the_label_as_one_vote(finished: Path) -> None:
