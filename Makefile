@@ -30,7 +30,7 @@ export OMP_NUM_THREADS ?= 1
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  make train CORPUS=ravdess ROOT=<folder>  trains on the corpus itself; EXPERIMENT=<yaml> runs another system.'
 	@echo '  ARGS="..." is handed to the command behind train, test, bench, report and lock.'
@@ -70,8 +70,12 @@ bench: $(INSTALLED)/dev ## Measure speed and memory against named references
 	$(PYTHON) -m benchmarks $(ARGS)
 
 .PHONY: report
-report: $(INSTALLED)/core ## Gather what is under runs/ into tables, figures and one page
-	.venv/bin/ser report runs --out runs/report.html $(ARGS)
+report: $(INSTALLED)/core ## Gather what is under runs/ into one page that compares it, with figures
+	.venv/bin/ser report runs --out runs/report $(ARGS)
+
+.PHONY: reproduction
+reproduction: $(INSTALLED)/core ## Write docs/reproduction.md: every published row, its command, the paper's number, ours
+	.venv/bin/ser reproduction
 
 .PHONY: lock
 lock: | $(PYTHON) ## Choose versions anew where pyproject.toml asks for it (ARGS=--upgrade: everywhere)

@@ -118,6 +118,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where to write report.html, report.md and figures/, each picture with its numbers (default: report)",
     )
+    command = add("reproduction", "write the ledger of published rows: command, corpus, the paper's number, ours")
+    command.add_argument("--measured", type=Path, default=Path("docs/measured.yaml"), metavar="FILE", help="our scores")
+    command.add_argument(
+        "--out", type=Path, default=Path("docs/reproduction.md"), metavar="FILE", help="where to write it"
+    )
     command = add("attention", "draw where in recordings the systems of checkpoints look")
     command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recordings, drawn side by side")
     command.add_argument(
@@ -272,6 +277,16 @@ def _report(options: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def _reproduction(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.atomic_file import write_atomically
+    from ser_lightning.cross_validation.ledger import reproduction_ledger
+    from ser_lightning.cross_validation.published import EXPERIMENTS
+
+    write_atomically(options.out, reproduction_ledger(EXPERIMENTS, options.measured).encode())
+    print(options.out)
+    return 0
+
+
 def _attention(options: argparse.Namespace, _: list[str]) -> int:
     from ser_lightning.attention import write_attention
 
@@ -372,6 +387,7 @@ _FUNCTIONS = {
     "prepare": _prepare,
     "audit": _audit,
     "report": _report,
+    "reproduction": _reproduction,
     "attention": _attention,
     "embeddings": _embeddings,
     "classify": _classify,
