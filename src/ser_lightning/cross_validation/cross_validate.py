@@ -117,7 +117,8 @@ def plan_experiment(
     data.extract()
     if data.skipped_audio:
         console.print(f"{len(data.skipped_audio)} unusable audio files are skipped; run.json lists them")
-    chosen = list(range(data.num_folds())) if choice.folds is None else parse_numbers(choice.folds)
+    # What is trained once has folds of its own, to which the caller's choice does not apply.
+    chosen = list(range(data.num_folds())) if choice.folds is None or once else parse_numbers(choice.folds)
     if beyond := [fold for fold in chosen if fold >= data.num_folds()]:
         raise ProtocolError(
             f"--folds {choice.folds}: {data.protocol.name} has folds 0 to {data.num_folds() - 1}, not {beyond[0]}"
