@@ -144,3 +144,20 @@ def test_a_reader_that_has_seen_enough_is_no_error(checkpoint: Path, folder: Pat
     done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_what_is_said_of_files_is_what_the_test_of_the_fold_said(
+    arguments: Callable[..., list[str]], synthetic_ravdess: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run-fold", *arguments(tmp_path / "run", "--trainer.logger=false")]) == 0
+    tested = {row["utterance"]: row for row in csv.DictReader((tmp_path / "run" / "predictions.csv").open())}
+    capsys.readouterr()
+    status, out, _ = run(capsys, tmp_path / "run" / "checkpoints" / "best.ckpt", synthetic_ravdess, "--csv")
+    said = {Path(row["file"]).stem: row for row in csv.DictReader(io.StringIO(out))}
+    assert status == 0
+    assert len(said) == 96
+    assert tested.keys() < said.keys()
+    for name, row in tested.items():
+        assert said[name]["emotion"] == row["predicted"]
+        for column in (key for key in row if key.startswith("probability_")):
+            assert float(said[name][column]) == pytest.approx(float(row[column]), abs=1e-5)
