@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ser_lightning.metrics import (
     EmotionScores,
+    SpeakerScores,
     calibration_error,
     macro_f1,
     recalls,
@@ -204,3 +205,69 @@ def test_a_vote_against_a_probability_of_zero_is_a_number_and_no_votes_at_all_ar
     assert vote_cross_entropy(certain, torch.tensor([[0.0, 1.0]])).item() == pytest.approx(15.94, abs=0.01)
     assert vote_cross_entropy(certain, torch.zeros(1, 2)).isnan()
     assert vote_kl(certain, torch.zeros(1, 2)).isnan()
+
+
+def _speaker_case(seed: int, speakers: int = 12) -> tuple[Tensor, Tensor]:
+    """Scores that are often right, and targets in which some speakers never occur."""
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.randint(speakers - 3, (90,), generator=generator)
+    scores = torch.randn(90, speakers, generator=generator)
+    scores[torch.arange(90), targets] += 1.0
+    return scores, targets
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("top", [1, 5, 20])
+def test_speakers_scores_are_those_of_a_plain_loop(seed: int, top: int) -> None:
+    scores, targets = _speaker_case(seed)
+    metric = SpeakerScores(12, top)
+    metric.update(scores, targets)
+    recognised, likely = np.zeros(12), np.zeros(12)
+    for row, target in zip(scores.numpy(), targets.tolist(), strict=True):
+        order = sorted(range(12), key=lambda speaker: -row[speaker])
+        recognised[target] += order[0] == target
+        likely[target] += target in order[:top]
+    utterances = np.bincount(targets.numpy(), minlength=12)
+    found = metric.scores(metric.compute())
+    assert (utterances == 0).any()
+    assert found["WA"].item() == pytest.approx(recognised.sum() / 90)
+    assert found["top_5"].item() == pytest.approx(likely.sum() / 90)
+    present = utterances > 0
+    assert found["UA"].item() == pytest.approx((recognised[present] / utterances[present]).mean())
+    assert found["WA"] <= found["top_5"]
+
+
+def test_speakers_scores_are_those_of_their_confusion_matrix() -> None:
+    scores_of_speakers, targets = _speaker_case(5)
+    metric, matrix = SpeakerScores(12), EmotionScores(12)
+    metric.update(scores_of_speakers, targets)
+    matrix.update(scores_of_speakers, targets)
+    found, expected = metric.scores(metric.compute()), scores(matrix.compute())
+    assert found["UA"].item() == pytest.approx(expected["UA"].item())
+    assert found["WA"].item() == pytest.approx(expected["WA"].item())
+
+
+def test_batches_and_devices_never_change_speakers_scores() -> None:
+    scores, targets = _speaker_case(6)
+    whole = SpeakerScores(12)
+    whole.update(scores, targets)
+    shares = [SpeakerScores(12), SpeakerScores(12)]
+    for part in (slice(0, 1), slice(1, 50), slice(50, 50)):
+        shares[0].update(scores[part], targets[part])
+    shares[1].update(scores[50:], targets[50:])
+    reduce = shares[0]._reductions["counts"]
+    assert callable(reduce)
+    assert torch.equal(reduce(torch.stack([share.counts for share in shares])), whole.compute())
+    whole.reset()
+    assert not whole.counts.any()
+
+
+def test_fewer_speakers_than_the_likeliest_are_all_likely() -> None:
+    metric = SpeakerScores(3)
+    metric.update(torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]]), torch.tensor([0, 2]))
+    found = metric.scores(metric.compute())
+    assert {name: value.item() for name, value in found.items()} == {"UA": 0.5, "WA": 0.5, "top_5": 1.0}
+
+
+def test_counts_of_many_speakers_need_memory_that_is_linear_in_them() -> None:
+    assert SpeakerScores(5994).counts.numel() == 3 * 5994

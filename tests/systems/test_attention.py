@@ -8,15 +8,19 @@ import torch
 from torch import Tensor
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.losses import ExistenceLoss, LabelSmoothing, WeightedCrossEntropy
+from ser_lightning.losses import ExistenceLoss, LabelSmoothing, TripletLoss, WeightedCrossEntropy
+from ser_lightning.nn.encoders import ThinSEResNet34
 from ser_lightning.nn.pooling import AttentiveStatisticsPooling, MeanPooling, NetVLAD, WeightedPooling
 from ser_lightning.systems import (
     ConvBLSTMAttention,
     DominantEmotionRecognition,
     EmotionClassifier,
     ExistencePretraining,
+    MetricLearning,
     MultiLabelEmotionExistence,
     PooledLSTM,
+    SEResNetVLAD,
+    SpeakerIdentification,
 )
 
 EMOTIONS = ("neutral", "happy", "sad")
@@ -24,6 +28,10 @@ F = 34
 ANDO: dict[str, Any] = {"channels": (3, 4, 2), "cells": 5, "attention_dim": 6}
 ZHOU: dict[str, Any] = {"channels": (2, 3, 2, 2, 2, 3), "cells": 4}
 LENGTHS = torch.tensor([80, 33, 64])
+
+
+def narrow(num_features: int) -> ThinSEResNet34:
+    return ThinSEResNet34(num_features, channels=2)
 
 
 def attending() -> dict[str, tuple[EmotionClassifier, int]]:
@@ -87,6 +95,9 @@ def test_a_system_that_weighs_no_steps_says_so(pooling: Any, frames: Tensor) -> 
     for system in (
         PooledLSTM(F, EMOTIONS, pooling, LabelSmoothing(), cells=4),
         ConvBLSTMAttention(F, EMOTIONS, pooling, WeightedCrossEntropy(), **ZHOU),
+        SEResNetVLAD(F, EMOTIONS, narrow, pooling, WeightedCrossEntropy(), embedding_dim=4),
+        MetricLearning(F, EMOTIONS, narrow, pooling, lambda names: TripletLoss(names, 0.1), embedding_dim=4),
+        SpeakerIdentification(F, EMOTIONS, narrow, pooling, WeightedCrossEntropy(), embedding_dim=4),
     ):
         with pytest.raises(ConfigurationError, match=f"{type(system).__name__} .*has no attention over time"):
             system.attention(frames.float(), LENGTHS)

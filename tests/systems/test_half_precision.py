@@ -6,19 +6,33 @@ import pytest
 import torch
 from torch import Tensor
 
-from ser_lightning.losses import AMSoftmax, ExistenceLoss, FocalLoss, LabelSmoothing, WeightedCrossEntropy
+from ser_lightning.losses import AMSoftmax, ExistenceLoss, FocalLoss, LabelSmoothing, TripletLoss, WeightedCrossEntropy
+from ser_lightning.nn.encoders import ThinSEResNet34
 from ser_lightning.nn.pooling import AttentiveStatisticsPooling, NetVLAD, WeightedPooling
 from ser_lightning.systems import (
     ConvBLSTMAttention,
     DominantEmotionRecognition,
+    MetricLearning,
     MultiLabelEmotionExistence,
     PooledLSTM,
+    SEResNetVLAD,
+    SpeakerIdentification,
 )
 from ser_lightning.systems.classifier import EmotionClassifier
 from ser_lightning.types import Batch
 
 EMOTIONS = list("ahsn")
 CHANNELS = (4, 4, 3, 3, 3, 3)
+
+
+def narrow(num_features: int) -> ThinSEResNet34:
+    return ThinSEResNet34(num_features, channels=2)
+
+
+def netvlad(dim: int) -> NetVLAD:
+    return NetVLAD(dim, clusters=3)
+
+
 SYSTEMS: dict[str, Callable[[], EmotionClassifier]] = {
     "Huang, NetVLAD": lambda: PooledLSTM(
         40, EMOTIONS, lambda dim: NetVLAD(dim, clusters=3), LabelSmoothing(0.1, "unigram"), cells=8
@@ -34,6 +48,11 @@ SYSTEMS: dict[str, Callable[[], EmotionClassifier]] = {
     ),
     "Ando, existence": lambda: MultiLabelEmotionExistence(
         40, EMOTIONS, ExistenceLoss(), channels=(3, 4, 2), cells=5, attention_dim=6
+    ),
+    "Mocanu, S1": lambda: SEResNetVLAD(40, EMOTIONS, narrow, netvlad, WeightedCrossEntropy(), embedding_dim=6),
+    "Mocanu, AM-softmax": lambda: SEResNetVLAD(40, EMOTIONS, narrow, netvlad, AMSoftmax(10.0, 0.4), embedding_dim=6),
+    "Mocanu, speakers": lambda: SpeakerIdentification(
+        40, EMOTIONS, narrow, netvlad, AMSoftmax(10.0, 0.4), embedding_dim=6
     ),
 }
 
@@ -83,3 +102,27 @@ def test_a_model_of_float64_has_losses_of_float64(model: EmotionClassifier) -> N
     seen = logits_of_criterion(model)
     loss = model.double().training_step(batch(torch.float64), 0)
     assert seen[0].dtype == loss.dtype == torch.float64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_metric_learning_compares_embeddings_that_are_rounded_once(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model = MetricLearning(40, EMOTIONS, narrow, netvlad, lambda c: TripletLoss(c, 0.5), embedding_dim=6).to(dtype)
+    seen: list[Tensor] = []
+    model.metric_loss.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    pairs = batch(dtype)
+    pairs.labels = torch.tensor([0, 0, 1, 1])
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.float32):
+        loss = model.training_step(pairs, 0)
+    loss.backward()
+    assert seen[0].dtype == loss.dtype == dtype
+    torch.testing.assert_close(loss.detach(), model.metric_loss(seen[0], pairs.labels)[0], rtol=1e-6, atol=0)
+    assert model.class_sums.dtype == dtype
+    torch.testing.assert_close(
+        model.class_sums[:2],
+        torch.nn.functional.normalize(seen[0], dim=1).reshape(2, 2, 6).sum(1),
+        rtol=1e-5,
+        atol=1e-6,
+    )
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name

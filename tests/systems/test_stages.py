@@ -9,8 +9,15 @@ import torch
 from torch import nn
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.systems import DominantEmotionRecognition, MultiLabelEmotionExistence
-from ser_lightning.systems.stages import load_parts, read_stage, refuse_heard_speakers, refuse_other_frames
+from ser_lightning.systems import DominantEmotionRecognition, MultiLabelEmotionExistence, SEResNetVLAD
+from ser_lightning.systems.stages import (
+    Taken,
+    load_parts,
+    read_stage,
+    refuse_heard_speakers,
+    refuse_other_frames,
+    take_what_fits,
+)
 
 EXISTENCE = "ser_lightning.systems.ando2019.MultiLabelEmotionExistence"
 STAGE = Path("runs/mlee/fold-00/checkpoints/best.ckpt")
@@ -119,3 +126,81 @@ def test_weights_that_do_not_fit_are_named_with_file_system_and_both_shapes(modu
 def test_a_part_that_the_stage_does_not_have_is_named() -> None:
     with pytest.raises(ConfigurationError, match=r"bias is absent and \(2,\), there and here"):
         load_parts(nn.Linear(3, 2), checkpoint(), {"encoders.0.": ""}, STAGE)
+
+
+def earlier(weights: nn.Module, prefix: str = "network.") -> dict[str, Any]:
+    """A checkpoint of an earlier stage that has ``weights`` under ``prefix``, and a head."""
+    stored = {f"{prefix}{name}": value for name, value in weights.state_dict().items()}
+    return checkpoint() | {"state_dict": stored | {"output.weight": torch.ones(2, 2)}}
+
+
+def test_what_fits_is_taken_and_of_the_rest_it_is_said_why() -> None:
+    there = nn.ModuleDict({"same": nn.Linear(3, 2), "wider": nn.Linear(5, 2), "gone": nn.Linear(1, 1)})
+    here = nn.ModuleDict({"same": nn.Linear(3, 2), "wider": nn.Linear(4, 2), "fresh": nn.BatchNorm1d(2)})
+    before = {name: value.clone() for name, value in here.state_dict().items()}
+    taken = take_what_fits(here, earlier(there), "network.", STAGE)
+    assert taken == Taken(
+        loaded=("same.weight", "same.bias"),
+        other_shape=("wider.weight", "wider.bias"),
+        new=tuple(f"fresh.{name}" for name in here["fresh"].state_dict()),
+        left=("gone.weight", "gone.bias"),
+    )
+    for name, value in here.state_dict().items():
+        assert torch.equal(value, there.state_dict()[name] if name in taken.loaded else before[name]), name
+    assert taken.lines() == [
+        "  2 loaded: same.weight, same.bias",
+        "  2 of layers of another shape, so newly initialised: wider.weight, wider.bias",
+        "  5 not there, so newly initialised: " + ", ".join(taken.new),
+        "  2 there only, so left: gone.weight, gone.bias",
+    ]
+
+
+def test_a_bias_is_not_taken_without_the_weights_it_was_trained_with() -> None:
+    taken = take_what_fits(
+        nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)}),
+        earlier(nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(7, 2)})),
+        "network.",
+        STAGE,
+    )
+    assert taken.loaded == ("a.weight", "a.bias")
+    with pytest.raises(ConfigurationError, match="no weights that fit"):
+        take_what_fits(nn.Linear(3, 2), earlier(nn.Linear(7, 2)), "network.", STAGE)
+
+
+def test_nothing_that_fits_is_refused_with_file_system_and_what_was_looked_for() -> None:
+    module = nn.Linear(3, 2)
+    before = module.weight.detach().clone()
+    for stored in (earlier(nn.Linear(2, 3)), earlier(nn.Linear(3, 2), "encoder.")):
+        with pytest.raises(ConfigurationError, match="has no weights that fit") as caught:
+            take_what_fits(module, stored, "network.", STAGE)
+        for named in (str(STAGE), EXISTENCE, "'network.'"):
+            assert named in str(caught.value)
+        assert torch.equal(module.weight, before)
+
+
+def test_many_weights_are_named_by_as_much_as_they_have_in_common() -> None:
+    deep = nn.ModuleDict({"blocks": nn.Sequential(*(nn.Linear(1, 1) for _ in range(9))), "norm": nn.BatchNorm1d(1)})
+    (line,) = take_what_fits(deep, earlier(deep), "network.", STAGE).lines()
+    assert line == "  23 loaded: blocks, norm"
+    many = nn.ModuleDict({f"part{index}": nn.Linear(1, 1, bias=False) for index in range(10)})
+    (line,) = take_what_fits(many, earlier(many), "network.", STAGE).lines()
+    assert line == "  10 loaded: " + ", ".join(f"part{index}" for index in range(8)) + ", ..."
+
+
+def test_speakers_of_any_stage_before_are_refused() -> None:
+    first = checkpoint(speakers=("Ses01F",))["ser_lightning"]["origin"]
+    second = checkpoint(corpus="voxceleb2", speakers=("Ses09F",))["ser_lightning"]["origin"] | {"earlier": [first]}
+    third = checkpoint(speakers=("Ses04F",))
+    third["ser_lightning"]["origin"]["earlier"] = [second]
+    refuse_heard_speakers(third, STAGE, "iemocap", {"test": ["Ses09F"]})
+    for heard in ("Ses01F", "Ses04F"):
+        with pytest.raises(ConfigurationError, match=f"was trained on {heard}, who are in this fold's test set"):
+            refuse_heard_speakers(third, STAGE, "iemocap", {"test": [heard, "Ses09F"]})
+
+
+def test_one_of_several_systems_may_come_before_and_all_are_named_if_it_is_none(tmp_path: Path) -> None:
+    torch.save(checkpoint(), tmp_path / "best.ckpt")
+    systems = (DominantEmotionRecognition, MultiLabelEmotionExistence)
+    read_stage(tmp_path / "best.ckpt", "pretrained_checkpoint", *systems)
+    with pytest.raises(ConfigurationError, match=r"give that of a .*Dominant.* or a .*SEResNetVLAD"):
+        read_stage(tmp_path / "best.ckpt", "pretrained_checkpoint", DominantEmotionRecognition, SEResNetVLAD)
