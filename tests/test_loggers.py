@@ -1,12 +1,17 @@
 """What a run puts on record: its table of epochs, and its W&B run, read back from the file W&B writes offline."""
 
 import json
+import os
+import shutil
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import wandb
@@ -16,6 +21,9 @@ from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
 from ser_lightning.callbacks import EpochSeed
+from ser_lightning.cross_validation.objective import over_folds
+from ser_lightning.cross_validation.search_space import trial_row
+from ser_lightning.cross_validation.summary_run import log_summaries
 from ser_lightning.cross_validation.worker import run_fold
 from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.loggers import FoldWandbLogger, MetricsTable
@@ -256,3 +264,141 @@ def test_a_wandb_that_does_not_start_costs_no_training(
         logger.log_metrics({"validation/UA": 0.5, "epoch": 0}, 1)
     assert starts == ["offline", "disabled"]
     logger.finish()
+
+
+def add_fold(seed: Path, fold: Path, index: int) -> None:
+    """Copy a finished fold as another one, of which other classes are recognised."""
+    copy = seed / f"fold-{index:02d}"
+    shutil.copytree(fold, copy, ignore=shutil.ignore_patterns("wandb*", "checkpoints"))
+    facts = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**facts, "fold": index}))
+    for name in ("validation_predictions.csv", "predictions.csv"):
+        table = pd.read_csv(copy / name, dtype={"speaker": str})
+        table["fold"] = index
+        table.loc[: 5 * index, "predicted"] = table.loc[: 5 * index, "target"]
+        table.to_csv(copy / name, index=False)
+
+
+@pytest.fixture
+def seed(fold: Path, tmp_path: Path) -> Path:
+    """A seed's folder with two finished folds."""
+    for index in (0, 1):
+        add_fold(tmp_path / "seed-0", fold, index)
+    (tmp_path / "seed-0" / "confusion.png").write_bytes((fold / "confusion.png").read_bytes())
+    return tmp_path / "seed-0"
+
+
+@pytest.fixture
+def summary(seed: Path) -> OfflineRun:
+    """Their summary run: exactly one."""
+    log_summaries([seed])
+    (summary,) = offline_runs(seed)
+    return summary
+
+
+def test_a_cross_validation_has_a_run_of_its_own_in_the_group_of_its_folds(
+    summary: OfflineRun, seed: Path, run: OfflineRun
+) -> None:
+    assert summary.run.run_group == run.run.run_group == "quickstart/ravdess-synthetic/default/seed-0"
+    assert summary.run.project == "ser-lightning"
+    assert (summary.run.display_name, summary.run.job_type) == ("cross-validation", "summary")
+    assert list(summary.run.tags) == list(run.run.tags)
+    assert summary.run.run_id == (seed / "wandb_id").read_text() != run.run.run_id
+    assert summary.config["model"] == run.config["model"]
+    assert summary.config["protocol_hash"] == run.config["protocol_hash"]
+
+
+def test_the_summary_run_holds_mean_and_spread_of_both_sets_and_the_table_of_folds(
+    summary: OfflineRun, seed: Path
+) -> None:
+    (row,) = [row for row in summary.history if "cv/fold_count" in row]
+    folds = [seed / "fold-00", seed / "fold-01"]
+    for stage, name in (("validation", "validation_predictions.csv"), ("test", "predictions.csv")):
+        tables = [Predictions.read(fold / name).table for fold in folds]
+        ua = [(table["target"] == table["predicted"]).groupby(table["target"]).mean().mean() for table in tables]
+        assert ua[0] != ua[1]
+        for key, expected in (("mean", np.mean(ua)), ("std", np.std(ua)), ("min", min(ua)), ("max", max(ua))):
+            assert row[f"cv/{stage}_UA_{key}"] == pytest.approx(expected), (stage, key)
+    pooled = pd.concat([Predictions.read(fold / "predictions.csv").table for fold in folds])
+    assert row["cv/test_WA_pooled"] == pytest.approx((pooled["target"] == pooled["predicted"]).mean())
+    table = json.loads((summary.folder / "files" / row["cv/folds/path"]).read_text())
+    shown = pd.DataFrame(table["data"], columns=table["columns"])
+    assert shown["fold"].tolist() == [0, 1]
+    assert shown["utterances"].sum() == len(pooled)
+    assert shown["validation_UA"].mean() == pytest.approx(row["cv/validation_UA_mean"])
+    matrix = json.loads((summary.folder / "files" / row["cv/confusion_matrix_table/path"]).read_text())
+    counted = pd.DataFrame(matrix["data"], columns=matrix["columns"]).set_index(["Actual", "Predicted"])["nPredictions"]
+    assert counted[counted > 0].to_dict() == pooled.groupby(["target", "predicted"]).size().to_dict()
+    picture = summary.folder / "files" / row["cv/confusion_picture/path"]
+    assert picture.read_bytes() == (seed / "confusion.png").read_bytes()
+
+
+def test_a_cross_validation_that_goes_on_updates_its_run_and_one_that_is_done_leaves_it(
+    summary: OfflineRun, seed: Path, fold: Path
+) -> None:
+    log_summaries([seed])
+    assert len(offline_runs(seed)) == 1
+    time.sleep(1.1)  # W&B names an offline run's folder by the second
+    add_fold(seed, fold, 2)
+    log_summaries([seed])
+    before, after = offline_runs(seed)
+    assert before.run.run_id == after.run.run_id == summary.run.run_id
+    assert [row["cv/num_folds"] for row in after.history if "cv/num_folds" in row] == [3]
+
+
+def test_folds_that_are_not_tested_have_a_summary_of_their_validation_sets(seed: Path) -> None:
+    for fold in ("fold-00", "fold-01"):
+        (seed / fold / "predictions.csv").unlink()
+    log_summaries([seed])
+    (summary,) = offline_runs(seed)
+    (row,) = [row for row in summary.history if "cv/fold_count" in row]
+    assert row["cv/validation_UA_mean"] == pytest.approx(over_folds([seed / "fold-00", seed / "fold-01"]).mean["UA"])
+    assert not [key for key in row if key.startswith("cv/test")]
+
+
+def test_without_a_logger_there_is_no_summary_run_either(seed: Path) -> None:
+    path = seed / "fold-00" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["trainer"]["logger"] = False
+    path.write_text(yaml.safe_dump(config))
+    log_summaries([seed])
+    assert not (seed / "wandb").exists()
+
+
+def test_a_wandb_that_does_not_start_costs_no_cross_validation(seed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> object:
+        raise wandb.errors.CommError("no service")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    with pytest.warns(UserWarning, match="could not be written to W&B: no service"):
+        log_summaries([seed])
+    assert not (seed / "wandb_summary.json").exists()
+
+
+@pytest.mark.slow
+def test_the_run_of_a_wandb_agents_trial_is_the_summary_and_each_trial_has_its_own_folder(
+    arguments: Arguments, tmp_path: Path
+) -> None:
+    """The variables and the file of parameters are those that `wandb agent` sets and writes."""
+    of_a_run = [argument for argument in arguments(tmp_path) if not argument.startswith("--trainer.default_root_dir")]
+    command = [sys.executable, "-m", "ser_lightning.cli", "cv", f"--runs={tmp_path}", "--folds=0,1", *of_a_run]
+    for run_id, dropout in (("first", 0.25), ("second", 0.125)):
+        parameters = tmp_path / f"{run_id}.yaml"
+        parameters.write_text(f"wandb_version: 1\n\nmodel.init_args.dropout:\n  desc: null\n  value: {dropout}\n")
+        of_agent = {"WANDB_SWEEP_ID": "sweep", "WANDB_RUN_ID": run_id, "WANDB_SWEEP_PARAM_PATH": str(parameters)}
+        subprocess.run(
+            [*command, f"--model.init_args.dropout={dropout}"], env=os.environ | of_agent, check=True, timeout=300
+        )
+        row = trial_row({"model.init_args.dropout": dropout})
+        folder = tmp_path / "quickstart" / "ravdess-synthetic" / row / "seed-0"
+        runs = offline_runs(folder)
+        assert {run.run.run_id for run in runs} == {run_id}
+        assert {run.run.sweep_id for run in runs} == {"sweep"}
+        assert runs[-1].config["model.init_args.dropout"] == dropout
+        objective = {row["cv/fold_count"]: row["cv/validation_UA_mean"] for run in runs for row in run.history}
+        assert list(objective) == [1, 2]
+        assert objective[2] == pytest.approx(over_folds([folder / "fold-00", folder / "fold-01"]).mean["UA"])
+        for fold in ("fold-00", "fold-01"):
+            (own,) = offline_runs(folder / fold)
+            assert own.run.run_id not in ("first", "second")
+            assert own.run.sweep_id == ""

@@ -5,7 +5,9 @@ Keys are such as ``cv/validation_UA_mean`` and ``cv/test_WA_std`` (ddof 0); the 
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from ser_lightning.reports.summary import METRICS, Scores, Statistics
 from ser_lightning.run_record import CONFIG_FILE, FACTS_FILE, RunName
 
 _LOGGED_FILE = "wandb_summary.json"
+_LOOK_SECONDS = 5.0
 _AGENT_PARAMETERS = "WANDB_SWEEP_PARAM_PATH"
 _FOLD_COLUMNS = ("seed", "fold", "utterances", "best_epoch", "epochs", "seconds")
 
@@ -70,6 +73,51 @@ def log_summaries(seed_folders: Sequence[Path]) -> None:
         rank_zero_warn(f"the summary could not be written to W&B: {error}")
 
 
+@contextmanager
+def told_to_agent(folds: Sequence[Path]) -> Iterator[None]:
+    """Tell the run of a W&B agent's trial what the folds score on average, whenever one of them ends.
+
+    W&B may then terminate the trial early. Without an agent nothing is done.
+
+    Args:
+        folds: Folders of the trial's folds.
+    """
+    if _AGENT_PARAMETERS not in os.environ:
+        yield
+        return
+    try:
+        folds[0].parent.mkdir(parents=True, exist_ok=True)
+        run = _start(dir=folds[0].parent)
+    except Exception as error:  # W&B's own errors have no common base
+        rank_zero_warn(f"W&B's agent is told nothing before the end: {error}")
+        yield
+        return
+    ended = threading.Event()
+
+    def tell() -> None:
+        told = 0
+        going_on = True
+        while going_on:
+            going_on = not ended.wait(_LOOK_SECONDS)
+            validated = [validation_scores(fold) for fold in folds if _is_validated(fold)]
+            if told < len(validated) < len(folds):  # the whole is told at the end, with everything else
+                told = len(validated)
+                run.log({"cv/fold_count": told, **_statistics("validation", validated)})
+
+    thread = threading.Thread(target=tell, name="tells W&B's agent", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        run.finish()
+
+
+def _is_validated(fold: Path) -> bool:
+    return (fold / FACTS_FILE).exists() and (fold / FILES["validation"]).exists()
+
+
 @dataclass(frozen=True)
 class _Fold:
     """A validated fold; ``predictions`` of its test set are None while it is not tested."""
@@ -97,8 +145,7 @@ class _Summary:
     def read(cls, seed_folders: Sequence[Path]) -> "_Summary | None":
         found = []
         for folder in (fold for seed in seed_folders for fold in sorted(seed.glob("fold-*"))):
-            is_validated = (folder / FACTS_FILE).exists() and (folder / FILES["validation"]).exists()
-            if FOLD_FOLDER.fullmatch(folder.name) and is_validated:
+            if FOLD_FOLDER.fullmatch(folder.name) and _is_validated(folder):
                 tested = folder / FILES["test"]
                 predictions = Predictions.read(tested) if tested.exists() else None
                 facts = RunFacts.read(folder / FACTS_FILE)
@@ -158,16 +205,13 @@ def _log(summary: _Summary, folder: Path, run_id: str | None) -> None:
         folder: Where the run's files lie.
         run_id: The run's; None for the one that W&B's agent has made.
     """
-    import wandb
-
     first = summary.folds[0]
     facts = first.facts
     corpus = f"{facts.corpus}-synthetic" if facts.synthetic else facts.corpus
     name = RunName(facts.paper, facts.experiment, corpus, facts.row, facts.seed, facts.fold)
     config = yaml.safe_load((first.folder / CONFIG_FILE).read_text())
     of_a_fold = ("protocol_hash", "code_version")
-    run = wandb.init(
-        project=PROJECT,
+    run = _start(
         id=run_id,
         name="cross-validation",
         group=name.group,
@@ -175,20 +219,22 @@ def _log(summary: _Summary, folder: Path, run_id: str | None) -> None:
         tags=[tag for tag in (facts.paper, corpus, facts.protocol) if tag],
         config=config | {key: getattr(facts, key) for key in of_a_fold},
         dir=folder,
-        mode=wandb_mode(),
-        resume="allow",
-        settings=wandb.Settings(console="off", quiet=True),
     )
     try:
-        run.define_metric("cv/fold_count")
-        run.define_metric("cv/*", step_metric="cv/fold_count")
-        # A row for each fold, over it and those before it: what early termination compares.
-        for count in range(1, len(summary.folds)):
-            part = _statistics("validation", [fold.validation for fold in summary.folds[:count]])
-            run.log({"cv/fold_count": count, **part})
         run.log({"cv/fold_count": len(summary.folds), **summary.numbers(), **_media(summary)})
     finally:
         run.finish()
+
+
+def _start(**options: Any) -> Any:
+    """Start a W&B run, or go on with it, in which the number of folds is the axis."""
+    import wandb
+
+    settings = wandb.Settings(console="off", quiet=True)
+    run = wandb.init(project=PROJECT, mode=wandb_mode(), resume="allow", settings=settings, **options)
+    run.define_metric("cv/fold_count")
+    run.define_metric("cv/*", step_metric="cv/fold_count")
+    return run
 
 
 def _media(summary: _Summary) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from ser_lightning.cross_validation.search_space import flatten, trial_row
 from ser_lightning.cross_validation.sweep_file import Method, Sweep
@@ -37,6 +37,7 @@ from ser_lightning.run_record import differing_keys
 
 _SEED = 0
 RANDOM_BEFORE_BAYES = 5
+_ATTEMPTS_TO_OPEN = 4
 _BEAT_SECONDS = 30.0
 _LOST_AFTER_SECONDS = 300.0  # of a process on another machine: ten beats missed
 # What is kept with a trial.
@@ -325,12 +326,21 @@ def _pruner(sweep: Sweep) -> BasePruner:
     return SuccessiveHalvingPruner(min_resource=early.first_rung(), reduction_factor=int(early.eta))
 
 
+def _storage(url: str) -> optuna.storages.RDBStorage:
+    """Return a database with Optuna's tables in it; of processes that make them at once, all but one fail at first."""
+    for _ in range(_ATTEMPTS_TO_OPEN - 1):
+        with suppress(IntegrityError, OperationalError, ProgrammingError):
+            return optuna.storages.RDBStorage(url)
+        time.sleep(1.0)
+    return optuna.storages.RDBStorage(url)
+
+
 def _open(sweep: Sweep, name: str, url: str) -> tuple[Study, str]:
     """Return the study, made if it is not there, and the database's URL without a password."""
     try:
         # SQLAlchemy's own default for PostgreSQL is a driver that is not ours.
         address = make_url(re.sub("^postgres(ql)?:", "postgresql+psycopg:", url))
-        storage = optuna.storages.RDBStorage(address.render_as_string(hide_password=False))
+        storage = _storage(address.render_as_string(hide_password=False))
         with suppress(DuplicatedStudyError):
             optuna.create_study(storage=storage, study_name=name, direction="maximize")
         study = optuna.load_study(storage=storage, study_name=name, sampler=_sampler(sweep), pruner=_pruner(sweep))

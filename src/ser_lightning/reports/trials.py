@@ -13,6 +13,7 @@ from ser_lightning.reports.figures import BLUE, GREY, ORANGE, plain, tidy
 COMPLETE = "complete"
 _COLUMNS = 3
 _MANY_TICKS = 8
+_LOG_FROM = 30.0  # greatest value over least
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,10 @@ def _positions(values: Sequence[Any], axes: Any) -> tuple[list[float], bool]:
     """
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         numbers = [float(value) for value in values]
-        return numbers, bool(numbers) and min(numbers) > 0 and max(numbers) / min(numbers) >= 30
+        is_log = bool(numbers) and min(numbers) > 0 and max(numbers) / min(numbers) >= _LOG_FROM
+        if not is_log and len(set(numbers)) <= _MANY_TICKS:
+            axes.set_xticks(sorted(set(numbers)), [f"{number:.3g}" for number in sorted(set(numbers))])
+        return numbers, is_log
     words = list(dict.fromkeys(in_words(value) for value in values))
     rotation = 90 if len(words) > _MANY_TICKS else 20 if max(map(len, words)) > 6 else 0
     axes.set_xticks(range(len(words)), [plain(word) for word in words], rotation=rotation)
