@@ -94,7 +94,13 @@ def test_a_table_is_run_and_shown_and_says_that_the_corpus_is_synthetic(
     trainer = ["--config", "experiments/trainer/cpu.yaml"]
     table = ["experiments/huang2020/table1.yaml", "--rows", "mean-pooling", *trainer, "corpus=ravdess"]
     assert main(["table", "run", *table, *given]) == 0
-    capsys.readouterr()
+    report = tmp_path / "huang2020/table1/ravdess-synthetic/report.html"
+    assert f"report: {report}" in capsys.readouterr().out
+    page = report.read_text()
+    assert "<h1>Huang et al. 2020, Table 1, pooling methods</h1>" in page
+    assert page.count("not run") == 4
+    assert "62.6" in page
+    assert "the paper&#x27;s numbers are on iemocap" in page
     assert main(["table", "show", *table, *given]) == 0
     shown = capsys.readouterr().out
     assert "1 of 3" in shown
@@ -132,7 +138,19 @@ def test_a_row_as_in_its_file_is_shown_for_the_chosen_seeds_and_folds(
 
 
 def test_keys_of_the_table_stand_anywhere_between_lightnings_arguments() -> None:
-    given = ["--config", "gpu.yaml", "corpus=ravdess", "--a.b=1", "title=x y", "--c", "-1", "rows.0=z", "--once", "--d", "2"]
+    given = [
+        "--config",
+        "gpu.yaml",
+        "corpus=ravdess",
+        "--a.b=1",
+        "title=x y",
+        "--c",
+        "-1",
+        "rows.0=z",
+        "--once",
+        "--d",
+        "2",
+    ]
     keys, others = _table_keys(given)
     assert keys == ["corpus=ravdess", "title=x y", "rows.0=z"]
     assert others == ["--config=gpu.yaml", "--a.b=1", "--c=-1", "--once", "--d=2"]

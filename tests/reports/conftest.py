@@ -86,7 +86,7 @@ def seed_folder(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture(name="write_fold")
+@pytest.fixture(name="write_fold", scope="session")
 def write_fold_fixture() -> WriteFold:
     """Give tests ``write_fold``: under pytest's importlib mode a conftest cannot be imported."""
     return write_fold

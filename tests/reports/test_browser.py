@@ -133,15 +133,16 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     opened.close()
 
 
-@pytest.fixture(params=["one system", "two systems"])
-def page(request: pytest.FixtureRequest, seed_folder: Path, write_fold: WriteFold, tmp_path: Path) -> Path:
-    folders = [seed_folder]
-    if request.param == "two systems":
-        other = tmp_path / "zhou2020" / "baseline" / "ravdess-synthetic" / "default" / "seed-0"
+@pytest.fixture(scope="module", params=["one system", "two systems"])
+def page(request: pytest.FixtureRequest, write_fold: WriteFold, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    right = ((2, 0, 0, 0), (0, 1, 1, 0), (0, 0, 2, 0), (1, 0, 0, 1))
+    poor = ((1, 1, 0, 0), (0, 1, 1, 0), (0, 0, 1, 1), (1, 0, 0, 1))
+    systems = {"transfer": right} if request.param == "one system" else {"transfer": right, "baseline": poor}
+    for name, matrix in systems.items():
         for fold in range(3):
-            write_fold(other, fold, ((1, 1, 0, 0), (0, 1, 1, 0), (0, 0, 1, 1), (1, 0, 0, 1)), experiment="baseline")
-        folders.append(other)
-    return write_report(folders, tmp_path / "report")
+            write_fold(folder / name / "ravdess-synthetic" / "default" / "seed-0", fold, matrix, experiment=name)
+    return write_report([folder], folder / "report")
 
 
 @pytest.mark.browser

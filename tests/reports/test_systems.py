@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ser_lightning.reports.systems import Published, find_systems
+from ser_lightning.reports.systems import Published, drawn_together, find_systems
 
 WriteFold = Callable[..., Path]
 RIGHT = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
@@ -46,3 +46,11 @@ def test_what_papers_report_is_looked_up_once_for_each(tmp_path: Path, write_fol
     systems = find_systems([tmp_path], lambda runs: [Published(runs[0].facts.experiment, "ravdess", {"UA": 1.0})])
     assert [system.published[0].source for system in systems] == ["a", "b"]
     assert not systems[0].is_on("ravdess")  # synthetic speech
+
+
+def test_systems_for_one_picture_are_alike_and_evenly_divided(tmp_path: Path, write_fold: WriteFold) -> None:
+    for n in range(9):
+        _write(write_fold, tmp_path / str(n) / "seed-0", 0, experiment=str(n), protocol_hash="ab"[n // 7])
+    systems = find_systems([tmp_path])
+    parts = drawn_together(systems, lambda system: system.summary.protocol_hash, 6)
+    assert [[system.name for system in part] for part in parts] == [list("012"), list("3456"), list("78")]

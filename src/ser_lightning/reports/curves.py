@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ser_lightning.reports.figures import GREY, plain, tidy
+from ser_lightning.reports.figures import plain, tidy
 from ser_lightning.reports.system_figures import COLOURS, MARKS
 from ser_lightning.reports.uncertainty import Estimate
 
@@ -92,11 +92,10 @@ def curve_figure(table: pd.DataFrame, parameter: str, metric: str, title: str) -
             papers["value"], papers["paper"], "*", color=colour, markersize=15, markerfacecolor="white", label=label
         )
     axes.set_xlabel(plain(parameter), fontsize=12)
-    axes.set_ylabel(f"pooled {metric} (%)", fontsize=12)
+    axes.set_ylabel(f"pooled {metric} (%), 95% intervals", fontsize=12)
     axes.grid(axis="y", color="#eeeeee")
     tidy(axes)
-    axes.legend(frameon=False, fontsize=11)
-    figure.supxlabel("Bars: 95% intervals over speakers.", fontsize=11, color=GREY)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=11)
     figure.suptitle(plain(title), fontsize=13)
     return figure
 

@@ -82,7 +82,8 @@ def _table(table: Table) -> str:
     head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in named)
     foot = f"<tfoot>{''.join(map(line, table.footer))}</tfoot>" if table.footer else ""
     body = f"<thead><tr>{head}</tr></thead><tbody>{''.join(map(line, table.rows))}</tbody>{foot}"
-    return f'<div class="scroll" tabindex="0"><table><caption><span>{escape(table.caption)}</span></caption>{body}</table></div>'
+    caption = f"<caption><span>{escape(table.caption)}</span></caption>"
+    return f'<div class="scroll" tabindex="0"><table>{caption}{body}</table></div>'
 
 
 def _picture(picture: Picture) -> str:

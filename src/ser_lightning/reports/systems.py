@@ -1,6 +1,7 @@
 """What a report is about: one system, or several beside each other, and what their papers report of them."""
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -83,6 +84,21 @@ def find_systems(folders: Sequence[Path], publications: Publications | None = No
         runs = find_cross_validations(folds)
         found.append(ReportedSystem.of(runs, publications(runs) if publications else ()))
     return told_apart(found)
+
+
+def drawn_together(
+    systems: Sequence[ReportedSystem], alike: Callable[[ReportedSystem], Hashable], most: int
+) -> list[list[ReportedSystem]]:
+    """Return groups of systems for one picture each: those that are alike, at most ``most``, evenly divided."""
+    groups: dict[Hashable, list[ReportedSystem]] = {}
+    for system in systems:
+        groups.setdefault(alike(system), []).append(system)
+    parts = []
+    for group in groups.values():
+        number = -(-len(group) // most)
+        edges = [len(group) * part // number for part in range(number + 1)]
+        parts += [group[start:end] for start, end in itertools.pairwise(edges)]
+    return parts
 
 
 def told_apart(systems: Sequence[ReportedSystem]) -> list[ReportedSystem]:

@@ -13,7 +13,7 @@ from ser_lightning.reports.figures import confusion_figure, png, recall_sentence
 from ser_lightning.reports.speakers import SpeakerCounts
 from ser_lightning.reports.summary import corpus_title, pooled_confusion
 from ser_lightning.reports.system_figures import MOST_TOGETHER, recall_figure
-from ser_lightning.reports.systems import ReportedSystem
+from ser_lightning.reports.systems import ReportedSystem, drawn_together
 from ser_lightning.reports.uncertainty import Estimate, estimate_recall
 
 
@@ -26,14 +26,7 @@ def classes(systems: Sequence[ReportedSystem]) -> Section:
     pictures = [_confusion(system, matrices[system.name], several) for system in systems]
     blocks: list[Block] = [SideBySide(pictures)] if several else [*pictures]
     estimates = {system.name: _estimates(system) for system in systems}
-    groups: dict[tuple[str, ...], list[ReportedSystem]] = {}
-    for system in systems:
-        groups.setdefault(system.summary.class_names, []).append(system)
-    parts = [
-        group[start : start + MOST_TOGETHER]
-        for group in groups.values()
-        for start in range(0, len(group), MOST_TOGETHER)
-    ]
+    parts = drawn_together(systems, lambda system: system.summary.class_names, MOST_TOGETHER)
     blocks += [_recalls("recall" if len(parts) == 1 else f"recall_{part[0].key}", part, estimates) for part in parts]
     for system in systems:
         if several:

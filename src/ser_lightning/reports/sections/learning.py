@@ -62,8 +62,8 @@ def reliability(systems: Sequence[ReportedSystem]) -> Section:
                 png(reliability_figure(bins, system.name)),
                 f"{system.name}: expected calibration error {error:.1f}% over {len(table)} utterances.",
                 "Below the dotted line the system is surer than it is right; where utterances are few (lower picture), "
-                "a dot is mostly chance. All folds together: their errors in opposite directions cancel here, and do not "
-                "in the mean over folds.",
+                "a dot is mostly chance. All folds together: their errors in opposite directions cancel here, not in "
+                "the mean over folds.",
                 bins,
             )
         )

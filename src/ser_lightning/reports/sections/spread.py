@@ -6,12 +6,13 @@ import pandas as pd
 
 from ser_lightning.reports.document import Block, Heading, Paragraph, Picture, Section, Table
 from ser_lightning.reports.figures import png, score_figure
+from ser_lightning.reports.paired_tests import SAME_SPLIT
 from ser_lightning.reports.sections.facts import duration
 from ser_lightning.reports.speakers import SpeakerCounts
 from ser_lightning.reports.summary import METRICS, SeedSummary, corpus_title
 from ser_lightning.reports.summary_table import folds_in_words, percentages, soft_scores_lines, statistics_rows
 from ser_lightning.reports.system_figures import MOST_TOGETHER, systems_figure
-from ser_lightning.reports.systems import ReportedSystem
+from ser_lightning.reports.systems import ReportedSystem, drawn_together
 
 
 def folds(systems: Sequence[ReportedSystem]) -> Section:
@@ -42,15 +43,9 @@ def _pictures(
         systems: The systems.
         tables: For each system a table by fold or speaker with ``UA`` and ``WA``.
     """
-    groups: dict[tuple[object, ...], list[ReportedSystem]] = {}
-    for system in systems:
-        alike = (system.summary.protocol_hash, system.summary.corpus, system.summary.synthetic)
-        groups.setdefault((*alike, system.summary.class_names), []).append(system)
-    parts = [
-        group[start : start + MOST_TOGETHER]
-        for group in groups.values()
-        for start in range(0, len(group), MOST_TOGETHER)
-    ]
+    parts = drawn_together(
+        systems, lambda system: tuple(getattr(system.summary, key) for key in SAME_SPLIT), MOST_TOGETHER
+    )
     return [_picture(stem if len(parts) == 1 else f"{stem}_{part[0].key}", title, part, tables) for part in parts]
 
 
