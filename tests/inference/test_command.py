@@ -150,7 +150,9 @@ def test_what_is_said_of_files_is_what_the_test_of_the_fold_said(
     arguments: Callable[..., list[str]], synthetic_ravdess: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run-fold", *arguments(tmp_path / "run", "--trainer.logger=false")]) == 0
-    tested = {row["utterance"]: row for row in csv.DictReader((tmp_path / "run" / "predictions.csv").open())}
+    tested = {
+        row["utterance"]: row for row in csv.DictReader((tmp_path / "run" / "predictions.csv").read_text().splitlines())
+    }
     capsys.readouterr()
     status, out, _ = run(capsys, tmp_path / "run" / "checkpoints" / "best.ckpt", synthetic_ravdess, "--csv")
     said = {Path(row["file"]).stem: row for row in csv.DictReader(io.StringIO(out))}

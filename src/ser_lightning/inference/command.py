@@ -1,5 +1,6 @@
 """``ser classify``: files in, a table out, what went wrong beside it."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -51,6 +53,8 @@ def classify(classifier: Classifier, files: Sequence[Path], windowing: Windowing
     """
     if output.plot and not windowing:
         raise ConfigurationError("--plot draws emotions over time, and needs windows; add --window 4 --hop 1")
+    # As in training: on busy cores a second thread makes small systems slower, not faster.
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     # Looked up twice and not kept: of a million files, the paths alone would fill memory.
     total, widest = 0, 0
     for path in find_recordings(files):
