@@ -23,7 +23,7 @@ OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe"),
 )
-DESKTOP, PHONE = 1280, 390  # pixels
+DESKTOP, PHONE, A4 = 1280, 390, 718  # pixels; the last is what default margins leave of the paper
 # Ask for what would go unseen: a page wider than the screen, and pictures that do not show.
 MEASURE = """JSON.stringify({
   width: document.documentElement.scrollWidth,
@@ -178,3 +178,6 @@ def test_the_page_prints_light_even_where_the_screen_is_dark(browser: Browser, p
     background = 'getComputedStyle(document.documentElement).getPropertyValue("--page").trim()'
     assert browser.ask("Runtime.evaluate", expression=background)["result"]["value"] == "#fff"
     assert browser.ask("Page.printToPDF")["data"]
+    browser.ask("Emulation.setDeviceMetricsOverride", width=A4, height=1000, deviceScaleFactor=1, mobile=False)
+    tables = 'Math.max(...[...document.querySelectorAll("table")].map(t => t.getBoundingClientRect().right))'
+    assert browser.ask("Runtime.evaluate", expression=tables)["result"]["value"] <= A4  # nothing is cut off

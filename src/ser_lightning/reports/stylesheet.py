@@ -59,7 +59,9 @@ details ul { margin: .4rem 0; padding-left: 1.2rem; }
   figure img { filter: none; mix-blend-mode: normal; max-height: 22cm; }
   .scroll { overflow: visible; }
   table { font-size: .75rem; }
-  th, td { padding: .15rem .3rem; }
+  th, td { padding: .15rem .3rem; white-space: normal; }
+  tfoot { display: table-row-group; } /* once, not on each sheet */
+  tbody th, tfoot th { min-width: 6rem; }
   thead .number { min-width: 0; }
   h2 { break-after: avoid; }
   figure, tr, .headline > div { break-inside: avoid; }
