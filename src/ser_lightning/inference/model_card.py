@@ -32,7 +32,7 @@ def write_model_card(folder: Path, allow: Sequence[str] = ()) -> Path | None:
     """Write ``checkpoints/best.md`` into a run's folder, from what lies there.
 
     Args:
-        folder: The run's folder. Only the checkpoint and ``config.yaml`` are needed; scores are those that are there.
+        folder: The run's folder. A card that says so already stays untouched. Only the checkpoint and ``config.yaml`` are needed; scores are those that are there.
         allow: Module prefixes that the user trusts.
 
     Returns:
@@ -47,8 +47,10 @@ def write_model_card(folder: Path, allow: Sequence[str] = ()) -> Path | None:
     run = _Run.read(folder, allow)
     sections = (_title, _what_it_is, _what_it_heard, _scores, _use, _limits, _licences, _how_to_use, _making)
     text = "\n".join("\n".join(section(run)) for section in sections)
-    write_atomically(folder / CHECKPOINTS / CARD, text.encode())
-    return folder / CHECKPOINTS / CARD
+    card = folder / CHECKPOINTS / CARD
+    if not card.is_file() or card.read_bytes() != text.encode():
+        write_atomically(card, text.encode())
+    return card
 
 
 @dataclass(frozen=True)
