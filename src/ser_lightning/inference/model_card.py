@@ -32,7 +32,8 @@ def write_model_card(folder: Path, allow: Sequence[str] = ()) -> Path | None:
     """Write ``checkpoints/best.md`` into a run's folder, from what lies there.
 
     Args:
-        folder: The run's folder. A card that says so already stays untouched. Only the checkpoint and ``config.yaml`` are needed; scores are those that are there.
+        folder: The run's folder. Only the checkpoint and ``config.yaml`` are needed; scores are those that are there. A
+            card that says all of it already stays untouched.
         allow: Module prefixes that the user trusts.
 
     Returns:
