@@ -16,6 +16,8 @@ from ser_lightning.errors import ConfigurationError, SerError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from ser_lightning.cross_validation.cross_validate import Choice
+
 LIGHTNING_COMMANDS = {
     "fit": "train on one fold (LightningCLI)",
     "validate": "score a checkpoint on the fold's validation set (LightningCLI)",
@@ -95,6 +97,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = add("run-fold", "fit, validate and test one fold, going on where it stopped", takes_overrides=True)
     command.add_argument("--no-test", action="store_true", help="end with the validation set; a later run tests")
+    command.add_argument(
+        "--wait", type=float, default=0, metavar="SECONDS", help="so long for a process that has this fold (default: 0)"
+    )
     command = add("cv", "run all folds that are not done, then summary and report", takes_overrides=True)
     _add_choice(command)
     add("prepare", "extract features into the store", takes_overrides=True)
@@ -109,6 +114,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--rows", action="append", default=[], metavar="NAME", help="run only this row (repeatable)")
     _add_choice(command)
+    command = add("sweep", "run the trials of a sweep without a W&B server, and test the winner", True)
+    command.add_argument("file", type=Path, metavar="FILE", help="in W&B's format, such as experiments/sweeps/*.yaml")
+    command.add_argument("--trials", type=int, metavar="N", help="trials at most (default: the whole grid, or run_cap)")
+    command.add_argument("--storage", metavar="URL", help="database that machines share (default: a file)")
+    command.epilog = (
+        "key=value, anywhere behind FILE, overrides a key of the sweep file, such as method=random. All options of "
+        "`ser cv` (--folds, --seeds, --runs, --jobs, ...) hold for every trial."
+    )
     command = add("report", "write a page about runs on disk, and compare them if there are several")
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders with runs in or below them")
     command.add_argument(
@@ -187,6 +200,35 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
     command.add_argument("--folds", metavar="0,3-5", help="folds to run (default: all)")
     command.add_argument("--seeds", default="0", metavar="0,1", help="seeds to run (default: 0)")
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of all runs")
+    group = command.add_argument_group("many jobs at once (docs/scaling.md)")
+    group.add_argument(
+        "--jobs", type=int, metavar="N", help="jobs at once at most (default: 1; on a cluster as many as fit)"
+    )
+    group.add_argument("--address", metavar="HOST:PORT", help="run them on the Ray cluster there")
+    group.add_argument(
+        "--gpus-per-job", type=float, metavar="X", help="0.25: four jobs share a GPU; 2: a job trains on two (DDP)"
+    )
+    group.add_argument(
+        "--cpus-per-job", type=int, metavar="N", help="threads of a job (default: OMP_NUM_THREADS, or 1)"
+    )
+    group.add_argument(
+        "--retries", type=int, default=1, metavar="N", help="start a job that fails again so often (default: 1)"
+    )
+    group.add_argument(
+        "--dry-run", dest="dry_run", action="store_const", const="text", help="print the jobs' commands and run none"
+    )
+    group.add_argument("--dry-run=json", dest="dry_run", action="store_const", const="json", help="the same as JSON")
+
+
+def _choice(options: argparse.Namespace) -> "Choice":
+    from ser_lightning.cross_validation.cross_validate import Choice
+    from ser_lightning.cross_validation.resources import Resources
+
+    # SLURM's tasks are a cluster's machines here; Lightning would take them for the processes of one training.
+    os.environ.pop("SLURM_NTASKS", None)
+    threads = options.cpus_per_job or int(os.environ.get("OMP_NUM_THREADS") or 1)
+    resources = Resources(options.jobs, options.address, options.gpus_per_job, threads, options.retries)
+    return Choice(options.folds, options.seeds, options.runs, tuple(options.allow), resources, options.dry_run)
 
 
 def _own_options(arguments: Sequence[str]) -> tuple[str, list[str], list[str]]:
@@ -210,27 +252,46 @@ def _lightning(command: str, arguments: Sequence[str], row: str, allow: Sequence
 def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.cross_validation.worker import run_fold
 
-    print(run_fold(overrides, row=options.row, allow=options.allow, tested=not options.no_test))
+    print(run_fold(overrides, options.row, options.allow, tested=not options.no_test, wait_seconds=options.wait))
     return 0
 
 
 def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
-    from ser_lightning.cross_validation.cross_validate import Choice, cross_validate
+    from ser_lightning.cross_validation.cross_validate import cross_validate
+    from ser_lightning.cross_validation.summary_run import agents_row
 
-    choice = Choice(options.folds, options.seeds, options.runs, tuple(options.allow))
-    return cross_validate(overrides, options.row, choice, _console())
+    choice = _choice(options)
+    return cross_validate(overrides, agents_row(options.row), choice, _console(choice.dry_run))
 
 
 def _table(options: argparse.Namespace, overrides: list[str]) -> int:
-    from ser_lightning.cross_validation.cross_validate import Choice
     from ser_lightning.cross_validation.tables import run_table, show_table
 
     keys, overrides = _table_keys(overrides)
-    choice = Choice(options.folds, options.seeds, options.runs, tuple(options.allow))
+    choice = _choice(options)
     if options.action == "run":
-        return run_table(options.file, keys, overrides, options.rows, choice, _console())
+        return run_table(options.file, keys, overrides, options.rows, choice, _console(choice.dry_run))
     show_table(options.file, keys, overrides, choice, _console())
     return 0
+
+
+def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ser_lightning.cross_validation.sweep_file import read_sweep
+
+    try:
+        from ser_lightning.cross_validation.sweep import Setting, run_sweep
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"ser sweep needs {error.name}: pip install 'ser-lightning[sweeps]'") from error
+    keys, overrides = _table_keys(overrides)
+    sweep = read_sweep(options.file, keys)
+    # A trial is `ser cv` with the file's arguments, then the caller's, then its parameters.
+    allowed = [f"--allow={module}" for module in options.allow]
+    rows = [] if options.row == "default" else [f"--row={options.row}"]
+    of_cv, arguments = _parser().parse_known_args(["cv", *sweep.arguments, *rows, *allowed, *overrides])
+    choice = _choice(of_cv)
+    return run_sweep(
+        Setting(sweep, tuple(arguments), of_cv.row, choice, _console(choice.dry_run)), options.trials, options.storage
+    )
 
 
 def _table_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -244,7 +305,7 @@ def _table_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     for argument in arguments:
         if argument.startswith("--") or argument == "-c":
             others.append("--config" if argument == "-c" else argument)
-            awaits_value = "=" not in argument and argument != "--once"
+            awaits_value = "=" not in argument and argument not in ("--once", "--dry-run")
         elif awaits_value:
             others[-1] += f"={argument}"
             awaits_value = False
@@ -347,9 +408,11 @@ def _corpus(name: str) -> Any:
     return find_corpus(name)
 
 
-def _console() -> "Console":
+def _console(dry_run: str | None = None) -> "Console":
     from rich.console import Console
 
+    if dry_run == "json":  # standard output is for it alone
+        return Console(width=160, stderr=True)
     # Not a terminal: lines of a log, which nobody wants broken at 80 columns.
     return Console() if sys.stdout.isatty() else Console(width=160)
 
@@ -384,6 +447,7 @@ _FUNCTIONS = {
     "run-fold": _run_fold,
     "cv": _cv,
     "table": _table,
+    "sweep": _sweep,
     "prepare": _prepare,
     "audit": _audit,
     "report": _report,

@@ -1,18 +1,23 @@
 """All folds of an experiment, their summary and their report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
 import yaml
 from omegaconf import OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
 from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
+from ser_lightning.cross_validation.dry_run import Form, show_plan
 from ser_lightning.cross_validation.plan import Job, parse_numbers, plan_folds, write_plan
 from ser_lightning.cross_validation.published import EXPERIMENTS, publications
+from ser_lightning.cross_validation.resources import Resources
 from ser_lightning.cross_validation.runner import run_jobs
+from ser_lightning.cross_validation.summary_run import log_summaries, told_to_agent
 from ser_lightning.errors import ConfigurationError, ProtocolError
 from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.reports.figures import confusion_figure, save
@@ -32,12 +37,16 @@ class Choice:
         seeds: Seeds to run, such as ``0,1``.
         runs: Folder of all runs.
         allow: Module prefixes that the user trusts.
+        resources: How many jobs at once, where, and what each gets.
+        dry_run: Print the plan, in this form, and run nothing.
     """
 
     folds: str | None = None
     seeds: str = "0"
     runs: Path = RUNS
     allow: tuple[str, ...] = ()
+    resources: Resources = field(default_factory=Resources)
+    dry_run: Form | None = None
 
 
 def cross_validate(arguments: Sequence[str], row: str, choice: Choice, console: Console) -> int:
@@ -56,7 +65,11 @@ def cross_validate(arguments: Sequence[str], row: str, choice: Choice, console: 
         ConfigurationError: If a folder holds a run of another configuration; nothing is run then.
     """
     jobs, max_epochs = plan_experiment(arguments, row, choice, console)
-    failures = run_planned(jobs, max_epochs, console)
+    if choice.dry_run:
+        show_plan(jobs, choice.resources, console, choice.dry_run)
+        return 0
+    with told_to_agent([job.folder for job in jobs]):
+        failures = run_planned(jobs, max_epochs, console, choice.resources)
     for folder in sorted({job.folder.parent for job in jobs}):
         if any(job.scored and job.folder not in failures for job in jobs if job.folder.parent == folder):
             write_summary(folder)
@@ -68,6 +81,7 @@ def cross_validate(arguments: Sequence[str], row: str, choice: Choice, console: 
             console.print(summary_table(summary))
             page = write_report([folder], folder, publications(EXPERIMENTS))
             console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    log_summaries(sorted({job.folder.parent for job in jobs}))
     return 1 if failures else 0
 
 
@@ -79,7 +93,7 @@ def group_folder(arguments: Sequence[str], row: str, choice: Choice) -> Path:
         row: Row of a table.
         choice: What is run, and where.
     """
-    cli = ExperimentCLI([*arguments, "--trainer.logger=false"], run=False, row=row, allow=choice.allow)
+    cli = _built(arguments, row, choice)
     return cli.run_name.folder(choice.runs).parent.parent
 
 
@@ -106,17 +120,21 @@ def plan_experiment(
         The jobs, and how many epochs each has at most.
 
     Raises:
-        ConfigurationError: If a folder holds a run of another configuration.
+        ConfigurationError: If a folder holds a run of another configuration, or it is not said what share of a GPU
+            each of several jobs gets.
         ProtocolError: If a fold does not exist.
     """
     _refuse_own_keys(arguments)
-    # The loggers of this process would be a run of their own.
-    cli = ExperimentCLI([*arguments, "--trainer.logger=false"], run=False, row=row, allow=choice.allow)
+    cli = _built(arguments, row, choice)
+    _refuse_unshared_gpus(cli, choice.resources)
     data = cli.data
-    console.print(f"{cli.run_name.experiment} on {data.corpus_name}: features", highlight=False)
-    data.extract()
-    if data.skipped_audio:
-        console.print(f"{len(data.skipped_audio)} unusable audio files are skipped; run.json lists them")
+    group = cli.run_name.folder(choice.runs).parent.parent
+    # Unusable audio that is skipped changes the splits, with which runs that are there are compared.
+    if not choice.dry_run or any(group.glob(f"seed-*/*/{CONFIG_FILE}")):
+        console.print(f"{cli.run_name.experiment} on {data.corpus_name}: features", highlight=False)
+        data.extract()
+        if data.skipped_audio:
+            console.print(f"{len(data.skipped_audio)} unusable audio files are skipped; run.json lists them")
     # What is trained once has folds of its own, to which the caller's choice does not apply.
     chosen = list(range(data.num_folds())) if choice.folds is None or once else parse_numbers(choice.folds)
     if beyond := [fold for fold in chosen if fold >= data.num_folds()]:
@@ -128,7 +146,7 @@ def plan_experiment(
         overrides=_without_experiment(arguments, cli.config_files[0]),
         folds=chosen,
         seeds=parse_numbers(choice.seeds),
-        group_folder=cli.run_name.folder(choice.runs).parent.parent,
+        group_folder=group,
         row=row,
         allow=choice.allow,
     )
@@ -148,23 +166,50 @@ def plan_experiment(
     return jobs, cli.trainer.max_epochs or 1
 
 
-def run_planned(jobs: Sequence[Job], max_epochs: int, console: Console) -> dict[Path, str]:
+def run_planned(
+    jobs: Sequence[Job], max_epochs: int, console: Console, resources: Resources | None = None
+) -> dict[Path, str]:
     """Write each seed's plan, run what is not done, and say what is missing in the end.
 
     Args:
         jobs: The plan.
         max_epochs: Epochs of a job at most, for the view.
         console: Where to show progress.
+        resources: How many at once, where, and what each gets; None: one after another.
 
     Returns:
         The reason by folder for every job that failed or could not start.
     """
     for folder in sorted({job.folder.parent for job in jobs}):
         write_plan([job for job in jobs if job.folder.parent == folder], folder / "plan.json")
-    failures = run_jobs(jobs, max_epochs, console)
+    failures = run_jobs(jobs, max_epochs, console, resources)
     for failed, reason in failures.items():
-        console.print(f"[red]{failed} is missing[/red]: {reason}", highlight=False)
+        console.print(f"[red]{failed} is missing[/red]: {escape(reason)}", highlight=False)
+    if failures:
+        console.print(f"{len(failures)} of {len(jobs)} jobs are missing; the same command goes on with them")
     return failures
+
+
+def _built(arguments: Sequence[str], row: str, choice: Choice) -> ExperimentCLI:
+    """Build an experiment in order to plan it: without loggers, which would be a run of their own.
+
+    Where each job is given GPUs, this machine need not have any.
+    """
+    given = choice.resources.gpus_per_job is not None
+    here = ("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto") if given else ()
+    return ExperimentCLI([*arguments, *here, "--trainer.logger=false"], run=False, row=row, allow=choice.allow)
+
+
+def _refuse_unshared_gpus(cli: ExperimentCLI, resources: Resources) -> None:
+    """Refuse several jobs at once that would each reach for every GPU, or on a cluster train without any."""
+    accelerator = cli.config["trainer"]["accelerator"]
+    if resources.at_once == 1 or resources.gpus_per_job is not None or accelerator == "cpu":
+        return
+    if resources.address or torch.cuda.is_available():
+        raise ConfigurationError(
+            f"trainer.accelerator is {accelerator}, and several jobs run at once: say what each gets of the GPUs, such "
+            "as --gpus-per-job 0.25 for four on one, or --trainer.accelerator cpu"
+        )
 
 
 def _with_needs(job: Job, needs: Mapping[str, Sequence[Job]]) -> Job:

@@ -105,7 +105,7 @@ def _ended(reference: "ray.ObjectRef[int]", folder: Path) -> Ended:
     except RayTaskError as error:  # it could not start: no such folder, no permission
         return Ended(folder, 1, str(error.cause))
     except RayError as error:  # its worker or its machine is gone
-        return Ended(folder, None, str(error).strip().splitlines()[0])
+        return Ended(folder, None, str(error).strip().split(".")[0])
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import yaml
 from rich.console import Console
 
 from ser_lightning.cross_validation.cross_validate import Choice, group_folder, plan_experiment, run_planned
+from ser_lightning.cross_validation.dry_run import show_plan
 from ser_lightning.cross_validation.plan import Job, parse_numbers
 from ser_lightning.cross_validation.table_file import Row, Table, folder_name, read_table
 from ser_lightning.errors import ConfigurationError
@@ -104,7 +105,10 @@ def run_table(
     """
     table = read_table(path, overrides)
     jobs, longest = plan_table(path, table, arguments, names, choice, console)
-    failures = run_planned(jobs, longest, console)
+    if choice.dry_run:
+        show_plan(jobs, choice.resources, console, choice.dry_run)
+        return 0
+    failures = run_planned(jobs, longest, console, choice.resources)
     shown = show_table(path, overrides, arguments, choice, console)
     if page := _write_report(path, table.title, read_table(path).corpus, shown, choice.runs):
         console.print(f"report: {page}", highlight=False, soft_wrap=True)

@@ -1,0 +1,103 @@
+"""A table that is killed again and again ends as if it had never been."""
+
+import importlib.util
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for orphans in /proc"),
+]
+KILLS = 5
+RESULTS = ("predictions.csv", "validation_predictions.csv", "metrics.csv", "config.yaml")
+
+
+def processes_with(text: str) -> dict[int, str]:
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if text in (line := (entry / "cmdline").read_text()) and int(entry.name) != os.getpid():
+                found[int(entry.name)] = line.replace("\0", " ")
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended meanwhile
+            continue
+    return found
+
+
+@pytest.fixture
+def table(synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, repository: Path) -> list[str]:
+    """``ser table run`` of two rows on two folds; ``--runs`` is left to say."""
+    path = tmp_path / "experiments" / "table.yaml"
+    path.parent.mkdir()
+    experiment = repository / "experiments" / "quickstart.yaml"
+    path.write_text(
+        "title: T\ncorpus: ravdess\nrows:\n"
+        f"  - {{name: eight cells, experiment: {experiment}, overrides: [--model.init_args.cells=8]}}\n"
+        f"  - {{name: six cells, experiment: {experiment}, overrides: [--model.init_args.cells=6]}}\n"
+    )
+    program = [sys.executable, "-m", "ser_lightning.cli"]
+    features = f"--data.init_args.feature_folder={feature_folder}"
+    few = ["--folds=0,1", "--trainer.max_epochs=30", "--trainer.logger=false"]
+    return [*program, "table", "run", str(path), f"--data.init_args.root={synthetic_ravdess}", features, *few]
+
+
+def results(runs: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(runs)): path.read_bytes() for name in RESULTS for path in runs.rglob(f"fold-*/{name}")}
+
+
+def weights(runs: Path) -> dict[str, dict[str, torch.Tensor]]:
+    found = runs.rglob("fold-*/checkpoints/*.ckpt")
+    return {str(path.relative_to(runs)): torch.load(path, weights_only=True)["state_dict"] for path in found}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_table_killed_at_five_random_moments_ends_as_if_undisturbed_and_leaves_no_orphans(
+    jobs: int, table: list[str], tmp_path: Path, repository: Path
+) -> None:
+    if jobs > 1 and importlib.util.find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    began = time.monotonic()
+    subprocess.run([*table, f"--runs={calm}"], cwd=repository, check=True, timeout=600, stdout=subprocess.DEVNULL)
+    longest = time.monotonic() - began
+    expected = results(calm)
+    assert len(expected) == 4 * len(RESULTS)
+
+    disturbed = [*table, f"--runs={killed}", f"--jobs={jobs}"]
+    moments = random.Random(jobs)
+    hit = 0
+    for _ in range(KILLS):
+        process = subprocess.Popen(disturbed, cwd=repository, stdout=subprocess.DEVNULL)
+        try:
+            process.wait(moments.uniform(0.1, 0.6) * longest)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            hit += 1
+        process.wait()
+        end = time.monotonic() + 30
+        while found := processes_with(str(killed)):
+            assert time.monotonic() < end, f"orphans: {found}"
+            time.sleep(0.1)
+        for name, content in results(killed).items():
+            if name.endswith("predictions.csv"):
+                assert content == expected[name], f"half-written, and counted: {name}"
+    assert hit >= 3, "it was done before it could be killed"
+    subprocess.run(disturbed, cwd=repository, check=True, timeout=600, stdout=subprocess.DEVNULL)
+
+    ended = results(killed)
+    for name, content in expected.items():
+        if name.endswith("config.yaml"):  # it names the folder
+            assert ended[name] == content.replace(str(calm).encode(), str(killed).encode()), name
+        else:
+            assert ended[name] == content, name
+    one, other = weights(calm), weights(killed)
+    assert set(one) == set(other)
+    for name, state in one.items():
+        assert all(torch.equal(state[key], other[name][key]) for key in state), name
