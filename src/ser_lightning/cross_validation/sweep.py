@@ -23,7 +23,7 @@ from ser_lightning.cross_validation.cross_validate import Choice, cross_validate
 from ser_lightning.cross_validation.dry_run import Form, show_plan
 from ser_lightning.cross_validation.objective import OBJECTIVES, over_folds
 from ser_lightning.cross_validation.plan import Job, parse_numbers, write_plan
-from ser_lightning.cross_validation.search_space import trial_row
+from ser_lightning.cross_validation.search_space import Range, trial_row
 from ser_lightning.cross_validation.summary_run import log_summaries
 from ser_lightning.cross_validation.sweep_file import Method, Sweep, trial_arguments
 from ser_lightning.cross_validation.trials import RANDOM_BEFORE_BAYES, Trial, Trials, parameters_of, reason_of
@@ -195,7 +195,10 @@ def _conclude(setting: Setting, trials: Trials, folder: Path) -> int:
         "trials": [asdict(record) for record in records],
     }
     write_atomically(folder / "sweep.json", json.dumps(content, indent=2).encode())
-    picture = save(parameter_figure(title, metric, records, number), folder / "parameters.png")
+    logarithmic = [
+        name for name, drawn in setting.sweep.parameters.items() if isinstance(drawn, Range) and drawn.is_log
+    ]
+    picture = save(parameter_figure(title, metric, records, number, logarithmic), folder / "parameters.png")
     console.print(f"parameters: {picture}", highlight=False, soft_wrap=True)
     if best is None:
         console.print("[red]no trial was completed[/red]; the same command tries those that failed again")

@@ -1,11 +1,13 @@
 """The trials of a sweep, as a table and as a picture."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 from rich.table import Table
 
 from ser_lightning.reports.figures import BLUE, GREY, ORANGE, plain, tidy
@@ -13,7 +15,6 @@ from ser_lightning.reports.figures import BLUE, GREY, ORANGE, plain, tidy
 COMPLETE = "complete"
 _COLUMNS = 3
 _MANY_TICKS = 8
-_LOG_FROM = 30.0  # greatest value over least
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,13 @@ def trials_table(title: str, objective: str, records: Sequence[TrialRecord], bes
     return table
 
 
-def parameter_figure(title: str, objective: str, records: Sequence[TrialRecord], best: int | None) -> Figure:
+def parameter_figure(
+    title: str,
+    objective: str,
+    records: Sequence[TrialRecord],
+    best: int | None,
+    logarithmic: Collection[str] = (),
+) -> Figure:
     """Draw the objective against each parameter that was varied, a dot for each trial.
 
     Args:
@@ -100,6 +107,7 @@ def parameter_figure(title: str, objective: str, records: Sequence[TrialRecord],
         objective: What it is called.
         records: The trials; those without an objective are left out.
         best: Number of the winner, drawn as a ring around its dot.
+        logarithmic: Parameters whose axis is.
     """
     drawn = [record for record in records if record.objective is not None]
     names = varying(drawn) or varying(records) or [""]
@@ -113,7 +121,9 @@ def parameter_figure(title: str, objective: str, records: Sequence[TrialRecord],
             continue
         name = names[place]
         present = [record for record in drawn if name in record.parameters]
-        positions, is_log = _positions([record.parameters[name] for record in present], axes)
+        if name in logarithmic:
+            axes.set_xscale("log")
+        positions = _positions([record.parameters[name] for record in present], axes)
         for state, colour, label in ((True, BLUE, "all folds"), (False, GREY, "stopped early")):
             found = [index for index, record in enumerate(present) if (record.state == COMPLETE) is state]
             axes.plot(
@@ -131,8 +141,6 @@ def parameter_figure(title: str, objective: str, records: Sequence[TrialRecord],
                     [positions[index]], [100 * (record.objective or 0.0)], "o", markersize=13, label="best"
                 )
                 ring[0].set(markerfacecolor="none", markeredgecolor=ORANGE, markeredgewidth=1.8)
-        if is_log:
-            axes.set_xscale("log")
         axes.set_xlabel(plain(short[name]), fontsize=11)
         tidy(axes)
     for row in grid:
@@ -144,19 +152,20 @@ def parameter_figure(title: str, objective: str, records: Sequence[TrialRecord],
     return figure
 
 
-def _positions(values: Sequence[Any], axes: Any) -> tuple[list[float], bool]:
-    """Return where each value stands on the horizontal axis, and whether that axis is better logarithmic.
+def _positions(values: Sequence[Any], axes: Axes) -> list[float]:
+    """Return where each value stands on the horizontal axis, and write few values of many trials below it.
 
-    What is no number stands in the order of its first occurrence, and is written below.
+    What is no number stands in the order of its first occurrence.
     """
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         numbers = [float(value) for value in values]
-        is_log = bool(numbers) and min(numbers) > 0 and max(numbers) / min(numbers) >= _LOG_FROM
-        if not is_log and len(set(numbers)) <= _MANY_TICKS:
-            axes.set_xticks(sorted(set(numbers)), [f"{number:.3g}" for number in sorted(set(numbers))])
-        return numbers, is_log
+        distinct = sorted(set(numbers))
+        if len(distinct) < min(len(numbers), _MANY_TICKS + 1):
+            axes.set_xticks(distinct, [f"{number:.3g}" for number in distinct])
+            axes.xaxis.set_minor_formatter(NullFormatter())
+        return numbers
     words = list(dict.fromkeys(in_words(value) for value in values))
     rotation = 90 if len(words) > _MANY_TICKS else 20 if max(map(len, words)) > 6 else 0
     axes.set_xticks(range(len(words)), [plain(word) for word in words], rotation=rotation)
     axes.set_xlim(-0.5, len(words) - 0.5)
-    return [float(words.index(in_words(value))) for value in values], False
+    return [float(words.index(in_words(value))) for value in values]
