@@ -36,11 +36,11 @@ class Found:
     left_out: Mapping[str, str]
 
 
-def find_audio(root: Path, corpus: str) -> dict[str, Path]:
-    """Return the audio files below ``root`` by name without ending, ordered by name.
+def list_audio(root: Path, corpus: str) -> list[Path]:
+    """Return the audio files below ``root``, folder by folder in alphabetical order.
 
     Hidden files and folders, macOS's ``._*`` among them, are passed over; links to folders are followed, each real
-    folder once. A name counts once: the shallowest file is taken, then the preferred ending, then the first path.
+    folder once.
 
     Args:
         root: The corpus folder.
@@ -57,6 +57,22 @@ def find_audio(root: Path, corpus: str) -> dict[str, Path]:
     audio = [path for path in files if path.suffix.lower() in AUDIO_ENDINGS]
     if not audio:
         raise CorpusError(f"{corpus}: {root} holds no audio file ({' '.join(AUDIO_ENDINGS)}). {_instead(files)}")
+    return audio
+
+
+def find_audio(root: Path, corpus: str) -> dict[str, Path]:
+    """Return the audio files below ``root`` by name without ending, ordered by name.
+
+    A name counts once: the shallowest file is taken, then the preferred ending, then the first path.
+
+    Args:
+        root: The corpus folder.
+        corpus: The corpus as its readers call it, for messages.
+
+    Raises:
+        CorpusError: If ``root`` is missing or no folder, or no audio is below it.
+    """
+    audio = list_audio(root, corpus)
 
     def rank(path: Path) -> tuple[int, int, str]:
         relative = path.relative_to(root)

@@ -141,6 +141,7 @@ for entry_point in entry_points:
 """
     assert set(run_beside(installed, tmp_path, code).splitlines()) == {
         "console_scripts ser True",
+        "ser_lightning.corpora audio_files True",
         "ser_lightning.corpora crema_d True",
         "ser_lightning.corpora iemocap True",
         "ser_lightning.corpora ravdess True",

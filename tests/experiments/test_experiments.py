@@ -58,16 +58,15 @@ def is_the_experiment_itself(table: Path, row: Row) -> bool:
 @pytest.fixture(scope="session")
 def synthetic_corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A synthetic corpus for each data module's class path."""
-    from data_modules import crema_d, iemocap, ravdess
+    from data_modules import audio_files, crema_d, iemocap, ravdess
 
     root = tmp_path_factory.mktemp("corpora")
     ravdess.write_synthetic(root / "RAVDESS", speakers=4, seed=0, clips_per_speaker=12)
     crema_d.write_synthetic(root / "CremaD", speakers=3, seed=0, clips_per_speaker=12)
     iemocap.write_synthetic(root / "IEMOCAP", speakers=4, seed=0, clips_per_speaker=12)
-    return {
-        f"{module.__name__}.{name}": root / name
-        for module, name in ((ravdess, "RAVDESS"), (crema_d, "CremaD"), (iemocap, "IEMOCAP"))
-    }
+    audio_files.write_synthetic(root / "AudioFiles", speakers=3, seed=0, clips_per_speaker=12)
+    modules = {"RAVDESS": ravdess, "CremaD": crema_d, "IEMOCAP": iemocap, "AudioFiles": audio_files}
+    return {f"{module.__name__}.{name}": root / name for name, module in modules.items()}
 
 
 def arguments(path: Path, corpora: dict[str, Path]) -> list[str]:

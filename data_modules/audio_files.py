@@ -1,0 +1,272 @@
+"""Your own recordings, without writing code: a folder with a table of labels, or with a folder for each label."""
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from data_modules.base import CorpusDataModule
+from data_modules.discovery import Found, list_audio
+from ser_lightning.atomic_file import write_atomically
+from ser_lightning.data.protocols import LeaveOneSpeakerOut, Protocol
+from ser_lightning.data.synthetic import Gender
+from ser_lightning.data.synthetic_corpus import Clip, write_corpus
+from ser_lightning.errors import CorpusError
+from ser_lightning.features import FeatureExtractor
+from ser_lightning.types import Utterance
+
+LABELS_FILE = "labels.csv"
+COLUMNS = ("path", "speaker", "label")
+"""What the table of labels must have; ``gender`` and ``session`` may be there too, and others are not read."""
+
+_TITLE = "audio files"
+_LAYOUTS = (
+    f"Write a {LABELS_FILE} with the columns {','.join(COLUMNS)} into the folder, or order the files as "
+    "<label>/<speaker>/<file>."
+)
+_SYNTHETIC_SPEAKERS, _SYNTHETIC_TAKES = 50, 6
+_SYNTHETIC_EMOTIONS = ("angry", "happy", "neutral", "sad")
+
+
+def find_utterances(root: Path, labels: Path | None = None) -> Found:
+    """Find labelled recordings: those of a table, or without one all that lie as ``<label>/<speaker>/<file>``.
+
+    An utterance is called as its file is, folders included: recordings in different folders may be named alike.
+
+    Args:
+        root: The folder of recordings.
+        labels: The table; ``labels.csv`` in ``root``, if it is there, when absent.
+
+    Raises:
+        CorpusError: If folder or table cannot be read, or some of their content cannot be understood; it names all of
+            that at once.
+    """
+    table = labels or root / LABELS_FILE
+    if labels or table.is_file():
+        utterances, problems = _of_table(root, table)
+        where = str(table)
+    else:
+        utterances, problems = _of_folders(root, list_audio(root, _TITLE))
+        where = str(root)
+    if problems:
+        more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise CorpusError(f"{where} cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems[:10]) + more)
+    if not utterances:
+        raise CorpusError(f"{where} lists no recording; write one a line below the columns' names.")
+    counts = Counter(utterance.name for utterance in utterances)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        endings = ", ".join(sorted({u.path.suffix for u in utterances if u.name == twice[0]}))
+        raise CorpusError(
+            f"{where}: {len(twice)} recordings are there more than once, such as {twice[0]} ({endings}); keep one each."
+        )
+    return Found(tuple(sorted(utterances, key=lambda utterance: utterance.name)), left_out={})
+
+
+def _of_folders(root: Path, audio: Sequence[Path]) -> tuple[list[Utterance], list[str]]:
+    utterances, problems = [], []
+    for path in audio:
+        relative = path.relative_to(root)
+        if len(relative.parts) < 3:
+            problems.append(f"{relative} lies in no <label>/<speaker> folder. {_LAYOUTS}")
+            continue
+        label, speaker = relative.parts[:2]
+        utterances.append(Utterance(_name(relative), path, speaker, label))
+    return utterances, problems
+
+
+def _of_table(root: Path, table: Path) -> tuple[list[Utterance], list[str]]:
+    if not root.is_dir():
+        raise CorpusError(f"{_TITLE}: {root} is no folder; set `root` to the one that the paths in {table} begin in.")
+    utterances, problems = [], []
+    for line, row in _rows(table):
+        utterance = _utterance(root, row)
+        if isinstance(utterance, Utterance):
+            utterances.append(utterance)
+        else:
+            problems.append(f"line {line}: {utterance}")
+    return utterances, problems
+
+
+def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise CorpusError(f"{table} cannot be read ({error.strerror}); set `labels` to a table of labels.") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{table} is no UTF-8 text ({error.reason}); save it as CSV in UTF-8.") from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    columns = [column.strip() for column in reader.fieldnames or ()]
+    if missing := [column for column in COLUMNS if column not in columns]:
+        separated = " Separate columns by commas." if len(columns) == 1 and columns[0] not in COLUMNS else ""
+        raise CorpusError(
+            f"{table}: the column {', '.join(missing)} is missing; its first line is {','.join(columns) or 'empty'}, "
+            f"and must name {', '.join(COLUMNS)}, in any order, and may name gender and session.{separated}"
+        )
+    reader.fieldnames = columns
+    return [(reader.line_num, {key: value.strip() for key, value in row.items() if key and value}) for row in reader]
+
+
+def _utterance(root: Path, row: Mapping[str, str]) -> Utterance | str:
+    """Return the utterance of a row of the table, or what is wrong with it."""
+    if empty := [column for column in COLUMNS if not row.get(column)]:
+        return f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty"
+    relative = PurePosixPath(row["path"])
+    if relative.is_absolute() or ".." in relative.parts:
+        return f"the path {relative} is not below {root}; write it as it is seen from there"
+    path = root / relative
+    if not path.is_file():
+        return f"there is no file {path}"
+    gender: Gender | None
+    match row.get("gender", "").lower():
+        case "female":
+            gender = "female"
+        case "male":
+            gender = "male"
+        case "":
+            gender = None
+        case _:
+            return f"the gender {row['gender']!r} is unknown; write female, male or nothing"
+    return Utterance(
+        _name(relative), path, row["speaker"], row["label"], gender=gender, session=row.get("session") or None
+    )
+
+
+def _name(relative: PurePosixPath | Path) -> str:
+    return relative.with_suffix("").as_posix()
+
+
+def write_synthetic(
+    folder: Path, speakers: int, seed: int, clips_per_speaker: int | None = None, progress: bool = False
+) -> int:
+    """Write synthetic recordings of four emotions, and the table of their labels.
+
+    Args:
+        folder: Where to write; empty, missing, or holding (part of) the same synthetic corpus.
+        speakers: Number of speakers, 1 to 50.
+        seed: Seed of voices and clips.
+        clips_per_speaker: 1 to 24, the same number of each emotion as far as possible; all 24 if None.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Number of clips written now; clips that are already there are kept.
+
+    Raises:
+        CorpusError: If a number does not fit, or ``folder`` holds something else.
+    """
+    every = [_clips(number) for number in range(1, _SYNTHETIC_SPEAKERS + 1)]
+    written = write_corpus(folder, "audio_files", every, speakers, seed, clips_per_speaker, progress)
+    lines = [
+        f"{clip.file.as_posix()},{clip.speaker},{clip.emotion},{clip.gender}"
+        for clips in every[:speakers]
+        for clip in clips
+        if (folder / clip.file).exists()
+    ]
+    write_atomically(folder / LABELS_FILE, "\n".join(["path,speaker,label,gender", *lines, ""]).encode())
+    return written
+
+
+def _clips(number: int) -> list[Clip]:
+    speaker = f"speaker_{number:02d}"
+    gender: Gender = "male" if number % 2 else "female"
+    return [
+        Clip(Path(speaker, f"{emotion}_{take}.wav"), speaker, gender, emotion, intensity=1.0, sentence=take)
+        for emotion in _SYNTHETIC_EMOTIONS
+        for take in range(1, _SYNTHETIC_TAKES + 1)
+    ]
+
+
+class AudioFiles(CorpusDataModule):
+    """Your own recordings: a folder with ``labels.csv`` (path, speaker, label), or ``<label>/<speaker>/<file>``.
+
+    Args:
+        root: The folder of recordings.
+        extractor: What makes frames of waveforms.
+        labels: The table of labels, if it is not ``labels.csv`` in ``root``; its paths begin in ``root``.
+        classes: The labels in the order of the logits, such as those of another corpus, of which not all need occur;
+            those of the recordings in alphabetical order if left out.
+        protocol: How utterances become folds; leave one speaker out if left out.
+        fold: Fold to train and test, counted from 0.
+        batch_size: Utterances of a global batch; every process takes its share.
+        on_bad_audio: ``stop`` names all unusable files and ends; ``skip`` leaves them out and records them.
+        feature_folder: Where extracted features are stored; processes and machines may share it.
+        workers: Processes that extract features.
+        seed: Seed of the order of training utterances.
+        speeds: Further speeds at which training utterances are heard, such as 0.9 and 1.1.
+        features: ``stored`` extracts frames once and keeps them; ``on_device`` keeps waveforms, and makes frames of
+            each batch where the system is trained.
+        crop_frames: Frames of a random stretch of each training utterance; whole utterances if left out.
+        batches: ``length`` batches training utterances of similar length; ``class`` takes equally many of each class.
+        recognise: What the classes are: emotions, or speakers, of whom a few clips are then held out unless
+            ``protocol`` says otherwise.
+
+    Raises:
+        CorpusError: If the recordings cannot be found, there are fewer than two labels, or ``classes`` names one twice
+            or lacks one.
+    """
+
+    corpus = "audio_files"
+
+    def __init__(
+        self,
+        root: Path,
+        extractor: FeatureExtractor,
+        labels: Path | None = None,
+        classes: tuple[str, ...] | None = None,
+        protocol: Protocol | None = None,
+        fold: int = 0,
+        batch_size: int = 32,
+        on_bad_audio: Literal["stop", "skip"] = "stop",
+        feature_folder: Path = Path(".cache/features"),
+        workers: int = 1,
+        seed: int = 0,
+        speeds: tuple[float, ...] = (),
+        features: Literal["stored", "on_device"] = "stored",
+        crop_frames: int | None = None,
+        batches: Literal["length", "class"] = "length",
+        recognise: Literal["emotion", "speaker"] = "emotion",
+    ) -> None:
+        self.labels = labels
+        super().__init__(
+            root=root,
+            extractor=extractor,
+            protocol=protocol,
+            fold=fold,
+            batch_size=batch_size,
+            on_bad_audio=on_bad_audio,
+            feature_folder=feature_folder,
+            workers=workers,
+            seed=seed,
+            speeds=speeds,
+            features=features,
+            crop_frames=crop_frames,
+            batches=batches,
+            recognise=recognise,
+        )
+        if recognise == "emotion":
+            self.class_names = self._emotions(classes)
+
+    def _emotions(self, classes: tuple[str, ...] | None) -> tuple[str, ...]:
+        found = Counter(u.label for u in self.found.utterances if u.label is not None)
+        names = tuple(sorted(found)) if classes is None else tuple(classes)
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise CorpusError(
+                f"{_TITLE}: the classes of {self.root} are {', '.join(names)}; two or more are needed, each once. "
+                f"{_LAYOUTS}"
+            )
+        if unknown := [f"{name} ({count})" for name, count in sorted(found.items()) if name not in names]:
+            raise CorpusError(
+                f"{_TITLE}: recordings in {self.root} bear labels that data.init_args.classes lacks: "
+                f"{', '.join(unknown)}; it has {', '.join(names)}. Add them there, or leave their recordings out."
+            )
+        return names
+
+    def find(self) -> Found:
+        """Return the recordings below ``root``."""
+        return find_utterances(self.root, self.labels)
+
+    @staticmethod
+    def default_protocol() -> Protocol:
+        """Return one fold for each speaker, whom the next one in the same session, or at all, validates."""
+        return LeaveOneSpeakerOut()
