@@ -430,6 +430,7 @@ def _quiet_libraries() -> None:
         ".*custom batch sampler .* for prediction.*",  # ours returns every utterance once
         ".*treespec, LeafSpec.*deprecated.*",  # between lightning and torch
         ".*in eval mode at the start of training.*",  # encoders that are frozen on purpose
+        ".*`srun` command is available.*",  # what is planned under SLURM is trained by processes of the runner
     ):
         warnings.filterwarnings("ignore", message=message)
     # Announcements of devices that are not there, and of products.

@@ -51,9 +51,11 @@ def test_a_chosen_strategy_is_kept(tmp_path: Path) -> None:
     assert "--trainer.devices=2" in command
 
 
-def test_a_dry_run_prints_json_alone_and_leaves_nothing_behind(
-    synthetic_ravdess: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_dry_run_prints_json_alone_and_leaves_nothing_behind_also_as_one_of_slurms_tasks(
+    synthetic_ravdess: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name, value in (("NTASKS", "2"), ("NTASKS_PER_NODE", "1"), ("NNODES", "2"), ("JOB_NAME", "ser")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
     given = [
         f"--runs={tmp_path / 'runs'}",
         "--config=experiments/quickstart.yaml",
