@@ -30,7 +30,7 @@ def what_was_run(systems: Sequence[ReportedSystem]) -> Section:
     blocks: list[Block] = [Definitions({word: said for word, said in shared.items() if said})]
     if differing := [word for word in facts[0] if word not in shared]:
         rows = [[system.name, *(said[word] for word in differing)] for system, said in zip(systems, facts, strict=True)]
-        blocks.append(Table("What differs", dict.fromkeys(["system", *differing], False), rows))
+        blocks.append(Table("What differs", dict.fromkeys(["", *differing], False), rows))
     return Section("What was run", blocks)
 
 
