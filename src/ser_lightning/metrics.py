@@ -21,7 +21,8 @@ def recalls(confusion: Tensor) -> Tensor:
         confusion: Counts [..., C, C], reference classes in rows.
     """
     counts = confusion.double()
-    return counts.diagonal(dim1=-2, dim2=-1) / counts.sum(dim=-1)  # 0 / 0 is NaN, which is what an absent class should be
+    # 0 / 0 is NaN, which is what an absent class should be.
+    return counts.diagonal(dim1=-2, dim2=-1) / counts.sum(dim=-1)
 
 
 def unweighted_accuracy(confusion: Tensor) -> Tensor:

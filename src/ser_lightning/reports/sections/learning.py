@@ -1,6 +1,7 @@
 """How it learned and what it knows: training curves, reliability, embeddings, attention."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
@@ -11,6 +12,9 @@ from ser_lightning.reports.predictions import PROBABILITY
 from ser_lightning.reports.reliability import expected_calibration_error, reliability_figure, reliability_table
 from ser_lightning.reports.runs import FoldRun
 from ser_lightning.reports.systems import ReportedSystem
+
+if TYPE_CHECKING:
+    from ser_lightning.reports.embedding_figure import EmbeddingMap
 
 EMBEDDINGS, ATTENTION = "embeddings.png", "attention.png"
 PNG = b"\x89PNG"
@@ -71,13 +75,15 @@ def reliability(systems: Sequence[ReportedSystem]) -> Section:
 
 
 def left_pictures(systems: Sequence[ReportedSystem]) -> list[Section]:
-    """Return the pictures of embeddings and attention that runs left, of each system the first fold's."""
-    blocks: list[Block] = []
+    """Return embeddings, of several systems side by side, and pictures that runs left, of each the first fold's."""
+    together = _embeddings_together(systems)
+    blocks: list[Block] = [together] if together else []
     for file, title in ((EMBEDDINGS, "Embeddings"), (ATTENTION, "Attention")):
+        if file == EMBEDDINGS and together:
+            continue
         pictures = []
         for system in systems:
-            folds = [fold for run in system.runs for fold in run.folds]
-            left = next((fold for fold in folds if _is_picture(fold, file)), None)
+            left = next((fold for fold in _folds(system) if _is_picture(fold, file)), None)
             if left:
                 where = f"{system.name}, seed {left.facts.seed}, fold {left.facts.fold}"
                 pictures.append(
@@ -86,27 +92,52 @@ def left_pictures(systems: Sequence[ReportedSystem]) -> list[Section]:
                         (left.folder / file).read_bytes(),
                         f"{title} of {where}.",
                         f"{title}: {where}, as the run left it.",
-                        _numbers(left, file),
+                        _map(left).table if file == EMBEDDINGS and _has_embeddings(left) else None,
                     )
                 )
         blocks += [SideBySide(pictures)] if len(pictures) > 1 else pictures
     return [Section("Embeddings and attention", blocks)] if blocks else []
 
 
-def _is_picture(fold: FoldRun, file: str) -> bool:
-    path = fold.folder / file
-    return path.is_file() and path.read_bytes()[: len(PNG)] == PNG
-
-
-def _numbers(fold: FoldRun, file: str) -> pd.DataFrame | None:
-    """Return where the picture's points lie, for embeddings that are there."""
-    if file != EMBEDDINGS or not (fold.folder / "embeddings.safetensors").is_file():
+def _embeddings_together(systems: Sequence[ReportedSystem]) -> Picture | None:
+    """Return the test embeddings of a fold that several systems have, side by side (Mocanu et al. 2021, figure 6)."""
+    found = {s.name: {f.facts.fold: f for f in reversed(_folds(s)) if _has_embeddings(f)} for s in systems}
+    found = {name: folds for name, folds in found.items() if folds}
+    common = set.intersection(*(set(folds) for folds in found.values())) if len(found) > 1 else set()
+    if not common:
         return None
+    from ser_lightning.reports.embedding_figure import embedding_figure
+
+    fold = min(common)
+    maps = {name: _map(folds[fold], name) for name, folds in found.items()}
+    return Picture(
+        "embeddings",
+        png(embedding_figure(list(maps.values()), f"Test embeddings, fold {fold}")),
+        f"Test embeddings of fold {fold} on a plane: {', '.join(maps)}.",
+        f"Test embeddings of fold {fold} by t-SNE, each system by itself; colours are emotions, shapes speakers.",
+        pd.concat([drawn.table.assign(system=name) for name, drawn in maps.items()]),
+    )
+
+
+def _folds(system: ReportedSystem) -> list[FoldRun]:
+    return [fold for run in system.runs for fold in run.folds]
+
+
+def _has_embeddings(fold: FoldRun) -> bool:
+    return (fold.folder / "embeddings.safetensors").is_file()
+
+
+def _map(fold: FoldRun, title: str = "") -> "EmbeddingMap":
     # Only systems with embeddings wait for scikit-learn's part.
     from ser_lightning.reports.embedding_figure import embedding_map
     from ser_lightning.reports.embeddings import read_embeddings
 
-    return embedding_map("", read_embeddings(fold.folder), fold.predictions).table
+    return embedding_map(title, read_embeddings(fold.folder), fold.predictions)
+
+
+def _is_picture(fold: FoldRun, file: str) -> bool:
+    path = fold.folder / file
+    return path.is_file() and path.read_bytes()[: len(PNG)] == PNG
 
 
 def _named(stem: str, system: ReportedSystem, systems: Sequence[ReportedSystem]) -> str:
