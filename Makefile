@@ -33,7 +33,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  make train CORPUS=ravdess ROOT=<folder>  trains on the corpus itself; EXPERIMENT=<yaml> runs another system.'
-	@echo '  ARGS="..." is handed to the command behind train, test, bench, report and lock.'
+	@echo '  ARGS="..." is handed to the command behind train, test, bench, report, docs and lock.'
 
 .PHONY: setup
 setup: $(INSTALLED)/core ## Install into .venv what training needs (some 3 GB: torch comes with CUDA)
@@ -76,6 +76,11 @@ report: $(INSTALLED)/core ## Gather what is under runs/ into one page that compa
 .PHONY: reproduction
 reproduction: $(INSTALLED)/core ## Write docs/reproduction.md: every published row, its command, the paper's number, ours
 	.venv/bin/ser reproduction
+
+.PHONY: docs
+docs: $(INSTALLED)/dev ## Build the documentation into build/docs; a dead link or an undocumented argument stops it
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build $(ARGS)
+	@echo build/docs/index.html
 
 .PHONY: lock
 lock: | $(PYTHON) ## Choose versions anew where pyproject.toml asks for it (ARGS=--upgrade: everywhere)
