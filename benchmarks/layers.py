@@ -1,7 +1,8 @@
 """Parts of a network against how they are usually written: forward and backward, one core."""
-# Shapes: B utterances, T frames (padded), F features, D channels, K clusters, H cells.
+# Shapes: B utterances, T frames (padded), F features, D channels, K clusters, G ghost clusters, H cells.
 
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -12,19 +13,23 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from benchmarks.row import Row, compare, row_of
 from ser_lightning.nn.masking import frame_mask
-from ser_lightning.nn.pooling import NetVLAD
+from ser_lightning.nn.pooling import GhostVLAD
 
-NUM_UTTERANCES, NUM_FRAMES, NUM_CHANNELS, NUM_CLUSTERS = 32, 1000, 64, 8
 REPETITIONS = 9
-MEMORY_REPETITIONS = 3
 
 
 def rows() -> list[Row]:
-    """Return the rows of the LSTM and of NetVLAD, in time and in memory."""
+    """Return the rows of the LSTM, and of NetVLAD and GhostVLAD, in time and in memory."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [lstm_row(), vlad_time_row(), vlad_memory_row()]
+        return [
+            lstm_row(),
+            vlad_time_row(NETVLAD, 0.5, REPETITIONS),
+            vlad_memory_row(NETVLAD, 0.25),
+            vlad_time_row(GHOST_VLAD, 0.5, 3),
+            vlad_memory_row(GHOST_VLAD, 0.2),
+        ]
     finally:
         torch.set_num_threads(threads)
 
@@ -53,12 +58,41 @@ def lstm_row() -> Row:
     return compare("LSTM, 16 padded utterances", "nn.LSTM on a packed sequence", padded, packed, 0.5, REPETITIONS)
 
 
-class NaiveNetVLAD(NetVLAD):
-    """NetVLAD as eq. 1 reads: every residual of every frame, [B, T, K, D], then their weighted sum."""
+@dataclass(frozen=True)
+class VLADSize:
+    """Numbers of utterances B, frames T, channels D, clusters K and ghost clusters G."""
+
+    utterances: int
+    frames: int
+    channels: int
+    clusters: int
+    ghosts: int = 0
+
+    def __str__(self) -> str:
+        ghosts = f", G {self.ghosts}" if self.ghosts else ""
+        return f"B {self.utterances}, T {self.frames}, K {self.clusters}{ghosts}, D {self.channels}"
+
+    @property
+    def name(self) -> str:
+        """What the layer is called."""
+        return "GhostVLAD" if self.ghosts else "NetVLAD"
+
+    @property
+    def reference(self) -> str:
+        """What it is held against."""
+        return f"{self.name} with residuals [B, T, K, D]"
+
+
+NETVLAD = VLADSize(utterances=32, frames=1000, channels=64, clusters=8)
+GHOST_VLAD = VLADSize(utterances=32, frames=1000, channels=512, clusters=8, ghosts=2)
+
+
+class NaiveVLAD(GhostVLAD):
+    """VLAD as eq. 1 reads: every residual of every frame, [B, T, K, D], then their weighted sum."""
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Aggregate ``frames`` [B, T, D] under ``mask`` [B, T] to [B, K * D]."""
-        assignment = self.assignment(frames).softmax(2) * mask.unsqueeze(2)
+        assignment = self.assign(frames) * mask.unsqueeze(2)
         residuals = frames.unsqueeze(2) - self.centres
         rows = (assignment.unsqueeze(3) * residuals).sum(1)
         return F.normalize(F.normalize(rows, dim=2).flatten(1), dim=1)
@@ -68,17 +102,17 @@ class Step:
     """A forward and a backward pass of a pooling on random frames.
 
     Args:
+        size: Of batch and layer.
         naive: Whether to build the residuals.
-        num_frames: T.
     """
 
-    def __init__(self, naive: bool, num_frames: int = NUM_FRAMES) -> None:
+    def __init__(self, size: VLADSize, naive: bool) -> None:
         torch.manual_seed(0)
-        self.pooling = (NaiveNetVLAD if naive else NetVLAD)(NUM_CHANNELS, NUM_CLUSTERS)
-        self.frames = torch.randn(NUM_UTTERANCES, num_frames, NUM_CHANNELS, requires_grad=True)
-        lengths = torch.linspace(num_frames // 2, num_frames, NUM_UTTERANCES).long()
-        self.mask = frame_mask(lengths, num_frames)
-        self.direction = torch.randn(NUM_CLUSTERS * NUM_CHANNELS)
+        self.pooling = (NaiveVLAD if naive else GhostVLAD)(size.channels, size.clusters, size.ghosts)
+        self.frames = torch.randn(size.utterances, size.frames, size.channels, requires_grad=True)
+        lengths = torch.linspace(size.frames // 2, size.frames, size.utterances).long()
+        self.mask = frame_mask(lengths, size.frames)
+        self.direction = torch.randn(size.clusters * size.channels)
 
     def __call__(self) -> Tensor:
         """Return the pooled vectors [B, K * D]; gradients are left in ``frames``."""
@@ -89,34 +123,29 @@ class Step:
         return pooled.detach()
 
 
-def vlad_time_row() -> Row:
+def vlad_time_row(size: VLADSize, bound: float, repetitions: int) -> Row:
     """Compare the time of a step."""
-    ours, naive = Step(naive=False), Step(naive=True)
+    ours, naive = Step(size, naive=False), Step(size, naive=True)
     torch.testing.assert_close(ours(), naive(), atol=1e-5, rtol=1e-4)
-    return compare(_vlad_name("time"), "NetVLAD with residuals [B, T, K, D]", ours, naive, 0.5, REPETITIONS)
+    return compare(f"{size.name}, time ({size})", size.reference, ours, naive, bound, repetitions)
 
 
-def vlad_memory_row() -> Row:
+def vlad_memory_row(size: VLADSize, bound: float) -> Row:
     """Compare the memory that a step needs at most, beyond its input; each measured in a fresh process."""
-    pairs = [(_in_fresh_process(naive=False), _in_fresh_process(naive=True)) for _ in range(MEMORY_REPETITIONS)]
-    reference = "NetVLAD with residuals [B, T, K, D]"
-    return row_of(_vlad_name("peak memory"), reference, pairs, 0.25, "MiB")
+    pairs = [(_in_fresh_process(size, naive=False), _in_fresh_process(size, naive=True)) for _ in range(3)]
+    return row_of(f"{size.name}, peak memory ({size})", size.reference, pairs, bound, "MiB")
 
 
-def _vlad_name(measure: str) -> str:
-    return f"NetVLAD, {measure} (B {NUM_UTTERANCES}, T {NUM_FRAMES}, K {NUM_CLUSTERS}, D {NUM_CHANNELS})"
-
-
-def _in_fresh_process(naive: bool) -> float:
+def _in_fresh_process(size: VLADSize, naive: bool) -> float:
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(peak_mebibytes, naive).result()
+        return pool.submit(peak_mebibytes, size, naive).result()
 
 
-def peak_mebibytes(naive: bool) -> float:
+def peak_mebibytes(size: VLADSize, naive: bool) -> float:
     """Return by how much a step raises this process's resident memory at its height."""
     torch.set_num_threads(1)
-    Step(naive, num_frames=10)()  # what is loaded and allocated once is no part of a step
-    step = Step(naive)
+    Step(replace(size, frames=10), naive)()  # what is loaded and allocated once is no part of a step
+    step = Step(size, naive)
     Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts anew from what is resident now
     before = _status_mebibytes("VmRSS")
     step()

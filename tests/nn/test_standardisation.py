@@ -1,9 +1,13 @@
 """Standardisation and masks."""
 
+import pytest
 import torch
+from torch import Tensor
 
 from ser_lightning.nn.masking import frame_mask
-from ser_lightning.nn.standardisation import Standardisation
+from ser_lightning.nn.standardisation import Standardisation, UtteranceStandardisation
+
+LENGTHS = torch.tensor([50, 20, 1, 35])
 
 
 def test_a_mask_is_true_for_the_first_frames_of_each_utterance() -> None:
@@ -39,3 +43,62 @@ def test_the_statistics_are_part_of_the_state_and_not_trained() -> None:
     layer = Standardisation(3)
     assert set(layer.state_dict()) == {"mean", "deviation"}
     assert not list(layer.parameters())
+
+
+def utterances(level: float = 5.0, spread: float = 3.0) -> Tensor:
+    noise = torch.randn(4, 50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return level + spread * noise * torch.tensor([1.0, 10.0, 0.1])
+
+
+def test_every_utterance_has_zero_mean_and_unit_population_deviation_of_its_own() -> None:
+    result = UtteranceStandardisation(3)(utterances(), frame_mask(LENGTHS, 50))
+    for row, length in enumerate(LENGTHS.tolist()):
+        real = utterances()[row, :length]
+        expected = (real - real.mean(0)) / (real.std(0, correction=0) if length > 1 else 1.0)
+        torch.testing.assert_close(result[row, :length], expected, atol=1e-12, rtol=0)
+        assert not result[row, length:].any()
+
+
+def test_batch_mates_padding_and_its_values_never_matter() -> None:
+    layer, mask = UtteranceStandardisation(3), frame_mask(LENGTHS, 50)
+    together = layer(utterances().masked_fill(~mask.unsqueeze(2), 1e6), mask)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone = layer(utterances()[row : row + 1, :length], torch.ones(1, length, dtype=torch.bool))
+        torch.testing.assert_close(together[row : row + 1, :length], alone, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e-6, 1.0, 1e6, 1e25])
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_single_precision_suffices_whatever_the_level(scale: float, offset: float) -> None:
+    mask = frame_mask(LENGTHS, 50)
+    frames = (scale * (offset + utterances(0.0, 1.0))).float()
+    result = UtteranceStandardisation(3)(frames, mask)
+    expected = UtteranceStandardisation(3)(frames.double(), mask)
+    torch.testing.assert_close(result.double(), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [0.0, 0.1, -1234.567, 1e-20])
+def test_a_bin_that_never_varies_is_only_centred_and_gradients_stay_finite(value: float, dtype: torch.dtype) -> None:
+    frames = utterances().to(dtype)
+    frames[:, :, 1] = value
+    frames.requires_grad_()
+    result = UtteranceStandardisation(3)(frames, frame_mask(LENGTHS, 50))
+    (result * torch.arange(50).unsqueeze(1)).sum().backward()
+    assert result[:, :, 1].abs().max() <= 1e-6 * abs(value)
+    assert frames.grad is not None
+    assert torch.isfinite(frames.grad).all()
+
+
+def test_an_utterance_of_one_frame_becomes_zero() -> None:
+    result = UtteranceStandardisation(3)(utterances().float(), frame_mask(LENGTHS, 50))
+    assert not result[2].any()
+
+
+def test_gradients_equal_numerical_ones_and_spare_padding() -> None:
+    frames, mask = utterances()[:, :6].requires_grad_(), frame_mask(LENGTHS.clamp(max=5), 6)
+    assert torch.autograd.gradcheck(lambda x: UtteranceStandardisation(3)(x, mask), frames)
+
+
+def test_an_utterances_own_statistics_leave_nothing_to_save() -> None:
+    assert not UtteranceStandardisation(3).state_dict()

@@ -28,3 +28,34 @@ class Standardisation(nn.Module):
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Standardise ``frames`` [B, T, F]; frames outside ``mask`` [B, T] become zero, that is, average."""
         return ((frames - self.mean) / self.deviation).masked_fill(~mask.unsqueeze(2), 0.0)
+
+
+class UtteranceStandardisation(nn.Module):
+    """Zero mean and unit deviation of every feature over each utterance's own frames; nothing is fitted.
+
+    A feature that never varies in an utterance, but for rounding, is only centred.
+
+    Args:
+        num_features: F.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Standardise ``frames`` [B, T, F] over those under ``mask`` [B, T]; the others become zero."""
+        real = mask.unsqueeze(2)
+        count = real.sum(1, keepdim=True).clamp(min=1)
+        mean = frames.masked_fill(~real, 0.0).sum(1, keepdim=True) / count
+        centred = (frames - mean).masked_fill(~real, 0.0)
+        # What the mean's rounding left, large beside deviations that are small beside the mean.
+        centred = (centred - centred.sum(1, keepdim=True) / count).masked_fill(~real, 0.0)
+        # Scaled to one, so that no square leaves the range of numbers; the result does not depend on the scale.
+        with torch.no_grad():
+            scale = centred.abs().amax(1, keepdim=True)
+            constant = scale <= 4 * torch.finfo(frames.dtype).eps * mean.abs()
+            scale = scale.masked_fill(constant, 1.0)
+        scaled = centred / scale
+        variance = scaled.square().sum(1, keepdim=True) / count
+        return scaled * variance.masked_fill(constant, 1.0).rsqrt()

@@ -11,6 +11,7 @@ from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.pooling import (
     AttentiveStatisticsPooling,
     FinalPooling,
+    GhostVLAD,
     MaxPooling,
     MeanPooling,
     NetVLAD,
@@ -27,6 +28,7 @@ POOLINGS: dict[str, Callable[[], Pooling]] = {
     "attentive statistics": lambda: AttentiveStatisticsPooling(5),
     "self-attention": lambda: SelfAttentionPooling(5, hidden_dim=4),
     "NetVLAD": lambda: NetVLAD(5, clusters=3),
+    "GhostVLAD": lambda: GhostVLAD(5, clusters=3, ghosts=2),
 }
 LENGTHS = torch.tensor([7, 1, 4])
 

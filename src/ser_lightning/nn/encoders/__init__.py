@@ -3,5 +3,6 @@
 from ser_lightning.nn.encoders.convolution import ConvolutionBlock, ConvolutionStack
 from ser_lightning.nn.encoders.encoder import Encoder
 from ser_lightning.nn.encoders.recurrent import BidirectionalLSTM
+from ser_lightning.nn.encoders.se_resnet import ThinSEResNet34
 
-__all__ = ["BidirectionalLSTM", "ConvolutionBlock", "ConvolutionStack", "Encoder"]
+__all__ = ["BidirectionalLSTM", "ConvolutionBlock", "ConvolutionStack", "Encoder", "ThinSEResNet34"]

@@ -1,23 +1,94 @@
 """Batch normalisation that learns from real frames alone."""
 # Shapes: B utterances, C channels, F bins, T frames (padded).
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-
-def _in_company() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+from ser_lightning.nn.gathering import in_company, sum_over_processes
 
 
-def _over_processes(part: Tensor) -> Tensor:
-    """Sum ``part`` over processes; its gradient is summed over them too, which DDP's mean of gradients makes right."""
-    if not _in_company():
-        return part
-    total: Tensor = all_reduce(part)  # type: ignore[no-untyped-call]  # torch leaves it untyped
-    return total
+def _sum_over_processes(*parts: Tensor) -> tuple[Tensor, ...]:
+    """Sum each of ``parts``, all one-dimensional, over processes, in one message; autograd sees nothing of it."""
+    if not in_company():
+        return parts
+    joined = torch.cat(parts)
+    dist.all_reduce(joined)
+    return torch.split(joined, [len(part) for part in parts])
+
+
+class _Normalisation(torch.autograd.Function):
+    """Batch norm over the frames that are real, perhaps with ReLU: one backward pass instead of one for each step.
+
+    What takes time is memory rather than arithmetic, above all fresh memory. Written in steps, autograd would keep
+    four maps and pass over a dozen; this keeps the input and a rectified output, and works in place behind one copy.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, maps: Tensor, real: Tensor | None, weight: Tensor, bias: Tensor, epsilon: float, rectify: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return normalised ``maps`` [B, C, F, T], zero past the end, with mean, variance [C] and count [1] of values.
+
+        ``real`` [B, 1, 1, T] is one for real frames and zero past the end, or nothing where no frame is past it.
+        """
+        positions = maps.numel() // maps.shape[1]
+        known = maps if real is None else maps * real
+        # Statistics come in the precision of the running ones handed in, which are thrown away, even of half precision.
+        unused = torch.zeros_like(weight), torch.ones_like(weight)
+        mean, variance = torch.batch_norm_update_stats(known, *unused, 0.0)
+        if real is None:
+            count = weight.new_full((1,), positions)
+        else:  # take the zeros past the end out again
+            count = real.sum(dtype=weight.dtype).reshape(1) * maps.shape[2]
+            share = positions / count
+            variance = (share * (variance - (share - 1) * mean.square())).clamp(min=0)
+            mean = share * mean
+        if in_company():
+            own_count, own_mean = count, mean
+            count, total = _sum_over_processes(own_count, own_mean * own_count)
+            mean = total / count
+            (squares,) = _sum_over_processes(own_count * (variance + (own_mean - mean).square()))
+            variance = squares / count
+        inverse = (variance + epsilon).rsqrt()
+        if real is None:
+            result = F.batch_norm(maps, mean, variance, weight, bias, eps=epsilon)
+        else:
+            scale = weight * inverse
+            known.mul_(scale[:, None, None]).add_((bias - scale * mean)[:, None, None])
+            result = known.mul_(real)
+        if rectify:
+            result.relu_()
+        ctx.save_for_backward(maps, real, weight, mean, inverse, count, result if rectify else None)
+        ctx.mark_non_differentiable(mean, variance, count)
+        return result, mean, variance, count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradients of maps, weight and bias."""
+        maps, real, weight, mean, inverse, count, result = ctx.saved_tensors
+        if result is not None:  # zero past the end
+            target = gradient = torch.ops.aten.threshold_backward(gradient, result, 0)
+        elif real is not None:
+            target = gradient = gradient * real
+        else:  # the one that came in belongs to others
+            target = torch.empty_like(gradient)
+        _, for_weight, for_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, maps, weight, None, None, mean, inverse, True, 0.0, [False, True, True]
+        )
+        sum_of_products, sum_of_gradients = _sum_over_processes(for_weight, for_bias)
+        slope = -inverse * sum_of_products / count
+        offset = -sum_of_gradients / count - slope * mean
+        torch.addcmul(gradient, maps, slope[:, None, None], out=target)
+        target.add_(offset[:, None, None]).mul_((weight * inverse)[:, None, None])
+        if real is not None:
+            target.mul_(real)
+        return target, None, for_weight, for_bias, None, None
 
 
 class MaskedBatchNorm(nn.Module):
@@ -45,33 +116,39 @@ class MaskedBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_variance", torch.ones(channels))
 
-    def forward(self, maps: Tensor, mask: Tensor) -> Tensor:
-        """Normalise ``maps`` [B, C, F, T], in training with the statistics of frames under ``mask`` [B, T]."""
-        # torch's own is faster, and right where there is no padding; a CPU can ask for that without waiting. It knows
-        # nothing of other processes, though, all of which must go the same way whatever their utterances' lengths.
-        all_real = mask.device.type == "cpu" and mask.numel() > 1 and bool(mask.all())
-        if self.training and (_in_company() or not all_real):
-            return self._normalise_real_frames(maps, mask)
-        return F.batch_norm(
-            maps,
-            self.running_mean,
-            self.running_variance,
-            self.weight,
-            self.bias,
-            self.training,
-            self.momentum,
-            self.epsilon,
-        )
+    def forward(self, maps: Tensor, mask: Tensor, rectify: bool = False) -> Tensor:
+        """Normalise ``maps`` [B, C, F, T], in training with the statistics of frames under ``mask`` [B, T].
 
-    def _normalise_real_frames(self, maps: Tensor, mask: Tensor) -> Tensor:
-        maps = maps.to(self.weight.dtype)  # sums in half precision would be too coarse
-        past_the_end = ~mask[:, None, None]
-        count = _over_processes(mask.sum() * maps.shape[2])
-        mean = _over_processes(maps.masked_fill(past_the_end, 0.0).sum((0, 2, 3))) / count
-        deviations = (maps - mean[:, None, None]).masked_fill(past_the_end, 0.0)
-        variance = _over_processes(deviations.square().sum((0, 2, 3))) / count
+        Frames past the end, whose values must be finite, become zero. With ``rectify`` a ReLU follows.
+        """
+        if torch.compiler.is_compiling() and self.training:  # a compiler joins steps by itself
+            result, mean, variance, count = self._in_steps(maps, mask)
+            result = result.relu() if rectify else result
+        else:
+            # Only a CPU can be asked without waiting whether there is padding at all.
+            asked = mask.device.type == "cpu" and not torch.compiler.is_compiling()
+            real = None if asked and bool(mask.all()) else mask[:, None, None].to(maps.dtype)
+            if not self.training:
+                statistics = self.running_mean, self.running_variance
+                result = F.batch_norm(maps, *statistics, self.weight, self.bias, eps=self.epsilon)
+                result = result if real is None else result.mul_(real)
+                return result.relu_() if rectify else result
+            result, mean, variance, count = _Normalisation.apply(  # type: ignore[no-untyped-call]  # torch leaves it so
+                maps, real, self.weight, self.bias, self.epsilon, rectify
+            )
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_variance.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
+        return result
+
+    def _in_steps(self, maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return what ``_Normalisation`` does, without ReLU."""
+        exact = maps.to(self.weight.dtype)  # sums in half precision would be too coarse
+        past_the_end = ~mask[:, None, None]
+        count = sum_over_processes(mask.sum() * maps.shape[2])
+        mean = sum_over_processes(exact.masked_fill(past_the_end, 0.0).sum((0, 2, 3))) / count
+        deviations = (exact - mean[:, None, None]).masked_fill(past_the_end, 0.0)
+        variance = sum_over_processes(deviations.square().sum((0, 2, 3))) / count
         scale = self.weight * (variance + self.epsilon).rsqrt()
-        return deviations * scale[:, None, None] + self.bias[:, None, None]
+        result = deviations * scale[:, None, None] + self.bias[:, None, None]
+        return result.masked_fill(past_the_end, 0.0).to(maps.dtype), mean, variance, count

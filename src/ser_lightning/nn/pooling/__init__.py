@@ -4,11 +4,12 @@ from ser_lightning.nn.pooling.attention import SelfAttentionPooling, WeightedPoo
 from ser_lightning.nn.pooling.pooling import Pooling
 from ser_lightning.nn.pooling.statistics import AttentiveStatisticsPooling
 from ser_lightning.nn.pooling.temporal import FinalPooling, MaxPooling, MeanPooling
-from ser_lightning.nn.pooling.vlad import NetVLAD
+from ser_lightning.nn.pooling.vlad import GhostVLAD, NetVLAD
 
 __all__ = [
     "AttentiveStatisticsPooling",
     "FinalPooling",
+    "GhostVLAD",
     "MaxPooling",
     "MeanPooling",
     "NetVLAD",

@@ -1,5 +1,5 @@
-"""NetVLAD: trainable vectors of locally aggregated descriptors (Huang et al. 2020, section 2.1, eq. 1)."""
-# Shapes: B utterances, T frames (padded), D channels, K clusters.
+"""Trainable vectors of locally aggregated descriptors (Huang et al. 2020, eq. 1), and ghosts (Mocanu et al. 2021)."""
+# Shapes: B utterances, T frames (padded), D channels, K clusters, G ghost clusters.
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +29,42 @@ class NetVLAD(Pooling):
         self.assignment = nn.Linear(input_dim, clusters)
         self.centres = nn.Parameter(torch.randn(clusters, input_dim) / input_dim**0.5)
 
+    def assign(self, frames: Tensor) -> Tensor:
+        """Return how much of each of ``frames`` [B, T, D] belongs to each cluster [B, T, K]."""
+        scores: Tensor = self.assignment(frames)
+        return scores.softmax(2)
+
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Aggregate ``frames`` [B, T, D] under ``mask`` [B, T] to [B, K * D]."""
         with without_autocast(frames.device):
             frames = frames.to(self.centres.dtype)
-            assignment = self.assignment(frames).softmax(2).masked_fill(~mask.unsqueeze(2), 0.0)
+            assignment = self.assign(frames).masked_fill(~mask.unsqueeze(2), 0.0)
             weighted_sum = torch.einsum("btk,btd->bkd", assignment, frames)
             residuals = weighted_sum - assignment.sum(1).unsqueeze(2) * self.centres
             return F.normalize(F.normalize(residuals, dim=2).flatten(1), dim=1)
+
+
+class GhostVLAD(NetVLAD):
+    """NetVLAD with ghost clusters, which share in the soft assignment and are left out of the result.
+
+    A frame that says little, such as a noisy one, can so be given away: what ghosts take of it counts for no cluster.
+    Without ghosts it is NetVLAD, whose weights load into it, only the ghosts' assignment being new.
+
+    Args:
+        input_dim: D.
+        clusters: K.
+        ghosts: G.
+    """
+
+    def __init__(self, input_dim: int, clusters: int, ghosts: int) -> None:
+        super().__init__(input_dim, clusters)
+        if ghosts < 0:
+            raise ValueError(f"ghosts is {ghosts}; GhostVLAD needs none or more")
+        self.ghost_assignment = nn.Linear(input_dim, ghosts) if ghosts else None
+
+    def assign(self, frames: Tensor) -> Tensor:
+        """Return how much of each of ``frames`` [B, T, D] belongs to each cluster but the ghosts [B, T, K]."""
+        if self.ghost_assignment is None:
+            return super().assign(frames)
+        scores = self.assignment(frames)
+        return torch.cat([scores, self.ghost_assignment(frames)], 2).softmax(2)[:, :, : scores.shape[2]]

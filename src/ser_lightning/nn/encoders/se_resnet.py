@@ -1,0 +1,189 @@
+"""Thin residual network of 34 layers with squeeze-and-excitation (Mocanu et al. 2021, section 3.2).
+
+Its plan is that of VGG's utterance-level speaker recognition (Xie et al. 2019, "Utterance-level aggregation for speaker
+recognition in the wild", and its code), which the paper describes; each residual block ends in the squeeze-and-
+excitation of Hu et al. 2018.
+"""
+# Shapes: B utterances, C channels, F bins, T frames (padded), D channels of a descriptor; maps are [B, C, F, T].
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from ser_lightning.nn.encoders.encoder import Encoder
+from ser_lightning.nn.encoders.masked_batch_norm import MaskedBatchNorm
+from ser_lightning.nn.masking import frame_mask
+
+STAGES = ((2, 48, 96), (3, 96, 128), (3, 128, 256), (3, 256, 512))
+"""Blocks of a stage, channels inside a block and behind it, where the first convolution has ``FULL_WIDTH`` channels."""
+FULL_WIDTH = 64
+
+
+class _GatedSum(torch.autograd.Function):
+    """The end of a residual block, ReLU of shortcut + gates * maps, with one backward pass instead of three."""
+
+    @staticmethod
+    def forward(ctx: Any, shortcut: Tensor, maps: Tensor, gates: Tensor) -> Tensor:
+        """Return [B, C, F, T] of ``shortcut`` and ``maps`` [B, C, F, T] and ``gates`` [B, C, 1, 1]."""
+        result = torch.addcmul(shortcut, maps, gates).relu_()
+        ctx.save_for_backward(maps, gates, result)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the gradients of shortcut, maps and gates."""
+        maps, gates, result = ctx.saved_tensors
+        gradient = torch.ops.aten.threshold_backward(gradient, result, 0)
+        product = gradient * maps
+        for_gates = product.sum((2, 3), keepdim=True)
+        return gradient, torch.mul(gradient, gates, out=product), for_gates
+
+
+class SqueezeExcitation(nn.Module):
+    """A gate for each channel of each utterance, learned from the channels' means over real frames and all bins.
+
+    Args:
+        channels: C.
+        reduction: By how much the hidden layer is narrower than C; it has at least one unit.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.narrow = nn.Linear(channels, hidden)
+        self.widen = nn.Linear(hidden, channels)
+
+    def forward(self, maps: Tensor, lengths: Tensor) -> Tensor:
+        """Return gates [B, C, 1, 1] of ``maps`` [B, C, F, T], zero past the end, whose ``lengths`` [B] are given."""
+        sums = maps.sum((2, 3), dtype=self.narrow.weight.dtype)  # half precision may not reach as far
+        means = sums / (maps.shape[2] * lengths).unsqueeze(1)
+        gates: Tensor = self.widen(self.narrow(means).relu()).sigmoid()
+        return gates[:, :, None, None]
+
+
+class BottleneckBlock(nn.Module):
+    """1x1, 3x3 and 1x1 convolution, each with batch norm, gated channels, and the shortcut around them.
+
+    The stride is the first convolution's, as in the network this follows: what it leaves out, nothing reads.
+
+    Args:
+        input_channels: C of the maps that come in.
+        inner_channels: C of the maps between the convolutions.
+        output_channels: C of the maps that go out.
+        stride: Step over bins and frames.
+        reduction: Of squeeze-and-excitation.
+    """
+
+    def __init__(
+        self, input_channels: int, inner_channels: int, output_channels: int, stride: int, reduction: int
+    ) -> None:
+        super().__init__()
+        self.stride = stride
+        self.narrow = nn.Conv2d(input_channels, inner_channels, 1, bias=False)
+        self.narrow_norm = MaskedBatchNorm(inner_channels)
+        self.look_around = nn.Conv2d(inner_channels, inner_channels, 3, padding=1, bias=False)
+        self.look_around_norm = MaskedBatchNorm(inner_channels)
+        self.widen = nn.Conv2d(inner_channels, output_channels, 1, bias=False)
+        self.widen_norm = MaskedBatchNorm(output_channels)
+        self.excitation = SqueezeExcitation(output_channels, reduction)
+        self.shortcut: nn.Conv2d | None = None
+        if stride > 1 or input_channels != output_channels:
+            self.shortcut = nn.Conv2d(input_channels, output_channels, 1, bias=False)
+            self.shortcut_norm = MaskedBatchNorm(output_channels)
+
+    def forward(self, maps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return maps [B, C', F', T'], zero past the end, and their lengths [B].
+
+        Args:
+            maps: [B, C, F, T], zero past the end.
+            lengths: [B], none of them zero.
+        """
+        if self.stride > 1:  # two strided convolutions of one place would each go over all that they leave out
+            maps, lengths = F.avg_pool2d(maps, 1, self.stride), (lengths + self.stride - 1) // self.stride
+        mask = frame_mask(lengths, maps.shape[3])
+        inner = self.narrow_norm(self.narrow(maps), mask, rectify=True)
+        inner = self.look_around_norm(self.look_around(inner), mask, rectify=True)
+        inner = self.widen_norm(self.widen(inner), mask)
+        if self.shortcut is not None:
+            maps = self.shortcut_norm(self.shortcut(maps), mask)
+        gates = self.excitation(inner, lengths).to(inner.dtype)
+        if torch.compiler.is_compiling():  # a compiler joins steps by itself
+            return torch.addcmul(maps, inner, gates).relu(), lengths
+        result: Tensor = _GatedSum.apply(maps, inner, gates)  # type: ignore[no-untyped-call]  # torch leaves it so
+        return result, lengths
+
+
+class ThinSEResNet34(Encoder):
+    """Spectrograms of any length to a descriptor every 16 frames, in which no bins are left.
+
+    A 7x7 convolution with 2x2 max pooling, four stages of bottleneck blocks, of which all but the first halve bins and
+    frames, 3x1 max pooling of stride 2 over bins, and a convolution over all bins that remain (7 of 257) to D channels
+    with ReLU. What an utterance gives depends on the utterance alone: frames past its end are zero wherever a
+    convolution could look at them. Pooling leaves out a last odd frame; an utterance of one frame counts as padded to
+    two, with zeros, that is, with an average frame where features are standardised. Written for channels_last too.
+
+    Args:
+        input_dim: F of the input.
+        channels: Of the first convolution. All widths are in proportion, and D is eight times as many.
+        reduction: By how much the hidden layer of squeeze-and-excitation is narrower than what it gates.
+
+    Raises:
+        ValueError: If no bin remains, or there is no channel.
+    """
+
+    reduction_in_time = 16
+
+    def __init__(self, input_dim: int, channels: int = FULL_WIDTH, reduction: int = 16) -> None:
+        super().__init__()
+        if channels < 1 or reduction < 1:
+            raise ValueError(f"channels is {channels} and reduction {reduction}; both must be at least 1")
+        num_bins = (-(-(input_dim // 2) // 2 ** (len(STAGES) - 1)) - 1) // 2
+        if num_bins < 1:
+            raise ValueError(f"{input_dim} bins are too few: of 34 or more, at least one remains behind all strides")
+        self.input_dim = input_dim
+        self.convolution = nn.Conv2d(1, channels, 7, padding=3, bias=False)
+        self.norm = MaskedBatchNorm(channels)
+        blocks, width = [], channels
+        for stage, (depth, *widths) in enumerate(STAGES):
+            inner, outer = (max(1, round(w * channels / FULL_WIDTH)) for w in widths)
+            for number in range(depth):
+                blocks.append(BottleneckBlock(width, inner, outer, 2 if stage and not number else 1, reduction))
+                width = outer
+        self.blocks = nn.ModuleList(blocks)
+        self.output_dim = 8 * channels
+        self.join_bins = nn.Conv2d(width, self.output_dim, (num_bins, 1))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return descriptors [B, T', D] of ``frames`` [B, T, F] with ``lengths`` [B], and their lengths [B]."""
+        if frames.shape[2] != self.input_dim:  # told so, a compiler need not think of other numbers of bins either
+            raise ValueError(f"frames have {frames.shape[2]} bins; this network was made for {self.input_dim}")
+        past_the_end = ~frame_mask(lengths, frames.shape[1])
+        maps = frames.transpose(1, 2).unsqueeze(1).masked_fill(past_the_end[:, None, None], 0.0).contiguous()
+        if maps.shape[3] < 2:
+            maps = F.pad(maps, (0, 1))
+        if self._channels_last(maps.device):
+            maps = maps.squeeze(1).unsqueeze(3).permute(0, 3, 1, 2)
+        lengths = lengths.clamp(min=2)
+        maps = self.norm(self.convolution(maps), frame_mask(lengths, maps.shape[3]), rectify=True)
+        maps, lengths = F.max_pool2d(maps, 2), lengths // 2
+        for block in self.blocks:
+            maps, lengths = block(maps, lengths)
+        maps = self.join_bins(F.max_pool2d(maps, (3, 1), (2, 1))).relu().squeeze(2).transpose(1, 2)
+        return maps.masked_fill(~frame_mask(lengths, maps.shape[1]).unsqueeze(2), 0.0), lengths
+
+    def _channels_last(self, device: torch.device) -> bool:
+        """Return whether maps are to lie channels_last: if weights do, and on a CPU always, as it halves the time.
+
+        Maps of one channel lie in memory the same either way, but convolutions go by their strides, and all that
+        follows goes by the first convolution. A compiler chooses by itself, and fails at such strides.
+        """
+        weights = self.join_bins.weight
+        last = device.type == "cpu" or weights.is_contiguous(memory_format=torch.channels_last)
+        return last and not torch.compiler.is_compiling()
