@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import MetricLoss, WeightedCrossEntropy
 from ser_lightning.nn.embedding_network import EmbeddingNetwork
 from ser_lightning.nn.encoders import Encoder
@@ -82,7 +83,17 @@ class MetricLearning(EmotionClassifier):
         self.register_buffer("batches_without_terms", torch.zeros(()), persistent=False)
 
     def on_fit_start(self) -> None:
-        """Take the network of the stage before."""
+        """Take the network of the stage before.
+
+        Raises:
+            ConfigurationError: If several processes would have unequal shares of a batch, which then cannot be joined.
+        """
+        data_module: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+        if self.trainer.world_size > 1 and data_module.batches != "class":
+            raise ConfigurationError(
+                f"data.init_args.batches is {data_module.batches}, whose last batch {self.trainer.world_size} processes "
+                "share unequally, and the metric loss needs the whole batch; set data.init_args.batches to class"
+            )
         # Where a best checkpoint is trained on, its machine was fitted on embeddings that change from now on.
         self.svm = SupportVectorMachine(len(self.class_names))
         stages = (SpeakerIdentification, SEResNetVLAD, MetricLearning)
