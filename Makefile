@@ -80,7 +80,7 @@ reproduction: $(INSTALLED)/core ## Write docs/reproduction.md: every published r
 .PHONY: docs
 docs: $(INSTALLED)/dev ## Build the documentation into build/docs; a dead link or an undocumented argument stops it
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build $(ARGS)
-	@echo build/docs/index.html
+	@echo 'build/docs/index.html (with a search: .venv/bin/mkdocs serve)'
 
 .PHONY: lock
 lock: | $(PYTHON) ## Choose versions anew where pyproject.toml asks for it (ARGS=--upgrade: everywhere)
