@@ -62,8 +62,8 @@ format: $(INSTALLED)/dev ## Mend what ruff can mend by itself
 	$(PYTHON) -m ruff format .
 
 .PHONY: smoke
-smoke: $(INSTALLED)/dev ## Train every experiment for a few steps on synthetic speech
-	$(PYTHON) -m pytest -m slow tests/experiments $(ARGS)
+smoke: $(INSTALLED)/dev ## Train every experiment for a few steps on synthetic speech; run what the documentation says
+	$(PYTHON) -m pytest -m slow tests/experiments tests/test_documentation.py $(ARGS)
 
 .PHONY: bench
 bench: $(INSTALLED)/dev ## Measure speed and memory against named references
