@@ -91,8 +91,8 @@ class MetricLearning(EmotionClassifier):
         data_module: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
         if self.trainer.world_size > 1 and data_module.batches != "class":
             raise ConfigurationError(
-                f"data.init_args.batches is {data_module.batches}, whose last batch {self.trainer.world_size} processes "
-                "share unequally, and the metric loss needs the whole batch; set data.init_args.batches to class"
+                f"data.init_args.batches is {data_module.batches}, whose last batch {self.trainer.world_size} "
+                "processes share unequally, and the metric loss needs it whole; set data.init_args.batches to class"
             )
         # Where a best checkpoint is trained on, its machine was fitted on embeddings that change from now on.
         self.svm = SupportVectorMachine(len(self.class_names))
