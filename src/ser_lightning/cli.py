@@ -188,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("folder", type=Path, help="where to put it")
     command.add_argument("--yes", action="store_true", help="agree to the licence without being asked")
     command = add("synth", "write a synthetic corpus in a corpus's true layout")
-    command.add_argument("corpus", help="ravdess, crema_d, iemocap, or another corpus that is installed")
+    command.add_argument("corpus", help="ravdess, crema_d, iemocap, audio_files, or another corpus that is installed")
     command.add_argument("folder", type=Path, help="where to write")
     command.add_argument("--speakers", type=int, default=6, help="number of speakers (default: 6)")
     command.add_argument("--clips-per-speaker", type=int, metavar="N", help="clips of each (default: as the release)")
