@@ -92,7 +92,7 @@ def test_two_processes_predict_from_a_checkpoint_what_one_predicts(
 def test_two_processes_leave_every_file_of_a_fold_and_one_wandb_run(together: Path, alone: Path) -> None:
     names = {path.name for path in together.iterdir()}
     assert names == {path.name for path in alone.iterdir()} | {"metrics.csv", "wandb", "wandb_id"}
-    assert {path.name for path in (together / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (together / "checkpoints").iterdir()} == {"best.ckpt", "best.md", "last.ckpt"}
     assert len(list((together / "wandb").glob("offline-run-*"))) == 1
     assert pd.read_csv(together / "metrics.csv")["epoch"].tolist() == [0, 1]
 

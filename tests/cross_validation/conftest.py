@@ -27,7 +27,8 @@ if kind in ("waits", "loses-worker") and (kind == "waits" or tries == 0):
     sys.stdin.read()  # ends with the parent, as `ser run-fold --end-with-parent` does
     sys.exit(9)
 began = time.time()
-time.sleep(0.5 if kind == "naps" else 0)
+while kind == "meets" and len(list(folder.parent.glob("*/try-0"))) < 2:  # until another one runs too
+    time.sleep(0.05)
 (folder / "saw.json").write_text(json.dumps(
     {"began": began, "ended": time.time(), "environment": dict(os.environ), "arguments": sys.argv[1:]}
 ))

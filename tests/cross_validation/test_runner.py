@@ -101,7 +101,7 @@ def test_without_ray_the_extra_is_named_and_jobs_run_one_after_another(
     job: MakeJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    jobs = [job("naps", "fold-00"), job("naps", "fold-01")]
+    jobs = [job("fine", "fold-00"), job("fine", "fold-01")]
     assert run_jobs(jobs, 1, Console(width=160), Resources(jobs=2)) == {}
     said = [line for line in capsys.readouterr().out.splitlines() if "Ray" in line]
     assert said == ["--jobs 2 needs Ray (pip install 'ser-lightning[ray]'); without it jobs run one after another"]
