@@ -22,6 +22,22 @@ def sum_over_processes(part: Tensor) -> Tensor:
     return total
 
 
+def weigh_share(mean: Tensor, size: int) -> Tensor:
+    """Return the mean loss of this process's share, weighed so that DDP's mean is that of the joint batch.
+
+    DDP counts each process alike, however many utterances it has. Nothing waits for a GPU.
+
+    Args:
+        mean: Mean over the share, a scalar.
+        size: Utterances of the share.
+    """
+    if not in_company():
+        return mean
+    total = torch.full((), float(size), dtype=torch.float64, device=mean.device)
+    dist.all_reduce(total)
+    return mean * (size * dist.get_world_size() / total).to(mean.dtype)
+
+
 def gather_batch(share: Tensor) -> Tensor:
     """Return every process's ``share`` [B, ...] one behind the other; all shares must have the same size.
 

@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import Criterion
 from ser_lightning.metrics import EmotionScores, SpeakerScores
+from ser_lightning.nn.gathering import weigh_share
 from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.precision import at_least_float32
 from ser_lightning.nn.standardisation import Standardisation, UtteranceStandardisation
@@ -147,10 +148,10 @@ class EmotionClassifier(LightningModule):
         }
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the criterion's mean over ``batch``."""
+        """Return the criterion's mean over ``batch``, weighed by how much of a joint batch it is."""
         loss: Tensor = self.criterion(self._logits(batch), batch.targets, self.class_prior)
         self.train_loss.update(loss.detach().expand(batch.size))
-        return loss
+        return weigh_share(loss, batch.size)
 
     def decide(self, batch: Batch) -> Decision:
         """Return logits of ``batch``, and which class they speak for."""
