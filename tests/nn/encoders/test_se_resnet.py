@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
 from torch.nn import functional as F
 
 from ser_lightning.nn.encoders import ThinSEResNet34, se_resnet
@@ -224,3 +225,14 @@ def test_no_channel_and_no_hidden_unit_are_refused_with_their_number() -> None:
         ThinSEResNet34(40, channels=0)
     with pytest.raises(ValueError, match="reduction 0"):
         ThinSEResNet34(40, reduction=0)
+
+
+@pytest.mark.slow
+def test_one_translation_serves_utterances_of_any_length() -> None:
+    network = ThinSEResNet34(40, channels=2).eval()
+    counter = CompileCounter()
+    network.compile(dynamic=True, backend=counter)
+    for num_frames in (64, 65, 71, 80, 93):  # of every remainder behind some stride
+        with torch.no_grad():
+            network(torch.randn(3, num_frames, 40), torch.tensor([num_frames, num_frames - 3, num_frames - 9]))
+        assert counter.frame_count == 1, f"{num_frames} frames were translated anew"

@@ -164,6 +164,8 @@ class ThinSEResNet34(Encoder):
         """Return descriptors [B, T', D] of ``frames`` [B, T, F] with ``lengths`` [B], and their lengths [B]."""
         if frames.shape[2] != self.input_dim:  # told so, a compiler need not think of other numbers of bins either
             raise ValueError(f"frames have {frames.shape[2]} bins; this network was made for {self.input_dim}")
+        if torch.compiler.is_compiling():  # or each remainder of T behind each stride is translated by itself
+            frames = F.pad(frames, (0, 0, 0, -frames.shape[1] % self.reduction_in_time))
         past_the_end = ~frame_mask(lengths, frames.shape[1])
         maps = frames.transpose(1, 2).unsqueeze(1).masked_fill(past_the_end[:, None, None], 0.0).contiguous()
         if maps.shape[3] < 2:
