@@ -245,7 +245,7 @@ def _lightning(command: str, arguments: Sequence[str], row: str, allow: Sequence
     _quiet_libraries()
     from ser_lightning.experiment import ExperimentCLI
 
-    ExperimentCLI([command, *arguments], row=row, allow=allow).finish_loggers()
+    ExperimentCLI([command, *arguments], row=row, allow=allow).finish()
     return 0
 
 

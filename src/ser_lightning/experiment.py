@@ -200,6 +200,16 @@ class ExperimentCLI(LightningCLI):
             if isinstance(logger, FoldWandbLogger):
                 logger.finish()
 
+    def finish(self) -> None:
+        """Close the W&B run, and leave the company of processes when all has gone well.
+
+        Lightning leaves the process group open, and a process that ends so can be aborted by its own threads. Where
+        something has failed, leaving could wait for the others for ever.
+        """
+        self.finish_loggers()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
     def _wandb_logger(self, folder: Path) -> FoldWandbLogger:
         config = yaml.safe_load(self.config_text) | {"code_version": code_version()}
         tags = [tag for tag in (self.run_name.paper, self.data.corpus_name, self.data.protocol.name) if tag]

@@ -60,6 +60,7 @@ def run_fold(
         raise ConfigurationError(f"another process is running {folder}; wait for it, or stop it") from error
     finally:
         cli.finish_loggers()
+    cli.finish()
     return folder
 
 
