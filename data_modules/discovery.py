@@ -1,12 +1,12 @@
 """Finding a corpus's audio under a folder, and saying clearly what is there when the corpus is not."""
 
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ser_lightning.data.folders import files_below
 from ser_lightning.errors import CorpusError
 from ser_lightning.types import Utterance
 
@@ -53,7 +53,7 @@ def list_audio(root: Path, corpus: str) -> list[Path]:
         raise CorpusError(f"{corpus}: the folder {root} does not exist; set `root` to the folder that holds the audio.")
     if not root.is_dir():
         raise CorpusError(f"{corpus}: {root} is a file; set `root` to the folder that holds the audio.")
-    files = [path for path in _walk(root) if not path.name.startswith(".")]
+    files = [path for path in files_below(root) if not path.name.startswith(".")]
     audio = [path for path in files if path.suffix.lower() in AUDIO_ENDINGS]
     if not audio:
         raise CorpusError(f"{corpus}: {root} holds no audio file ({' '.join(AUDIO_ENDINGS)}). {_instead(files)}")
@@ -121,18 +121,6 @@ def bad_field(path: Path, field: str, value: str, known: Iterable[str]) -> Corpu
         f"{path}: the {field} {value!r} in the file name is unknown; known are {', '.join(known)}. Mend the name, or "
         "move the file out of the corpus folder."
     )
-
-
-def _walk(root: Path) -> Iterable[Path]:
-    seen: set[str] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        yield from (Path(folder, name) for name in sorted(files))
 
 
 def _corpus_of(path: Path) -> str | None:

@@ -1,7 +1,6 @@
 """Which files are meant, and the stretches of a recording that are classified."""
 # Shapes: N samples.
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ser_lightning.audio import duration_seconds, read_audio, read_blocks
+from ser_lightning.data.folders import files_below
 from ser_lightning.errors import ConfigurationError
 
 AUDIO_ENDINGS = frozenset({
@@ -161,14 +161,6 @@ def find_recordings(given: Sequence[Path]) -> Iterator[Path]:
 
 
 def _below(root: Path) -> Iterator[Path]:
-    seen: set[str] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:
-            subfolders.clear()
-            continue
-        seen.add(real)
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in AUDIO_ENDINGS:
-                yield Path(folder, name)
+    for path in files_below(root):
+        if not path.name.startswith(".") and path.suffix.lower() in AUDIO_ENDINGS:
+            yield path
