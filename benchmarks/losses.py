@@ -2,8 +2,8 @@
 # Shapes: B utterances, E embedding dimensions.
 
 import torch
-from pytorch_metric_learning.losses import TripletMarginLoss  # type: ignore[import-untyped]
-from pytorch_metric_learning.miners import TripletMarginMiner  # type: ignore[import-untyped]
+from pytorch_metric_learning.losses import TripletMarginLoss  # type: ignore[import-untyped]  # it has none
+from pytorch_metric_learning.miners import TripletMarginMiner  # type: ignore[import-untyped]  # it has none
 from torch import Tensor
 
 from benchmarks.row import Row, compare

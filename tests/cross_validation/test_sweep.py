@@ -81,7 +81,7 @@ def pretence(monkeypatch: pytest.MonkeyPatch) -> Pretence:
 
 @pytest.fixture
 def setting(tmp_path: Path, synthetic_ravdess: Path, feature_folder: Path) -> Callable[..., Setting]:
-    def make(resources: Resources = Resources(), **changes: Any) -> Setting:  # noqa: B008
+    def make(resources: Resources = Resources(), **changes: Any) -> Setting:  # noqa: B008  # frozen, so shared safely
         sweep = read_sweep(sweep_file(tmp_path, **changes))
         places = (
             f"--data.init_args.root={synthetic_ravdess}",
