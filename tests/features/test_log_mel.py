@@ -17,7 +17,8 @@ def test_the_filters_are_librosas_on_htks_scale_without_normalisation(
     expected = librosa.filters.mel(
         sr=16000, n_fft=512, n_mels=num_mels, fmin=low_hz, fmax=high_hz, htk=True, norm=None, dtype=np.float64
     )
-    np.testing.assert_allclose(extractor.filters.T, expected, atol=2e-5)
+    np.testing.assert_allclose(extractor.filters[::2].T, expected, atol=2e-5)
+    assert extractor.filters[::2].equal(extractor.filters[1::2])
 
 
 def test_log_energies_equal_those_of_librosa() -> None:

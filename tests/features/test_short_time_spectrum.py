@@ -11,10 +11,9 @@ from ser_lightning.features.short_time_spectrum import ShortTimeSpectrum, Window
 
 
 @pytest.mark.parametrize("window", ["hamming", "hann"])
-def test_the_window_is_the_periodic_one_followed_by_zeros(window: Window) -> None:
+def test_the_window_is_the_periodic_one(window: Window) -> None:
     spectrum = ShortTimeSpectrum(16000, 0.025, 0.010, window, 512, None)
-    np.testing.assert_allclose(spectrum.weights[:400], get_window(window, 400), atol=1e-7)
-    assert not spectrum.weights[400:].any()
+    np.testing.assert_allclose(spectrum.weights, get_window(window, 400), atol=1e-7)
 
 
 @pytest.mark.parametrize(("seconds", "dft_length"), [(0.025, 512), (0.040, 1600), (0.032, 512)])
@@ -30,7 +29,7 @@ def test_power_equals_that_of_librosa_in_float64(seconds: float, dft_length: int
         n_fft=dft_length,
         hop_length=160,
         win_length=window_length,
-        window=spectrum.weights[:window_length].double().numpy(),
+        window=spectrum.weights.double().numpy(),
         center=False,
     )
     np.testing.assert_allclose(power[0].T, np.abs(expected[:, : int(lengths)]) ** 2, rtol=1e-9, atol=1e-9)

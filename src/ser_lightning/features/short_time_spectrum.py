@@ -66,8 +66,6 @@ class ShortTimeSpectrum(nn.Module):
             raise ConfigurationError(f"max_frequency_hz ({max_frequency_hz}) leaves no frequency bin")
         shapes = {"hamming": torch.hamming_window, "hann": torch.hann_window}
         weights = shapes[window](self.window_length, dtype=torch.float64).float()
-        # Padded here and not by each transform, which would copy all windows for it.
-        weights = functional.pad(weights, (0, self.dft_length - self.window_length))
         self.register_buffer("weights", weights, persistent=False)
 
     def num_frames(self, lengths: Tensor) -> Tensor:
@@ -79,17 +77,24 @@ class ShortTimeSpectrum(nn.Module):
 
         Half precision is raised to float32 first: a power spectrum outgrows its range. Autocast lowers nothing here.
         """
+        squares, num_frames = self.squares(waveforms, lengths)
+        return squares[..., 0] + squares[..., 1], num_frames
+
+    def squares(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what ``forward`` sums, the squared real and imaginary parts [B, T, K, 2], and the frames [B]."""
         if waveforms.dtype not in (torch.float32, torch.float64):
             waveforms = waveforms.float()
         lengths = lengths.to(waveforms.device)
-        num_frames = 1 + max(0, waveforms.shape[1] - self.window_length) // self.hop_length
-        needed = (num_frames - 1) * self.hop_length + self.dft_length
-        padded = functional.pad(waveforms, (0, needed - waveforms.shape[1]))
-        frames = padded.unfold(1, self.dft_length, self.hop_length) * self.weights.to(waveforms.dtype)
+        if waveforms.shape[1] < self.window_length:
+            waveforms = functional.pad(waveforms, (0, self.window_length - waveforms.shape[1]))
+        windows = waveforms.unfold(1, self.window_length, self.hop_length)
+        # Weighted where the transform reads them: padding each window afterwards would copy all of them once more.
+        frames = windows.new_empty(*windows.shape[:2], self.dft_length)
+        frames[..., self.window_length :] = 0
+        frames[..., : self.window_length].copy_(windows).mul_(self.weights)
         # The one frame that may reach past its utterance's end is the first of a clip shorter than a window.
         if shortest(lengths) < self.window_length:
             frames[:, 0] *= torch.arange(self.dft_length, device=lengths.device) < lengths[:, None]
         spectra = torch.fft.rfft(frames)[..., : len(self.bin_frequencies_hz)]
-        # Twice as fast as the sum over real and imaginary part, nine times as fast as the absolute value.
-        squares = torch.view_as_real(spectra).square_()
-        return squares[..., 0] + squares[..., 1], self.num_frames(lengths)
+        # With the sum, twice as fast as that of real and imaginary part, nine times as fast as the absolute value.
+        return torch.view_as_real(spectra).square_(), self.num_frames(lengths)
