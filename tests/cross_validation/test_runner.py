@@ -104,10 +104,11 @@ def test_without_ray_the_extra_is_named_and_jobs_run_one_after_another(
     jobs = [job("fine", "fold-00"), job("fine", "fold-01")]
     assert run_jobs(jobs, 1, Console(width=160), Resources(jobs=2)) == {}
     said = [line for line in capsys.readouterr().out.splitlines() if "Ray" in line]
-    assert said == ["--jobs 2 needs Ray (pip install 'ser-lightning[ray]'); without it jobs run one after another"]
+    extra = "in the clone, pip install -e '.[ray]', or make setup-dev"
+    assert said == [f"--jobs 2 needs Ray ({extra}); without it jobs run one after another"]
     first, second = (json.loads((one.folder / "saw.json").read_text()) for one in jobs)
     assert second["began"] > first["ended"]
-    with pytest.raises(ConfigurationError, match=r"--address head:6379 needs Ray: pip install"):
+    with pytest.raises(ConfigurationError, match=r"--address head:6379 needs Ray: in the clone, pip install"):
         run_jobs([job("fine", "fold-02")], 1, QUIET, Resources(address="head:6379"))
 
 

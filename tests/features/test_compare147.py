@@ -129,7 +129,7 @@ def test_a_worker_process_gives_the_same_numbers() -> None:
 
 def test_without_opensmile_the_error_names_the_extra_and_its_licence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigurationError, match=r"pip install ser-lightning\[opensmile\].*licence.*research"):
+    with pytest.raises(ConfigurationError, match=r"pip install -e '\.\[opensmile\]'.*licence.*research"):
         ComParE147()
 
 

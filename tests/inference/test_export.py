@@ -126,5 +126,5 @@ def test_without_the_extra_one_line_says_what_to_install(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
     assert main(["export", str(save(tmp_path / "best.ckpt")), str(tmp_path / "model.onnx")]) == 1
     said = capsys.readouterr().err
-    assert "onnxruntime, which is missing: pip install ser-lightning[export]" in said
+    assert "onnxruntime, which is missing: in the clone, pip install -e '.[export]'" in said
     assert said.count("\n") == 1

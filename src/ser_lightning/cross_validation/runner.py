@@ -21,7 +21,7 @@ from ser_lightning.cross_validation.resources import Resources
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.run_record import CONFIG_FILE, FACTS_FILE
 
-RAY_EXTRA = "pip install 'ser-lightning[ray]'"
+RAY_EXTRA = "in the clone, pip install -e '.[ray]', or make setup-dev"
 # A job whose machine is lost that often is what takes its machines down.
 _MOST_LOSSES = 10
 

@@ -81,7 +81,10 @@ def export(checkpoint: Path, path: Path, allow: Sequence[str] = ()) -> Exported:
     """
     for name in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
-            raise ConfigurationError(f"ser export needs {name}, which is missing: pip install ser-lightning[export]")
+            raise ConfigurationError(
+                f"ser export needs {name}, which is missing: in the clone, pip install -e '.[export]', "
+                "or make setup-dev"
+            )
     system, extractor = load_trained(checkpoint, allow)
     content = _with_metadata(_trace(system, checkpoint), system, extractor)
     frames = _trial_frames(system)
