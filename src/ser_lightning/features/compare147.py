@@ -42,7 +42,7 @@ class ComParE147(FeatureExtractor):
         if importlib.util.find_spec("opensmile") is None:
             raise ConfigurationError(
                 "ComParE147 needs openSMILE, which is not installed: in the clone, pip install -e '.[opensmile]', or "
-                "make setup-dev (its licence is for research and other non-commercial use). LogMelFilterbank does without"
+                "make setup-dev (its licence is for research, not for products). LogMelFilterbank does without"
             )
         self.sample_rate_hz = 16000
         self.num_features = 147
