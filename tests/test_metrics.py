@@ -7,7 +7,7 @@ from torch import Tensor
 from ser_lightning.metrics import (
     EmotionScores,
     SpeakerScores,
-    calibration_error,
+    calibration,
     macro_f1,
     recalls,
     scores,
@@ -171,13 +171,40 @@ def test_calibration_error_is_that_of_fifteen_bins_in_plain_numpy(seed: int) -> 
             accuracy = (decided == labels.numpy())[inside].mean()
             expected += inside.mean() * abs(accuracy - confidence[inside].mean())
     assert expected > 0.05
-    assert calibration_error(probabilities, labels).item() == pytest.approx(expected, abs=1e-7)
+    found = calibration(probabilities, labels, probabilities.argmax(1)).error
+    assert found.item() == pytest.approx(expected, abs=1e-7)
 
 
 def test_calibration_error_is_zero_where_confidence_is_accuracy_and_grows_with_overconfidence() -> None:
-    labels = torch.tensor([0, 0, 0, 1])
-    assert calibration_error(torch.tensor([[0.75, 0.25]] * 4), labels).item() == pytest.approx(0)
-    assert calibration_error(torch.tensor([[1.0, 0.0]] * 4), labels).item() == pytest.approx(0.25)
+    labels, predicted = torch.tensor([0, 0, 0, 1]), torch.zeros(4, dtype=torch.long)
+    assert calibration(torch.tensor([[0.75, 0.25]] * 4), labels, predicted).error.item() == pytest.approx(0)
+    assert calibration(torch.tensor([[1.0, 0.0]] * 4), labels, predicted).error.item() == pytest.approx(0.25)
+
+
+def test_what_is_exactly_one_shares_a_bin_with_what_is_almost_one() -> None:
+    probabilities = torch.tensor([[1.0, 0.0]] * 100 + [[0.95, 0.05]] * 100)
+    labels, predicted = torch.tensor([0, 1] * 50 + [0] * 100), torch.zeros(200, dtype=torch.long)
+    found = calibration(probabilities, labels, predicted)
+    assert found.utterances.tolist() == [0] * 14 + [200]
+    assert found.error.item() == pytest.approx(0.975 - 0.75)
+
+
+def test_a_bin_holds_its_upper_edge() -> None:
+    edges = calibration(torch.ones(1, 2), torch.tensor([0]), torch.tensor([0])).edges
+    found = calibration(torch.stack([1 - edges, edges], dim=1), torch.ones(16).long(), torch.ones(16).long())
+    assert found.utterances.tolist() == [2] + [1] * 14  # the first bin holds 0 as well
+
+
+def test_a_probability_above_one_by_rounding_is_no_logit() -> None:
+    found = calibration(torch.tensor([[1.0005, 0.0], [0.5, 0.5]]), torch.tensor([0, 0]), torch.tensor([0, 0]))
+    assert found.error.item() == pytest.approx((0.0005 + 0.5) / 2, abs=1e-6)
+
+
+def test_calibration_is_of_the_classes_decided_on_not_of_the_most_probable_ones() -> None:
+    probabilities = torch.tensor([[0.3, 0.6, 0.1], [0.3, 0.6, 0.1]])
+    found = calibration(probabilities, torch.tensor([0, 1]), torch.tensor([0, 0]))
+    assert found.utterances[4] == 2
+    assert (found.confidence[4].item(), found.accuracy[4].item()) == pytest.approx((0.3, 0.5))
 
 
 @pytest.mark.parametrize("seed", range(3))

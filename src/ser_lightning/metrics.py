@@ -4,12 +4,13 @@ Every number of the suite, in training logs, summaries and reports, comes from t
 places cannot disagree about what a score means. A confusion matrix has one row for each reference class and one column
 for each predicted class; its entries count utterances.
 """
-# Shapes: B utterances of a batch, N of a set, C classes; ... any number of matrices side by side, or none.
+# Shapes: B utterances of a batch, N of a set, C classes, M bins; ... any number of matrices side by side, or none.
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.classification import multiclass_calibration_error
 
 CALIBRATION_BINS = 15
 
@@ -70,19 +71,53 @@ def scores(confusion: Tensor) -> dict[str, Tensor]:
     }
 
 
-def calibration_error(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Return the expected calibration error: how far confidence and accuracy are apart, a scalar from 0 to 1.
+@dataclass(frozen=True)
+class Calibration:
+    """How sure a system is and how often it is right, in bins of equal width of its confidence (Guo et al. 2017).
 
-    The distance is the mean over 15 bins of equal width of the highest probability, each weighted with the utterances
-    in it (Guo et al. 2017, eq. 3).
+    Attributes:
+        edges: Of the bins [M + 1], from 0 to 1. A bin holds its upper edge, not its lower one.
+        utterances: How many each bin holds [M].
+        confidence: Mean confidence in each bin [M]; NaN in an empty one.
+        accuracy: Share of decisions that are right in each bin [M]; NaN in an empty one.
+    """
+
+    edges: Tensor
+    utterances: Tensor
+    confidence: Tensor
+    accuracy: Tensor
+
+    @property
+    def error(self) -> Tensor:
+        """The expected calibration error (eq. 3), a scalar from 0 to 1: the mean distance of confidence and accuracy.
+
+        Each bin counts as much as it has utterances.
+        """
+        distance = (self.confidence - self.accuracy).abs().nan_to_num(0.0)
+        return (distance * self.utterances).sum() / self.utterances.sum()
+
+
+def calibration(probabilities: Tensor, labels: Tensor, predicted: Tensor) -> Calibration:
+    """Return confidence and accuracy of decisions in 15 bins, in float64 on the device of ``probabilities``.
+
+    Confidence is the probability of the class decided on, which need not be the most probable one (a support vector
+    machine). torchmetrics' own error takes the most probable class for the decision, and puts what is exactly 1, as
+    overfitted networks say it in float32, into a sixteenth bin (1.9).
 
     Args:
         probabilities: Of each class [N, C]; a row sums to one.
         labels: Reference class of each utterance [N].
+        predicted: Class decided on for each utterance [N].
     """
-    return multiclass_calibration_error(
-        probabilities.double(), labels, num_classes=probabilities.shape[1], n_bins=CALIBRATION_BINS, norm="l1"
+    confidence = probabilities.double().gather(1, predicted.unsqueeze(1)).squeeze(1)
+    edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, dtype=torch.float64, device=confidence.device)
+    bins = (torch.bucketize(confidence, edges) - 1).clamp(0, CALIBRATION_BINS - 1)
+    empty = torch.zeros_like(edges[1:])
+    utterances, sure, right = (
+        empty.index_add(0, bins, values)
+        for values in (torch.ones_like(confidence), confidence, (predicted == labels).double())
     )
+    return Calibration(edges, utterances, sure / utterances, right / utterances)
 
 
 def vote_cross_entropy(probabilities: Tensor, votes: Tensor) -> Tensor:

@@ -108,11 +108,23 @@ def confusion(predictions: Predictions, class_names: Sequence[str]) -> Tensor:
     if set(predictions.class_names) != set(class_names):
         message = f"the predictions know {list(predictions.class_names)}, asked for were {list(class_names)}"
         raise ConfigurationError(message)
-    index = {name: position for position, name in enumerate(class_names)}
-    targets = torch.tensor([index[name] for name in predictions.table["target"]], dtype=torch.long)
-    predicted = torch.tensor([index[name] for name in predictions.table["predicted"]], dtype=torch.long)
-    counts = torch.zeros(len(index), len(index), dtype=torch.long)
+    _, targets, predicted = tensors(predictions.table, class_names)
+    counts = torch.zeros(len(class_names), len(class_names), dtype=torch.long)
     return counts.index_put((targets, predicted), torch.ones_like(targets), accumulate=True)
+
+
+def tensors(table: pd.DataFrame, class_names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return probabilities [N, C] in float64, reference classes [N] and classes decided on [N] of a table's rows.
+
+    Args:
+        table: Rows of ``Predictions.table``, of one fold or of several.
+        class_names: The classes that the table knows, in the order that is wanted.
+    """
+    index = {name: position for position, name in enumerate(class_names)}
+    targets, predicted = (
+        torch.tensor([index[name] for name in table[column]], dtype=torch.long) for column in ("target", "predicted")
+    )
+    return torch.tensor(table[_probability_columns(class_names)].to_numpy(copy=True)), targets, predicted
 
 
 def _probability_columns(class_names: Sequence[str]) -> list[str]:

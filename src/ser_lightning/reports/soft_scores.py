@@ -6,13 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ser_lightning.atomic_file import write_atomically
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.metrics import calibration_error, scores, vote_cross_entropy, vote_kl
-from ser_lightning.reports.predictions import PROBABILITY, Predictions, confusion
+from ser_lightning.metrics import calibration, scores, vote_cross_entropy, vote_kl
+from ser_lightning.reports.predictions import Predictions, confusion, tensors
 
 SCORES_FILE = "scores.json"
 SOFT_SCORES = {  # name in files, and what it is
@@ -30,12 +29,9 @@ def fold_scores(predictions: Predictions, votes: Tensor) -> dict[str, float]:
         votes: Each class's part of the evaluators' votes [N, C], zero where nobody voted for a class. If so for all
             utterances, the scores on votes are left out.
     """
-    names = predictions.class_names
-    columns = [f"{PROBABILITY}{name}" for name in names]
-    probabilities = torch.tensor(predictions.table[columns].to_numpy(copy=True))
-    labels = torch.tensor([names.index(name) for name in predictions.table["target"]])
-    found = scores(confusion(predictions, names)) | {
-        "ECE": calibration_error(probabilities, labels),
+    probabilities, labels, predicted = tensors(predictions.table, predictions.class_names)
+    found = scores(confusion(predictions, predictions.class_names)) | {
+        "ECE": calibration(probabilities, labels, predicted).error,
         "vote_cross_entropy": vote_cross_entropy(probabilities, votes),
         "vote_KL": vote_kl(probabilities, votes),
     }

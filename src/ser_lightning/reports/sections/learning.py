@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
-import torch
 
+from ser_lightning.metrics import calibration
 from ser_lightning.reports.document import Block, Paragraph, Picture, Section, SideBySide
 from ser_lightning.reports.figures import png, training_figure
-from ser_lightning.reports.predictions import PROBABILITY
-from ser_lightning.reports.reliability import expected_calibration_error, reliability_figure, reliability_table
+from ser_lightning.reports.predictions import tensors
+from ser_lightning.reports.reliability import reliability_figure, reliability_table
 from ser_lightning.reports.runs import FoldRun
 from ser_lightning.reports.systems import ReportedSystem
 
@@ -54,21 +54,18 @@ def reliability(systems: Sequence[ReportedSystem]) -> Section:
     """Return how often each system is right when it says that it is sure to some degree."""
     pictures = []
     for system in systems:
-        names = system.summary.class_names
-        table = pd.concat([fold.predictions.table for run in system.runs for fold in run.folds])
-        probabilities = torch.tensor(table[[f"{PROBABILITY}{name}" for name in names]].to_numpy(copy=True))
-        labels = torch.tensor([names.index(name) for name in table["target"]])
-        bins = reliability_table(probabilities, labels)
-        error = 100 * expected_calibration_error(bins)
+        table = pd.concat([fold.predictions.table for fold in _folds(system)])
+        found = calibration(*tensors(table, system.summary.class_names))
+        error = 100 * found.error.item()
         pictures.append(
             Picture(
                 _named("reliability", system, systems),
-                png(reliability_figure(bins, system.name)),
+                png(reliability_figure(found, system.name)),
                 f"{system.name}: expected calibration error {error:.1f}% over {len(table)} utterances.",
-                "Below the dotted line the system is surer than it is right; where utterances are few (lower picture), "
-                "a dot is mostly chance. All folds together: their errors in opposite directions cancel here, not in "
-                "the mean over folds.",
-                bins,
+                "Confidence is the probability of the class decided on. Below the dotted line the system is surer than "
+                "it is right; where utterances are few (lower picture), a dot is mostly chance. All folds together: "
+                "their errors in opposite directions cancel here, not in the mean over folds.",
+                reliability_table(found),
             )
         )
     return Section("Reliability", [SideBySide(pictures)] if len(pictures) > 1 else pictures)
