@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from ser_lightning.cli import _parser, _table_keys, main
-from ser_lightning.cross_validation.ledger import departures, reproduction_ledger
+from ser_lightning.cli import main, parser
+from ser_lightning.commands.training import split_keys
+from ser_lightning.cross_validation.departures import departures
+from ser_lightning.cross_validation.ledger import reproduction_ledger
 from ser_lightning.cross_validation.measured import read_measured
 from ser_lightning.cross_validation.published import EXPERIMENTS, table_files
-from ser_lightning.cross_validation.table_file import read_table
+from ser_lightning.cross_validation.table_file import folder_name, read_table
 from ser_lightning.errors import ConfigurationError
 
 MEASURED = Path("docs/measured.yaml")
@@ -56,8 +58,8 @@ def test_every_command_is_understood_and_names_its_row() -> None:
         for cells in rows:
             if cells[1].startswith("`"):
                 program, *arguments = shlex.split(cells[1].strip("`"))
-                options, rest = _parser().parse_known_args(arguments)
-                keys, overrides = _table_keys(rest)
+                options, rest = parser().parse_known_args(arguments)
+                keys, overrides = split_keys(rest)
                 assert (program, options.action, options.file, keys) == ("ser", "run", Path(file), [])
                 assert "--data.init_args.root=" in " ".join(overrides)
                 named |= set(options.rows)
@@ -81,9 +83,53 @@ def test_what_was_measured_stands_in_its_rows_with_what_it_is_worth() -> None:
     rows = _rows(LEDGER.read_text())
     (proposed,) = (cells for cells in rows["experiments/huang2020/table2.yaml"] if cells[0] == "proposed model")
     assert proposed[3] == "ravdess: UA 56.1 ± 6.9, WA 58.1 ± 6.4 (10 of 10 folds)"
-    (baseline,) = (cells for cells in rows["experiments/zhou2020/table2.yaml"] if cells[0] == "baseline")
-    assert baseline[3].startswith("ravdess: UA 36.5, WA 37.8 (1 of 10 folds): a quarter of the width")
     assert any(cells[3] == "not measured" for cells in rows["experiments/ando2019/table3.yaml"])
+
+
+def test_a_run_unlike_any_row_stands_in_the_record_and_in_no_row() -> None:
+    text = LEDGER.read_text()
+    reduced = [run for run in read_measured(MEASURED) if run.row != "default"]
+    assert [run.row for run in reduced] == ["reduced_width", "reduced_width", "quarter"]
+    shown = [cells[3] for rows in _rows(text).values() for cells in rows]
+    record = text.partition("## What was measured")[2]
+    for run in reduced:
+        assert not any(run.in_words() in cell for cell in shown)
+        assert run.in_words() in record
+
+
+def test_a_run_on_the_corpus_of_one_table_stands_in_no_table_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "measured.yaml"
+    path.write_text(MEASURED.read_text().replace("    row: quarter\n", ""))
+    rows = _rows(reproduction_ledger(EXPERIMENTS, path))
+    for corpus, expected in (("ravdess", "ravdess: UA 35.8"), ("crema_d", "not measured")):
+        table = rows[f"experiments/mocanu2021/table2_{corpus}.yaml"]
+        assert next(cells[3] for cells in table if cells[0] == "S1 from scratch").startswith(expected)
+
+
+def test_a_section_names_opensmile_where_its_experiments_need_it() -> None:
+    needs = re.findall(r"^`experiments/(\w+)/\S+\.yaml`\. Needs: (.*)$", LEDGER.read_text(), re.MULTILINE)
+    assert {paper for paper, line in needs if "openSMILE" in line} == {"huang2020"}
+    assert all("openSMILE" in line for paper, line in needs if paper == "huang2020")
+
+
+def test_the_commands_of_what_has_no_score_are_understood_and_name_runs_of_rows() -> None:
+    other = LEDGER.read_text().partition("## Other tables and figures")[2].partition("\n## ")[0]
+    runs = {
+        f"runs/{path.parent.name}/{Path(row.experiment).stem}/{table.corpus}/{folder_name(row)}/seed-0"
+        for path in table_files(EXPERIMENTS)
+        for table in [read_table(path)]
+        for row in table.rows
+        if row.experiment
+    }
+    commands = [shlex.split(found) for found in re.findall(r"`(ser [^`]+)`", other)]
+    assert {command[1] for command in commands} == {"table", "attention", "audit", "embeddings"}
+    for command in commands:
+        options, rest = parser().parse_known_args(command[1:])
+        assert options.takes_overrides or not rest
+        if command[1] == "table":
+            assert set(options.rows) <= {row.name for row in read_table(options.file).rows}
+        folders = [word.partition("/fold-")[0] for word in command if word.startswith("runs/")]
+        assert set(folders) <= runs
 
 
 def test_what_results_say_is_what_was_measured() -> None:
@@ -110,14 +156,24 @@ def test_a_departure_is_a_key_its_value_and_the_reason(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (("experiment: netvlad_unigram", "experiment: netvlda"), "huang2020/netvlda/ravdess/default belongs to no row"),
+        (
+            ("experiment: netvlad_unigram", "experiment: netvlda"),
+            "huang2020/netvlda/ravdess/default is in no table file",
+        ),
+        (
+            ("    seeds:", "    row: other\n    seeds:"),
+            "huang2020/netvlad_unigram/ravdess/other is no row .* and has no note",
+        ),
         (("commit:", "comit:"), "comit"),
-        (("experiment: combined_pooling", "experiment: baseline"), "zhou2020/baseline/ravdess/default occurs twice"),
+        (
+            ("experiment: combined_pooling", "experiment: baseline"),
+            "zhou2020/baseline/ravdess/reduced_width occurs twice",
+        ),
     ],
 )
 def test_a_record_that_fits_nothing_is_refused(change: tuple[str, str], named: str, tmp_path: Path) -> None:
     path = tmp_path / "measured.yaml"
-    path.write_text(MEASURED.read_text().replace(*change))
+    path.write_text(MEASURED.read_text().replace(*change, 1))
     with pytest.raises(ConfigurationError, match=named):
         reproduction_ledger(EXPERIMENTS, path)
 

@@ -6,12 +6,14 @@ measured.
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ser_lightning.cross_validation.departures import departures
 from ser_lightning.cross_validation.measured import Measured, read_measured
 from ser_lightning.cross_validation.published import table_files
 from ser_lightning.cross_validation.table_file import Row, Table, folder_name, read_table
+from ser_lightning.cross_validation.without_scores import WITHOUT_SCORES
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.document import Table as DocumentTable
 from ser_lightning.reports.markdown import escape, markdown_table
@@ -22,19 +24,17 @@ NEEDED = {  # what a corpus is, and the word that stands for its folder in comma
     "crema_d": ("CREMA-D (ODbL)", "CREMA_D"),
     "voxceleb2": ("VoxCeleb2, development set, for pre-training", "VOXCELEB2"),
 }
-# A comment that owns up to something: the paper leaves it open, has it otherwise, or contradicts itself.
-_DEPARTURE = re.compile(r"\b(chosen|not stated|not legible|inferred|ours|rule out|second is)\b")
-_KEY = re.compile(r"^(?:- )?([\w.]+): *(.*)$")
+_OPENSMILE = "openSMILE (the extra `opensmile`, for research alone)"
 _INTRODUCTION = """\
 # Reproduction ledger
 
 <!-- Written by `make reproduction` from experiments/ and docs/measured.yaml; a test compares. -->
 
-Every row of every table and figure of the four papers that this repository can run or that it quotes. Scores are in
-percent. The paper's are on the corpus that a section needs, ours on the one they name: only equal ones compare. Ours
-are means over folds ± standard deviation over folds (ddof 0). Words in capitals are your folders of the corpora. Each
-command trains what is missing, stages first, and ends with ours beside the paper's and a report; where a section says
-"also on", `corpus=ravdess` and the like behind the file runs it on another corpus.
+Every row of every table and figure of the four papers that has a score, and at the end what else their tables and
+figures show. Scores are in percent. The paper's are on the corpus that a section needs, ours on the one they name: only
+equal ones compare. Ours are means over folds ± standard deviation over folds (ddof 0). Words in capitals are your
+folders of the corpora. Each command trains what is missing, stages first, and ends with ours beside the paper's and a
+report; where a section says "also on", `corpus=ravdess` and the like behind the file runs it on another corpus.
 """
 _DEPARTURES = """\
 ## How our protocols depart
@@ -57,63 +57,69 @@ def reproduction_ledger(experiments: Path, measured: Path) -> str:
         measured: The file of measured scores.
 
     Raises:
-        ConfigurationError: If a file does not fit, or a measured run belongs to no row.
+        ConfigurationError: If a file does not fit, a measured run is of no table's experiment, or one that is no row of
+            a table has no note that says how it differs.
     """
     runs = read_measured(measured)
-    parts = [_INTRODUCTION]
-    used: set[int] = set()
+    tables = {path: read_table(path) for path in table_files(experiments)}
+    shown = _rows_of_runs(tables, runs, measured)
     named: dict[str, None] = {}
-    for path in table_files(experiments):
-        table = read_table(path)
-        parts.append(_section(path, experiments, table, runs, used))
+    parts = [_INTRODUCTION]
+    for path, table in tables.items():
+        parts.append(_section(path, experiments, table, shown))
         named |= dict.fromkeys(f"{path.parent.name}/{row.experiment}" for row in table.rows if row.experiment)
-    if homeless := [run for index, run in enumerate(runs) if index not in used]:
-        run = homeless[0]
-        raise ConfigurationError(
-            f"{measured}: {run.paper}/{run.experiment}/{run.corpus}/{run.row} belongs to no row of a table file"
-        )
-    parts.append(_record(runs))
+    parts += [_without_scores(), _record(runs)]
     parts.append(_DEPARTURES)
     parts += [_departures(experiments / name, name) for name in sorted(named)]
     return "\n".join(parts)
 
 
-def departures(experiment: Path) -> list[tuple[str, str, str]]:
-    """Return key, value and reason of each line of an experiment's YAML whose comment owns up to a choice.
+def _rows_of_runs(
+    tables: Mapping[Path, Table], runs: Sequence[Measured], measured: Path
+) -> dict[tuple[Path, str], list[Measured]]:
+    """Return the measured runs of each table's row, by the table's path and the row's name.
 
-    Lines that are nothing but a comment, at the top of the file, are returned without key and value.
+    A run goes to the tables of its own corpus; where there are none, to those of the paper's. One that was run unlike
+    any row, under a name of its own, goes to none: it must not look like the row.
     """
-    found = []
-    for line in experiment.read_text().splitlines():
-        code, mark, comment = (f" {line}").partition(" #")
-        reason = comment.strip()
-        if not mark or not _DEPARTURE.search(reason):
-            continue
-        key = _KEY.match(code.strip())
-        if key:
-            found.append((key[1], key[2].strip(), reason))
-        elif not code.strip():
-            found.append(("", "", reason))
+    found: dict[tuple[Path, str], list[Measured]] = {}
+    for run in runs:
+        rows = [
+            (path, table.corpus, row)
+            for path, table in tables.items()
+            for row in table.rows
+            if row.experiment and (path.parent.name, Path(row.experiment).stem) == (run.paper, run.experiment)
+        ]
+        its_own = [(path, corpus, row.name) for path, corpus, row in rows if folder_name(row) == run.row]
+        if not rows or not (its_own or run.note):
+            problem = "is no row of a table file and has no note on how it differs" if rows else "is in no table file"
+            raise ConfigurationError(
+                f"{measured}: {run.paper}/{run.experiment}/{run.corpus}/{run.row} {problem}; mend its name or its note"
+            )
+        here = [entry for entry in its_own if entry[1] == run.corpus]
+        for path, _, name in here or its_own:
+            found.setdefault((path, name), []).append(run)
     return found
 
 
-def _section(path: Path, experiments: Path, table: Table, runs: Sequence[Measured], used: set[int]) -> str:
+def _section(path: Path, experiments: Path, table: Table, shown: Mapping[tuple[Path, str], Sequence[Measured]]) -> str:
     paper = path.parent.name
     file = f"experiments/{path.relative_to(experiments).as_posix()}"
     pretrained = any(row.once for row in table.rows)
-    corpora = [table.corpus, *([table.pretraining] if pretrained else [])]
+    needed = [NEEDED[corpus][0] for corpus in (table.corpus, *([table.pretraining] if pretrained else []))]
+    if any("ComParE147" in (path.parent / row.experiment).read_text() for row in table.rows if row.experiment):
+        needed.append(_OPENSMILE)
     rows = []
     for row in table.rows:
-        ours = _ours(paper, row, runs, used)
-        rows.append(
-            [row.name, _command(file, table, row), _papers(row), ours or "not measured", _choices(paper, path, row)]
-        )
+        ours = _ours(shown.get((path, row.name), ())) if row.experiment else "-"
+        choices = _choices(paper, path, row)
+        rows.append([row.name, _command(file, table, row), _papers(row), ours, choices])
     if all(row.experiment is None or row.once for row in table.rows):
         raise ConfigurationError(f"{path}: no row can be run")
     lines = [
         f"## {escape(table.title)}",
         "",
-        f"`{file}`. Needs: {'; '.join(NEEDED[corpus][0] for corpus in corpora)}.{_elsewhere(path, table)}",
+        f"`{file}`. Needs: {'; '.join(needed)}.{_elsewhere(path, table)}",
         "",
         _rows(rows),
         *_notes(table),
@@ -152,13 +158,8 @@ def _shown(score: float) -> str:
     return f"{score:.1f}" if round(score, 1) == score else f"{score:.2f}"
 
 
-def _ours(paper: str, row: Row, runs: Sequence[Measured], used: set[int]) -> str:
-    if row.experiment is None:
-        return "-"
-    key = (paper, Path(row.experiment).stem, folder_name(row))
-    found = [index for index, run in enumerate(runs) if (run.paper, run.experiment, run.row) == key]
-    used.update(found)
-    return "; ".join(runs[index].in_words() + (f": {runs[index].note}" if runs[index].note else "") for index in found)
+def _ours(runs: Sequence[Measured]) -> str:
+    return "; ".join(run.in_words() + (f": {run.note}" if run.note else "") for run in runs) or "not measured"
 
 
 def _choices(paper: str, path: Path, row: Row) -> str:
@@ -189,6 +190,11 @@ def _notes(table: Table) -> list[str]:
         if row.note:
             notes.setdefault(row.note, []).append(row.name)
     return ["", *(f"- {escape(', '.join(names))}: {escape(note)}" for note, names in notes.items())] if notes else []
+
+
+def _without_scores() -> str:
+    rows = "\n".join(f"| {escape(what)} | {how} |" for what, how in WITHOUT_SCORES)
+    return f"## Other tables and figures\n\n| what | how |\n| --- | --- |\n{rows}\n"
 
 
 def _record(runs: Sequence[Measured]) -> str:
