@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ser_lightning.execution import Execution
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.execution import Execution, threads_of_environment
 from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.losses import LabelSmoothing, TripletLoss, WeightedCrossEntropy
 from ser_lightning.nn.encoders import ThinSEResNet34
@@ -135,3 +136,14 @@ def test_a_trainer_file_asks_for_it(arguments: Callable[..., list[str]], tmp_pat
     ExperimentCLI([*arguments(tmp_path, "--trainer.logger=false"), *more], run=False)
     ExperimentCLI(arguments(tmp_path, "--trainer.logger=false"), run=False)
     assert asked == [(True, True), (False, False)]
+
+
+def test_threads_are_those_of_the_environment_or_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert threads_of_environment() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads_of_environment() == 3
+    for refused in ("8,2", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", refused)
+        with pytest.raises(ConfigurationError, match=f"OMP_NUM_THREADS is '{refused}'"):
+            threads_of_environment()

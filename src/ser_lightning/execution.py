@@ -1,8 +1,12 @@
 """How a system is computed, beside what the trainer decides; its results stay the same within rounding."""
 
+import os
+
 import torch
 from torch import nn
 from torchmetrics import Metric
+
+from ser_lightning.errors import ConfigurationError
 
 
 class Execution:
@@ -26,3 +30,15 @@ class Execution:
             for layer in system.children():
                 if not isinstance(layer, Metric) and any(True for _ in layer.parameters()):
                     layer.compile(dynamic=True)
+
+
+def threads_of_environment() -> int:
+    """Return OMP_NUM_THREADS, or 1: on busy cores a second thread made training six times slower.
+
+    Raises:
+        ConfigurationError: If it is not a number of threads.
+    """
+    value = os.environ.get("OMP_NUM_THREADS") or "1"
+    if not value.isdecimal() or int(value) < 1:
+        raise ConfigurationError(f"OMP_NUM_THREADS is '{value}': give one number of threads, such as 1")
+    return int(value)

@@ -4,7 +4,6 @@ What forty YAMLs would otherwise repeat, and lists in YAML replace instead of ex
 checkpoints, seeds and files of every run, its folder and its loggers.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +24,7 @@ from ser_lightning.callbacks.results import FILES
 from ser_lightning.checkpoint import read_checkpoint
 from ser_lightning.data.corpus_data import CorpusData
 from ser_lightning.errors import ConfigurationError, SerError
-from ser_lightning.execution import Execution
+from ser_lightning.execution import Execution, threads_of_environment
 from ser_lightning.inference.model_card import write_model_card
 from ser_lightning.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.run_record import CONFIG_FILE, DEFAULT_ROW, RunName, claim_folder, code_version, differing_keys
@@ -131,8 +130,7 @@ class ExperimentCLI(LightningCLI):
             )
         if self.subcommand:
             self.config[self.subcommand]["weights_only"] = True
-        # On busy cores a second thread made training six times slower; folds side by side use them better.
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+        torch.set_num_threads(threads_of_environment())  # folds side by side use cores better
 
     def instantiate_classes(self) -> None:
         """Build everything, and tell the system how it was built; what a constructor refuses is one clear error."""

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ser_lightning.cli import _table_keys, main
+from ser_lightning.cli import main
+from ser_lightning.commands.training import split_keys
 from ser_lightning.cross_validation.cross_validate import Choice, _with_needs
 from ser_lightning.cross_validation.plan import plan_folds
 from ser_lightning.cross_validation.tables import Row, folder_name, plan_table, read_table, row_arguments
@@ -151,7 +152,7 @@ def test_keys_of_the_table_stand_anywhere_between_lightnings_arguments() -> None
         "--d",
         "2",
     ]
-    keys, others = _table_keys(given)
+    keys, others = split_keys(given)
     assert keys == ["corpus=ravdess", "title=x y", "rows.0=z"]
     assert others == ["--config=gpu.yaml", "--a.b=1", "--c=-1", "--once", "--d=2"]
 

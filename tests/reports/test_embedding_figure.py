@@ -1,8 +1,6 @@
 """The picture of embeddings, and the command that draws it from runs on disk."""
 
 import itertools
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -208,12 +206,3 @@ def test_what_cannot_be_drawn_is_refused_with_the_reason(
         assert main(["embeddings", *given, f"--out={tmp_path / 'out'}"]) == 1
         assert named in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_help_waits_for_nothing_heavy() -> None:
-    code = (
-        "import sys; from ser_lightning.cli import _parser; _parser().format_help(); "
-        "print([name for name in ('torch', 'sklearn', 'matplotlib', 'pandas') if name in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert done.stdout.strip() == "[]"

@@ -1,0 +1,57 @@
+"""The ``ser`` command: what it refuses, and what it puts where."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ser_lightning.cli import main, parser
+from ser_lightning.commands.lightning import LIGHTNING_COMMANDS
+
+
+def test_help_names_every_command() -> None:
+    text = parser().format_help()
+    commands = {*LIGHTNING_COMMANDS, "run-fold", "cv", "table", "sweep", "prepare", "audit", "report", "reproduction"}
+    commands |= {"attention", "embeddings", "classify", "export", "download", "synth"}
+    listed = {line.split()[0] for line in text.split("COMMAND")[-1].splitlines() if re.match(r" {4}\w", line)}
+    assert listed == commands
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    code = (
+        "import sys; from ser_lightning.cli import parser; parser().format_help(); "
+        "print([name for name in ('torch', 'sklearn', 'matplotlib', 'pandas', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_module_of_the_current_folder_can_be_allowed_and_hides_no_library(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise RuntimeError('this is not torch')")
+    (tmp_path / "my_system.py").write_text(
+        "from ser_lightning.systems import PooledLSTM\n\nclass Mine(PooledLSTM):\n    '''Ours.'''\n"
+    )
+    script = str(Path(sys.executable).with_name("ser"))  # not python -m, which puts the current folder first
+    experiment = str(Path("experiments/quickstart.yaml").resolve())
+    command = [script, "fit", "--config", experiment, "--model=my_system.Mine", "--print_config"]
+
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert refused.returncode
+    assert "add --allow" in refused.stderr
+    done = subprocess.run([*command, "--allow", "my_system"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "class_path: my_system.Mine" in done.stdout
+
+
+def test_one_row_of_a_table_is_not_named_as_the_variant_of_an_experiment_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", "run", "experiments/huang2020/table1.yaml", "--row", "mean"]) == 1
+    assert "--rows NAME runs one row" in capsys.readouterr().err
+
+
+def test_what_a_command_does_not_know_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", "runs", "--fold=1"])
+    assert stopped.value.code == 2
+    assert "--fold=1" in capsys.readouterr().err
