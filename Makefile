@@ -23,6 +23,7 @@ endif
 SYNTHETIC := .cache/synthetic/ravdess
 EXPERIMENT ?= $(if $(CORPUS),experiments/huang2020/$(CORPUS)/netvlad_unigram.yaml,experiments/quickstart.yaml)
 ARGS ?=
+OPENSMILE_LICENCE := openSMILE comes with a licence for research and personal use, not for products.
 TEST_WORKERS ?= 2
 
 # One thread a process: on busy cores a second makes training slower, and folds and tests run side by side.
@@ -33,13 +34,14 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  make train CORPUS=ravdess ROOT=<folder>  trains on the corpus itself; EXPERIMENT=<yaml> runs another system.'
-	@echo '  ARGS="..." is handed to the command behind train, test, bench, report, docs and lock.'
+	@echo '  ARGS="..." is handed to the command behind train, test, smoke, bench, report, docs and lock.'
+	@echo '  SYSTEM_PYTHON=python3.12 sets .venv up with another Python; TEST_WORKERS=8 runs tests in more processes.'
 
 .PHONY: setup
-setup: $(INSTALLED)/core ## Install into .venv what training needs (some 3 GB: torch comes with CUDA)
+setup: $(INSTALLED)/core ## Install into .venv what training needs (some 3 GB to download: torch comes with CUDA)
 
 .PHONY: setup-dev
-setup-dev: $(INSTALLED)/dev ## Install the developers' tools and every extra too
+setup-dev: $(INSTALLED)/dev ## Install the developers' tools and every extra too, as locked
 
 .PHONY: train
 train: $(INSTALLED)/core $(if $(ROOT),root-chosen,$(SYNTHETIC)) ## Cross-validate the quick start on synthetic speech
@@ -94,7 +96,7 @@ COMPILE = $(PYTHON) -m uv pip compile --quiet --no-config --universal --python-v
 	--generate-hashes --no-header --no-emit-index-url $(ARGS) pyproject.toml
 
 .PHONY: clean
-clean: ## Remove caches and build leavings; .venv and runs/ stay
+clean: ## Remove caches, the features of every corpus among them, and build leavings; .venv and runs/ stay
 	rm -rf .cache .mypy_cache .ruff_cache .import_linter_cache .pytest_cache build dist src/*.egg-info *.egg-info
 	find . -name .venv -prune -o -name runs -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
@@ -112,12 +114,13 @@ $(INSTALLED)/core: requirements.lock pyproject.toml | $(PYTHON)
 
 # The developers' lock holds the core at the same versions, so it alone is enough.
 $(INSTALLED)/dev: requirements-dev.lock pyproject.toml | $(PYTHON)
+	@echo 'Every extra is installed, openSMILE too. $(OPENSMILE_LICENCE)'
 	$(PIP) install --progress-bar on --require-hashes --requirement requirements-dev.lock
 	$(PIP) install --quiet --no-index --no-deps --no-build-isolation --editable .
 	@mkdir -p $(@D) && touch $(@D)/core $(@D)/opensmile $@
 
 $(INSTALLED)/opensmile: requirements-opensmile.lock | $(INSTALLED)/core
-	@echo 'This experiment takes its features from openSMILE, whose licence is for research and personal use, not for products.'
+	@echo 'This experiment takes its features from openSMILE. $(OPENSMILE_LICENCE)'
 	$(PIP) install --progress-bar on --require-hashes --requirement $<
 	@touch $@
 
