@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ser_lightning.cross_validation import progress
+from ser_lightning.cross_validation import job_progress
+from ser_lightning.cross_validation.job_progress import seconds_left
 from ser_lightning.cross_validation.plan import Job, plan_folds
 from ser_lightning.cross_validation.progress import ProgressView
 
@@ -39,10 +40,14 @@ def shown(view: ProgressView, width: int, height: int = 40) -> str:
     return capture.get()
 
 
+def left(view: ProgressView) -> float | None:
+    return seconds_left(view._cells.values())
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(job_progress.time, "monotonic", lambda: now[0])
     return now
 
 
@@ -104,24 +109,24 @@ def test_time_left_goes_by_the_pace_of_a_rows_epochs_and_by_how_many_its_finishe
 ) -> None:
     jobs = planned(tmp_path, rows=1, folds=4)
     view = ProgressView(jobs, 10, Console(quiet=True))
-    assert view.seconds_left() is None
+    assert left(view) is None
     view.begin(jobs[0])
     write_epochs(jobs[0])
     view.update()
     clock[0] += 20
     write_epochs(jobs[0], 0.1, 0.2, 0.3, 0.4)
     view.update()
-    assert view.seconds_left() == pytest.approx(5 * (6 + 3 * 10))  # 5 s an epoch, ten epochs each as far as is known
+    assert left(view) == pytest.approx(5 * (6 + 3 * 10))  # 5 s an epoch, ten epochs each as far as is known
     view.finish(jobs[0], "done")
-    assert view.seconds_left() == pytest.approx(5 * 3 * 4)  # it stopped early at four
+    assert left(view) == pytest.approx(5 * 3 * 4)  # it stopped early at four
     for job in jobs[1:3]:
         view.begin(job)
         write_epochs(job, 0.1, 0.2, 0.3)
         view.update()
     clock[0] += 5
-    left = view.seconds_left()
-    assert left is not None
-    assert left < 5 * 3 * 4 / 2 + 5  # two at once
+    rest = left(view)
+    assert rest is not None
+    assert rest < 5 * 3 * 4 / 2 + 5  # two at once
 
 
 def test_a_long_title_is_cut_before_a_number_is(tmp_path: Path) -> None:
@@ -176,3 +181,51 @@ def test_pre_training_has_no_score_and_is_shown_all_the_same(tmp_path: Path) -> 
     (job.folder / "log.txt").touch()
     view.finish(job, "done")
     assert "\N{CHECK MARK}" in shown(view, 80)
+
+
+def test_a_plan_of_nothing_is_shown_and_the_terminal_given_back(tmp_path: Path) -> None:
+    file = io.StringIO()
+    with ProgressView([], 10, Console(file=file, force_terminal=True)) as view:
+        view.update()
+    assert "0 of 0 done" in file.getvalue()
+    assert file.getvalue().rstrip().endswith("\x1b[?25h"), "the cursor is still hidden"
+
+
+def test_the_terminal_is_given_back_where_the_last_drawing_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = io.StringIO()
+    view = ProgressView(planned(tmp_path), 10, Console(file=file, force_terminal=True))
+    monkeypatch.setattr(view, "_draw", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError), view:
+        pass
+    assert file.getvalue().rstrip().endswith("\x1b[?25h")
+
+
+@pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), ValueError("half a line")])
+def test_a_file_that_cannot_be_read_now_is_read_at_the_next_look(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (job,) = planned(tmp_path, rows=1, folds=1)
+    view = ProgressView([job], 10, Console(quiet=True))
+    view.begin(job)
+    write_epochs(job, 0.1, 0.2)
+
+    def fail(path: Path) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(job_progress.pd, "read_csv", fail)
+        view.update()
+    assert view._cells[job.folder].epochs == 0
+    view.update()
+    assert view._cells[job.folder].epochs == 2
+
+
+def test_scores_that_cannot_be_read_leave_a_job_done(tmp_path: Path) -> None:
+    (job,) = planned(tmp_path, rows=1, folds=1)
+    view = ProgressView([job], 10, Console(quiet=True))
+    write_epochs(job, 0.1)
+    (job.folder / "scores.json").write_text('{"UA": 0.')
+    view.finish(job, "done")
+    assert "1 of 1 done" in view.tally()

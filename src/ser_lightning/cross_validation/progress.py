@@ -1,28 +1,21 @@
 """How far jobs are: one live table of rows and folds in a terminal, a line now and then elsewhere."""
 
-import json
 import math
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import pandas as pd
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ser_lightning.cross_validation.job_process import LOG_FILE
+from ser_lightning.cross_validation.job_progress import JobProgress, seconds_left
 from ser_lightning.cross_validation.plan import Job
-from ser_lightning.reports.soft_scores import SCORES_FILE
 from ser_lightning.run_record import DEFAULT_ROW
 
-_METRICS_FILE = "metrics.csv"
-_SCORE = "validation/UA"
 # By state: what stands in a cell that has no number, and its colour.
 _MARKS = {
     "waiting": ("\N{MIDDLE DOT}", "dim"),
@@ -35,35 +28,6 @@ _WIDTHS = {"full": 12, "short": 5, "mark": 1}
 _SHORTEST_TITLE = 8
 
 
-@dataclass
-class _Cell:
-    """One job as it is shown.
-
-    Attributes:
-        folder: The job's folder.
-        group: Index of the table's row.
-        state: A key of ``_MARKS``.
-        epochs: Epochs on record.
-        epochs_before: Those that were there when the job was begun here.
-        score: Test UA of a done job, best validation UA so far of another; a share of 1, NaN if there is none.
-        began: Time at which its process wrote its first line; None before.
-        ended: Time at which it ended.
-        log_size: Bytes of its log when it was handed to the engine.
-        read: Time stamp and size of the last metrics that were read.
-    """
-
-    folder: Path
-    group: int
-    state: str = "waiting"
-    epochs: int = 0
-    epochs_before: int = 0
-    score: float = math.nan
-    began: float | None = None
-    ended: float | None = None
-    log_size: int = 0
-    read: tuple[int, int] = (0, 0)
-
-
 class ProgressView(AbstractContextManager["ProgressView"]):
     """How far each job is.
 
@@ -74,14 +38,13 @@ class ProgressView(AbstractContextManager["ProgressView"]):
     """
 
     def __init__(self, jobs: Sequence[Job], max_epochs: int, console: Console) -> None:
-        self.max_epochs = max_epochs
         self.console = console
         self.titles = _titles(jobs)
         groups = list(dict.fromkeys(job.folder.parent for job in jobs))
         self._group_titles = _group_titles(jobs)
         self._columns = sorted({job.folder.name for job in jobs}, key=lambda name: (name.startswith("fold-"), name))
-        self._cells = {job.folder: _Cell(job.folder, groups.index(job.folder.parent)) for job in jobs}
-        self._begun: dict[Path, _Cell] = {}
+        self._cells = {job.folder: JobProgress(job.folder, groups.index(job.folder.parent), max_epochs) for job in jobs}
+        self._begun: dict[Path, JobProgress] = {}
         self._live = Live(console=console, auto_refresh=False)
 
     def __enter__(self) -> Self:
@@ -95,52 +58,49 @@ class ProgressView(AbstractContextManager["ProgressView"]):
     ) -> None:
         """Stop drawing."""
         if self.console.is_terminal:
-            self._draw()
-            self._live.stop()
+            try:
+                self._draw()
+            finally:  # or the cursor stays hidden
+                self._live.stop()
 
     def begin(self, job: Job) -> None:
         """Take note that a job is handed to what runs it; it runs from its first line in its log."""
         cell = self._cells[job.folder]
-        _read_epochs(cell)
-        cell.epochs_before = cell.epochs
-        cell.log_size = _size(cell)
-        cell.began = cell.ended = None
+        cell.begin()
         self._begun[job.folder] = cell
 
     def update(self) -> None:
         """Show what the running jobs have written."""
-        step = max(self.max_epochs // 10, 1)  # a log wants about ten lines a job, a terminal is drawn anew
         for folder, cell in self._begun.items():
+            if not cell.has_begun():
+                continue
             if cell.began is None:
-                if _size(cell) == cell.log_size:
-                    continue
-                cell.state, cell.began = "running", time.monotonic()
+                cell.run()
                 self._say(folder, f"going on after epoch {cell.epochs}" if cell.epochs else "starting")
             before = cell.epochs
-            _read_epochs(cell)
+            cell.read_epochs()
+            step = max(cell.max_epochs // 10, 1)  # a log wants about ten lines a job, a terminal is drawn anew
             if cell.epochs // step > before // step:
-                self._say(folder, f"epoch {cell.epochs} of {self.max_epochs}{_best(cell)}")
+                self._say(folder, f"epoch {cell.epochs} of {cell.max_epochs}{_best(cell)}")
         self._draw()
 
     def await_again(self, job: Job, why: str) -> None:
         """Show that a job has to begin again."""
-        cell = self._begun.pop(job.folder)
-        cell.state, cell.ended = "waiting", time.monotonic()
+        self._begun.pop(job.folder).end("waiting")
         self._say(job.folder, why)
 
     def finish(self, job: Job, how: str) -> None:
         """Show how a job ended: ``done``, ``done before``, ``failed``, ``not started`` or ``outdated``."""
         cell = self._begun.pop(job.folder, self._cells[job.folder])
-        _read_epochs(cell)
-        cell.ended = time.monotonic()
+        cell.read_epochs()
         text = how
         if how.startswith("done"):
-            cell.state = "done"
-            test = _test_score(cell)
+            cell.end("done")
+            test = cell.test_score()
             text += _best(cell) if math.isnan(test) else f", UA {test:.1%}"
             cell.score = test
         else:
-            cell.state = "failed"
+            cell.end("failed")
             text += _best(cell) if how == "failed" else ""
         self._say(job.folder, f"{text} ({self.tally()})" if cell.began is not None else text)
         self._draw()
@@ -150,31 +110,10 @@ class ProgressView(AbstractContextManager["ProgressView"]):
         states = [cell.state for cell in self._cells.values()]
         parts = [f"{states.count('done')} of {len(states)} done"]
         parts += [f"{states.count(state)} {state}" for state in ("running", "failed") if state in states]
-        left = self.seconds_left()
+        left = seconds_left(self._cells.values())
         if left:
             parts.append(f"about {_duration(left)} left")
         return ", ".join(parts)
-
-    def seconds_left(self) -> float | None:
-        """Return about how many seconds the rest takes; None before an epoch was measured, and where nothing is left.
-
-        A row's jobs go on at the pace of those measured here, or of all where a row has none yet, for as many epochs as
-        its finished ones took: they may have stopped early.
-        """
-        now = time.monotonic()
-        cells = list(self._cells.values())
-        paces = {cell.group: _pace([c for c in cells if c.group == cell.group], now) for cell in cells}
-        overall = _pace(cells, now)
-        rest = [cell for cell in cells if cell.state in ("waiting", "running")]
-        if overall is None or not rest:
-            return None
-        lengths = []
-        for cell in rest:
-            finished = [c.epochs for c in cells if c.group == cell.group and c.state == "done" and c.epochs]
-            expected = sum(finished) / len(finished) if finished else self.max_epochs
-            lengths.append(max(expected - cell.epochs, 0) * (paces[cell.group] or overall))
-        at_once = max(sum(cell.state == "running" for cell in cells), 1)
-        return max(sum(lengths) / at_once, max(lengths))
 
     def render(self) -> Group:
         """Return the table as it stands, cut to the console's size, and the tally below it."""
@@ -198,7 +137,7 @@ class ProgressView(AbstractContextManager["ProgressView"]):
         return Group(table, Text(self.tally() + more))
 
     def _width(self, detail: str) -> int:
-        return max(len(title) for title in self._group_titles) + self._width_of_cells(detail)
+        return max(map(len, self._group_titles), default=0) + self._width_of_cells(detail)
 
     def _width_of_cells(self, detail: str) -> int:
         gap = 2
@@ -216,7 +155,7 @@ class ProgressView(AbstractContextManager["ProgressView"]):
 
         return sorted(sorted(states, key=urgency)[:room])
 
-    def _text(self, cell: _Cell | None, detail: str) -> Text:
+    def _text(self, cell: JobProgress | None, detail: str) -> Text:
         if cell is None:
             return Text("")
         mark, style = _MARKS[cell.state]
@@ -225,10 +164,10 @@ class ProgressView(AbstractContextManager["ProgressView"]):
             return Text(mark, style)
         if cell.state == "done":
             return Text(score, style)
-        share = f"{min(cell.epochs / self.max_epochs, 1):.0%}"
+        share = f"{min(cell.epochs / cell.max_epochs, 1):.0%}"
         if detail == "short":
             return Text(share, style)
-        return Text(f"{cell.epochs}/{self.max_epochs} {score}".strip(), style)
+        return Text(f"{cell.epochs}/{cell.max_epochs} {score}".strip(), style)
 
     def _draw(self) -> None:
         if self.console.is_terminal:
@@ -237,15 +176,6 @@ class ProgressView(AbstractContextManager["ProgressView"]):
     def _say(self, folder: Path, text: str) -> None:
         if not self.console.is_terminal:
             self.console.print(f"{self.titles[folder]}: {text}", highlight=False, markup=False)
-
-
-def _pace(cells: Sequence[_Cell], now: float) -> float | None:
-    """Return seconds per epoch over what was run here."""
-    measured = [c for c in cells if c.began is not None and c.epochs > c.epochs_before]
-    if not measured:
-        return None
-    seconds = sum((c.ended or now) - (c.began or now) for c in measured)
-    return seconds / sum(c.epochs - c.epochs_before for c in measured)
 
 
 def _titles(jobs: Sequence[Job]) -> dict[Path, str]:
@@ -272,33 +202,8 @@ def _row_title(job: Job) -> str:
     return job.experiment.stem if job.row == DEFAULT_ROW else job.row
 
 
-def _read_epochs(cell: _Cell) -> None:
-    """Read the epochs on record and the best validation score so far, if the file is new."""
-    path = cell.folder / _METRICS_FILE
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return
-    changed = (found.st_mtime_ns, found.st_size)  # clocks of file systems tick in milliseconds
-    if changed == cell.read:
-        return
-    rows = pd.read_csv(path)
-    cell.read, cell.epochs = changed, len(rows)
-    cell.score = float(rows[_SCORE].max()) if _SCORE in rows else math.nan
-
-
-def _best(cell: _Cell) -> str:
+def _best(cell: JobProgress) -> str:
     return "" if math.isnan(cell.score) else f", validation UA {cell.score:.1%} at best"
-
-
-def _test_score(cell: _Cell) -> float:
-    path = cell.folder / SCORES_FILE
-    return float(json.loads(path.read_text())["UA"]) if path.exists() else math.nan
-
-
-def _size(cell: _Cell) -> int:
-    path = cell.folder / LOG_FILE
-    return path.stat().st_size if path.exists() else 0
 
 
 def _duration(seconds: float) -> str:
