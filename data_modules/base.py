@@ -44,7 +44,6 @@ class CorpusDataModule(LightningDataModule):
         fold: Fold to train and test, counted from 0.
         batch_size: Utterances of a global batch; every process takes its share.
         on_bad_audio: ``stop`` names all unusable files and ends; ``skip`` leaves them out and records them.
-        include_faulty: Keep the files that are known to be faulty in the corpus's release.
         feature_folder: Where extracted features are stored; processes and machines may share it.
         workers: Processes that extract features.
         seed: Seed of the order of training utterances.
@@ -71,7 +70,6 @@ class CorpusDataModule(LightningDataModule):
         fold: int = 0,
         batch_size: int = 32,
         on_bad_audio: Literal["stop", "skip"] = "stop",
-        include_faulty: bool = False,
         feature_folder: Path = Path(".cache/features"),
         workers: int = 1,
         seed: int = 0,
@@ -93,7 +91,6 @@ class CorpusDataModule(LightningDataModule):
         self.fold = fold
         self.batch_size = batch_size
         self.on_bad_audio = on_bad_audio
-        self.include_faulty = include_faulty
         self.workers = workers
         self.seed = seed
         self.targets = targets or HardTargets()

@@ -75,12 +75,11 @@ def parse_name(path: Path) -> Utterance:
     return Utterance(name=name, path=path, speaker=actor, label=EMOTIONS[emotion], level=LEVELS[level])
 
 
-def find_utterances(root: Path, include_faulty: bool = False) -> Found:
+def find_utterances(root: Path) -> Found:
     """Find the clips below ``root``; genders come from ``VideoDemographics.csv`` in ``root`` or its parent, if there.
 
     Args:
         root: The release's folder, its ``AudioWAV``, or one above.
-        include_faulty: Whether to use the clips of `FAULTY` too.
 
     Raises:
         CorpusError: If ``root`` is missing, holds no clip of this corpus, or holds audio that is not of it.
@@ -93,7 +92,7 @@ def find_utterances(root: Path, include_faulty: bool = False) -> Found:
     genders = _read_genders(root)
     parsed = map(parse_name, audio.values())
     found = sorted((replace(u, gender=genders.get(u.speaker)) for u in parsed), key=lambda u: u.name)
-    left_out = {u.name: FAULTY[u.name] for u in found if u.name in FAULTY and not include_faulty}
+    left_out = {u.name: FAULTY[u.name] for u in found if u.name in FAULTY}
     utterances = tuple(u for u in found if u.name not in left_out)
     if not utterances:
         raise CorpusError(f"{_TITLE}: {root} holds only known faulty clips: {', '.join(left_out)}. Add the others.")
@@ -178,8 +177,8 @@ class CremaD(CorpusDataModule):
     class_names = CLASS_NAMES
 
     def find(self) -> Found:
-        """Return the clips below ``root``; the release's empty one is left out unless it is asked for."""
-        return find_utterances(self.root, self.include_faulty)
+        """Return the clips below ``root`` without the release's empty one, which is named."""
+        return find_utterances(self.root)
 
     @staticmethod
     def default_protocol() -> Protocol:

@@ -161,7 +161,6 @@ class IEMOCAP(CorpusDataModule):
         fold: Fold to train and test, counted from 0.
         batch_size: Utterances of a global batch; every process takes its share.
         on_bad_audio: ``stop`` names all unusable and missing files and ends; ``skip`` leaves them out and records them.
-        include_faulty: For all corpora alike; nothing of this release is known to be faulty.
         feature_folder: Where extracted features are stored; processes and machines may share it.
         workers: Processes that extract features.
         seed: Seed of the order of training utterances.
@@ -193,7 +192,6 @@ class IEMOCAP(CorpusDataModule):
         fold: int = 0,
         batch_size: int = 32,
         on_bad_audio: Literal["stop", "skip"] = "stop",
-        include_faulty: bool = False,
         feature_folder: Path = Path(".cache/features"),
         workers: int = 1,
         seed: int = 0,
@@ -224,7 +222,6 @@ class IEMOCAP(CorpusDataModule):
             fold=fold,
             batch_size=batch_size,
             on_bad_audio=on_bad_audio,
-            include_faulty=include_faulty,
             feature_folder=feature_folder,
             workers=workers,
             seed=seed,

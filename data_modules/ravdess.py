@@ -99,12 +99,11 @@ def parse_name(path: Path) -> Utterance | None:
     )
 
 
-def find_utterances(root: Path, include_faulty: bool = False) -> Found:
+def find_utterances(root: Path) -> Found:
     """Find the speech clips below ``root``, however deep the release lies in it and however often.
 
     Args:
         root: The folder that holds the ``Actor_*`` folders, or one above.
-        include_faulty: For all corpora alike; no clip of this release is known to be faulty.
 
     Raises:
         CorpusError: If ``root`` is missing, holds no speech of this corpus, or holds audio that is not of it.
@@ -175,7 +174,7 @@ class RAVDESS(CorpusDataModule):
 
     def find(self) -> Found:
         """Return the speech clips below ``root``."""
-        return find_utterances(self.root, self.include_faulty)
+        return find_utterances(self.root)
 
     @staticmethod
     def default_protocol() -> Protocol:

@@ -73,6 +73,8 @@ def test_a_checkpoint_says_where_it_comes_from(finished: Path) -> None:
     assert stored["origin"]["corpus"] == "ravdess-synthetic"
     assert stored["origin"]["extractor"]["class_path"].endswith("LogMelFilterbank")
     assert len(stored["origin"]["training_speakers"]) == 2
+    assert len(stored["origin"]["validation_speakers"]) == 2
+    assert not set(stored["origin"]["validation_speakers"]) & set(stored["origin"]["training_speakers"])
     assert stored["class_names"][0] == "neutral"
 
 

@@ -28,6 +28,8 @@ def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path}: no such checkpoint; a run's lie in its folder checkpoints/") from error
+    except IsADirectoryError as error:
+        raise ConfigurationError(f"{path} is a folder; give a file, such as a run's checkpoints/best.ckpt") from error
     except pickle.UnpicklingError as error:
         raise ConfigurationError(
             f"{path} holds more than weights and plain data, and was not loaded: {error}"

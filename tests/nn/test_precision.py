@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ser_lightning.nn.heads import CosineHead
 from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.pooling import AttentiveStatisticsPooling, NetVLAD, Pooling
-from ser_lightning.nn.precision import without_autocast
+from ser_lightning.nn.precision import recurrent_states, without_autocast
 
 LENGTHS = torch.tensor([30, 12, 20])
 # Frames far from zero and close to each other, whose deviations are little more than what half precision rounds off.
@@ -46,6 +46,17 @@ def test_a_model_of_one_precision_keeps_it(make: type[Pooling], dtype: torch.dty
     result: Tensor = make().to(dtype)(FRAMES.to(dtype), frame_mask(LENGTHS, 30))
     assert result.dtype == dtype
     assert CosineHead(result.shape[1], 4).to(dtype)(result).dtype == dtype
+
+
+def test_autocast_changes_nothing_of_recurrent_states() -> None:
+    torch.manual_seed(0)
+    lstm, frames = nn.LSTM(5, 4, batch_first=True), torch.randn(2, 9, 5)
+    with torch.autocast("cpu", torch.bfloat16):
+        states, of_halves = recurrent_states(lstm, frames), recurrent_states(lstm, frames.bfloat16())
+        assert lstm(frames)[0].dtype == torch.bfloat16, "autocast leaves LSTMs alone by itself"
+    assert torch.equal(states, lstm(frames)[0])
+    assert of_halves.dtype == torch.float32
+    assert recurrent_states(lstm.double(), frames.double()).dtype == torch.float64
 
 
 def test_autocast_goes_on_behind_the_context() -> None:

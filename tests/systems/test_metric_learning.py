@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pandas as pd
 import pytest
@@ -204,6 +205,13 @@ def test_class_means_are_those_of_the_epochs_embeddings_and_decide_until_the_mac
     assert decision.predicted.tolist() == nearest
     torch.testing.assert_close(decision.probabilities, decision.logits.softmax(1))
     assert decision.logits.abs().max() <= 1 + 1e-6
+
+
+def test_the_machine_that_is_forgotten_leaves_none_of_its_buffers_behind_on_another_device() -> None:
+    system = build().to("meta")  # no CPU, and to be had everywhere
+    system.trainer = cast(Any, SimpleNamespace(world_size=1, datamodule=None))
+    system.on_fit_start()
+    assert {value.device.type for value in system.state_dict().values()} == {"meta"}
 
 
 def test_a_class_without_training_utterances_is_never_decided_on(noise: Any, train: Train, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def test_a_stage_is_read_as_it_was_saved(tmp_path: Path) -> None:
         (lambda path: None, "which is not there; train it first"),
         (lambda path: path.write_bytes(b"no weights"), "which is no checkpoint"),
         (lambda path: path.write_bytes(b""), "which is no checkpoint"),
+        (lambda path: path.mkdir(), "a folder; give a file, such as a run's checkpoints/best.ckpt"),
         (lambda path: torch.save({"state_dict": {}}, path), "which holds no system of this suite"),
     ],
 )
@@ -92,6 +93,14 @@ def test_speakers_heard_before_are_refused_by_name_and_set(stage: str) -> None:
 
 def test_equally_named_speakers_of_another_corpus_are_other_people() -> None:
     refuse_heard_speakers(checkpoint(corpus="voxceleb2"), STAGE, "iemocap", {"test": ["Ses02M"]})
+
+
+def test_who_chose_the_epoch_may_validate_again_and_not_test() -> None:
+    stage = checkpoint()
+    stage["ser_lightning"]["origin"]["validation_speakers"] = ["Ses02F"]
+    refuse_heard_speakers(stage, STAGE, "iemocap", {"validation": ["Ses02F"], "test": ["Ses03F"]})
+    with pytest.raises(ConfigurationError, match="was validated on Ses02F, who are in this fold's test set"):
+        refuse_heard_speakers(stage, STAGE, "iemocap", {"test": ["Ses02F"]})
 
 
 def test_new_speakers_are_accepted() -> None:

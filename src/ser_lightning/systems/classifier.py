@@ -140,11 +140,13 @@ class EmotionClassifier(LightningModule):
         if isinstance(self.standardisation, Standardisation):
             self.standardisation.fit(statistics.mean, statistics.deviation)
         self.class_prior.copy_(statistics.class_prior)
+        split = data_module.split()
         self.origin = {
             "corpus": data_module.corpus_name,
             "extractor": data_module.extractor.configuration(),
             "training_speakers": list(statistics.speakers),
-            "split_hash": data_module.split().hash,
+            "validation_speakers": list(split.speakers("validation")),
+            "split_hash": split.hash,
         }
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

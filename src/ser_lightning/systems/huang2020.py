@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ser_lightning.losses import Criterion
 from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.pooling import AttentiveStatisticsPooling, Pooling, WeightedPooling
+from ser_lightning.nn.precision import recurrent_states
 from ser_lightning.systems.classifier import EmotionClassifier
 
 
@@ -53,8 +54,8 @@ class PooledLSTM(EmotionClassifier):
         """Return logits [B, C] of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
         if self.training and self.input_noise > 0:
             frames = frames + self.input_noise * torch.randn_like(frames)
-        states, _ = self.lstm(frames)
-        logits: Tensor = self.output(self.pooling(self.dropout(states), mask))
+        states = self.dropout(recurrent_states(self.lstm, frames))
+        logits: Tensor = self.output(self.pooling(states, mask))
         return logits
 
     def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
@@ -62,5 +63,5 @@ class PooledLSTM(EmotionClassifier):
         if not isinstance(self.pooling, WeightedPooling | AttentiveStatisticsPooling):
             return super().attention(frames, lengths)
         mask = frame_mask(lengths, frames.shape[1])
-        states, _ = self.lstm(self.standardisation(frames, mask))
+        states = recurrent_states(self.lstm, self.standardisation(frames, mask))
         return self.pooling.weights(self.dropout(states), mask), 1

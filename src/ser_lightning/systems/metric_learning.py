@@ -95,7 +95,7 @@ class MetricLearning(EmotionClassifier):
                 "processes share unequally, and the metric loss needs it whole; set data.init_args.batches to class"
             )
         # Where a best checkpoint is trained on, its machine was fitted on embeddings that change from now on.
-        self.svm = SupportVectorMachine(len(self.class_names))
+        self.svm = SupportVectorMachine(len(self.class_names)).to(self.device)  # the rest has been moved already
         stages = (SpeakerIdentification, SEResNetVLAD, MetricLearning)
         start_from(self, self.network, self.pretrained_checkpoint, *stages)
 

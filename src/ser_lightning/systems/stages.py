@@ -31,6 +31,10 @@ def read_stage(path: Path | None, argument: str, *systems: type[EmotionClassifie
         checkpoint: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError as error:
         raise ConfigurationError(f"model.init_args.{argument} is {path}, which is not there; train it first") from error
+    except IsADirectoryError as error:
+        raise ConfigurationError(
+            f"model.init_args.{argument} is {path}, a folder; give a file, such as a run's checkpoints/best.ckpt"
+        ) from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ConfigurationError(f"model.init_args.{argument} is {path}, which is no checkpoint: {error}") from error
     if CHECKPOINT_KEY not in checkpoint:
@@ -64,7 +68,9 @@ def refuse_other_frames(checkpoint: Mapping[str, Any], path: Path, extractor: Ma
 def refuse_heard_speakers(
     checkpoint: Mapping[str, Any], path: Path, corpus: str, evaluated: Mapping[str, Sequence[str]]
 ) -> None:
-    """Refuse an earlier stage that was trained on a speaker who validates or tests this one.
+    """Refuse an earlier stage that has heard a speaker who validates or tests this one.
+
+    Those who test must not have chosen its epoch either. They may in folds that share the training speakers.
 
     Args:
         checkpoint: The earlier stage's checkpoint.
@@ -75,18 +81,16 @@ def refuse_heard_speakers(
     Raises:
         ConfigurationError: Naming the speakers.
     """
-    known = {
-        speaker
-        for origin in _origins(checkpoint[CHECKPOINT_KEY]["origin"])
-        if origin.get("corpus") == corpus
-        for speaker in origin["training_speakers"]
-    }
+    origins = [one for one in _origins(checkpoint[CHECKPOINT_KEY]["origin"]) if one.get("corpus") == corpus]
+    uses = {"trained": "training_speakers", "validated": "validation_speakers"}
     for name, speakers in evaluated.items():
-        if heard := sorted(known & set(speakers)):
-            raise ConfigurationError(
-                f"{path} was trained on {', '.join(heard)}, who are in this fold's {name} set; take the checkpoint of "
-                "the same fold, or one of another corpus"
-            )
+        for done, key in uses.items():
+            known = {speaker for origin in origins for speaker in origin.get(key, [])}
+            if (done, name) != ("validated", "validation") and (heard := sorted(known & set(speakers))):
+                raise ConfigurationError(
+                    f"{path} was {done} on {', '.join(heard)}, who are in this fold's {name} set; take the checkpoint "
+                    "of the same fold or of another corpus, or rename speakers who are other people of the same name"
+                )
 
 
 def _origins(origin: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:

@@ -55,8 +55,9 @@ class _Normalisation(torch.autograd.Function):
             (squares,) = _sum_over_processes(own_count * (variance + (own_mean - mean).square()))
             variance = squares / count
         inverse = (variance + epsilon).rsqrt()
-        if real is None:
+        if real is None or maps.is_cuda:  # one pass there, which half precision rounds once
             result = F.batch_norm(maps, mean, variance, weight, bias, eps=epsilon)
+            result = result if real is None else result.mul_(real)
         else:
             scale = weight * inverse
             known.mul_(scale[:, None, None]).add_((bias - scale * mean)[:, None, None])

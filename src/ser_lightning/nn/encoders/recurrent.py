@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ser_lightning.nn.encoders.encoder import Encoder
 from ser_lightning.nn.masking import frame_mask
+from ser_lightning.nn.precision import recurrent_states
 
 
 class BidirectionalLSTM(Encoder):
@@ -38,8 +39,8 @@ class BidirectionalLSTM(Encoder):
         positions = torch.arange(frames.shape[1], device=frames.device)
         # The order that reverses real frames and leaves padding where it is; it is its own inverse.
         order = torch.where(mask, lengths.unsqueeze(1) - 1 - positions, positions).unsqueeze(2)
-        ahead, _ = self.forwards(frames)
-        back, _ = self.backwards(frames.gather(1, order.expand_as(frames)))
+        ahead = recurrent_states(self.forwards, frames)
+        back = recurrent_states(self.backwards, frames.gather(1, order.expand_as(frames)))
         back = back.gather(1, order.expand_as(back))
         states = ahead + back if self.combine == "sum" else torch.cat([ahead, back], 2)
         return states.masked_fill(~mask.unsqueeze(2), 0.0), lengths
