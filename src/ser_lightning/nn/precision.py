@@ -22,7 +22,7 @@ def recurrent_states(lstm: nn.LSTM, frames: Tensor) -> Tensor:
     gradient of a mean over a thousand frames is lost in it.
     """
     with without_autocast(frames.device):
-        states: Tensor = lstm(frames.to(lstm.weight_ih_l0.dtype))[0]
+        states: Tensor = lstm(frames.to(lstm.get_parameter("weight_ih_l0").dtype))[0]
     return states
 
 
