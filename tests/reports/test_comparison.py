@@ -62,6 +62,23 @@ def test_several_seeds_are_shown_as_the_mean_of_their_means_with_its_spread(
     assert [cell.strip() for cell in one.split("│")[-3:-1]] == ["2 of 3", "5"]
 
 
+def test_a_single_fold_has_no_spread_and_none_is_shown(tmp_path: Path, write_fold: Callable[..., Path]) -> None:
+    folder = write_fold(tmp_path / "seed-0", 0, ((4, 0, 0, 0), (0, 4, 0, 0), (0, 0, 4, 0), (4, 0, 0, 0)))
+    ours = summarize(find_cross_validations([folder]))
+    assert line_of("FL", shown(TableRow("FL", {}, ours, ""))).split("│")[3].strip() == "75.0"
+
+
+def test_ours_is_compared_with_a_number_on_the_same_corpus_alone(
+    tmp_path: Path, write_fold: Callable[..., Path]
+) -> None:
+    for corpus, synthetic, difference in (("iemocap", False, "+25.0"), ("iemocap", True, ""), ("ravdess", False, "")):
+        folder = tmp_path / f"{corpus}{synthetic}" / "seed-0"
+        write_fold(folder, 0, ((4, 0, 0, 0),) * 4, corpus=corpus, synthetic=synthetic)
+        ours = summarize(find_cross_validations([folder]))
+        row = line_of("FL", shown(TableRow("FL", {"UA": 0.0}, ours, "")))
+        assert row.split("│")[4].strip() == difference
+
+
 def test_protocols_that_differ_say_which_rows_they_belong_to(
     seed_folder: Path, tmp_path: Path, write_fold: Callable[..., Path]
 ) -> None:

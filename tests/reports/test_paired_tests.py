@@ -9,7 +9,13 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from ser_lightning.reports.paired_tests import Contestant, holm, paired_tests, sign_flip_p_value
+from ser_lightning.reports.paired_tests import (
+    Contestant,
+    holm,
+    least_p_value,
+    paired_tests,
+    sign_flip_p_value,
+)
 from ser_lightning.reports.runs import find_cross_validations
 from ser_lightning.reports.uncertainty import RESAMPLES
 
@@ -31,6 +37,15 @@ def test_the_p_value_counts_the_flips_that_go_as_far() -> None:
 def test_if_every_speaker_gains_the_p_value_is_the_least_there_is() -> None:
     for speakers in (6, 8, 10):
         assert sign_flip_p_value(np.arange(1.0, speakers + 1)) == pytest.approx(2 / 2**speakers)
+
+
+@pytest.mark.parametrize("speakers", [5, 6, 13, 14, 30])
+def test_no_p_value_is_less_than_the_least(speakers: int) -> None:
+    assert sign_flip_p_value(np.full(speakers, 0.5)) == pytest.approx(least_p_value(speakers))
+
+
+def test_of_ten_speakers_no_difference_can_be_shown_in_twenty_six_tests() -> None:
+    assert min(holm([least_p_value(10)] * 26)) > 0.05 > min(holm([least_p_value(10)] * 25))
 
 
 def test_it_is_wilcoxons_signed_rank_test_on_ranks() -> None:
@@ -153,6 +168,18 @@ def test_speakers_too_few_for_any_p_value_below_five_percent_are_not_tested(
     tests, (refusal,) = paired_tests([write_system("one", [HALF] * 2), write_system("two", [RIGHT] * 2)])
     assert not tests
     assert refusal.reason == "4 speakers: no p-value below 0.125 is possible, whatever they scored"
+
+
+def test_what_so_few_speakers_cannot_show_is_not_called_alike(write_system: Callable[..., Contestant]) -> None:
+    one, two, alike = (write_system(name, [m] * 4) for name, m in (("one", HALF), ("two", RIGHT), ("alike", HALF)))
+    assert [(test.least_adjusted, test.verdict) for test in paired_tests([one, two])[0]] == [(4 / 2**8, "differ")] * 2
+    same = paired_tests([one, alike])[0]
+    assert [test.verdict for test in same] == ["no difference shown"] * 2
+    fewer = write_system("fewer", [RIGHT] * 3)  # 6 speakers: 2 / 2^6, times two tests
+    tests, _ = paired_tests([one, fewer])
+    assert [test.p_value for test in tests] == pytest.approx([2 / 2**6] * 2)
+    assert [test.least_adjusted for test in tests] == pytest.approx([4 / 2**6] * 2)
+    assert [test.verdict for test in tests] == ["cannot be shown"] * 2
 
 
 def test_a_run_is_not_compared_with_itself(write_system: Callable[..., Contestant]) -> None:

@@ -45,7 +45,7 @@ def test_what_papers_report_is_looked_up_once_for_each(tmp_path: Path, write_fol
     _write(write_fold, tmp_path / "b" / "seed-0", 0, experiment="b")
     systems = find_systems([tmp_path], lambda runs: [Published(runs[0].facts.experiment, "ravdess", {"UA": 1.0})])
     assert [system.published[0].source for system in systems] == ["a", "b"]
-    assert not systems[0].is_on("ravdess")  # synthetic speech
+    assert not systems[0].summary.is_on("ravdess")  # synthetic speech
 
 
 def test_systems_for_one_picture_are_alike_and_evenly_divided(tmp_path: Path, write_fold: WriteFold) -> None:

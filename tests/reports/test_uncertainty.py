@@ -9,7 +9,7 @@ from scipy import stats
 from torch import Tensor
 
 from ser_lightning.metrics import recalls, unweighted_accuracy, weighted_accuracy
-from ser_lightning.reports.uncertainty import RESAMPLES, estimate, estimate_recall
+from ser_lightning.reports.uncertainty import RESAMPLES, bootstrap_interval, estimate, estimate_recall, too_narrow
 
 
 def _right_and_wrong(right: list[int], total: int) -> Tensor:
@@ -67,6 +67,32 @@ def test_seeds_are_averaged_within_a_draw_of_speakers() -> None:
     opposite = estimate(torch.cat([one, 10 - one]) * torch.tensor([[1, 1], [0, 0]]), weighted_accuracy)
     assert opposite.value == pytest.approx(0.5)
     assert opposite.low is None  # what a speaker adds in one seed is taken away in the other
+
+
+def test_seeds_that_were_tested_on_other_speakers_have_no_interval_but_the_reason() -> None:
+    one = _right_and_wrong([1, 5, 3, 8, 2, 9, 4], 10)
+    other = one.clone()
+    other[:, 3:] = 0
+    found = estimate(torch.cat([one, other]), weighted_accuracy)
+    assert found.low is None
+    assert found.reason == "the seeds were not tested on the same utterances"
+
+
+def test_of_few_speakers_it_is_said_that_the_interval_is_too_narrow() -> None:
+    assert too_narrow([]) == too_narrow([20, 24]) == ""
+    assert too_narrow([19]).startswith("Intervals of so few speakers (19) are too narrow")
+    assert "(6 to 10)" in too_narrow([24, 10, 6, 8])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("speakers", "covered"), [(5, 0.832), (6, 0.869), (10, 0.903)])
+def test_so_often_intervals_of_few_speakers_hold_the_truth(speakers: int, covered: float) -> None:
+    generator = np.random.default_rng(11)
+    held = 0
+    for _ in range(1000):
+        interval = bootstrap_interval(generator.normal(size=speakers), np.mean, 1999)
+        held += interval[0] <= 0 <= interval[1]
+    assert held / 1000 == pytest.approx(covered, abs=4 * math.sqrt(0.14 / 1000))
 
 
 @pytest.mark.parametrize("number", [1, 4])

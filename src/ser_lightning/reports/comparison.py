@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from ser_lightning.reports.summary import Summary, corpus_title
+from ser_lightning.reports.summary_table import mean_and_spread, mean_and_spread_in_words
 
 METRICS = ("UA", "WA")
 
@@ -38,7 +39,8 @@ def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[
     """Return a table of ours beside the paper's, and what must be said below it.
 
     Ours is the mean over folds in percent with the standard deviation over folds (ddof 0), then the difference from the
-    paper's number. With several seeds, it is the mean of the seeds' means with the standard deviation over seeds.
+    paper's number. With several seeds, it is the mean of the seeds' means with the standard deviation over seeds. A
+    single fold has no spread, and none is shown.
 
     Args:
         title: Which table, and of what.
@@ -54,15 +56,7 @@ def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[
     for heading in ("folds", "seed"):
         table.add_column(heading, justify="right")
     for row in rows:
-        cells = []
-        for metric in metrics:
-            paper, ours = row.paper.get(metric), _ours(row.ours, metric)
-            comparable = _is_on(row.ours, paper_corpus)
-            cells += [
-                "" if paper is None else f"{paper:.1f}",
-                "" if ours is None else f"{ours[0]:.1f} ± {ours[1]:.1f}",
-                f"{ours[0] - paper:+.1f}" if comparable and paper is not None and ours is not None else "",
-            ]
+        cells = [cell for metric in metrics for cell in _cells(row, metric, paper_corpus)]
         seeds = row.ours.seeds if row.ours else ()
         finished = ", ".join(str(len(seed.folds)) for seed in seeds)
         folds = f"{finished} of {row.ours.num_folds}" if row.ours else "not run"
@@ -70,12 +64,10 @@ def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[
     lines: list[Table | str] = [table]
     run = [row.ours for row in rows if row.ours]
     if run:
-        several = any(len(ours.seeds) > 1 for ours in run)
-        over = "; of several seeds, the mean of their means ± standard deviation over seeds" if several else ""
-        lines.append(f"Ours: mean over folds ± standard deviation over folds{over} (ddof 0).")
+        lines.append(f"Ours: {mean_and_spread_in_words(run)}.")
     lines += _protocols(rows)
     lines += [f"{row.name}: not as in the file: {_shortened(row.unlike_file)}" for row in rows if row.unlike_file]
-    if any(not _is_on(ours, paper_corpus) for ours in run):
+    if any(not ours.is_on(paper_corpus) for ours in run):
         lines.append(f"The paper's numbers are on {paper_corpus} and do not compare with ours.")
     if any(not ours.speakers_disjoint for ours in run):
         lines.append("The protocol mixes speakers: who is tested was also trained on.")
@@ -89,6 +81,15 @@ def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[
     return lines
 
 
+def _cells(row: TableRow, metric: str, paper_corpus: str) -> list[str]:
+    """Return the paper's score, ours and the difference, of which there may be none."""
+    paper, ours = row.paper.get(metric), row.ours
+    difference = ""
+    if paper is not None and ours is not None and ours.is_on(paper_corpus):
+        difference = f"{100 * ours.statistics.mean[metric] - paper:+.1f}"
+    return ["" if paper is None else f"{paper:.1f}", "" if ours is None else mean_and_spread(ours, metric), difference]
+
+
 def _protocols(rows: Sequence[TableRow]) -> list[str]:
     """Return a line for each corpus and protocol, with the rows it belongs to where there are several."""
     names = defaultdict(list)
@@ -100,15 +101,3 @@ def _protocols(rows: Sequence[TableRow]) -> list[str]:
 
 def _shortened(values: Sequence[str], most: int = 5) -> str:
     return ", ".join(values[:most]) + (f", and {len(values) - most} more" if len(values) > most else "")
-
-
-def _is_on(summary: Summary | None, corpus: str) -> bool:
-    return summary is not None and summary.corpus == corpus and not summary.synthetic
-
-
-def _ours(summary: Summary | None, metric: str) -> tuple[float, float] | None:
-    if summary is None:
-        return None
-    statistics = summary.over_seeds_of_the_mean_over_folds or summary.seeds[0].over_folds
-    spread = statistics.standard_deviation_ddof_0 or {metric: 0.0}
-    return 100 * statistics.mean[metric], 100 * spread[metric]

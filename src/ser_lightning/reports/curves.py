@@ -12,6 +12,7 @@ from ser_lightning.reports.system_figures import COLOURS, MARKS
 from ser_lightning.reports.uncertainty import Estimate
 
 FEWEST_POINTS = 3  # fewer are no curve
+SCORE_COLUMNS = ("ours", "low", "high", "paper")
 _ASSIGNMENT = re.compile(r"([A-Za-z]\w*)=([0-9]+(?:\.[0-9]+)?)")
 
 
@@ -43,8 +44,8 @@ def curve_tables(points: Mapping[str, Point]) -> dict[str, pd.DataFrame]:
         points: The rows by name.
 
     Returns:
-        For each hyper-parameter a table with columns ``series``, ``value``, in percent ``ours``, ``low``, ``high`` and
-        ``paper``, and ``speakers``.
+        For each hyper-parameter a table with columns ``series`` and ``value``, scores between 0 and 1 in ``ours``,
+        ``low``, ``high`` and ``paper``, and ``speakers``.
     """
     series: dict[str, dict[str, list[tuple[float, Point]]]] = {}
     for name, point in points.items():
@@ -61,7 +62,7 @@ def curve_tables(points: Mapping[str, Point]) -> dict[str, pd.DataFrame]:
             for value, point in sorted(members, key=lambda member: member[0])
         ]
         if rows:
-            tables[key] = pd.DataFrame(rows).astype(dict.fromkeys(("ours", "low", "high", "paper"), "float64"))
+            tables[key] = pd.DataFrame(rows).astype(dict.fromkeys(SCORE_COLUMNS, "float64"))
     return tables
 
 
@@ -78,8 +79,9 @@ def curve_figure(table: pd.DataFrame, parameter: str, metric: str, title: str) -
     axes = figure.add_subplot()
     names = list(dict.fromkeys(table["series"]))
     spread = (table["value"].max() - table["value"].min()) * 0.012
+    percent = table.assign(**{column: 100 * table[column] for column in SCORE_COLUMNS})
     for index, name in enumerate(names):
-        part = table[table["series"] == name]
+        part = percent[percent["series"] == name]
         colour, mark = COLOURS[index % len(COLOURS)], MARKS[index % len(MARKS)]
         # Beside each other, lest one series's intervals hide another's.
         places = part["value"] + spread * (index - (len(names) - 1) / 2)
@@ -101,11 +103,11 @@ def curve_figure(table: pd.DataFrame, parameter: str, metric: str, title: str) -
 
 
 def _numbers(point: Point) -> dict[str, float | int | None]:
-    ours = point.ours
-    scaled = {
+    ours, paper = point.ours, point.paper
+    return {
         "ours": ours.value if ours else None,
         "low": ours.low if ours else None,
         "high": ours.high if ours else None,
+        "paper": None if paper is None else paper / 100,
+        "speakers": ours.speakers if ours else 0,
     }
-    numbers: dict[str, float | int | None] = {k: None if v is None else 100 * v for k, v in scaled.items()}
-    return numbers | {"paper": point.paper, "speakers": ours.speakers if ours else 0}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ser_lightning.reports.runs import CrossValidation
+from ser_lightning.reports.runs import CrossValidation, folds_in_all
 from ser_lightning.reports.speakers import SCORES, SpeakerCounts
 from ser_lightning.reports.uncertainty import FEWEST_SPEAKERS, RESAMPLES, bootstrap_interval
 
@@ -41,6 +41,7 @@ class PairedTest:
         high: Where it ends; None without one.
         p_value: Of the permutation test, two-sided.
         adjusted: The same, corrected by Holm for all tests of the page.
+        least_adjusted: What ``adjusted`` would be if every speaker of every test had gained.
     """
 
     first: str
@@ -52,6 +53,14 @@ class PairedTest:
     high: float | None
     p_value: float
     adjusted: float
+    least_adjusted: float
+
+    @property
+    def verdict(self) -> str:
+        """What may be said: that the systems differ, that nothing shows it, or that so few speakers cannot show it."""
+        if self.adjusted < SIGNIFICANT:
+            return "differ"
+        return "no difference shown" if self.least_adjusted < SIGNIFICANT else "cannot be shown"
 
 
 @dataclass(frozen=True)
@@ -78,6 +87,11 @@ def sign_flip_p_value(differences: NDArray[np.float64], resamples: int = RESAMPL
         rng=np.random.default_rng(0),
     )
     return float(found.pvalue)
+
+
+def least_p_value(speakers: int, resamples: int = RESAMPLES) -> float:
+    """Return the least p-value that ``sign_flip_p_value`` can give of so many speakers, whatever they scored."""
+    return 2 / min(1 << speakers, resamples + 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -110,7 +124,9 @@ def paired_tests(systems: Sequence[Contestant]) -> tuple[list[PairedTest], list[
         else:
             tests += found
     corrected = holm([test.p_value for test in tests])
-    return [replace(test, adjusted=p_value) for test, p_value in zip(tests, corrected, strict=True)], refused
+    least = holm([least_p_value(test.speakers) for test in tests])
+    adjusted = zip(tests, corrected, least, strict=True)
+    return [replace(test, adjusted=p_value, least_adjusted=bound) for test, p_value, bound in adjusted], refused
 
 
 def _compare(first: Contestant, second: Contestant) -> list[PairedTest] | str:
@@ -124,22 +140,23 @@ def _compare(first: Contestant, second: Contestant) -> list[PairedTest] | str:
             what = "the splits differ" if key == "protocol_hash" else f"{key.replace('_', ' ')} differs"
             return f"{what}: {_shown(ours)} and {_shown(theirs)}"
     # Every seed of both, or a speaker's mean would be over other seeds than the next one's.
-    folds = set.intersection(*({run.facts.fold for run in seed.folds} for seed in (*first.runs, *second.runs)))
+    folds = folds_in_all([*first.runs, *second.runs])
     if not folds:
         return "no fold is finished in both"
     left, right = (SpeakerCounts.of(system.runs, folds).scores() for system in (first, second))
     if list(left.index) != list(right.index) or list(left["utterances"]) != list(right["utterances"]):
         return "they were tested on different utterances although the splits are the same: audio was skipped in one"
     speakers = len(left)
-    if 2 / 2**speakers > SIGNIFICANT:
-        return f"{speakers} speakers: no p-value below {2 / 2**speakers:.3g} is possible, whatever they scored"
+    least = least_p_value(speakers)
+    if least > SIGNIFICANT:
+        return f"{speakers} speakers: no p-value below {least:.3g} is possible, whatever they scored"
     tests = []
     for metric in SCORES:
         differences = (right[metric] - left[metric]).to_numpy(dtype=np.float64)
         low, high = _interval(differences)
         p_value = sign_flip_p_value(differences)
         mean = float(differences.mean())
-        tests.append(PairedTest(first.name, second.name, metric, speakers, mean, low, high, p_value, p_value))
+        tests.append(PairedTest(first.name, second.name, metric, speakers, mean, low, high, p_value, p_value, least))
     return tests
 
 

@@ -162,6 +162,11 @@ def finished_folds(folders: Sequence[Path]) -> list[Path]:
     return list(found)
 
 
+def folds_in_all(runs: Sequence[CrossValidation]) -> list[int]:
+    """Return the folds that each of ``runs`` has finished, ascending."""
+    return sorted(set.intersection(*({fold.facts.fold for fold in run.folds} for run in runs)))
+
+
 def _refuse_difference(runs: Sequence[FoldRun], keys: Sequence[str]) -> None:
     first = runs[0]
     for run in runs[1:]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ser_lightning.metrics import unweighted_accuracy, weighted_accuracy
-from ser_lightning.reports.runs import CrossValidation
+from ser_lightning.reports.runs import CrossValidation, folds_in_all
 
 SCORES = {"UA": unweighted_accuracy, "WA": weighted_accuracy}
 
@@ -35,10 +35,12 @@ class SpeakerCounts:
 
         Args:
             runs: The seeds.
-            folds: Folds to count; all finished ones if None.
+            folds: Folds to count; if None, those that all seeds have finished, or else the seeds' means would be
+                over other speakers each. Where seeds have none in common, each counts what it has.
         """
+        counted = folds_in_all(runs) if folds is None else folds
         tables = [
-            pd.concat([run.predictions.table for run in seed.folds if folds is None or run.facts.fold in folds])
+            pd.concat([run.predictions.table for run in seed.folds if not counted or run.facts.fold in counted])
             for seed in runs
         ]
         speakers = tuple(sorted({speaker for table in tables for speaker in table["speaker"]}))

@@ -151,6 +151,15 @@ class Summary:
     skipped_audio: dict[str, str]
     faulty_left_out: tuple[str, ...]
 
+    @property
+    def statistics(self) -> Statistics:
+        """What is quoted: over folds, or of several seeds over the seeds' means over folds."""
+        return self.over_seeds_of_the_mean_over_folds or self.seeds[0].over_folds
+
+    def is_on(self, corpus: str) -> bool:
+        """Return whether the scores are on recordings of ``corpus``, as a paper's are."""
+        return self.corpus == corpus and not self.synthetic
+
 
 def summarize(runs: Sequence[CrossValidation]) -> Summary:
     """Return the summary of one experiment's seeds, as ``find_cross_validations`` finds them."""

@@ -1,5 +1,7 @@
 """A summary in words and tables: what a reader of its numbers has to know, and the table for a terminal."""
 
+from collections.abc import Sequence
+
 from rich.markup import escape
 from rich.table import Table
 
@@ -45,6 +47,19 @@ def statistics_rows(statistics: Statistics, over: str) -> list[tuple[str, Scores
 def percentages(values: Scores | None) -> list[str]:
     """Return the scores in the order of ``METRICS``, in percent with two decimals, or dashes."""
     return [f"{100 * values[name]:.2f}" if values else "-" for name in METRICS]
+
+
+def mean_and_spread(summary: Summary, metric: str) -> str:
+    """Return such as "55.3 ± 2.1", in percent; without ± where a single fold or seed has no spread."""
+    mean, deviation = summary.statistics.mean, summary.statistics.standard_deviation_ddof_0
+    return f"{100 * mean[metric]:.1f}" + (f" ± {100 * deviation[metric]:.1f}" if deviation else "")
+
+
+def mean_and_spread_in_words(summaries: Sequence[Summary]) -> str:
+    """Return what ``mean_and_spread`` of the summaries is."""
+    several = any(len(summary.seeds) > 1 for summary in summaries)
+    over = "; of several seeds, the mean of their means ± standard deviation over seeds" if several else ""
+    return f"mean over folds ± standard deviation over folds{over} (ddof 0)"
 
 
 def soft_scores_lines(summary: Summary) -> list[str]:

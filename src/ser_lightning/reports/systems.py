@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ser_lightning.reports.runs import CrossValidation, find_cross_validations, finished_folds
+from ser_lightning.reports.runs import CrossValidation, find_cross_validations, finished_folds, folds_in_all
 from ser_lightning.reports.summary import Summary, corpus_title, summarize
 
 
@@ -56,9 +56,20 @@ class ReportedSystem:
         """What it is called in the names of files."""
         return "_".join("".join(c if c.isalnum() or c in ".=-" else " " for c in self.name).split())
 
-    def is_on(self, corpus: str) -> bool:
-        """Return whether its scores are on recordings of ``corpus``, as a paper's are."""
-        return self.summary.corpus == corpus and not self.summary.synthetic
+    @property
+    def pooled_over(self) -> str:
+        """Which folds pooled scores are over, in words."""
+        finished = {tuple(fold.facts.fold for fold in run.folds) for run in self.runs}
+        common = folds_in_all(self.runs)
+        if not any(run.missing for run in self.runs):
+            folds = "all folds"
+        elif len(finished) == 1:
+            folds = "the finished folds"
+        elif common:
+            folds = f"what all seeds have finished (fold {', '.join(map(str, common))})"
+        else:
+            folds = "the finished folds, which are others in each seed"
+        return folds + (f" and added up over {len(self.runs)} seeds" if len(self.runs) > 1 else "")
 
 
 # Of the seeds of one experiment, what papers report of it.

@@ -3,10 +3,14 @@
 Speakers are drawn with replacement, each with all of his or her utterances (Efron & Tibshirani 1993, chapter 14, bias
 corrected and accelerated). An interval therefore says how the score would vary with other speakers of the same kind. It
 does not say how it would vary if the system was trained again: that takes several seeds.
+
+Of few speakers such intervals are too narrow, for a sample varies less than what it is drawn from. So many of 3000
+intervals of the mean of standard normal values held it (numpy's ``default_rng(2)``, 9999 resamples; the standard error
+is below 0.7 points): of 5 values 83.2%, of 6 86.9%, of 10 90.3%, of 15 91.6%, of 20 93.2%.
 """
 # Shapes: R seeds, S speakers, C classes, B resamples.
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +24,7 @@ from ser_lightning.metrics import recalls
 LEVEL = 0.95
 RESAMPLES = 9999
 FEWEST_SPEAKERS = 5  # below, resamples repeat each other: of four speakers there are 35
+FEW_SPEAKERS = 20  # below, intervals are noticeably too narrow
 
 Statistic = Callable[[Tensor], Tensor]  # of confusion matrices [..., C, C], one score each
 
@@ -81,6 +86,9 @@ def estimate(counts: Tensor, statistic: Statistic, resamples: int = RESAMPLES) -
     value = float(score(everyone))
     if speakers < FEWEST_SPEAKERS:
         return Estimate(value, None, None, speakers, few_speakers(speakers))
+    tested = matrices.sum(dim=(2, 3))
+    if (tested != tested[0]).any():  # a draw may lack one seed's speakers, and would score the others alone
+        return Estimate(value, None, None, speakers, "the seeds were not tested on the same utterances")
     without_one = score(np.stack([np.delete(everyone, index) for index in everyone]))
     if without_one.max() - without_one.min() < 1e-12:
         return Estimate(value, None, None, speakers, f"leaving out any of {speakers} speakers changes nothing")
@@ -120,6 +128,18 @@ def bootstrap_interval(
         rng=np.random.default_rng(0),
     )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def too_narrow(numbers: Iterable[int]) -> str:
+    """Return what to know of intervals over so many speakers each; empty if none of them are few."""
+    few = sorted({int(number) for number in numbers if number < FEW_SPEAKERS})
+    if not few:
+        return ""
+    so_few = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
+    return (
+        f"Intervals of so few speakers ({so_few}) are too narrow: of 5, 83 in 100 hold the truth instead of 95, of 6, "
+        "87, of 10, 90."
+    )
 
 
 def few_speakers(number: int) -> str:

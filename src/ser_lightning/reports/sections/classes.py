@@ -4,34 +4,32 @@
 from collections.abc import Sequence
 
 import pandas as pd
-import torch
 from torch import Tensor
 
-from ser_lightning.metrics import scores
 from ser_lightning.reports.document import Block, Heading, Picture, Section, SideBySide, Table
 from ser_lightning.reports.figures import confusion_figure, png, recall_sentence
-from ser_lightning.reports.speakers import SpeakerCounts
-from ser_lightning.reports.summary import corpus_title, pooled_confusion
+from ser_lightning.reports.speakers import SCORES, SpeakerCounts
+from ser_lightning.reports.summary import corpus_title
 from ser_lightning.reports.system_figures import MOST_TOGETHER, recall_figure
 from ser_lightning.reports.systems import ReportedSystem, drawn_together
-from ser_lightning.reports.uncertainty import Estimate, estimate_recall
+from ser_lightning.reports.uncertainty import Estimate, estimate_recall, too_narrow
 
 
 def classes(systems: Sequence[ReportedSystem]) -> Section:
     """Return confusion matrices and recalls, pooled over folds and added up over seeds."""
     several = len(systems) > 1
-    matrices = {
-        system.name: torch.stack([pooled_confusion(run) for run in system.runs]).sum(dim=0) for system in systems
-    }
-    pictures = [_confusion(system, matrices[system.name], several) for system in systems]
+    counts = {system.name: SpeakerCounts.of(system.runs).counts for system in systems}
+    pictures = [_confusion(system, counts[system.name].sum(dim=(0, 1)), several) for system in systems]
     blocks: list[Block] = [SideBySide(pictures)] if several else [*pictures]
-    estimates = {system.name: _estimates(system) for system in systems}
+    estimates = {
+        name: [estimate_recall(found, index) for index in range(found.shape[-1])] for name, found in counts.items()
+    }
     parts = drawn_together(systems, lambda system: system.summary.class_names, MOST_TOGETHER)
     blocks += [_recalls("recall" if len(parts) == 1 else f"recall_{part[0].key}", part, estimates) for part in parts]
     for system in systems:
         if several:
             blocks.append(Heading(system.name))
-        blocks.append(_table(system, matrices[system.name], estimates[system.name]))
+        blocks.append(_table(system, counts[system.name], estimates[system.name]))
     return Section("Classes", blocks)
 
 
@@ -55,21 +53,10 @@ def _confusion(system: ReportedSystem, counts: Tensor, several: bool) -> Picture
         f"confusion_{system.key}" if several else "confusion",
         png(confusion_figure(counts, names, f"{title}\n{corpus_title(system.summary)}")),
         f"{system.name + ': c' if several else 'C'}onfusion matrix. Recall: {recall_sentence(counts, names)}",
-        f"{system.name + ', ' if several else 'Confusion matrix, '}{_pooled(system)}. Each row adds up to 100%; the "
-        "counts are utterances.",
+        f"{system.name if several else 'Confusion matrix'}, pooled over {system.pooled_over}. Each row adds up to "
+        "100%; the counts are utterances.",
         numbers,
     )
-
-
-def _pooled(system: ReportedSystem) -> str:
-    seeds = system.summary.seeds
-    folds = "all folds" if not any(seed.folds_missing for seed in seeds) else "the finished folds"
-    return f"pooled over {folds}" + (f" and added up over {len(seeds)} seeds" if len(seeds) > 1 else "")
-
-
-def _estimates(system: ReportedSystem) -> list[Estimate]:
-    counts = SpeakerCounts.of(system.runs).counts
-    return [estimate_recall(counts, index) for index in range(counts.shape[-1])]
 
 
 def _recalls(name: str, systems: Sequence[ReportedSystem], estimates: dict[str, list[Estimate]]) -> Picture:
@@ -86,6 +73,8 @@ def _recalls(name: str, systems: Sequence[ReportedSystem], estimates: dict[str, 
     caption = f"Intervals by bootstrap over the {speakers} speakers who have an utterance of the class."
     if without:
         caption += " A dot without a line has no interval; the table says why."
+    found = (one for system in systems for one in estimates[system.name])
+    caption = f"{caption} {too_narrow(one.speakers for one in found if one.low is not None)}".strip()
     drawn = {system.name: estimates[system.name] for system in systems}
     corpora = ", ".join(dict.fromkeys(corpus_title(system.summary) for system in systems))
     figure = recall_figure(drawn, class_names, f"Recall of each class: {corpora}")
@@ -98,8 +87,9 @@ def _recalls(name: str, systems: Sequence[ReportedSystem], estimates: dict[str, 
     return Picture(name, png(figure), words, caption, pd.DataFrame(rows))
 
 
-def _table(system: ReportedSystem, counts: Tensor, estimates: Sequence[Estimate]) -> Table:
+def _table(system: ReportedSystem, of_speakers: Tensor, estimates: Sequence[Estimate]) -> Table:
     names = system.summary.class_names
+    counts = of_speakers.sum(dim=(0, 1))
     rows = []
     for index, (name, recall) in enumerate(zip(names, estimates, strict=True)):
         row = counts[index].clone()
@@ -107,15 +97,15 @@ def _table(system: ReportedSystem, counts: Tensor, estimates: Sequence[Estimate]
         row[index] = 0
         wrong = int(row.argmax())
         mistaken = f"{names[wrong]} ({int(row[wrong])})" if row[wrong] else "-"
-        value = f"{100 * recognised / total:.2f}" if total else "-"
+        value = f"{100 * recall.value:.2f}" if total else "-"
         interval = recall.interval() if recall.low is not None else f"none: {recall.reason}"
         rows.append([name, str(total), str(recognised), value, interval, str(recall.speakers), mistaken])
     headings = {"class": False, "utterances": True, "recognised": True, "recall %": True, "95% interval": True}
     headings |= {"speakers": True, "most often taken for": False}
     total, recognised = int(counts.sum()), int(counts.diagonal().sum())
-    values = {name: value.item() for name, value in scores(counts).items()}
+    values = {name: score(of_speakers.sum(dim=1)).nanmean().item() for name, score in SCORES.items()}
     footer = [
         ["mean recall (UA)", "", "", f"{100 * values['UA']:.2f}", "", "", ""],
         ["all utterances (WA)", str(total), str(recognised), f"{100 * values['WA']:.2f}", "", "", ""],
     ]
-    return Table(f"Recall of each class, {_pooled(system)}", headings, rows, footer)
+    return Table(f"Recall of each class, pooled over {system.pooled_over}", headings, rows, footer)

@@ -2,24 +2,24 @@
 
 from collections.abc import Sequence
 
-from ser_lightning.reports.document import Block, Caveats, Definitions, Folded, Headline, Section, Table
+from ser_lightning.reports.document import Block, Caveats, Definitions, Folded, Headline, Paragraph, Section, Table
 from ser_lightning.reports.speakers import SCORES, SpeakerCounts
 from ser_lightning.reports.summary import METRICS, Summary, corpus_title
 from ser_lightning.reports.summary_table import SPEAKERS_SHARED, caveats, folds_in_words, percentages
 from ser_lightning.reports.systems import ReportedSystem
-from ser_lightning.reports.uncertainty import estimate
+from ser_lightning.reports.uncertainty import estimate, too_narrow
 
 
 def opening(systems: Sequence[ReportedSystem]) -> Section:
     """Return what a reader has to know first, and for a single system its scores."""
     said: dict[str, list[str]] = {}
     for system in systems:
-        for line in caveats(system.summary):
+        for line in [*caveats(system.summary), *_folds_of_seeds(system)]:
             said.setdefault(line, []).append(system.name)
     lines = [line if len(names) == len(systems) else f"{', '.join(names)}: {line}" for line, names in said.items()]
     blocks: list[Block] = [Caveats(lines)] if lines else []
     if len(systems) == 1:
-        blocks.append(_headline(systems[0]))
+        blocks += _headline(systems[0])
     return Section("", blocks)
 
 
@@ -60,20 +60,27 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def _headline(system: ReportedSystem) -> Headline:
-    summary = system.summary
-    over_seeds = summary.over_seeds_of_the_mean_over_folds
-    statistics = over_seeds or summary.seeds[0].over_folds
+def _folds_of_seeds(system: ReportedSystem) -> list[str]:
+    """Return what to know where seeds have finished different folds."""
+    if len({tuple(fold.facts.fold for fold in run.folds) for run in system.runs}) == 1:
+        return []
+    return [f"seeds have finished different folds; scores of speakers and classes are pooled over {system.pooled_over}"]
+
+
+def _headline(system: ReportedSystem) -> list[Block]:
+    summary, statistics = system.summary, system.summary.statistics
     folds = folds_in_words(summary.seeds[0], summary.num_folds)
-    over = f"{len(summary.seeds)} seeds, each the mean over its folds" if over_seeds else folds
+    over = f"{len(summary.seeds)} seeds, each the mean over its folds" if len(summary.seeds) > 1 else folds
     deviations = percentages(statistics.standard_deviation_ddof_0)
     counts = SpeakerCounts.of(system.runs).counts
+    pooled = {name: estimate(counts, score) for name, score in SCORES.items()}
     numbers = {}
     for name, mean, deviation in zip(METRICS, percentages(statistics.mean), deviations, strict=True):
         spread = f"standard deviation {deviation} (ddof 0)" if statistics.standard_deviation_ddof_0 else "no spread"
-        pooled = f"; pooled {estimate(counts, SCORES[name]).in_words()}" if name in SCORES else ""
-        numbers[name.replace("_", " ")] = (f"{mean}%", f"mean over {over}; {spread}{pooled}")
-    return Headline(numbers)
+        also = f"; pooled {pooled[name].in_words()}" if name in pooled else ""
+        numbers[name.replace("_", " ")] = (f"{mean}%", f"mean over {over}; {spread}{also}")
+    warning = too_narrow(one.speakers for one in pooled.values() if one.low is not None)
+    return [Headline(numbers), *([Paragraph(warning)] if warning else [])]
 
 
 def _facts(summary: Summary) -> dict[str, str]:

@@ -8,8 +8,9 @@ from ser_lightning.reports.figures import png
 from ser_lightning.reports.paired_tests import MOST_IN_ALL_PAIRS, SIGNIFICANT, Contestant, PairedTest, paired_tests
 from ser_lightning.reports.speakers import SCORES, SpeakerCounts
 from ser_lightning.reports.summary import Summary, corpus_title
+from ser_lightning.reports.summary_table import mean_and_spread, mean_and_spread_in_words
 from ser_lightning.reports.systems import AbsentRow, Published, ReportedSystem
-from ser_lightning.reports.uncertainty import Estimate, estimate
+from ser_lightning.reports.uncertainty import Estimate, estimate, too_narrow
 
 
 def beside_the_paper(systems: Sequence[ReportedSystem], absent: Sequence[AbsentRow] = ()) -> Section:
@@ -38,9 +39,8 @@ def beside_the_paper(systems: Sequence[ReportedSystem], absent: Sequence[AbsentR
         scores = [cell for metric in metrics for cell in (_papers(row.published, metric), "", "")]
         rows.append([row.name, row.published.source, *scores, row.state, ""])
         notes += [f"{row.name}: {row.published.note}"] if row.published.note else []
-    several = any(len(system.runs) > 1 for system in systems)
-    over = "; of several seeds, the mean of their means ± standard deviation over seeds" if several else ""
-    caption = f"Mean over folds ± standard deviation over folds{over} (ddof 0), in percent"
+    what = mean_and_spread_in_words([system.summary for system in systems])
+    caption = f"{what[0].upper()}{what[1:]}, in percent"
     blocks: list[Block] = [Table(caption, headings, rows)]
     if not every:
         blocks.append(Paragraph("No published number is known for this."))
@@ -60,13 +60,15 @@ def which_differ(systems: Sequence[ReportedSystem]) -> list[Section]:
         explanation = (
             "Speakers, not utterances, are what the test counts: the difference of each speaker's score keeps or flips "
             f"its sign (permutation test, two-sided). Systems are compared {pairs}; p is then corrected for all "
-            f"{len(tests)} tests on this page (Holm). One training of each fold stands behind each score: whether a "
-            "system would be better if trained again, this test does not know."
+            f"{len(tests)} tests on this page (Holm). Intervals are of each comparison by itself, not corrected. "
+            f"{_trainings(systems)}"
         )
+        warnings = [*_cannot_be_shown(tests), too_narrow(test.speakers for test in tests if test.low is not None)]
         headings = {"": False, "metric": False, "difference": True, "95% interval": True, "speakers": True}
         headings |= {"p": True, "p corrected": True, "verdict": False}
         caption = "Difference of the second from the first in percentage points, mean over speakers"
-        blocks += [Paragraph(explanation), Table(caption, headings, [_tested(test) for test in tests])]
+        blocks += [Paragraph(text) for text in (explanation, *warnings) if text]
+        blocks.append(Table(caption, headings, [_tested(test) for test in tests]))
     if refused:
         blocks.append(Paragraph("Not paired, so that nothing is said about which is better:"))
         lines = [f"{refusal.first} and {refusal.second}: {refusal.reason}" for refusal in refused]
@@ -82,9 +84,9 @@ def hyper_parameters(systems: Sequence[ReportedSystem], absent: Sequence[AbsentR
     points = {row.name: Point(None, row.published.scores.get(metric)) for row in absent}
     for system in systems:
         ours = estimate(SpeakerCounts.of(system.runs).counts, SCORES[metric])
-        papers = (p.scores[metric] for p in system.published if metric in p.scores and system.is_on(p.corpus))
+        papers = (p.scores[metric] for p in system.published if metric in p.scores and system.summary.is_on(p.corpus))
         points[system.name] = Point(ours, next(papers, None))
-    if not any(system.is_on(p.corpus) for system in systems for p in system.published):
+    if not any(system.summary.is_on(p.corpus) for system in systems for p in system.published):
         points = {name: Point(point.ours, None) for name, point in points.items()}  # on another corpus
     title = ", ".join(sorted({corpus_title(system.summary) for system in systems}))
     pictures = []
@@ -96,10 +98,10 @@ def hyper_parameters(systems: Sequence[ReportedSystem], absent: Sequence[AbsentR
                 f"curve_{parameter}",
                 png(curve_figure(table, parameter, metric, f"{parameter}: {title}")),
                 "; ".join(
-                    f"{row.series} {parameter}={row.value:g}: {row.ours:.1f}%".strip() for row in run.itertuples()
+                    f"{row.series} {parameter}={row.value:g}: {row.ours:.1%}".strip() for row in run.itertuples()
                 ),
                 f"Pooled {metric} over {parameter}; bars are 95% intervals over {speakers} speakers. "
-                "Stars, if there are any: the paper's.",
+                f"Stars, if there are any: the paper's. {too_narrow(run.loc[run['low'].notna(), 'speakers'])}".strip(),
                 table,
             )
         )
@@ -108,6 +110,7 @@ def hyper_parameters(systems: Sequence[ReportedSystem], absent: Sequence[AbsentR
 
 def _pooled(systems: Sequence[ReportedSystem]) -> Table:
     headings = {"": False, "speakers": True}
+    every: list[Estimate] = []
     for metric in SCORES:
         headings |= {f"pooled {metric} %": True, f"{metric}: 95% interval": True}
     rows = []
@@ -115,7 +118,10 @@ def _pooled(systems: Sequence[ReportedSystem]) -> Table:
         counts = SpeakerCounts.of(system.runs)
         found = [estimate(counts.counts, score) for score in SCORES.values()]
         rows.append([system.name, str(len(counts.speakers)), *(cell for one in found for cell in _cells(one))])
+        every += found
     caption = "All utterances in one confusion matrix; intervals by bootstrap over speakers, not over utterances"
+    if warning := too_narrow(one.speakers for one in every if one.low is not None):
+        caption += f". {warning.removesuffix('.')}"
     return Table(caption, headings, rows)
 
 
@@ -124,15 +130,12 @@ def _cells(found: Estimate) -> list[str]:
 
 
 def _compared(system: ReportedSystem, published: Published, metric: str, beside: bool) -> list[str]:
-    statistics = system.summary.over_seeds_of_the_mean_over_folds or system.summary.seeds[0].over_folds
-    mean = 100 * statistics.mean[metric]
-    deviation = statistics.standard_deviation_ddof_0
-    ours = f"{mean:.1f} ± {100 * deviation[metric]:.1f}" if deviation else f"{mean:.1f}"
+    mean, ours = 100 * system.summary.statistics.mean[metric], mean_and_spread(system.summary, metric)
     if not beside:
         return [ours]
     if metric not in published.scores:
         return ["", ours, ""]
-    comparable = system.is_on(published.corpus)
+    comparable = system.summary.is_on(published.corpus)
     return [_papers(published, metric), ours, f"{mean - published.scores[metric]:+.1f}" if comparable else ""]
 
 
@@ -142,7 +145,7 @@ def _papers(published: Published, metric: str) -> str:
 
 def _notes(system: ReportedSystem, published: Published) -> list[str]:
     notes = [f"{system.name}: {published.note}"] if published.note else []
-    if published.scores and not system.is_on(published.corpus):
+    if published.scores and not system.summary.is_on(published.corpus):
         ours = corpus_title(system.summary)
         notes.append(f"{system.name}: the paper's numbers are on {published.corpus}; ours, on {ours}, do not compare")
     if published.unlike_file:
@@ -156,7 +159,6 @@ def _folds(summary: Summary) -> str:
 
 def _tested(test: PairedTest) -> list[str]:
     interval = "-" if test.low is None or test.high is None else f"[{100 * test.low:+.1f}, {100 * test.high:+.1f}]"
-    verdict = "differ" if test.adjusted < SIGNIFICANT else "no difference shown"
     return [
         f"{test.second} less {test.first}",
         test.metric,
@@ -165,7 +167,36 @@ def _tested(test: PairedTest) -> list[str]:
         str(test.speakers),
         _p_value(test.p_value),
         _p_value(test.adjusted),
-        verdict,
+        test.verdict,
+    ]
+
+
+def _trainings(systems: Sequence[ReportedSystem]) -> str:
+    """Return what the paired tests know of training again."""
+    seeds = {system.name: len(system.runs) for system in systems}
+    if max(seeds.values()) == 1:
+        return (
+            "One training of each fold stands behind each score: whether a system would be better if trained again, "
+            "this test does not know."
+        )
+    alike = len(set(seeds.values())) == 1
+    number = f"{max(seeds.values())}" if alike else ", ".join(f"{name}: {count}" for name, count in seeds.items())
+    return (
+        f"A speaker's score is the mean over the seeds of a system ({number}): how far one training is from the next, "
+        "this test does not know."
+    )
+
+
+def _cannot_be_shown(tests: Sequence[PairedTest]) -> list[str]:
+    """Return a sentence for each number of speakers that is too small for so many tests."""
+    least: dict[int, float] = {}
+    for test in tests:
+        if test.least_adjusted >= SIGNIFICANT:
+            least[test.speakers] = min(test.least_adjusted, least.get(test.speakers, 1.0))
+    return [
+        f"With {speakers} speakers and {len(tests)} tests no corrected p below {bound:.3g} is possible, whatever the "
+        "speakers scored: no difference can be shown there. More speakers, or fewer systems in one report, would help."
+        for speakers, bound in sorted(least.items())
     ]
 
 
