@@ -20,7 +20,9 @@ import pytest
 import yaml
 from markdown.extensions.toc import slugify
 
-from ser_lightning import cli
+from ser_lightning.cli import parser
+from ser_lightning.commands.lightning import LIGHTNING_COMMANDS, own_options
+from ser_lightning.commands.training import split_keys
 from ser_lightning.cross_validation.sweep_file import read_sweep
 from ser_lightning.cross_validation.table_file import read_table
 from ser_lightning.cross_validation.tables import ONCE, row_arguments
@@ -33,7 +35,6 @@ PAGES = [README, *sorted(path for path in DOCS.rglob("*.md") if path.parent.name
 NOT_RUN = {
     "docs/results.md": "commands of results that were measured on real corpora",
     "docs/reproduction.md": "commands of published rows, each on its real corpus",
-    "docs/scaling.md": "several GPUs and machines",
 }
 BY_HAND = {"bench", "check", "clean", "docs", "format", "lock", "setup", "setup-dev", "smoke", "test"}
 """Targets of make that install, or are themselves run by hand or by what runs this test."""
@@ -101,8 +102,8 @@ def parse_experiment(arguments: list[str]) -> None:
 
 def parse(words: list[str]) -> None:
     """Take a command apart as the program does; nothing is run, and no corpus is looked for."""
-    if words[0] in cli.LIGHTNING_COMMANDS:
-        _, _, rest = cli._own_options(words[1:])
+    if words[0] in LIGHTNING_COMMANDS:
+        _, rest = own_options(words[1:])
         # A checkpoint belongs to other subcommands than fit; "best" is in a run's folder.
         files = [Path(value) for flag, value in pairwise(rest) if flag == "--config"]
         if all(path.is_file() for path in files):
@@ -110,10 +111,10 @@ def parse(words: list[str]) -> None:
         else:
             assert all(str(path).startswith("runs/") for path in files), files
         return
-    options, rest = cli._parser().parse_known_args(words)
+    options, rest = parser().parse_known_args(words)
     assert options.takes_overrides or not rest, rest
     if words[0] == "table":
-        keys, rest = cli._table_keys(rest)
+        keys, rest = split_keys(rest)
         rows = {row.name: row for row in read_table(options.file, keys).rows if row.experiment}
         assert set(options.rows) <= set(rows), f"{options.file} has the rows {', '.join(rows)}"
         for row in rows.values():
@@ -122,8 +123,8 @@ def parse(words: list[str]) -> None:
                 break
         assert ONCE not in rest or any(row.once for row in rows.values())
     elif words[0] == "sweep":
-        keys, rest = cli._table_keys(rest)
-        _, arguments = cli._parser().parse_known_args(["cv", *read_sweep(options.file, keys).arguments, *rest])
+        keys, rest = split_keys(rest)
+        _, arguments = parser().parse_known_args(["cv", *read_sweep(options.file, keys).arguments, *rest])
         parse_experiment(arguments)
     elif options.takes_overrides:
         parse_experiment(rest)
@@ -166,7 +167,12 @@ def test_every_subcommand_is_written_about() -> None:
     helped = subprocess.run([sys.executable, "-m", "ser_lightning.cli", "--help"], capture_output=True, text=True)
     subcommands = re.findall(r"^    ([a-z-]+) +\S", helped.stdout, re.MULTILINE)
     assert {"fit", "cv", "table", "classify"} <= set(subcommands)
-    assert [one for one in subcommands if not re.search(rf"`?(ser +)?{one}\b", text)] == []
+    assert [one for one in subcommands if not re.search(rf"\bser +{one}\b", text)] == []
+
+
+def test_nothing_tells_to_install_the_package_from_an_index_where_it_is_not() -> None:
+    files = [*PAGES, *(REPOSITORY / "src").rglob("*.py"), *(REPOSITORY / "data_modules").glob("*.py")]
+    assert [name(file) for file in files if re.search(r"pip install\s+'?ser-lightning", file.read_text())] == []
 
 
 # ---- links and names ----
@@ -230,7 +236,7 @@ def test_the_readmes_tree_names_every_module_and_folder_and_none_that_is_gone() 
 
 def test_the_readme_is_two_screens_with_one_picture_and_the_two_commands_first() -> None:
     text = README.read_text()
-    assert len(text.splitlines()) <= 100
+    assert len(text.splitlines()) <= 110
     assert text.count("![") == 1
     assert [command.words[:2] for command in commands(README)[:2]] == [["make", "train"], ["make", "test"]]
 
@@ -263,54 +269,62 @@ def test_the_documentation_builds_strictly_and_loads_nothing_from_elsewhere(tmp_
 # ---- what pages tell to write works ----
 
 
-@pytest.fixture
-def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder on Python's path, as the current one is for whoever writes a module of their own."""
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    for module in ("my_corpus", "my_system"):
-        sys.modules.pop(module, None)
-
-
 def only_block(page: str, language: str, begins: str) -> str:
     (text,) = (text for _, text in blocks(DOCS / page, language) if text.startswith(begins))
     return text
 
 
-def test_the_corpus_of_the_page_is_found_and_split(beside: Path, synthetic_ravdess: Path) -> None:
-    (beside / "my_corpus.py").write_text(only_block("adding_a_corpus.md", "python", '"""Words'))
+def command_with_a_module(page: str) -> list[str]:
+    """Return the words of the page's one command that names a module of the reader's."""
+    (command,) = (command for command in commands(DOCS / page) if "--allow my_" in command.text)
+    return command.words
+
+
+def run_in(folder: Path, words: list[str]) -> str:
+    """Run ``ser`` as a reader in ``folder`` does, who has not touched Python's path; return what it says."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / words[0]), *words[1:]],
+        cwd=folder,
+        env=environment | {"WANDB_MODE": "disabled", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def test_the_corpus_of_the_page_is_found_and_split(tmp_path: Path, synthetic_ravdess: Path) -> None:
+    (tmp_path / "my_corpus.py").write_text(only_block("adding_a_corpus.md", "python", '"""Words'))
     clips = sorted(synthetic_ravdess.rglob("*.wav"))
-    (beside / "words").mkdir()
+    (tmp_path / "words").mkdir()
     for number, clip in enumerate(clips[:24]):
-        shutil.copy(clip, beside / "words" / f"s{number // 6}_{'ahn'[number % 3]}_{number % 6}.wav")
-    (command,) = (c for c in commands(DOCS / "adding_a_corpus.md") if "--allow my_" in c.text)
-    arguments = [word.replace("/data/words", "words") for word in command.words[2:]]
-    arguments[arguments.index("--config") + 1] = str(REPOSITORY / "experiments/quickstart.yaml")
-    allowed = arguments[: arguments.index("--allow")]
-    data = ExperimentCLI([*allowed, "--trainer.logger=false"], run=False, allow=["my_corpus"]).data
-    assert data.class_names == ("angry", "happy", "neutral")
-    assert len(data.all_utterances) == 24
-    assert data.num_folds() == 4
-    assert cli.main([command.words[1], *arguments]) == 0
+        shutil.copy(clip, tmp_path / "words" / f"s{number // 6}_{'ahn'[number % 3]}_{number % 6}.wav")
+    (tmp_path / "experiments").symlink_to(REPOSITORY / "experiments")
+    words = [word.replace("/data/words", "words") for word in command_with_a_module("adding_a_corpus.md")]
+    said = run_in(tmp_path, words)
+    assert "words: actor folds (even, 4)" in said
+    assert [one for one in ("angry", "happy", "neutral", "No speaker is in two sets") if one not in said] == []
+    assert len(re.findall(r"\btrain +. +12\b", said)) == 4
 
 
-def test_the_system_of_the_page_trains(beside: Path, synthetic_ravdess: Path) -> None:
-    (beside / "my_system.py").write_text(only_block("adding_a_system.md", "python", '"""Mean and deviation'))
+def test_the_system_of_the_page_trains(tmp_path: Path, synthetic_ravdess: Path) -> None:
+    (tmp_path / "my_system.py").write_text(only_block("adding_a_system.md", "python", '"""Mean and deviation'))
     experiment = yaml.safe_load(only_block("adding_a_system.md", "yaml", "seed_everything"))
-    (beside / "my_system.yaml").write_text(yaml.safe_dump(experiment))
-    arguments = [
-        "fit",
-        "--config=my_system.yaml",
+    (tmp_path / "my_system.yaml").write_text(yaml.safe_dump(experiment))
+    words = [
+        word.replace("/data/ravdess", str(synthetic_ravdess)) for word in command_with_a_module("adding_a_system.md")
+    ]
+    shorter = [
+        "--folds=0",
         f"--config={REPOSITORY / 'experiments/trainer/smoke.yaml'}",
-        f"--data.init_args.root={synthetic_ravdess}",
         "--data.init_args.protocol=ser_lightning.data.protocols.ActorFolds",
         "--data.init_args.protocol.init_args.blocks=even",
         "--data.init_args.protocol.init_args.num_folds=3",
-        "--allow=my_system",
     ]
-    assert cli.main(arguments) == 0
-    assert (beside / "runs/my_system/ravdess-synthetic/default/seed-0/fold-00/checkpoints/best.ckpt").is_file()
+    run_in(tmp_path, [*words, *shorter])
+    assert (tmp_path / "runs/my_system/ravdess-synthetic/default/seed-0/fold-00/checkpoints/best.ckpt").is_file()
 
 
 # ---- commands run ----
@@ -339,7 +353,7 @@ def shortened(command: Command, data: Path) -> tuple[str, int]:
         more = [*SHORT, *NARROW.get(paper[1] if paper else "", ())]
         if words[1] != "fit" and "--folds" not in words:
             more.append("--folds=0")
-        return text if "--print_config" in words else " ".join((text, *map(shlex.quote, more))), 0
+        return text if {"--print_config", "--dry-run"} & set(words) else " ".join((text, *map(shlex.quote, more))), 0
     return text, 0
 
 
