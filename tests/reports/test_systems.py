@@ -1,6 +1,7 @@
 """What a report is about, found on disk."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ser_lightning.reports.systems import Published, drawn_together, find_systems
@@ -38,6 +39,24 @@ def test_systems_of_one_name_are_called_after_what_differs(tmp_path: Path, write
     names = [system.name for system in find_systems([tmp_path])]
     assert len(set(names)) == 3
     assert all(system.key.isascii() and " " not in system.key for system in find_systems([tmp_path]))
+
+
+def test_what_is_added_to_a_name_tells_something_apart(tmp_path: Path, write_fold: WriteFold) -> None:
+    for place in ("one", "two"):
+        _write(write_fold, tmp_path / place / "x" / "seed-0", 0, paper="", experiment="x")
+    assert [system.name for system in find_systems([tmp_path])] == ["x (one/x)", "x (two/x)"]
+    _write(write_fold, tmp_path / "three" / "x" / "seed-0", 0, paper="zhou2020", experiment="x")
+    names = {system.name for system in find_systems([tmp_path])}
+    assert names == {"x (one/x)", "x (two/x)", "x (zhou2020)"}
+
+
+def test_a_long_name_is_shortened_in_names_of_files_and_stays_its_own(tmp_path: Path, write_fold: WriteFold) -> None:
+    _write(write_fold, tmp_path / "a" / "seed-0", 0)
+    (system,) = find_systems([tmp_path])
+    keys = [replace(system, name=f"{'ü' * 200} {end}").key for end in "ab"]
+    assert keys[0] != keys[1]
+    assert all(20 < len(key.encode()) <= 100 for key in keys)
+    assert replace(system, name="FL alpha=0.1 (x)").key == "FL_alpha=0.1_x"
 
 
 def test_what_papers_report_is_looked_up_once_for_each(tmp_path: Path, write_fold: WriteFold) -> None:

@@ -1,12 +1,17 @@
 """What a report is about: one system, or several beside each other, and what their papers report of them."""
 
+import hashlib
 import itertools
+import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ser_lightning.reports.paired_tests import SAME_SPLIT
 from ser_lightning.reports.runs import CrossValidation, find_cross_validations, finished_folds, folds_in_all
 from ser_lightning.reports.summary import Summary, corpus_title, summarize
+
+_LONGEST_KEY = 100  # bytes
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,17 @@ class ReportedSystem:
     @property
     def key(self) -> str:
         """What it is called in the names of files."""
-        return "_".join("".join(c if c.isalnum() or c in ".=-" else " " for c in self.name).split())
+        key = "_".join("".join(c if c.isalnum() or c in ".=-" else " " for c in self.name).split())
+        if len(key.encode()) <= _LONGEST_KEY:
+            return key
+        # File systems take 255 bytes, and names of folders may be in it. The digest keeps long names apart.
+        start = key.encode()[: _LONGEST_KEY - 9].decode(errors="ignore")
+        return f"{start}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+    @property
+    def split(self) -> tuple[Hashable, ...]:
+        """What it shares with systems that may stand in one picture with it."""
+        return tuple(getattr(self.summary, name) for name in SAME_SPLIT)
 
     @property
     def pooled_over(self) -> str:
@@ -113,18 +128,34 @@ def drawn_together(
 
 
 def told_apart(systems: Sequence[ReportedSystem]) -> list[ReportedSystem]:
-    """Return the systems with names that differ: where two are called the same, the corpus or paper is added."""
+    """Return the systems with names that differ: to equal ones, what differs of corpus, paper or folder is added."""
     for addition in (
-        lambda system: corpus_title(system.summary),
-        lambda system: system.summary.paper,
-        lambda system: str(system.runs[0].folder.parent),
+        lambda system, alike: corpus_title(system.summary),
+        lambda system, alike: system.summary.paper,
+        _folder_among,
     ):
-        names = [system.name for system in systems]
-        systems = [
-            replace(system, name=f"{system.name} ({addition(system)})") if names.count(system.name) > 1 else system
-            for system in systems
-        ]
+        by_name: dict[str, list[ReportedSystem]] = {}
+        for system in systems:
+            by_name.setdefault(system.name, []).append(system)
+        systems = [_with_addition(system, by_name[system.name], addition) for system in systems]
     return list(systems)
+
+
+def _with_addition(
+    system: ReportedSystem,
+    alike: Sequence[ReportedSystem],
+    addition: Callable[[ReportedSystem, Sequence[ReportedSystem]], str],
+) -> ReportedSystem:
+    added = addition(system, alike)
+    if not added or len({addition(other, alike) for other in alike}) == 1:
+        return system  # it tells nothing apart
+    return replace(system, name=f"{system.name} ({added})")
+
+
+def _folder_among(system: ReportedSystem, alike: Sequence[ReportedSystem]) -> str:
+    """Return the system's folder, below the one that holds all."""
+    above = Path(os.path.commonpath([other.runs[0].folder.parent for other in alike]))
+    return str(system.runs[0].folder.parent.relative_to(above))
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,19 @@
 """How it learned and what it knows: training curves, reliability, embeddings, attention."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
 from ser_lightning.metrics import calibration
 from ser_lightning.reports.document import Block, Paragraph, Picture, Section, SideBySide
+from ser_lightning.reports.embeddings import EMBEDDINGS_FILE
 from ser_lightning.reports.figures import png, training_figure
 from ser_lightning.reports.predictions import tensors
 from ser_lightning.reports.reliability import reliability_figure, reliability_table
 from ser_lightning.reports.runs import FoldRun
-from ser_lightning.reports.systems import ReportedSystem
-
-if TYPE_CHECKING:
-    from ser_lightning.reports.embedding_figure import EmbeddingMap
+from ser_lightning.reports.summary import corpus_title
+from ser_lightning.reports.system_figures import MOST_TOGETHER
+from ser_lightning.reports.systems import ReportedSystem, drawn_together
 
 EMBEDDINGS, ATTENTION = "embeddings.png", "attention.png"
 PNG = b"\x89PNG"
@@ -72,47 +71,74 @@ def reliability(systems: Sequence[ReportedSystem]) -> Section:
 
 
 def left_pictures(systems: Sequence[ReportedSystem]) -> list[Section]:
-    """Return embeddings, of several systems side by side, and pictures that runs left, of each the first fold's."""
-    together = _embeddings_together(systems)
-    blocks: list[Block] = [together] if together else []
-    for file, title in ((EMBEDDINGS, "Embeddings"), (ATTENTION, "Attention")):
-        if file == EMBEDDINGS and together:
-            continue
-        pictures = []
-        for system in systems:
-            left = next((fold for fold in _folds(system) if _is_picture(fold, file)), None)
-            if left:
-                where = f"{system.name}, seed {left.facts.seed}, fold {left.facts.fold}"
-                pictures.append(
-                    Picture(
-                        _named(title.lower(), system, systems),
-                        (left.folder / file).read_bytes(),
-                        f"{title} of {where}.",
-                        f"{title}: {where}, as the run left it.",
-                        _map(left).table if file == EMBEDDINGS and _has_embeddings(left) else None,
-                    )
-                )
+    """Return embeddings, of systems on the same split in one picture, and the attention pictures that lie in runs."""
+    attention = [picture for system in systems if (picture := _left(ATTENTION, "Attention", system, systems))]
+    blocks: list[Block] = []
+    for pictures in (_embeddings(systems), attention):
         blocks += [SideBySide(pictures)] if len(pictures) > 1 else pictures
     return [Section("Embeddings and attention", blocks)] if blocks else []
 
 
-def _embeddings_together(systems: Sequence[ReportedSystem]) -> Picture | None:
-    """Return the test embeddings of a fold that several systems have, side by side (Mocanu et al. 2021, figure 6)."""
-    found = {s.name: {f.facts.fold: f for f in reversed(_folds(s)) if _has_embeddings(f)} for s in systems}
-    found = {name: folds for name, folds in found.items() if folds}
-    common = set.intersection(*(set(folds) for folds in found.values())) if len(found) > 1 else set()
-    if not common:
-        return None
-    from ser_lightning.reports.embedding_figure import embedding_figure
+def _embeddings(systems: Sequence[ReportedSystem]) -> list[Picture]:
+    """Return a picture for systems on the same split (Mocanu et al. 2021, figure 6), and for each of the others.
 
-    fold = min(common)
-    maps = {name: _map(folds[fold], name) for name, folds in found.items()}
+    They are drawn anew wherever the embeddings themselves are there: t-SNE differs from machine to machine, and the
+    numbers beside a picture shall be its own.
+    """
+    parts = drawn_together([s for s in systems if _embedded(s)], lambda system: system.split, MOST_TOGETHER)
+    pictures = []
+    for part in parts:
+        common = set.intersection(*(set(_embedded(system)) for system in part))
+        if len(part) > 1 and common:
+            name = "embeddings" if len(parts) == 1 else f"embeddings_{part[0].key}"
+            pictures.append(_map_picture(name, {s.name: _embedded(s)[min(common)] for s in part}, part))
+        else:
+            for system in part:
+                first = _embedded(system)[min(_embedded(system))]
+                pictures.append(_map_picture(_named("embeddings", system, systems), {system.name: first}, [system]))
+    left = (_left(EMBEDDINGS, "Embeddings", system, systems) for system in systems if not _embedded(system))
+    return [*pictures, *(picture for picture in left if picture)]
+
+
+def _map_picture(name: str, folds: Mapping[str, FoldRun], systems: Sequence[ReportedSystem]) -> Picture:
+    """Return the test embeddings of a fold of each of ``systems``, all on the same split, side by side."""
+    # Only systems with embeddings wait for scikit-learn's part.
+    from ser_lightning.reports.embedding_figure import embedding_figure, embedding_map
+    from ser_lightning.reports.embeddings import read_embeddings
+
+    maps = {
+        called: embedding_map(
+            called if len(folds) == 1 else f"{called}\nseed {fold.facts.seed}",
+            read_embeddings(fold.folder),
+            fold.predictions,
+        )
+        for called, fold in folds.items()
+    }
+    first = next(iter(folds.values())).facts
+    which = f"fold {first.fold}" if len(folds) > 1 else f"seed {first.seed}, fold {first.fold}"
+    corpus = corpus_title(systems[0].summary)
     return Picture(
-        "embeddings",
-        png(embedding_figure(list(maps.values()), f"Test embeddings, fold {fold}")),
-        f"Test embeddings of fold {fold} on a plane: {', '.join(maps)}.",
-        f"Test embeddings of fold {fold} by t-SNE, each system by itself; colours are emotions, shapes speakers.",
-        pd.concat([drawn.table.assign(system=name) for name, drawn in maps.items()]),
+        name,
+        png(embedding_figure(list(maps.values()), f"Test embeddings, {which}: {corpus}")),
+        f"Test embeddings of {which} on a plane: {', '.join(maps)}.",
+        f"Test embeddings of {which} of {', '.join(maps)} by t-SNE, each system by itself; colours are emotions, "
+        "shapes speakers.",
+        pd.concat([drawn.table.assign(system=called) for called, drawn in maps.items()]),
+    )
+
+
+def _left(file: str, title: str, system: ReportedSystem, systems: Sequence[ReportedSystem]) -> Picture | None:
+    """Return a picture that a run left, of the first fold that has it."""
+    left = next((fold for fold in _folds(system) if _is_picture(fold, file)), None)
+    if left is None:
+        return None
+    where = f"{system.name}, seed {left.facts.seed}, fold {left.facts.fold}"
+    return Picture(
+        _named(title.lower(), system, systems),
+        (left.folder / file).read_bytes(),
+        f"{title} of {where}.",
+        f"{title}: {where}, as the run left it.",
+        None,
     )
 
 
@@ -120,16 +146,9 @@ def _folds(system: ReportedSystem) -> list[FoldRun]:
     return [fold for run in system.runs for fold in run.folds]
 
 
-def _has_embeddings(fold: FoldRun) -> bool:
-    return (fold.folder / "embeddings.safetensors").is_file()
-
-
-def _map(fold: FoldRun, title: str = "") -> "EmbeddingMap":
-    # Only systems with embeddings wait for scikit-learn's part.
-    from ser_lightning.reports.embedding_figure import embedding_map
-    from ser_lightning.reports.embeddings import read_embeddings
-
-    return embedding_map(title, read_embeddings(fold.folder), fold.predictions)
+def _embedded(system: ReportedSystem) -> dict[int, FoldRun]:
+    """Return the folds with embeddings by number, of several seeds the first one's."""
+    return {fold.facts.fold: fold for fold in reversed(_folds(system)) if (fold.folder / EMBEDDINGS_FILE).is_file()}
 
 
 def _is_picture(fold: FoldRun, file: str) -> bool:

@@ -1,0 +1,101 @@
+"""Embeddings and attention on a report's page."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from ser_lightning.reports import embedding_figure as module
+from ser_lightning.reports.document import Picture, Section, SideBySide
+from ser_lightning.reports.embedding_figure import EmbeddingMap
+from ser_lightning.reports.embeddings import write_embeddings
+from ser_lightning.reports.figures import png, training_figure
+from ser_lightning.reports.sections.learning import left_pictures
+from ser_lightning.reports.systems import find_systems
+
+WriteFold = Callable[..., Path]
+FOUR = ((2, 0, 0, 0), (0, 2, 0, 0), (0, 0, 2, 0), (0, 0, 0, 2))
+RAVDESS, CREMA_D = ("neutral", "happy", "sad", "calm"), ("neutral", "happy", "sad", "angry")
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[EmbeddingMap]:
+    """The maps that were drawn, in their order."""
+    maps: list[EmbeddingMap] = []
+    draw = module.embedding_figure
+
+    def figure(found: list[EmbeddingMap], title: str) -> object:
+        maps.extend(found)
+        return draw(found, title)
+
+    monkeypatch.setattr(module, "embedding_figure", figure)
+    return maps
+
+
+def _write(write_fold: WriteFold, folder: Path, *folds: int, **facts: object) -> None:
+    for fold in folds:
+        written = write_fold(folder / "seed-0", fold, FOUR, experiment=folder.name, **facts)
+        write_embeddings(written, torch.randn(8, 5, generator=torch.Generator().manual_seed(fold)))
+        (written / "embeddings.png").write_bytes(png(training_figure({}, "as the run drew it")))
+
+
+def _pictures(*folders: Path) -> dict[str, Picture]:
+    sections: list[Section] = left_pictures(find_systems(folders))
+    blocks = [block for section in sections for block in section.blocks]
+    found = [p for block in blocks for p in (block.pictures if isinstance(block, SideBySide) else [block])]
+    assert all(isinstance(picture, Picture) for picture in found)
+    return {picture.name: picture for picture in found if isinstance(picture, Picture)}
+
+
+def test_systems_of_other_classes_are_drawn_apart(tmp_path: Path, write_fold: WriteFold) -> None:
+    _write(write_fold, tmp_path / "crema", 0, corpus="crema_d", class_names=CREMA_D, protocol_hash="c")
+    _write(write_fold, tmp_path / "ravdess", 0, corpus="ravdess", class_names=RAVDESS, protocol_hash="r")
+    found = _pictures(tmp_path)
+    assert set(found) == {"embeddings_crema", "embeddings_ravdess"}
+    for name, picture in found.items():
+        assert picture.numbers is not None
+        assert set(picture.numbers["system"]) == {name.removeprefix("embeddings_")}
+
+
+def test_systems_on_one_split_share_a_picture_and_others_do_not(tmp_path: Path, write_fold: WriteFold) -> None:
+    _write(write_fold, tmp_path / "a", 0, 1)
+    _write(write_fold, tmp_path / "b", 1, 2)
+    _write(write_fold, tmp_path / "c", 0, protocol_hash="another")
+    write_fold(tmp_path / "d" / "seed-0", 0, FOUR, experiment="d")  # has no embeddings
+    found = _pictures(tmp_path)
+    assert set(found) == {"embeddings_a", "embeddings_c"}
+    assert "fold 1 of a, b by t-SNE" in found["embeddings_a"].caption
+    assert "seed 0, fold 0 of c" in found["embeddings_c"].caption
+    assert set(_pictures(tmp_path / "a", tmp_path / "b")) == {"embeddings"}
+
+
+def test_systems_without_a_fold_in_common_have_a_picture_each(tmp_path: Path, write_fold: WriteFold) -> None:
+    _write(write_fold, tmp_path / "a", 1, 2)
+    _write(write_fold, tmp_path / "b", 0)
+    found = _pictures(tmp_path)
+    assert set(found) == {"embeddings_a", "embeddings_b"}
+    assert "seed 0, fold 1 of a" in found["embeddings_a"].caption
+
+
+def test_the_numbers_beside_a_picture_are_its_own(
+    tmp_path: Path, write_fold: WriteFold, drawn: list[EmbeddingMap]
+) -> None:
+    _write(write_fold, tmp_path / "a", 0)
+    (picture,) = _pictures(tmp_path).values()
+    assert picture.png != (tmp_path / "a" / "seed-0" / "fold-00" / "embeddings.png").read_bytes()
+    assert picture.numbers is not None
+    pd.testing.assert_frame_equal(picture.numbers.drop(columns="system"), drawn[0].table)
+
+
+def test_a_picture_whose_embeddings_are_gone_is_shown_as_the_run_left_it(tmp_path: Path, write_fold: WriteFold) -> None:
+    _write(write_fold, tmp_path / "a", 0)
+    fold = tmp_path / "a" / "seed-0" / "fold-00"
+    (fold / "embeddings.safetensors").unlink()
+    (fold / "attention.png").write_bytes((fold / "embeddings.png").read_bytes())
+    found = _pictures(tmp_path)
+    assert set(found) == {"embeddings", "attention"}
+    assert found["embeddings"].png == (fold / "embeddings.png").read_bytes()
+    assert found["embeddings"].numbers is None
+    assert "as the run left it" in found["embeddings"].caption
