@@ -16,13 +16,14 @@ MARKS = ("o", "s", "^", "D", "v", "P")
 MOST_TOGETHER = len(COLOURS)  # more systems have a picture each
 
 
-def systems_figure(scores: Mapping[str, Mapping[str, float]], title: str, chance: float) -> Figure:
+def systems_figure(scores: Mapping[str, Mapping[str, float]], title: str, chance: float, kind: str) -> Figure:
     """Draw the UA of each fold or speaker for several systems, the best mean on top.
 
     Args:
         scores: UA by fold or speaker, for each of at most ``MOST_TOGETHER`` systems.
         title: Whose scores they are.
         chance: UA of guessing, between 0 and 1.
+        kind: What there is a score of, "folds" or "speakers"; a system need not have all of them.
     """
     names = list(dict.fromkeys(name for found in scores.values() for name in found))
 
@@ -40,7 +41,7 @@ def systems_figure(scores: Mapping[str, Mapping[str, float]], title: str, chance
     for (system, found), colour, mark in zip(scores.items(), COLOURS, MARKS, strict=False):
         places = [place for place, name in enumerate(ranked) if name in found]
         values = [100 * found[ranked[place]] for place in places]
-        label = f"{plain(system)}: mean {sum(values) / len(values):.1f}%"
+        label = f"{plain(system)}: mean {sum(values) / len(values):.1f}% of {len(values)} {kind}"
         axes.plot(values, places, mark, markersize=7, color=colour, label=label, clip_on=False, alpha=0.9)
     axes.set_yticks(range(len(ranked)), [plain(name) for name in ranked], fontsize=11)
     axes.set_ylim(-0.7, len(ranked) - 0.3)

@@ -6,7 +6,6 @@ import pandas as pd
 
 from ser_lightning.reports.document import Block, Heading, Paragraph, Picture, Section, Table
 from ser_lightning.reports.figures import png, score_figure
-from ser_lightning.reports.paired_tests import SAME_SPLIT
 from ser_lightning.reports.sections.facts import duration
 from ser_lightning.reports.speakers import SpeakerCounts
 from ser_lightning.reports.summary import METRICS, SeedSummary, corpus_title
@@ -17,7 +16,10 @@ from ser_lightning.reports.systems import ReportedSystem, drawn_together
 
 def folds(systems: Sequence[ReportedSystem]) -> Section:
     """Return the scores of each fold."""
-    blocks: list[Block] = list(_pictures("folds", "Folds", systems, {s.name: _fold_scores(s) for s in systems}))
+    # Rows that are called alike stand side by side, so that all have the seed in their name or none has.
+    with_seed = any(len(system.runs) > 1 for system in systems)
+    tables = {system.name: _fold_scores(system, with_seed) for system in systems}
+    blocks: list[Block] = list(_pictures("folds", "Folds", systems, tables))
     for system in systems:
         if len(systems) > 1:
             blocks.append(Heading(system.name))
@@ -43,9 +45,7 @@ def _pictures(
         systems: The systems.
         tables: For each system a table by fold or speaker with ``UA`` and ``WA``.
     """
-    parts = drawn_together(
-        systems, lambda system: tuple(getattr(system.summary, key) for key in SAME_SPLIT), MOST_TOGETHER
-    )
+    parts = drawn_together(systems, lambda system: system.split, MOST_TOGETHER)
     return [_picture(stem if len(parts) == 1 else f"{stem}_{part[0].key}", title, part, tables) for part in parts]
 
 
@@ -54,7 +54,8 @@ def _picture(name: str, title: str, systems: Sequence[ReportedSystem], tables: M
     chance = 1 / len(summary.class_names)
     heading = f"{title}: {corpus_title(summary)}"
     numbers = pd.concat([tables[system.name].reset_index().assign(system=system.name) for system in systems])
-    kind, count = title.lower(), len(tables[systems[0].name])
+    kind = title.lower()
+    count = len({label for system in systems for label in tables[system.name].index})
     caption = f"{count} {kind}, the best UA on top; UA over the classes that the {kind[:-1]}'s test utterances have."
     if any(len(system.runs) > 1 for system in systems) and kind == "speakers":
         caption += " Means over seeds."
@@ -72,7 +73,7 @@ def _picture(name: str, title: str, systems: Sequence[ReportedSystem], tables: M
         words = "; ".join(f"{prefix}{label}: UA {100 * score['UA']:.1f}%" for label, score in found.items())
     else:
         only = {system: {label: score["UA"] for label, score in found.items()} for system, found in drawn.items()}
-        figure = systems_figure(only, heading, chance)
+        figure = systems_figure(only, heading, chance, kind)
         words = "; ".join(
             f"{system}: UA from {100 * min(found.values()):.1f}% to {100 * max(found.values()):.1f}%"
             for system, found in only.items()
@@ -80,10 +81,9 @@ def _picture(name: str, title: str, systems: Sequence[ReportedSystem], tables: M
     return Picture(name, png(figure), words, f"{caption} Chance is guessing every class equally often.", numbers)
 
 
-def _fold_scores(system: ReportedSystem) -> pd.DataFrame:
-    several = len(system.summary.seeds) > 1
+def _fold_scores(system: ReportedSystem, with_seed: bool) -> pd.DataFrame:
     rows = [
-        {"fold": f"fold {fold.fold}" + (f", seed {seed.seed}" if several else ""), "utterances": fold.utterances}
+        {"fold": f"fold {fold.fold}" + (f", seed {seed.seed}" if with_seed else ""), "utterances": fold.utterances}
         | fold.scores
         for seed in system.summary.seeds
         for fold in seed.folds
