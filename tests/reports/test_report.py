@@ -294,6 +294,26 @@ def test_a_report_beside_its_runs_does_not_change_what_is_found_there(seed_folde
     assert write_report([seed_folder.parent], seed_folder).read_bytes() == first
 
 
+def test_a_report_leaves_no_pictures_of_the_one_before(seed_folder: Path, other_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    write_report([seed_folder], out)
+    assert (out / "figures" / "confusion.png").is_file()
+    (out / "figures" / "mine.png").write_bytes(b"somebody's own")
+    write_report([seed_folder, other_folder], out)
+    markdown = (out / "report.md").read_text()
+    left = {path.name for path in (out / "figures").iterdir()}
+    assert {name for name in left if f"(figures/{name})" not in markdown} == {"mine.png"}
+
+
+@pytest.mark.parametrize("there", ["report", "report/figures", "report/report.md/x"])
+def test_a_report_that_cannot_be_written_says_so(seed_folder: Path, tmp_path: Path, there: str) -> None:
+    path = tmp_path / there
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("in the way")
+    with pytest.raises(ConfigurationError, match=r"report cannot be written: .*; choose another --out"):
+        write_report([seed_folder], tmp_path / "report")
+
+
 def test_importing_the_package_does_not_wait_for_pandas_torch_or_matplotlib() -> None:
     code = "import sys, ser_lightning.reports; print(*{'pandas', 'torch', 'matplotlib'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

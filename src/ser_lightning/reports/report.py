@@ -1,9 +1,11 @@
 """The report: one page in HTML and in Markdown, and every picture with its numbers, from runs on disk."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from ser_lightning.atomic_file import write_atomically
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.document import Document
 from ser_lightning.reports.markdown import markdown_page
 from ser_lightning.reports.markup import html_page
@@ -49,16 +51,34 @@ def write_systems(
 
     Returns:
         The page.
+
+    Raises:
+        ConfigurationError: If ``out`` cannot be written.
     """
     document = compose(systems, title, absent)
+    files = {f"{picture.name}.png": picture.png for picture in document.pictures()}
     for picture in document.pictures():
-        write_atomically(out / FIGURES / f"{picture.name}.png", picture.png)
         if picture.numbers is not None:
             text = picture.numbers.to_csv(index=False, float_format="%.9g", lineterminator="\n")
-            write_atomically(out / FIGURES / f"{picture.name}.csv", text.encode())
-    write_atomically(out / MARKDOWN, markdown_page(document, FIGURES).encode())
-    write_atomically(out / PAGE, html_page(document).encode())
+            files[f"{picture.name}.csv"] = text.encode()
+    try:
+        outdated = _figures_of_the_page(out) - set(files)
+        for name, content in files.items():
+            write_atomically(out / FIGURES / name, content)
+        write_atomically(out / MARKDOWN, markdown_page(document, FIGURES).encode())
+        write_atomically(out / PAGE, html_page(document).encode())
+        for name in outdated:
+            (out / FIGURES / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}; choose another --out") from error
     return out / PAGE
+
+
+def _figures_of_the_page(out: Path) -> set[str]:
+    """Return the files in ``figures/`` that the page before this one shows; what else lies there is not ours."""
+    page = out / MARKDOWN
+    text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
+    return set(re.findall(rf"(?<!\\)\]\({FIGURES}/([\w.=-]+\.(?:png|csv))\)", text))
 
 
 def compose(systems: Sequence[ReportedSystem], title: str = "", absent: Sequence[AbsentRow] = ()) -> Document:
