@@ -1,5 +1,7 @@
 """The picture of emotions over time."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.collections import QuadMesh
@@ -32,6 +34,20 @@ def test_rows_are_emotions_and_columns_windows_around_their_middle() -> None:
     assert axes.get_ylim() == (2.5, -0.5)
     (line,) = (child for child in axes.get_children() if isinstance(child, StepPatch))
     np.testing.assert_array_equal(line.get_data().values, [0, 1, np.nan, 2])
+
+
+def test_windows_that_only_touch_are_drawn_as_they_are_also_a_short_last_one() -> None:
+    talk = replace(PAUSE, seconds=8.1, starts=[0, 4, 8], ends=[4, 8, 8.1], probabilities=[None] * 3, decided=[0, 1, 2])
+    (axes, _) = timeline_figure([talk], NAMES).axes
+    (line,) = (child for child in axes.get_children() if isinstance(child, StepPatch))
+    assert line.get_data().edges.tolist() == pytest.approx([0, 4, 8, 8.1])
+
+
+def test_the_edge_of_a_short_last_window_lies_in_the_middle_of_the_overlap() -> None:
+    talk = replace(PAUSE, seconds=4.2, ends=[2, 3, 4, 4.2])
+    (axes, _) = timeline_figure([talk], NAMES).axes
+    (line,) = (child for child in axes.get_children() if isinstance(child, StepPatch))
+    assert line.get_data().edges.tolist() == pytest.approx([0, 1.5, 2.5, 3.5, 4.2])
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -3,7 +3,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import matplotlib
 import numpy as np
@@ -43,8 +42,8 @@ class Timeline:
 def timeline_figure(timelines: Sequence[Timeline], class_names: Sequence[str]) -> Figure:
     """Draw a panel for each recording: a row for each emotion, darker where it is more probable.
 
-    A window is drawn where its middle lies, as wide as the distance to its neighbours, for windows overlap. A line
-    follows the emotion decided on. Where there is digital silence, there is nothing.
+    A window that overlaps its neighbours is drawn up to the middle of what they share with it. A line follows the
+    emotion decided on. Where there is digital silence, there is nothing.
 
     Args:
         timelines: At least one.
@@ -86,7 +85,9 @@ def _draw(axes: Axes, timeline: Timeline, class_names: Sequence[str]) -> None:
 
 
 def _edges(timeline: Timeline) -> list[float]:
-    """Return W + 1 edges between the windows' drawn parts: halfway between their middles, and the recording's ends."""
-    middles = [(start + end) / 2 for start, end in zip(timeline.starts, timeline.ends, strict=True)]
-    between = [(left + right) / 2 for left, right in pairwise(middles)]
+    """Return W + 1 edges between the windows' drawn parts: in the middle of what two share, and the recording's ends.
+
+    Windows that only touch are drawn as they are, also a last one that is shorter than the others.
+    """
+    between = [(end + start) / 2 for end, start in zip(timeline.ends[:-1], timeline.starts[1:], strict=True)]
     return [0.0, *between, timeline.seconds]
