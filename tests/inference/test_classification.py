@@ -107,6 +107,23 @@ def test_results_come_while_files_are_still_asked_for(
     assert asked == 8
 
 
+def test_unusable_files_do_not_pile_up_behind_a_usable_one(checkpoint: Path, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "speech.wav", speech(1.0), 16000)
+    asked = 0
+
+    def endless() -> Iterator[Path]:
+        nonlocal asked
+        yield tmp_path / "speech.wav"
+        while True:
+            asked += 1
+            yield tmp_path / "gone.wav"
+
+    results = Classifier(checkpoint, "cpu").classify(endless())
+    assert isinstance(next(results), Classified)
+    assert asked < classification.MOST_WAITING
+    assert all(isinstance(next(results), Unusable) for _ in range(3 * classification.MOST_WAITING))
+
+
 def test_windows_are_recordings_of_their_own(checkpoint: Path, tmp_path: Path) -> None:
     parts = [speech(1.0, pitch_hz=pitch) for pitch in (100, 300, 220)]
     classifier = Classifier(checkpoint, "cpu")

@@ -1,19 +1,22 @@
 """``ser classify``: tables, CSV and JSON on standard output or in a file, what went wrong on standard error."""
 
 import csv
+import errno
 import io
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 
 from ser_lightning.cli import main
+from ser_lightning.inference.classification import Classifier
 
 Save = Callable[..., Path]
 NAMES = ("neutral", "happy", "sad", "angry")
@@ -126,6 +129,53 @@ def test_what_does_not_fit_together_is_refused(
         assert words in err
         assert err.count("\n") == 1
     assert not (tmp_path / "p.png").exists()
+
+
+@pytest.mark.parametrize("option", ["--out", "--plot"])
+def test_a_folder_to_write_into_is_refused_before_anything_is_classified(
+    checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setattr(Classifier, "classify", lambda *_: pytest.fail("it has begun"))
+    status, out, err = run(capsys, checkpoint, folder, "--window", 20, option, folder)
+    assert (status, out, err) == (1, "", f"error: {option} {folder} is a folder; give the name of a file\n")
+
+
+def test_a_file_below_a_file_is_refused(checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = folder / "notes.txt" / "out.csv"
+    status, _, err = run(capsys, checkpoint, folder, "--out", out)
+    assert status == 1
+    assert err.startswith(f"error: --out {out} cannot be written: ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "last"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "error: --out {} cannot be written: No space left"),
+        (PermissionError(errno.EACCES, "no", "elsewhere"), 1, "error: no permission"),
+        (KeyboardInterrupt(), 130, "interrupted; the next call begins anew"),
+    ],
+)
+def test_what_was_classified_is_kept_when_the_rest_fails(
+    checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, last: str,
+) -> None:  # fmt: skip
+    whole = Classifier.classify
+
+    def cut(*arguments: Any) -> Iterator[Any]:
+        yield next(whole(*arguments))
+        raise error
+
+    monkeypatch.setattr(Classifier, "classify", cut)
+    file = tmp_path / "new" / "out.csv"
+    found, out, err = run(capsys, checkpoint, folder, "--csv", "--out", file)
+    assert (found, out) == (status, "")
+    (kept,) = file.parent.iterdir()
+    assert err.splitlines()[0] == f"what was classified until now is in {kept}"
+    assert err.splitlines()[1].startswith(last.format(file))
+    assert "goes on" not in err
+    rows = list(csv.DictReader(io.StringIO(kept.read_text())))
+    assert [row["file"] for row in rows] == [str(folder / "short.wav")]
 
 
 def test_synthetic_speech_is_named_as_what_it_learned_from(

@@ -22,6 +22,7 @@ from ser_lightning.types import Batch
 BATCH_SECONDS = LONGEST_WHOLE_SECONDS
 BATCH_SIZE = 64
 POOL_SECONDS = 8 * BATCH_SECONDS  # of stretches that are sorted by length together
+MOST_WAITING = 8 * BATCH_SIZE  # files, or else unusable ones, which add no seconds, would pile up behind a usable one
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,9 @@ class Classifier:
                 if pooled_seconds >= POOL_SECONDS:
                     self._decide(pool)
                     pooled_seconds = 0.0
+            if len(waiting) >= MOST_WAITING:
+                self._decide(pool)
+                pooled_seconds = 0.0
             while waiting and waiting[0].is_done:
                 yield self._result(waiting.popleft())
         self._decide(pool)

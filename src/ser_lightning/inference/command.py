@@ -46,13 +46,18 @@ def classify(classifier: Classifier, files: Sequence[Path], windowing: Windowing
         output: Where the results go.
 
     Returns:
-        0 if every file was classified, 1 if one or several were not; each of them has its line on standard error.
+        0 if every file was classified, 1 if one or several were not; each of them has its line on standard error. 130
+        if it was interrupted: unlike other commands, this one does not go on where it was.
 
     Raises:
-        ConfigurationError: If a folder holds no audio, or there is more to be drawn than a picture holds.
+        ConfigurationError: If a folder holds no audio, there is more to be drawn than a picture holds, or a file cannot
+            be written. What was classified until then is kept, and standard error says where.
     """
     if output.plot and not windowing:
         raise ConfigurationError("--plot draws emotions over time, and needs windows; add --window 4 --hop 1")
+    for option, file in (("--out", output.file), ("--plot", output.plot)):
+        if file and file.is_dir():  # or else this would be found when everything has been classified
+            raise ConfigurationError(f"{option} {file} is a folder; give the name of a file")
     # As in training: on busy cores a second thread makes small systems slower, not faster.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
     # Looked up twice and not kept: of a million files, the paths alone would fill memory.
@@ -63,6 +68,33 @@ def classify(classifier: Classifier, files: Sequence[Path], windowing: Windowing
         raise ConfigurationError(f"--plot draws at most {MOST_TIMELINES} recordings, and here are {total}; name fewer")
     if not classifier.learned_from_people:
         _say("note: this system was trained on synthetic speech; of people's voices it knows nothing")
+    try:
+        failures, drawn = _write(classifier, files, windowing, output, total, widest)
+    except KeyboardInterrupt:
+        _say("interrupted; the next call begins anew")
+        return 130
+    if output.file:
+        print(output.file)
+    if output.plot and drawn:
+        print(save(timeline_figure(drawn, classifier.class_names), output.plot))
+    if failures:
+        _say(f"{failures} of {total} {'file' if total == 1 else 'files'} could not be classified")
+    return 1 if failures else 0
+
+
+def _write(
+    classifier: Classifier,
+    files: Sequence[Path],
+    windowing: Windowing | None,
+    output: Output,
+    total: int,
+    widest: int,
+) -> tuple[int, list[Timeline]]:
+    """Classify and write ``total`` recordings, whose longest path has ``widest`` characters.
+
+    Returns:
+        How many could not be classified, and what there is to be drawn.
+    """
     failures, drawn = 0, []
     with _progress(total) as bar, _stream(output.file) as stream:
         task = bar.add_task("classify", total=total)
@@ -76,13 +108,7 @@ def classify(classifier: Classifier, files: Sequence[Path], windowing: Windowing
             elif output.plot:
                 drawn.append(_timeline(result, classifier.class_names))
         writer.end()
-    if output.file:
-        print(output.file)
-    if output.plot and drawn:
-        print(save(timeline_figure(drawn, classifier.class_names), output.plot))
-    if failures:
-        _say(f"{failures} of {total} {'file' if total == 1 else 'files'} could not be classified")
-    return 1 if failures else 0
+    return failures, drawn
 
 
 def _writer(kind: Format, stream: TextIO, class_names: Sequence[str], by_window: bool, file_width: int) -> Writer:
@@ -133,15 +159,29 @@ class _StandardOutput:
 
 @contextmanager
 def _stream(file: Path | None) -> Iterator[TextIO]:
-    """Open ``file``, which gets its name only once it is whole, or standard output."""
+    """Open ``file``, which gets its name only once it is whole, or standard output.
+
+    If something goes wrong on the way, what was written until then stays under another name, which is said: it may be
+    the work of hours.
+
+    Raises:
+        ConfigurationError: If the file cannot be written.
+    """
     if file is None:
         yield _StandardOutput()  # type: ignore[misc]  # all that writers ask of it
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_name(f"{UNFINISHED_PREFIX}{file.name}")
     try:
-        with unfinished.open("w", encoding="utf-8", newline="") as stream:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        stream = unfinished.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        raise ConfigurationError(f"--out {file} cannot be written: {error.strerror}; choose another file") from error
+    try:
+        with stream:
             yield stream
         unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    except BaseException as error:
+        _say(f"what was classified until now is in {unfinished}")
+        if isinstance(error, OSError) and error.filename in (None, str(unfinished)):  # not one of a recording
+            raise ConfigurationError(f"--out {file} cannot be written: {error.strerror}") from error
+        raise
