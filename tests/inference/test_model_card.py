@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from ser_lightning.cli import main
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.inference.model_card import write_model_card
 from ser_lightning.reports.predictions import Predictions
 from ser_lightning.reports.run_facts import RunFacts
@@ -134,6 +135,29 @@ def test_a_stage_for_others_is_not_recommended_for_recordings(save: Save, tmp_pa
     text = path.read_text()
     assert "Tells 4 speakers apart" in text
     assert "ser classify" not in text
+
+
+@pytest.mark.parametrize("content", [None, "", "data: [", "data: {}", "seed_everything: 1\ndata: 3", b"\xff\xfe\x00"])
+def test_a_configuration_that_is_none_is_refused_by_name(
+    save: Save, tmp_path: Path, content: str | bytes | None
+) -> None:
+    folder = run_folder(save, tmp_path / "run")
+    path = folder / "config.yaml"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(
+        ConfigurationError, match=r"config\.yaml is not the configuration of a run \(.+\); run the fold"
+    ):
+        write_model_card(folder)
+
+
+@pytest.mark.parametrize("content", ["", "[0.3]", '{"ECE": "low"}'])
+def test_damaged_scores_are_refused_by_name(save: Save, tmp_path: Path, content: str) -> None:
+    folder = run_folder(save, tmp_path / "run")
+    (folder / "scores.json").write_text(content)
+    with pytest.raises(ConfigurationError, match=r"scores\.json holds no scores"):
+        write_model_card(folder)
 
 
 def test_without_a_checkpoint_there_is_no_card(tmp_path: Path) -> None:

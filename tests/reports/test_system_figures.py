@@ -24,7 +24,7 @@ def test_the_best_is_on_top_and_a_fold_that_a_system_lacks_is_a_gap() -> None:
     scores = {"a": {"fold 0": 0.2, "fold 1": 0.8, "fold 2": 0.5}, "b": {"fold 1": 0.6}}
     figure = systems_figure(scores, "Folds", 0.25, "folds")
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["fold 0", "fold 2", "fold 1"]
-    assert {"a: mean 50.0% of 3 folds", "b: mean 60.0% of 1 folds", "chance 25%"} == set(_legend(figure))
+    assert {"a: mean 50.0% of 3 folds", "b: mean 60.0% of 1 fold", "chance 25%"} == set(_legend(figure))
 
 
 def test_recalls_are_drawn_with_intervals_where_there_are_some() -> None:

@@ -17,10 +17,11 @@ from ser_lightning.callbacks.results import FILES
 from ser_lightning.checkpoint import read_checkpoint
 from ser_lightning.data.corpora import source_of
 from ser_lightning.data.corpus_source import CorpusSource
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.metrics import recalls, scores
 from ser_lightning.reports.predictions import Predictions, confusion
 from ser_lightning.reports.run_facts import RunFacts
-from ser_lightning.reports.soft_scores import SCORES_FILE
+from ser_lightning.reports.soft_scores import read_scores
 from ser_lightning.run_record import CONFIG_FILE, FACTS_FILE
 from ser_lightning.systems.classifier import CHECKPOINT_KEY
 
@@ -74,18 +75,16 @@ class _Run:
         checkpoint = read_checkpoint(folder / CHECKPOINTS / CHECKPOINT, allow)
         stored = checkpoint[CHECKPOINT_KEY]
         found = {name: folder / FILES[name] for name in ("validation", "test")}
-        soft = folder / SCORES_FILE
-        told = json.loads(soft.read_text()) if soft.is_file() else {}
         return cls(
             folder=folder,
             stored=stored,
             epoch=int(checkpoint["epoch"]),
             best=_best_score(checkpoint.get("callbacks", {})),
-            config=yaml.safe_load((folder / CONFIG_FILE).read_text()),
+            config=_read_config(folder / CONFIG_FILE),
             facts=RunFacts.read(folder / FACTS_FILE) if (folder / FACTS_FILE).is_file() else None,
             predictions={name: Predictions.read(path) for name, path in found.items() if path.is_file()},
             source=source_of(str(stored["origin"].get("corpus", "")).removesuffix("-synthetic")),
-            calibration_error=told.get("ECE"),
+            calibration_error=read_scores(folder).get("ECE"),
         )
 
     @property
@@ -107,6 +106,23 @@ class _Run:
     def recognises_speakers(self) -> bool:
         """Whether the classes are people, for other systems to start from."""
         return self.system == "SpeakerIdentification"
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    """Return the run's configuration, with the two things that a card says of it.
+
+    Raises:
+        ConfigurationError: If the file is missing, damaged or lacks one of them.
+    """
+    try:
+        config: Mapping[str, Any] = yaml.safe_load(path.read_text())
+        config["seed_everything"], config["data"]["init_args"].get("fold")
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        cause = " ".join(str(error).split())
+        raise ConfigurationError(
+            f"{path} is not the configuration of a run ({cause}); run the fold again, or put the file back"
+        ) from error
+    return config
 
 
 def _best_score(callbacks: Mapping[str, Any]) -> tuple[str, float] | None:

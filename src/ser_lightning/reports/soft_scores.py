@@ -43,6 +43,23 @@ def write_scores(folder: Path, found: Mapping[str, float]) -> None:
     write_atomically(folder / SCORES_FILE, f"{json.dumps(found, indent=2, allow_nan=False)}\n".encode())
 
 
+def read_scores(folder: Path) -> dict[str, float]:
+    """Return what ``write_scores`` has written into a fold's folder; nothing where no file is.
+
+    Raises:
+        ConfigurationError: If ``scores.json`` cannot be read.
+    """
+    path = folder / SCORES_FILE
+    if not path.is_file():
+        return {}
+    try:
+        return {str(name): float(value) for name, value in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{path} holds no scores ({error}); delete the fold's folder and run it again"
+        ) from error
+
+
 def mean_soft_scores(folders: Sequence[Path]) -> dict[str, float]:
     """Return the mean over folds of each of ``SOFT_SCORES`` that every fold has.
 
@@ -55,7 +72,7 @@ def mean_soft_scores(folders: Sequence[Path]) -> dict[str, float]:
     Raises:
         ConfigurationError: If a ``scores.json`` cannot be read.
     """
-    found = [_read(folder / SCORES_FILE) for folder in folders]
+    found = [read_scores(folder) for folder in folders]
     return {
         name: math.fsum(fold[name] for fold in found) / len(found)
         for name in SOFT_SCORES
@@ -70,14 +87,3 @@ def soft_scores_in_words(means: Mapping[str, float]) -> str:
         for name, value in means.items()
     )
     return f"probabilities, mean over folds: {', '.join(said)}" if means else ""
-
-
-def _read(path: Path) -> dict[str, float]:
-    if not path.is_file():
-        return {}
-    try:
-        return {str(name): float(value) for name, value in json.loads(path.read_text()).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigurationError(
-            f"{path} holds no scores ({error}); delete the fold's folder and run it again"
-        ) from error

@@ -41,7 +41,8 @@ def systems_figure(scores: Mapping[str, Mapping[str, float]], title: str, chance
     for (system, found), colour, mark in zip(scores.items(), COLOURS, MARKS, strict=False):
         places = [place for place, name in enumerate(ranked) if name in found]
         values = [100 * found[ranked[place]] for place in places]
-        label = f"{plain(system)}: mean {sum(values) / len(values):.1f}% of {len(values)} {kind}"
+        number = f"{len(values)} {kind if len(values) > 1 else kind[:-1]}"
+        label = f"{plain(system)}: mean {sum(values) / len(values):.1f}% of {number}"
         axes.plot(values, places, mark, markersize=7, color=colour, label=label, clip_on=False, alpha=0.9)
     axes.set_yticks(range(len(ranked)), [plain(name) for name in ranked], fontsize=11)
     axes.set_ylim(-0.7, len(ranked) - 0.3)
