@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -18,7 +19,9 @@ from ser_lightning.inference import export as module
 from ser_lightning.inference.classification import batch_of
 from ser_lightning.inference.export import export
 from ser_lightning.nn.pooling import MeanPooling
+from ser_lightning.systems import PooledLSTM
 from ser_lightning.systems.classifier import Decision
+from ser_lightning.types import Batch
 
 Save = Callable[..., Path]
 
@@ -111,6 +114,51 @@ def test_what_has_no_counterpart_is_refused_by_name(
     assert f"{checkpoint}: PooledLSTM cannot be exported" in said
     assert reason in said
     assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_file_that_decides_otherwise_with_the_same_probabilities_is_refused(
+    save: Save, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Voting(PooledLSTM):
+        """A system whose decisions, unlike its probabilities, go a way that depends on what it meets."""
+
+        def decide(self, batch: Batch) -> Decision:
+            decision = super().decide(batch)
+            votes = decision.probabilities if int(batch.lengths.sum()) > 150 else -decision.probabilities
+            return replace(decision, predicted=votes.argmax(1))
+
+    def load(path: Path, allow: object) -> tuple[object, object]:
+        system = load_system(path)
+        system.__class__ = Voting
+        return system.eval(), LogMelFilterbank()
+
+    monkeypatch.setattr(module, "load_trained", load)
+    assert main(["export", str(save(tmp_path / "best.ckpt")), str(tmp_path / "model.onnx")]) == 1
+    assert "the file decides otherwise than the checkpoint" in capfd.readouterr().err
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_of_classes_that_are_equally_probable_either_may_be_decided_on(
+    save: Save, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Tied(PooledLSTM):
+        """A system to which all classes are equal, and which decides for another one when it is traced."""
+
+        def decide(self, batch: Batch) -> Decision:
+            decision = super().decide(batch)
+            return replace(decision, predicted=decision.predicted + int(torch.jit.is_tracing()))
+
+    def load(path: Path, allow: object) -> tuple[object, object]:
+        system = load_system(path)
+        system.__class__ = Tied
+        with torch.no_grad():
+            for parameter in system.output.parameters():
+                parameter.zero_()
+        return system.eval(), LogMelFilterbank()
+
+    monkeypatch.setattr(module, "load_trained", load)
+    done = export(save(tmp_path / "best.ckpt"), tmp_path / "model.onnx")
+    assert done.path.is_file()
 
 
 def test_speakers_are_no_emotions(save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,7 +77,8 @@ def export(checkpoint: Path, path: Path, allow: Sequence[str] = ()) -> Exported:
 
     Raises:
         ConfigurationError: If the extra is not installed, the checkpoint cannot be read, a part of its system has no
-            counterpart in ONNX, or the file's probabilities differ by more than ``TOLERANCE``; nothing is written then.
+            counterpart in ONNX, the file's probabilities differ by more than ``TOLERANCE``, or its decisions do;
+            nothing is written then.
     """
     for name in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
@@ -88,11 +89,16 @@ def export(checkpoint: Path, path: Path, allow: Sequence[str] = ()) -> Exported:
     system, extractor = load_trained(checkpoint, allow)
     content = _with_metadata(_trace(system, checkpoint), system, extractor)
     frames = _trial_frames(system)
-    difference = _largest_difference(content, system, frames, checkpoint)
+    difference, decides_alike = _compare(content, system, frames, checkpoint)
     if not difference <= TOLERANCE:  # NaN is no equality either
         raise ConfigurationError(
             f"{checkpoint}: {type(system).__name__} cannot be exported: what the file computes differs from the "
             f"checkpoint by {difference:.1e}; what it computes depends on the frames in a way that no trace holds"
+        )
+    if not decides_alike:
+        raise ConfigurationError(
+            f"{checkpoint}: {type(system).__name__} cannot be exported: the file decides otherwise than the checkpoint "
+            "although its probabilities are the same"
         )
     write_atomically(path, content)
     return Exported(path, difference, len(frames))
@@ -195,23 +201,31 @@ def _trial_frames(system: EmotionClassifier) -> list[Tensor]:
     return frames
 
 
-def _largest_difference(content: bytes, system: EmotionClassifier, frames: list[Tensor], checkpoint: Path) -> float:
-    """Return the largest difference of probabilities over all of ``frames``, each alone and all in one batch."""
+def _compare(content: bytes, system: EmotionClassifier, frames: list[Tensor], checkpoint: Path) -> tuple[float, bool]:
+    """Return the largest difference of probabilities, and whether all decisions are the same.
+
+    Compared are all of ``frames``, each alone and all in one batch. Of two classes that are equally probable within
+    ``TOLERANCE`` either may be decided on.
+    """
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what goes wrong is said by the exception
-    differences = []
+    differences, alike = [], []
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         for some in (*([one] for one in frames), frames):
             batch = batch_of(some, torch.device("cpu"))
             with torch.inference_mode():
-                expected = system.decide(batch).probabilities
+                expected = system.decide(batch)
             given = dict(zip(INPUTS, (batch.inputs.numpy(), batch.lengths.numpy()), strict=True))
-            found = torch.from_numpy(session.run([OUTPUTS[0]], given)[0])
-            differences.append((found - expected).abs().max())
+            probabilities, predicted = map(torch.from_numpy, session.run(list(OUTPUTS), given))
+            differences.append((probabilities - expected.probabilities).abs().max())
+            ours, theirs = (
+                expected.probabilities.gather(1, decided.unsqueeze(1)) for decided in (expected.predicted, predicted)
+            )
+            alike.append(((ours - theirs).abs() <= TOLERANCE).all())
     except (
         state.Fail,
         state.InvalidArgument,
@@ -222,4 +236,4 @@ def _largest_difference(content: bytes, system: EmotionClassifier, frames: list[
         raise ConfigurationError(
             f"{checkpoint}: {type(system).__name__} cannot be exported: the file does not run: {error}"
         ) from error
-    return torch.stack(differences).max().item()  # NaN if any is
+    return torch.stack(differences).max().item(), bool(torch.stack(alike).all())  # NaN if any is
