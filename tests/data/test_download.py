@@ -183,6 +183,15 @@ def test_a_server_that_refuses_is_asked_once(serve: Callable[..., Server], tmp_p
     assert len(server.asked) == 1
 
 
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_file_in_place_of_the_folder_is_no_crash(tmp_path: Path, below: str) -> None:
+    (tmp_path / "corpus").write_text("a file")
+    folder = tmp_path / "corpus" / below
+    archive = Archive("a.zip", "http://127.0.0.1:1/a.zip", "0" * 32, "1 MB")
+    with pytest.raises(CorpusError, match=r"corpus.* cannot be written: "):
+        fetch(archive, folder, SILENT)
+
+
 @pytest.mark.parametrize("name", ["../evil.wav", "/evil.wav", "a/../../evil.wav", "..\\evil.wav", "C:evil.wav"])
 def test_no_entry_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     archive, folder = tmp_path / "corpus.zip", tmp_path / "in" / "folder"

@@ -75,9 +75,13 @@ def fetch(archive: Archive, folder: Path, console: Console) -> int:
     Raises:
         CorpusError: If it cannot be fetched, is not what it should be, or would overwrite or leave ``folder``.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / archive.name
-    if path.exists() and pooch.file_hash(str(path), alg="md5") != archive.md5:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        differs = path.exists() and pooch.file_hash(str(path), alg="md5") != archive.md5
+    except OSError as error:
+        raise CorpusError(f"{folder} cannot be written: {error.strerror or error}") from error
+    if differs:
         raise CorpusError(f"{path} is there and is not the published archive (its MD5 differs); move it away, go on")
     pooch.get_logger().setLevel(logging.WARNING)
     downloader = ResumingDownloader(path.with_name(f"{UNFINISHED_PREFIX}{archive.name}"), archive, console)
