@@ -4,6 +4,7 @@ import hashlib
 import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,25 @@ def test_a_wav_written_into_a_pipe_is_read_to_its_end(wav: Path, sizes: tuple[in
     wav.write_bytes(content)
     assert read_audio(wav, 16000).shape == (16000,)
     assert duration_seconds(wav) == 1.0
+
+
+def test_a_wav_whose_writer_died_is_read_in_the_memory_of_a_piece(tmp_path: Path) -> None:
+    path = tmp_path / "long.wav"
+    samples = np.random.default_rng(0).integers(-9000, 9000, size=(4_000_000, 2), dtype=np.int16)  # 16 MB
+    soundfile.write(path, samples, 16000, subtype="PCM_16")
+    whole = [read_crop(path, 16000, 1000, place) for place in (0.0, 0.5, 0.99)]
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<I", content, 4, 36)
+    struct.pack_into("<I", content, 40, 0)
+    path.write_bytes(content)
+    tracemalloc.start()
+    assert duration_seconds(path) == 250.0
+    for place, expected in zip((0.0, 0.5, 0.99), whole, strict=True):
+        assert torch.equal(read_crop(path, 16000, 1000, place), expected)
+    assert sum(len(block) for block in read_blocks(path, 16000, 16000)) == 4_000_000
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6
 
 
 def test_a_missing_file_is_called_missing(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import io
 import math
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -38,7 +39,7 @@ def read_audio(path: Path, sample_rate_hz: int) -> Tensor:
         AudioError: If the file is missing, a git-lfs pointer, undecodable, truncated, empty, all zero, or holds a NaN
             or an infinite sample; the reason says which and what to do.
     """
-    with _open(path) as file:
+    with _opened(path) as file:
         waveform = _decode(path, file, 0, file.frames)
         original_hz = int(file.samplerate)
     if not waveform.any():
@@ -59,7 +60,7 @@ def read_crop(path: Path, sample_rate_hz: int, num_samples: int, place: float) -
         AudioError: As ``read_audio``, for all that shows in the file's header and in the stretch. A silent stretch is
             no error unless it is the whole file.
     """
-    with _open(path) as file:
+    with _opened(path) as file:
         original_hz = int(file.samplerate)
         # Both rates in the smallest whole numbers: so many samples last equally long before and after.
         divisor = math.gcd(original_hz, sample_rate_hz)
@@ -89,7 +90,7 @@ def read_blocks(path: Path, sample_rate_hz: int, num_samples: int) -> Iterator[T
     Raises:
         AudioError: As ``read_audio``; what only decoding shows, behind the pieces before it.
     """
-    with _open(path) as file:
+    with _opened(path) as file:
         original_hz = int(file.samplerate)
         divisor = math.gcd(original_hz, sample_rate_hz)
         before, after = original_hz // divisor, sample_rate_hz // divisor
@@ -117,7 +118,7 @@ def duration_seconds(path: Path) -> float:
     Raises:
         AudioError: As ``read_audio``, for all that shows without decoding.
     """
-    with _open(path) as file:
+    with _opened(path) as file:
         return float(file.frames / file.samplerate)
 
 
@@ -163,14 +164,46 @@ def _resampler(original_hz: int, sample_rate_hz: int) -> Resample:
     return Resample(original_hz, sample_rate_hz)
 
 
-def _open(path: Path) -> soundfile.SoundFile:
+class _MendedFile:
+    """A file whose header is read as it should be: libsndfile asks for bytes, and nothing is copied.
+
+    Args:
+        file: The file, which stays open.
+        patches: Bytes to read instead of those at a position.
+    """
+
+    def __init__(self, file: io.BufferedReader, patches: Mapping[int, bytes]) -> None:
+        self._patches = patches
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        start = self.tell()
+        content = bytearray(self._file.read(size))
+        for position, patch in self._patches.items():
+            for place, byte in enumerate(patch, start=position - start):
+                if 0 <= place < len(content):
+                    content[place] = byte
+        return bytes(content)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
     """Open ``path`` for decoding, after the checks that libsndfile does not make."""
     try:
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            source = _checked(path, file, size)
+        file = path.open("rb")
     except OSError as error:
         _fail_to_open(path, error)
+    with file:
+        try:
+            patches = _checked(path, file, os.fstat(file.fileno()).st_size)
+            file.seek(0)
+        except OSError as error:
+            _fail_to_open(path, error)
+        with _sound(path, _MendedFile(file, patches) if patches else os.fspath(path)) as sound:
+            yield sound
+
+
+def _sound(path: Path, source: str | _MendedFile) -> soundfile.SoundFile:
     try:
         sound = soundfile.SoundFile(source)
     except soundfile.LibsndfileError as error:
@@ -184,8 +217,8 @@ def _open(path: Path) -> soundfile.SoundFile:
     return sound
 
 
-def _checked(path: Path, file: io.BufferedReader, size: int) -> str | io.BytesIO:
-    """Return what to decode: the path, or a mended copy in memory of a WAV that was streamed."""
+def _checked(path: Path, file: io.BufferedReader, size: int) -> dict[int, bytes]:
+    """Return what has to be mended of a WAV that was streamed: what to read instead, by position."""
     head = file.read(len(_LFS_POINTER))
     if not head:
         _fail(path, "empty: the file holds no bytes")
@@ -197,10 +230,10 @@ def _checked(path: Path, file: io.BufferedReader, size: int) -> str | io.BytesIO
         _check_ogg(path, file, size)
     if head.startswith(b"RIFF") and head[8:12] == b"WAVE":
         return _check_wav(path, file, size)
-    return os.fspath(path)
+    return {}
 
 
-def _check_wav(path: Path, file: io.BufferedReader, size: int) -> str | io.BytesIO:
+def _check_wav(path: Path, file: io.BufferedReader, size: int) -> dict[int, bytes]:
     file.seek(4)
     riff_size = struct.unpack("<I", file.read(4))[0]
     block_bytes, position = 1, 12
@@ -220,14 +253,10 @@ def _check_wav(path: Path, file: io.BufferedReader, size: int) -> str | io.Bytes
     found = size - position
     if chunk_size == 0 and found > 0 and riff_size + 8 < size:
         # The writer died, or wrote into a pipe, before it knew the sizes; libsndfile would read no samples.
-        file.seek(0)
-        content = bytearray(file.read())
-        struct.pack_into("<I", content, 4, size - 8)
-        struct.pack_into("<I", content, position - 4, found)
-        return io.BytesIO(content)
+        return {4: struct.pack("<I", size - 8), position - 4: struct.pack("<I", found)}
     if chunk_size < _SMALLEST_STREAMING_SIZE and chunk_size - found >= block_bytes:
         _fail(path, f"truncated: its header promises {chunk_size} bytes of audio, {found} are there; fetch it again")
-    return os.fspath(path)
+    return {}
 
 
 def _check_ogg(path: Path, file: io.BufferedReader, size: int) -> None:
