@@ -93,9 +93,11 @@ def test_the_standardisation_is_fitted_on_training_speakers_alone(finished: Path
 
 def test_fit_writes_a_row_an_epoch_and_its_configuration_runs_as_it_is(tmp_path: Path, arguments: Arguments) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "predictions.csv").write_text("of an earlier fit")
+    earlier = [tmp_path / "a" / name for name in ("predictions.csv", "run.json", "scores.json")]
+    for path in earlier:
+        path.write_text("of an earlier fit")
     assert main(["fit", *arguments(tmp_path / "a")]) == 0
-    assert not (tmp_path / "a" / "predictions.csv").exists()
+    assert not [path.name for path in earlier if path.exists()]
     metrics = pd.read_csv(tmp_path / "a" / "metrics.csv")
     assert metrics["epoch"].tolist() == [0, 1]
     assert set(metrics) >= {"train/loss", "validation/loss", "validation/UA", "validation/WA", "validation/macro_F1"}
@@ -185,6 +187,18 @@ def test_a_checkpoint_of_other_arguments_is_refused_with_the_key(
     error = capsys.readouterr().err
     assert "best.ckpt" in error
     assert "init_args.dropout: 0.5 there, 0.25 now" in error
+
+
+def test_a_checkpoint_of_a_system_built_in_python_is_refused_with_what_it_lacks(
+    finished: Path, tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
+    for configuration in (None, {}):
+        checkpoint["ser_lightning"]["configuration"] = configuration
+        torch.save(checkpoint, tmp_path / "python.ckpt")
+        given = arguments(tmp_path, "--trainer.logger=false", f"--ckpt_path={tmp_path}/python.ckpt")
+        assert main(["test", *given]) == 1
+        assert "python.ckpt was saved from a system built in Python" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

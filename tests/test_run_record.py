@@ -6,7 +6,15 @@ import pytest
 import yaml
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.run_record import RunName, claim_folder, code_version, differing_keys
+from ser_lightning.run_record import (
+    RunName,
+    claim_folder,
+    claim_sources,
+    code_version,
+    differing_keys,
+    recorded_sources,
+    unlike_file,
+)
 
 CONFIG = {
     "seed_everything": 0,
@@ -46,6 +54,31 @@ def test_a_folder_of_another_configuration_is_refused_key_by_key(tmp_path: Path)
     assert "data.init_args.batch_size: 32 there, absent now" in message
     assert "split hash: abc there, def now" in message
     assert "--row" in message
+
+
+def test_a_run_knows_the_checkpoints_it_started_from_by_their_content(tmp_path: Path) -> None:
+    stage, run = tmp_path / "stage.ckpt", tmp_path / "run"
+    stage.write_text("weights")
+    config = yaml.safe_dump({"model": {"init_args": {"encoder_checkpoint": str(stage), "other_checkpoint": None}}})
+    claim_sources(run, config)
+    assert list(recorded_sources(run)) == ["model.init_args.encoder_checkpoint"]
+    (tmp_path / "copy.ckpt").write_text("weights")
+    claim_sources(run, config.replace("stage", "copy"))
+    stage.write_text("others")
+    with pytest.raises(ConfigurationError, match=r"run started from another model.init_args.encoder_checkpoint"):
+        claim_sources(run, config)
+    stage.unlink()
+    claim_sources(run, config)  # to evaluate, the run's own checkpoint is enough
+    assert list(recorded_sources(run)) == ["model.init_args.encoder_checkpoint"]
+
+
+def test_what_runs_have_otherwise_than_a_file_is_said_with_values_of_any_kind() -> None:
+    filed = {"a": "there, now", "b": 1, "fold": 0}
+    runs = [{"a": "x: y there, z", "b": 1, "fold": 1}, {"a": "c", "b": 2, "fold": 2}]
+    assert unlike_file(runs, filed, lambda difference: difference.key == "fold") == {
+        "a": "a 'x: y there, z' (file: 'there, now')",
+        "b": "b 2 (file: 1)",
+    }
 
 
 def test_the_code_version_begins_with_the_packages() -> None:

@@ -4,7 +4,7 @@ What forty YAMLs would otherwise repeat, and lists in YAML replace instead of ex
 checkpoints, seeds and files of every run, its folder and its loggers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,14 +22,24 @@ from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
 from ser_lightning.callbacks.checkpoints import AtomicCheckpointIO
 from ser_lightning.callbacks.results import FILES
 from ser_lightning.checkpoint import read_checkpoint
+from ser_lightning.checkpoint_checks import LINKED, refuse_other_system, refuse_what_it_knows
 from ser_lightning.data.corpus_data import CorpusData
-from ser_lightning.errors import ConfigurationError, SerError
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.execution import Execution, threads_of_environment
+from ser_lightning.experiment_file import config_files, first_cause, read_experiment_file, readable
 from ser_lightning.inference.model_card import write_model_card
 from ser_lightning.loggers import FoldWandbLogger, MetricsTable
-from ser_lightning.run_record import CONFIG_FILE, DEFAULT_ROW, RunName, claim_folder, code_version, differing_keys
-from ser_lightning.systems.classifier import CHECKPOINT_KEY
-from ser_lightning.systems.stages import refuse_heard_speakers, refuse_other_frames
+from ser_lightning.reports.soft_scores import SCORES_FILE
+from ser_lightning.run_record import (
+    CONFIG_FILE,
+    DEFAULT_ROW,
+    FACTS_FILE,
+    RunName,
+    claim_folder,
+    claim_sources,
+    code_version,
+)
+from ser_lightning.systems.stages import refuse_other_frames
 from ser_lightning.types import Stage, hash_splits
 
 TRAINER_DEFAULTS = {
@@ -41,7 +51,6 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": False,
 }
 
-LINKED = ("num_features", "class_names")
 # Arguments of Lightning's methods, which are not the experiment's.
 OF_SUBCOMMANDS = ("ckpt_path", "weights_only", "verbose", "return_predictions")
 
@@ -61,9 +70,9 @@ class ExperimentCLI(LightningCLI):
     ) -> None:
         self.row = row
         self.allow = tuple(allow)
-        self.config_files = _config_files(arguments)
+        self.config_files = config_files(arguments)
         for path in self.config_files:
-            refuse_foreign_classes(_read_yaml(path), str(path), self.allow)
+            refuse_foreign_classes(read_experiment_file(path), str(path), self.allow)
         enforce_allow_list(self.allow)
         quiet_errors = {"exit_on_error": False}
         super().__init__(
@@ -95,7 +104,7 @@ class ExperimentCLI(LightningCLI):
             self.config = parser.parse_args(args)
         except ArgumentError as error:
             source = ", ".join(map(str, self.config_files)) or "command line"
-            raise ConfigurationError(f"{source}: {_readable(str(error))}") from error
+            raise ConfigurationError(f"{source}: {readable(str(error))}") from error
 
     def _parse_ckpt_path(self) -> None:
         """Leave YAML and command line as they are, where LightningCLI would let the checkpoint override them.
@@ -107,18 +116,9 @@ class ExperimentCLI(LightningCLI):
         """Compare a checkpoint's system and its arguments with the configured ones.
 
         Raises:
-            ConfigurationError: If it holds no system of this suite, or names each argument that differs.
+            ConfigurationError: As ``refuse_other_system``.
         """
-        stored = read_checkpoint(path, self.allow)[CHECKPOINT_KEY]["configuration"]
-        configured = yaml.safe_load(self.config_text)["model"]
-        # What the corpus decides is known, and compared, only once the data module is built.
-        stored["init_args"] = {k: v for k, v in stored["init_args"].items() if k not in LINKED}
-        if differences := differing_keys(stored, configured):
-            raise ConfigurationError(
-                f"{path} was trained with other hyperparameters than are configured:\n"
-                + "\n".join(differences)
-                + "\nGive the configuration it was trained with: config.yaml in its run's folder."
-            )
+        refuse_other_system(path, yaml.safe_load(self.config_text)["model"], self.allow)
 
     def before_instantiate_classes(self) -> None:
         """Check what must hold for the whole suite."""
@@ -137,7 +137,7 @@ class ExperimentCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            raise _first_cause(error) from error
+            raise first_cause(error) from error
         configuration = yaml.safe_load(self.config_text)["model"]
         configuration["init_args"] |= {"num_features": self.model.num_features}
         configuration["init_args"] |= {"class_names": list(self.model.class_names)}
@@ -192,11 +192,15 @@ class ExperimentCLI(LightningCLI):
         """Time spent in training, also before an interruption."""
         return float(self._timer.time_elapsed("train"))
 
-    def finish_loggers(self) -> None:
-        """Close the W&B run, so that the next one in this process is its own."""
+    def finish_loggers(self, exit_code: int = 0) -> None:
+        """Close the W&B run, so that the next one in this process is its own.
+
+        Args:
+            exit_code: What the run ends with; W&B shows all but 0 as failed.
+        """
         for logger in self.trainer.loggers:
             if isinstance(logger, FoldWandbLogger):
-                logger.finish()
+                logger.finish(exit_code)
 
     def finish(self) -> None:
         """Close the W&B run, and leave the company of processes when all has gone well.
@@ -219,7 +223,9 @@ class ExperimentCLI(LightningCLI):
             return
         data = self.data
         data.extract()  # audio that is skipped as unusable changes the split
-        claim_folder(Path(self.trainer.default_root_dir), self.config_text, data.split().hash)
+        folder = Path(self.trainer.default_root_dir)
+        claim_folder(folder, self.config_text, data.split().hash)
+        claim_sources(folder, self.config_text)
         for logger in self.trainer.loggers:
             if isinstance(logger, FoldWandbLogger):
                 hashes = {"split_hash": data.split().hash, "protocol_hash": protocol_hash(data)}
@@ -247,7 +253,8 @@ class ExperimentCLI(LightningCLI):
             return
         self.claim_run()
         if self.trainer.is_global_zero:
-            for name in FILES.values():
+            # The facts first: half of what is deleted must not look like a finished job.
+            for name in (FACTS_FILE, SCORES_FILE, *FILES.values()):
                 (Path(self.trainer.default_root_dir) / name).unlink(missing_ok=True)
 
     def after_fit(self) -> None:
@@ -279,16 +286,8 @@ class ExperimentCLI(LightningCLI):
         refuse_other_frames(checkpoint, path, self.data.extractor.configuration())
         if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it, undeclared
             self.claim_run()
-        if evaluated is None:
-            return
-        origin, split = checkpoint[CHECKPOINT_KEY]["origin"], self.data.split()
-        if self.data.protocol.speakers_disjoint:
-            refuse_heard_speakers(checkpoint, path, self.data.corpus_name, {evaluated: split.speakers(evaluated)})
-        elif origin["corpus"] == self.data.corpus_name and origin["split_hash"] != split.hash:
-            raise ConfigurationError(
-                f"{path} was trained on the split {origin['split_hash']}, but fold {split.fold} is {split.hash}: it "
-                "may have been trained on what is evaluated; give its own fold (--data.init_args.fold)"
-            )
+        if evaluated is not None:
+            refuse_what_it_knows(checkpoint, path, self.data, evaluated)
 
 
 def protocol_hash(data: CorpusData) -> str:
@@ -296,41 +295,3 @@ def protocol_hash(data: CorpusData) -> str:
     splits = [data.split(fold) for fold in range(data.num_folds())]
     # Of one fold it is the split's own hash, which is not computed from a million utterances.
     return splits[0].hash if len(splits) == 1 else hash_splits(splits)
-
-
-def _readable(message: str) -> str:
-    """Leave out of jsonargparse's message what repeats the value or speaks of types."""
-    noise = ("- Expected a <class 'NoneType'>", "Given value", "Subtypes:", "Errors:", "Does not validate against any")
-    lines = (line for line in message.splitlines() if not line.strip().startswith(noise))
-    hint = "Add the import path to import_path_allowlist in set_parsing_settings to allow it."
-    return "\n".join(lines).replace(hint, "If you trust it, add --allow and its module.")
-
-
-def _first_cause(error: ValueError) -> SerError:
-    """Return what a constructor had to say, which jsonargparse wraps into a page about types."""
-    cause: BaseException = error
-    while not isinstance(cause, SerError) and (inner := cause.__cause__ or cause.__context__) is not None:
-        cause = inner
-    return cause if isinstance(cause, SerError) else ConfigurationError(str(cause))
-
-
-def _config_files(arguments: Sequence[str]) -> list[Path]:
-    files = []
-    for index, argument in enumerate(arguments):
-        if argument in ("-c", "--config") and index + 1 < len(arguments):
-            files.append(Path(arguments[index + 1]))
-        elif argument.startswith("--config="):
-            files.append(Path(argument.removeprefix("--config=")))
-    return files
-
-
-def _read_yaml(path: Path) -> Mapping[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigurationError(f"{path}: no such experiment file ({error.strerror}); see experiments/") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is no YAML: {error}") from error
-    if not isinstance(content, Mapping):
-        raise ConfigurationError(f"{path} holds no keys; an experiment needs at least model and data")
-    return content

@@ -117,10 +117,14 @@ class FoldWandbLogger(WandbLogger):
         return run
 
     @rank_zero_only
-    def finish(self) -> None:
-        """End the run if it was started; a later one in this process is then its own."""
+    def finish(self, exit_code: int = 0) -> None:
+        """End the run if it was started; a later one in this process is then its own.
+
+        Args:
+            exit_code: What the run ends with; W&B shows all but 0 as failed.
+        """
         if self._experiment is not None:
-            self._experiment.finish()
+            self._experiment.finish(exit_code=exit_code)
             self._experiment = None
 
 

@@ -4,10 +4,13 @@
 under ``experiments/``, the corpus from its folder, the row from a table file or ``--row``.
 """
 
+import functools
+import hashlib
 import importlib.metadata
+import json
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +23,13 @@ from ser_lightning.errors import ConfigurationError
 
 CONFIG_FILE = "config.yaml"
 SPLIT_FILE = "split_hash"
+SOURCES_FILE = "source_hashes.json"
 FACTS_FILE = "run.json"
 RUNS = Path("runs")
 DEFAULT_ROW = "default"
+ABSENT = "absent"  # in place of a value that a configuration does not have
+
+_CHECKPOINT = "_checkpoint"  # ends the keys of checkpoints that a run starts from
 
 # What may differ between two runs that are the same: where things lie, what computes, and what is shown.
 _IRRELEVANT = (
@@ -75,17 +82,27 @@ class RunName:
     @property
     def group(self) -> str:
         """What all folds of this experiment and seed share; also their folder below ``runs``."""
-        parts = (self.paper, self.experiment, self.corpus, self.row, f"seed-{self.seed}")
+        parts = (self.paper, self.experiment, self.corpus, self.row, seed_name(self.seed))
         return "/".join(part for part in parts if part)
 
     @property
     def fold_name(self) -> str:
         """``fold-00`` and so on."""
-        return f"fold-{self.fold:02d}"
+        return fold_name(self.fold)
 
     def folder(self, runs: Path = RUNS) -> Path:
         """Return the run's folder below ``runs``."""
         return runs / self.group / self.fold_name
+
+
+def seed_name(seed: int) -> str:
+    """Return the name of a seed's folder: ``seed-0`` and so on."""
+    return f"seed-{seed}"
+
+
+def fold_name(fold: int) -> str:
+    """Return the name of a fold's folder: ``fold-00`` and so on."""
+    return f"fold-{fold:02d}"
 
 
 def claim_folder(folder: Path, config_text: str, split_hash: str) -> None:
@@ -116,24 +133,111 @@ def claim_folder(folder: Path, config_text: str, split_hash: str) -> None:
     write_atomically(path, config_text.encode())
 
 
-def differing_keys(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return one line for each key that differs between two resolved configurations and matters for the result."""
+def claim_sources(folder: Path, config_text: str) -> None:
+    """Put on record which checkpoints a run starts from, or check that they are those on record.
+
+    A file that is not there is not looked at: who evaluates needs only the run's own checkpoint.
+
+    Args:
+        folder: The run's folder, which is claimed.
+        config_text: The resolved configuration as YAML.
+
+    Raises:
+        ConfigurationError: If a stage was trained anew since the run started from it.
+    """
+    now = {
+        key: file_hash(Path(value))
+        for key, value in _flatten(yaml.safe_load(config_text))
+        if key.endswith(_CHECKPOINT) and isinstance(value, str) and Path(value).is_file()
+    }
+    recorded = recorded_sources(folder)
+    for key, found in now.items():
+        if recorded.get(key, found) != found:
+            raise ConfigurationError(
+                f"{folder} started from another {key} than lies there now: that stage was trained anew since; delete "
+                "the folder, or use --row NAME (or another --trainer.default_root_dir) for a new run"
+            )
+    if now and not recorded:
+        write_atomically(folder / SOURCES_FILE, json.dumps(now, indent=2).encode())
+
+
+def recorded_sources(folder: Path) -> dict[str, str]:
+    """Return the hashes of the checkpoints that a run started from, by key of its configuration."""
+    path = folder / SOURCES_FILE
+    return dict(json.loads(path.read_text())) if path.exists() else {}
+
+
+def file_hash(path: Path) -> str:
+    """Return a file's SHA-256; one that lies as it did is not read again."""
+    status = path.stat()
+    return _hash(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash(path: Path, modified: int, size: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A key that two configurations have otherwise; as text it is a line of an error.
+
+    Attributes:
+        key: The key, from the top, with dots.
+        there: Its value in the earlier one as Python writes it, or ``ABSENT``.
+        now: Its value in the later one.
+    """
+
+    key: str
+    there: str
+    now: str
+
+    def __str__(self) -> str:
+        """Say both values."""
+        return f"  {self.key}: {self.there} there, {self.now} now"
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+    """Return what differs between two resolved configurations and matters for the result."""
     left, right = dict(_flatten(earlier)), dict(_flatten(now))
-    absent = object()
+    nothing = object()
 
     def shown(value: object) -> str:
-        return "absent" if value is absent else repr(value)
+        return ABSENT if value is nothing else repr(value)
 
     return [
-        f"  {key}: {shown(left.get(key, absent))} there, {shown(right.get(key, absent))} now"
+        Difference(key, shown(left.get(key, nothing)), shown(right.get(key, nothing)))
         for key in sorted({*left, *right})
-        if not _same(key, left.get(key, absent), right.get(key, absent))
+        if not _same(key, left.get(key, nothing), right.get(key, nothing))
         and not any(key == name or key.startswith(name + ".") for name in _IRRELEVANT)
     ]
 
 
+def differing_keys(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return one line for each key that differs between two resolved configurations and matters for the result."""
+    return [str(difference) for difference in differences(earlier, now)]
+
+
+def unlike_file(
+    configurations: Iterable[Mapping[str, Any]], filed: Mapping[str, Any], is_own: Callable[[Difference], bool]
+) -> dict[str, str]:
+    """Return by key what any of several runs has otherwise than their experiment's file, in words with both values.
+
+    Args:
+        configurations: The runs' own.
+        filed: The file's.
+        is_own: Whether a difference is a run's own affair, such as its fold.
+    """
+    found: dict[str, str] = {}
+    for difference in (one for configuration in configurations for one in differences(configuration, filed)):
+        if not is_own(difference):
+            found.setdefault(difference.key, f"{difference.key} {difference.there} (file: {difference.now})")
+    return found
+
+
 def _same(key: str, left: object, right: object) -> bool:
-    if key.endswith("_checkpoint") and isinstance(left, str) and isinstance(right, str):
+    if key.endswith(_CHECKPOINT) and isinstance(left, str) and isinstance(right, str):
         return Path(left).resolve() == Path(right).resolve()  # a file, however it is spelt
     return left == right
 

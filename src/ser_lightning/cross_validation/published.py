@@ -8,10 +8,9 @@ import yaml
 from ser_lightning.cross_validation.table_file import Row, folder_name, read_table
 from ser_lightning.reports.runs import CrossValidation
 from ser_lightning.reports.systems import Publications, Published
-from ser_lightning.run_record import CONFIG_FILE, differing_keys
+from ser_lightning.run_record import ABSENT, CONFIG_FILE, Difference, unlike_file
 
 EXPERIMENTS = Path("experiments")  # of the checkout that a command runs in
-_ABSENT = "absent now"  # a key that a run's configuration has and the experiment's file leaves at its default
 _CHOSEN_EACH_RUN = ("seed_everything", "data.init_args.seed", "data.init_args.fold", "data.class_path")
 
 
@@ -62,12 +61,12 @@ def _unlike_file(path: Path, row: Row, runs: Sequence[CrossValidation]) -> list[
         for parent in parents:
             place = place.setdefault(parent, {})
         place[last] = yaml.safe_load(value)
-    found: dict[str, str] = {}
-    for fold in (fold for run in runs for fold in run.folds):
-        config = fold.folder / CONFIG_FILE
-        for line in differing_keys(yaml.safe_load(config.read_text()), filed) if config.is_file() else ():
-            key, _, values = line.strip().partition(": ")
-            if not values.endswith(_ABSENT) and not key.endswith("_checkpoint") and key not in _CHOSEN_EACH_RUN:
-                ours, _, theirs = values.removesuffix(" now").rpartition(" there, ")
-                found.setdefault(key, f"{key} {ours} (file: {theirs})")
-    return list(found.values())
+    paths = [fold.folder / CONFIG_FILE for run in runs for fold in run.folds]
+    configurations = (yaml.safe_load(config.read_text()) for config in paths if config.is_file())
+    return list(unlike_file(configurations, filed, _is_own).values())
+
+
+def _is_own(difference: Difference) -> bool:
+    """Whether it is the run's own affair, or a default that the experiment's file leaves to the code."""
+    key = difference.key
+    return difference.now == ABSENT or key.endswith("_checkpoint") or key in _CHOSEN_EACH_RUN
