@@ -21,9 +21,9 @@ from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
 from ser_lightning.callbacks import EpochSeed
-from ser_lightning.cross_validation.objective import over_folds
+from ser_lightning.cross_validation.objective import OBJECTIVES, over_folds
 from ser_lightning.cross_validation.search_space import trial_row
-from ser_lightning.cross_validation.summary_run import log_summaries
+from ser_lightning.cross_validation.summary_run import log_summaries, told_to_agent
 from ser_lightning.cross_validation.worker import run_fold
 from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.loggers import FoldWandbLogger, MetricsTable
@@ -76,6 +76,8 @@ class OfflineRun:
                 self._configure(record.config)
             elif kind == "history":
                 self.history.append(_items(record.history.item))
+            elif kind == "exit":
+                self.exit_code = record.exit.exit_code
             elif kind == "metric":
                 self.step_metrics[record.metric.glob_name or record.metric.name] = record.metric.step_metric
 
@@ -200,6 +202,7 @@ def test_an_interrupted_fold_goes_on_in_the_same_wandb_run(
     run_fold(arguments(tmp_path), "default")
     before, after = offline_runs(tmp_path)
     assert before.run.run_id == after.run.run_id == (tmp_path / "wandb_id").read_text()
+    assert (before.exit_code, after.exit_code) == (1, 0)  # in W&B an interrupted fold has failed until it goes on
     assert list(before.of_epochs("train/loss")) == [0]
     assert list(after.of_epochs("train/loss")) == [1]
 
@@ -373,6 +376,34 @@ def test_a_wandb_that_does_not_start_costs_no_cross_validation(seed: Path, monke
     with pytest.warns(UserWarning, match="could not be written to W&B: no service"):
         log_summaries([seed])
     assert not (seed / "wandb_summary.json").exists()
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `wandb agent` sets for a trial."""
+    (tmp_path / "parameters.yaml").write_text("wandb_version: 1\n\nmodel.init_args.dropout:\n  value: 0.25\n")
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(tmp_path / "parameters.yaml"))
+
+
+@pytest.mark.usefixtures("agent")
+def test_an_agents_trial_of_which_a_fold_failed_has_failed_and_has_no_score_to_win_by(seed: Path) -> None:
+    log_summaries([seed], [seed / "fold-02"])
+    (trial,) = offline_runs(seed)
+    assert trial.exit_code == 1
+    keys = {key for row in trial.history for key in row}
+    assert "cv/validation_UA_max" in keys
+    assert not keys & set(OBJECTIVES)
+
+
+@pytest.mark.usefixtures("agent")
+@pytest.mark.parametrize(("folds", "exit_code"), [(("fold-00", "fold-01"), 0), (("fold-00", "fold-02"), 1)])
+def test_an_agent_is_told_that_a_trial_failed_where_a_fold_left_nothing(
+    folds: tuple[str, ...], exit_code: int, seed: Path
+) -> None:
+    with told_to_agent([seed / fold for fold in folds]):
+        pass
+    (trial,) = offline_runs(seed)
+    assert trial.exit_code == exit_code
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ Keys are such as ``cv/validation_UA_mean`` and ``cv/test_WA_std`` (ddof 0); the 
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from ser_lightning.atomic_file import write_atomically
 from ser_lightning.callbacks.results import FILES
-from ser_lightning.cross_validation.objective import validation_scores
+from ser_lightning.cross_validation.objective import OBJECTIVES, validation_scores
+from ser_lightning.cross_validation.run_state import is_validated
 from ser_lightning.cross_validation.search_space import trial_row
 from ser_lightning.loggers import PROJECT, kept_run_id, wandb_mode
 from ser_lightning.metrics import scores
@@ -47,21 +48,25 @@ def agents_row(row: str) -> str:
     return trial_row({name: entry["value"] for name, entry in content.items() if isinstance(entry, dict)}, row)
 
 
-def log_summaries(seed_folders: Sequence[Path]) -> None:
+def log_summaries(seed_folders: Sequence[Path], failures: Collection[Path] = ()) -> None:
     """Write the summary run of each seed, unless W&B has it already or the folds' runs are not in W&B either.
 
-    A W&B agent has one run for its trial, which then is the summary of all seeds together. A W&B that does not start
-    costs a warning and nothing else.
+    A W&B agent has one run for its trial, which then is the summary of all seeds together. Where folds failed, that run
+    has failed too, and has no score for the sweep to compare: the mean over the folds that are left is not the trial's.
+    A W&B that does not start costs a warning and nothing else.
 
     Args:
         seed_folders: The seeds' folders; those without a validated fold are left out.
+        failures: Folders of the jobs that are missing.
     """
-    found = [summary for folder in seed_folders if (summary := _Summary.read([folder]))]
-    if not found or _is_turned_off(found[0].folds[0].folder):
+    summaries = [summary for folder in seed_folders if (summary := _Summary.read([folder]))]
+    found = [summary for summary in summaries if not _is_turned_off(summary.folds[0].folder)]
+    if not found:
         return
     try:
         if _AGENT_PARAMETERS in os.environ:
-            _log(_Summary([fold for summary in found for fold in summary.folds]), found[0].folder, None)
+            together = _Summary([fold for summary in found for fold in summary.folds])
+            _log(together, found[0].folder, None, failed=bool(failures))
             return
         for summary in found:
             numbers = json.dumps(summary.numbers())
@@ -99,7 +104,7 @@ def told_to_agent(folds: Sequence[Path]) -> Iterator[None]:
         going_on = True
         while going_on:
             going_on = not ended.wait(_LOOK_SECONDS)
-            validated = [validation_scores(fold) for fold in folds if _is_validated(fold)]
+            validated = [validation_scores(fold) for fold in folds if is_validated(fold)]
             if told < len(validated) < len(folds):  # the whole is told at the end, with everything else
                 told = len(validated)
                 run.log({"cv/fold_count": told, **_statistics("validation", validated)})
@@ -111,11 +116,7 @@ def told_to_agent(folds: Sequence[Path]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        run.finish()
-
-
-def _is_validated(fold: Path) -> bool:
-    return (fold / FACTS_FILE).exists() and (fold / FILES["validation"]).exists()
+        run.finish(exit_code=0 if all(map(is_validated, folds)) else 1)
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class _Summary:
     def read(cls, seed_folders: Sequence[Path]) -> "_Summary | None":
         found = []
         for folder in (fold for seed in seed_folders for fold in sorted(seed.glob("fold-*"))):
-            if FOLD_FOLDER.fullmatch(folder.name) and _is_validated(folder):
+            if FOLD_FOLDER.fullmatch(folder.name) and is_validated(folder):
                 tested = folder / FILES["test"]
                 predictions = Predictions.read(tested) if tested.exists() else None
                 facts = RunFacts.read(folder / FACTS_FILE)
@@ -197,13 +198,14 @@ def _is_turned_off(fold: Path) -> bool:
     return yaml.safe_load((fold / CONFIG_FILE).read_text())["trainer"]["logger"] not in (None, True)
 
 
-def _log(summary: _Summary, folder: Path, run_id: str | None) -> None:
+def _log(summary: _Summary, folder: Path, run_id: str | None, failed: bool = False) -> None:
     """Write a summary into a W&B run.
 
     Args:
         summary: What is known of the folds.
         folder: Where the run's files lie.
         run_id: The run's; None for the one that W&B's agent has made.
+        failed: Whether folds are missing, without which the agent's run has no score to be compared by.
     """
     first = summary.folds[0]
     facts = first.facts
@@ -220,10 +222,16 @@ def _log(summary: _Summary, folder: Path, run_id: str | None) -> None:
         config=config | {key: getattr(facts, key) for key in of_a_fold},
         dir=folder,
     )
+    exit_code = 1
     try:
-        run.log({"cv/fold_count": len(summary.folds), **summary.numbers(), **_media(summary)})
+        left_out = OBJECTIVES if failed else ()
+        numbers = {key: value for key, value in summary.numbers().items() if key not in left_out}
+        run.log({"cv/fold_count": len(summary.folds), **numbers, **_media(summary)})
+        for key in set(left_out) & set(run.summary.keys()):  # what the agent was told before the end
+            del run.summary[key]
+        exit_code = int(failed)
     finally:
-        run.finish()
+        run.finish(exit_code=exit_code)
 
 
 def _start(**options: Any) -> Any:

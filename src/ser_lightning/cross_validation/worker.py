@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 
 from ser_lightning.atomic_file import write_atomically
 from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
-from ser_lightning.callbacks.results import FILES
+from ser_lightning.cross_validation.run_state import is_finished
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.experiment import ExperimentCLI, protocol_hash
 from ser_lightning.inference.model_card import write_model_card
@@ -29,8 +29,9 @@ def run_fold(
     """Fit, validate and test one fold, from wherever an earlier process left it.
 
     Training goes on from ``checkpoints/last.ckpt`` where there is one. The best checkpoint then predicts the
-    validation and the test set. ``predictions.csv`` is written last: where it is, nothing is done again. Pre-training
-    is for other systems to start from, and ends with its ``run.json``; so does a fold that is not tested (yet).
+    validation and the test set. Behind ``predictions.csv`` only the model card is written: where the former is, nothing
+    is computed again. Pre-training is for other systems to start from, and ends with its ``run.json``; so does a fold
+    that is not tested (yet).
 
     Args:
         arguments: LightningCLI's arguments, without a subcommand.
@@ -58,8 +59,9 @@ def run_fold(
                 write_model_card(folder, allow)
     except Timeout as error:
         raise ConfigurationError(f"another process is running {folder}; wait for it, or stop it") from error
-    finally:
-        cli.finish_loggers()
+    except BaseException:  # an interruption too: W&B must not show as finished what is not
+        cli.finish_loggers(exit_code=1)
+        raise
     cli.finish()
     return folder
 
@@ -67,8 +69,7 @@ def run_fold(
 def _run(cli: ExperimentCLI, folder: Path, tested: bool) -> None:
     cli.claim_run()
     trainer, model, data = cli.trainer, cli.model, cli.datamodule
-    ends_with_facts = model.is_pretraining or not tested
-    if (folder / FACTS_FILE).exists() and (ends_with_facts or (folder / FILES["test"]).exists()):
+    if is_finished(folder, not model.is_pretraining, tested):
         return
     version = code_version()  # of the code that is loaded, not of what the folder holds hours later
     last = folder / CHECKPOINTS / "last.ckpt"
