@@ -32,8 +32,17 @@ while kind == "meets" and len(list(folder.parent.glob("*/try-0"))) < 2:  # until
 (folder / "saw.json").write_text(json.dumps(
     {"began": began, "ended": time.time(), "environment": dict(os.environ), "arguments": sys.argv[1:]}
 ))
+if kind == "leaves-nothing":
+    sys.exit()
+if kind == "is-seen-later" and tries == 0:
+    if os.fork():
+        sys.exit()
+    os.setsid()
+    time.sleep(2)
 (folder / "run.json").touch()
 (folder / "predictions.csv").touch()
+if kind == "aborts-at-the-end":
+    sys.exit(3)
 """
 
 

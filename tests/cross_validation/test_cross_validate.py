@@ -148,6 +148,23 @@ def test_what_the_command_cannot_mean_is_refused(
     assert named in capsys.readouterr().err
 
 
+def test_a_cluster_is_not_joined_to_train_on_cpus_unless_that_is_said(
+    done: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster = ["--address=head:6379", "--jobs=1", "--dry-run", "--folds=1"]
+    assert main([*done, *cluster, "--trainer.accelerator=auto"]) == 1
+    assert "jobs run on a cluster: say what each gets of the GPUs" in capsys.readouterr().err
+    assert main([*done, *cluster, "--trainer.accelerator=cpu"]) == 0
+
+
+def test_a_model_card_that_is_missing_is_written(done: list[str]) -> None:
+    card = seed_folder(Path(done[1].removeprefix("--runs="))) / "fold-00" / "checkpoints" / "best.md"
+    before = card.read_bytes()
+    card.unlink()  # as a kill would leave it, behind the last predictions
+    assert main([*done, "--folds=0"]) == 0
+    assert card.read_bytes() == before
+
+
 def test_a_fold_that_fails_is_reported_with_the_end_of_its_log_and_the_exit_status(
     done: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from ser_lightning.cli import main
 from ser_lightning.cross_validation.dry_run import describe, show_plan
 from ser_lightning.cross_validation.plan import Job
 from ser_lightning.cross_validation.resources import Resources
+from ser_lightning.experiment_file import chosen_strategy
 
 MakeJob = Callable[..., Job]
 
@@ -45,10 +46,24 @@ def test_a_plan_says_what_is_done_what_waits_for_what_and_the_commands_with_what
 
 
 def test_a_chosen_strategy_is_kept(tmp_path: Path) -> None:
-    chosen = Job(Path("x.yaml"), ("--trainer.strategy=ddp_spawn",), 0, 0, tmp_path)
+    chosen = Job(Path("x.yaml"), ("--trainer.strategy=ddp_spawn",), 0, 0, tmp_path, keeps_strategy=True)
     command = chosen.command(Resources(gpus_per_job=2).arguments())
     assert [argument for argument in command if "trainer.strategy" in argument] == ["--trainer.strategy=ddp_spawn"]
     assert "--trainer.devices=2" in command
+
+
+def test_a_strategy_is_chosen_by_an_argument_or_by_a_file_of_which_the_last_counts(tmp_path: Path) -> None:
+    for name, text in (
+        ("own", "trainer: {strategy: ddp_find_unused_parameters_true}"),
+        ("none", "trainer: {devices: 1}"),
+    ):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    own, none = (f"--config={tmp_path}/{name}.yaml" for name in ("own", "none"))
+    assert chosen_strategy([none, own, none]) == "ddp_find_unused_parameters_true"
+    assert chosen_strategy(["-c", str(tmp_path / "own.yaml")]) == "ddp_find_unused_parameters_true"
+    assert chosen_strategy([own, "--trainer.strategy=auto"]) is None
+    assert chosen_strategy([own, "--trainer.strategy", "ddp_spawn"]) == "ddp_spawn"
+    assert chosen_strategy([none]) is None
 
 
 def test_a_dry_run_prints_json_alone_and_leaves_nothing_behind_also_as_one_of_slurms_tasks(
@@ -69,3 +84,8 @@ def test_a_dry_run_prints_json_alone_and_leaves_nothing_behind_also_as_one_of_sl
     assert not list(tmp_path.iterdir())
     assert main(["cv", *given, "--dry-run", "--folds=0", "--gpus-per-job=2"]) == 0
     assert "--trainer.devices=2 --trainer.strategy=ddp" in capsys.readouterr().out
+    (tmp_path / "own.yaml").write_text("trainer: {strategy: ddp_find_unused_parameters_true}")
+    assert main(["cv", *given, f"--config={tmp_path}/own.yaml", "--dry-run", "--folds=0", "--gpus-per-job=2"]) == 0
+    said = capsys.readouterr().out
+    assert "--trainer.devices=2" in said
+    assert "--trainer.strategy" not in said, "the file's own is overridden"

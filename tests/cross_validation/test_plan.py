@@ -1,11 +1,12 @@
 """The planner."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ser_lightning.cross_validation.plan import Job, in_order, parse_numbers, plan_folds
+from ser_lightning.cross_validation.plan import Job, in_order, parse_numbers, plan_folds, write_plan
 from ser_lightning.errors import ConfigurationError
 
 JOB = Job(Path("x.yaml"), (), 0, 0, Path("a"))
@@ -46,6 +47,15 @@ def test_a_need_outside_the_plan_and_a_circle_are_named() -> None:
         in_order([replace(JOB, needs=(Path("z"),))])
     with pytest.raises(ConfigurationError, match=r"circle.*a"):
         in_order([replace(JOB, needs=(Path("b"),)), replace(JOB, folder=Path("b"), needs=(Path("a"),))])
+
+
+def test_the_plan_on_disk_keeps_what_was_planned_before(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    jobs = plan_folds(Path("x.yaml"), [], [0, 1, 2], [0], Path("runs/x"))
+    write_plan(jobs[1:], path)
+    write_plan([replace(jobs[1], max_epochs=7), jobs[0]], path)
+    entries = json.loads(path.read_text())
+    assert [(entry["fold"], entry["max_epochs"]) for entry in entries] == [(0, 1), (1, 7), (2, 1)]
 
 
 def test_lists_of_numbers_and_ranges_are_read() -> None:

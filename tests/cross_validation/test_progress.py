@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from ser_lightning.cross_validation.plan import Job, plan_folds
 from ser_lightning.cross_validation.progress import ProgressView
 
 
-def planned(folder: Path, rows: int = 2, folds: int = 3) -> list[Job]:
+def planned(folder: Path, rows: int = 2, folds: int = 3, max_epochs: int = 10) -> list[Job]:
     return [
-        job
+        replace(job, max_epochs=max_epochs)
         for row in range(rows)
         for job in plan_folds(Path("x/soft.yaml"), [], range(folds), [0], folder / f"row{row}", f"row{row}")
     ]
@@ -53,7 +54,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_a_title_says_what_tells_a_job_from_the_others_and_no_more() -> None:
     def titles(*jobs: object) -> list[str]:
-        return list(ProgressView(jobs, 1, Console(quiet=True)).titles.values())  # type: ignore[arg-type]
+        return list(ProgressView(jobs, Console(quiet=True)).titles.values())  # type: ignore[arg-type]
 
     plain = plan_folds(Path("x/soft.yaml"), [], [0, 1], [0], Path("runs/ando2019/soft/iemocap/default"))
     row = plan_folds(Path("x/soft.yaml"), [], [0], [0, 1], Path("runs/ando2019/soft/iemocap/soft_all"), "soft_all")
@@ -66,7 +67,7 @@ def test_the_table_has_a_cell_for_each_job_and_the_mean_test_score_of_each_rows_
     tmp_path: Path, clock: list[float]
 ) -> None:
     jobs = planned(tmp_path)
-    view = ProgressView(jobs, 10, Console(quiet=True))
+    view = ProgressView(jobs, Console(quiet=True))
     for job, score in ((jobs[0], 0.5), (jobs[1], 0.6)):
         view.begin(job)
         write_epochs(job, 0.1, 0.4)
@@ -94,7 +95,7 @@ def test_the_table_has_a_cell_for_each_job_and_the_mean_test_score_of_each_rows_
 
 def test_the_table_never_outgrows_the_console_and_says_how_many_rows_it_hides(tmp_path: Path) -> None:
     jobs = planned(tmp_path, rows=30)
-    view = ProgressView(jobs, 10, Console(quiet=True))
+    view = ProgressView(jobs, Console(quiet=True))
     view.begin(jobs[-1])
     write_epochs(jobs[-1], 0.5)
     view.update()
@@ -108,7 +109,7 @@ def test_time_left_goes_by_the_pace_of_a_rows_epochs_and_by_how_many_its_finishe
     tmp_path: Path, clock: list[float]
 ) -> None:
     jobs = planned(tmp_path, rows=1, folds=4)
-    view = ProgressView(jobs, 10, Console(quiet=True))
+    view = ProgressView(jobs, Console(quiet=True))
     assert left(view) is None
     view.begin(jobs[0])
     write_epochs(jobs[0])
@@ -129,9 +130,26 @@ def test_time_left_goes_by_the_pace_of_a_rows_epochs_and_by_how_many_its_finishe
     assert rest < 5 * 3 * 4 / 2 + 5  # two at once
 
 
+def test_jobs_of_one_plan_may_have_unlike_numbers_of_epochs(tmp_path: Path, clock: list[float]) -> None:
+    short, long = planned(tmp_path, rows=2, folds=1)
+    long = replace(long, max_epochs=40)
+    view = ProgressView([short, long], Console(quiet=True))
+    for job in (short, long):
+        view.begin(job)
+        write_epochs(job)
+    view.update()
+    clock[0] += 10
+    for job in (short, long):
+        write_epochs(job, *[0.1] * 5)
+    view.update()
+    lines = [line.split() for line in shown(view, 120).splitlines()]
+    assert [line[1] for line in lines if line[0].startswith("row")] == ["5/10", "5/40"]
+    assert left(view) == pytest.approx(2 * 35)  # the longer one's, at two seconds an epoch
+
+
 def test_a_long_title_is_cut_before_a_number_is(tmp_path: Path) -> None:
     jobs = plan_folds(Path("x/soft.yaml"), [], range(10), [0], tmp_path / "row", "a row of which much can be said")
-    view = ProgressView(jobs, 10, Console(quiet=True))
+    view = ProgressView(jobs, Console(quiet=True))
     write_epochs(jobs[0], 0.5)
     write_test_score(jobs[0], 1.0)
     view.finish(jobs[0], "done")
@@ -143,7 +161,7 @@ def test_a_long_title_is_cut_before_a_number_is(tmp_path: Path) -> None:
 def test_a_resumed_job_is_not_taken_for_a_fast_one(tmp_path: Path, clock: list[float]) -> None:
     (job,) = planned(tmp_path, rows=1, folds=1)
     write_epochs(job, *[0.1] * 8)
-    view = ProgressView([job], 10, Console(quiet=True))
+    view = ProgressView([job], Console(quiet=True))
     view.begin(job)
     write_epochs(job, *[0.1] * 8)
     view.update()
@@ -155,8 +173,8 @@ def test_a_resumed_job_is_not_taken_for_a_fast_one(tmp_path: Path, clock: list[f
 
 
 def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (job,) = planned(tmp_path, rows=1, folds=1)
-    with ProgressView([job], 100, Console(width=160)) as view:
+    (job,) = planned(tmp_path, rows=1, folds=1, max_epochs=100)
+    with ProgressView([job], Console(width=160)) as view:
         view.begin(job)
         write_epochs(job)
         view.update()
@@ -175,7 +193,7 @@ def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path: Path, capsys:
 def test_pre_training_has_no_score_and_is_shown_all_the_same(tmp_path: Path) -> None:
     (job,) = planned(tmp_path, rows=1, folds=1)
     job.folder.mkdir(parents=True)
-    view = ProgressView([job], 10, Console(quiet=True))
+    view = ProgressView([job], Console(quiet=True))
     view.begin(job)
     (job.folder / "metrics.csv").write_text("epoch,step,train/loss\n0,1,0.5\n")
     (job.folder / "log.txt").touch()
@@ -185,7 +203,7 @@ def test_pre_training_has_no_score_and_is_shown_all_the_same(tmp_path: Path) -> 
 
 def test_a_plan_of_nothing_is_shown_and_the_terminal_given_back(tmp_path: Path) -> None:
     file = io.StringIO()
-    with ProgressView([], 10, Console(file=file, force_terminal=True)) as view:
+    with ProgressView([], Console(file=file, force_terminal=True)) as view:
         view.update()
     assert "0 of 0 done" in file.getvalue()
     assert file.getvalue().rstrip().endswith("\x1b[?25h"), "the cursor is still hidden"
@@ -195,7 +213,7 @@ def test_the_terminal_is_given_back_where_the_last_drawing_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = io.StringIO()
-    view = ProgressView(planned(tmp_path), 10, Console(file=file, force_terminal=True))
+    view = ProgressView(planned(tmp_path), Console(file=file, force_terminal=True))
     monkeypatch.setattr(view, "_draw", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError), view:
         pass
@@ -207,7 +225,7 @@ def test_a_file_that_cannot_be_read_now_is_read_at_the_next_look(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (job,) = planned(tmp_path, rows=1, folds=1)
-    view = ProgressView([job], 10, Console(quiet=True))
+    view = ProgressView([job], Console(quiet=True))
     view.begin(job)
     write_epochs(job, 0.1, 0.2)
 
@@ -224,7 +242,7 @@ def test_a_file_that_cannot_be_read_now_is_read_at_the_next_look(
 
 def test_scores_that_cannot_be_read_leave_a_job_done(tmp_path: Path) -> None:
     (job,) = planned(tmp_path, rows=1, folds=1)
-    view = ProgressView([job], 10, Console(quiet=True))
+    view = ProgressView([job], Console(quiet=True))
     write_epochs(job, 0.1)
     (job.folder / "scores.json").write_text('{"UA": 0.')
     view.finish(job, "done")

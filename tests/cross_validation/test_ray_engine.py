@@ -37,7 +37,7 @@ def saw(job: Job) -> dict[str, object]:
 def test_two_jobs_run_at_once_and_one_that_needs_both_behind_them(job: MakeJob) -> None:
     first, second = job("meets", "fold-00"), job("meets", "fold-01")  # each ends only when both have begun
     third = job("fine", "fold-02", first, second)
-    assert run_jobs([third, first, second], 1, QUIET, TWO) == {}
+    assert run_jobs([third, first, second], QUIET, TWO) == {}
     one, other, last = saw(first), saw(second), saw(third)
     assert last["began"] > max(one["ended"], other["ended"])  # type: ignore[operator, type-var]
 
@@ -45,7 +45,7 @@ def test_two_jobs_run_at_once_and_one_that_needs_both_behind_them(job: MakeJob) 
 def test_what_fails_is_tried_again_and_reported_and_the_rest_goes_on(job: MakeJob) -> None:
     fails, mended, fine = job("fails", "fold-00"), job("fails-once", "fold-01"), job("fine", "fold-02")
     needing = job("fine", "fold-03", fails)
-    failures = run_jobs([fails, mended, fine, needing], 1, QUIET, TWO)
+    failures = run_jobs([fails, mended, fine, needing], QUIET, TWO)
     assert set(failures) == {fails.folder, needing.folder}
     assert "failed 2 times, exit status 3; the end of its log" in failures[fails.folder]
     assert (mended.folder / "predictions.csv").exists()
@@ -55,7 +55,7 @@ def test_a_job_that_is_lost_with_its_worker_is_run_again_and_that_is_no_failure_
     job: MakeJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lost = job("loses-worker", "fold-00")
-    assert run_jobs([lost], 1, Console(width=200), Resources(jobs=2, retries=0)) == {}
+    assert run_jobs([lost], Console(width=200), Resources(jobs=2, retries=0)) == {}
     assert (lost.folder / "try-1").exists()
     assert "fold-00: lost (" in capsys.readouterr().out
 
@@ -66,7 +66,7 @@ def test_a_job_gets_its_threads_and_this_ones_wandb_but_neither_its_key_nor_rays
     monkeypatch.setenv("WANDB_PROJECT", "mine")
     monkeypatch.setenv("WANDB_API_KEY", "secret")
     fine = job("fine", "fold-00")
-    run_jobs([fine], 1, QUIET, Resources(jobs=2, cpus_per_job=2))
+    run_jobs([fine], QUIET, Resources(jobs=2, cpus_per_job=2))
     environment = saw(fine)["environment"]
     assert isinstance(environment, dict)
     assert environment["OMP_NUM_THREADS"] == "2"
@@ -81,13 +81,13 @@ def test_a_job_gets_its_threads_and_this_ones_wandb_but_neither_its_key_nor_rays
 )
 def test_what_no_machine_has_is_refused_instead_of_waited_for(resources: Resources, named: str, job: MakeJob) -> None:
     with pytest.raises(ConfigurationError, match=named):
-        run_jobs([job("fine", "fold-00")], 1, QUIET, resources)
+        run_jobs([job("fine", "fold-00")], QUIET, resources)
 
 
 def test_a_job_that_cannot_start_says_why(job: MakeJob) -> None:
     blocked = job("fine", "fold-00")
     (blocked.folder / "log.txt").mkdir(parents=True)
-    failures = run_jobs([blocked], 1, QUIET, TWO)
+    failures = run_jobs([blocked], QUIET, TWO)
     assert "Is a directory" in failures[blocked.folder]
 
 

@@ -14,10 +14,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from ser_lightning.cross_validation import runner
+from ser_lightning.cross_validation.engine import OneAfterAnother
 from ser_lightning.cross_validation.plan import Job
 from ser_lightning.cross_validation.resources import Resources
+from ser_lightning.cross_validation.run_state import is_finished
 from ser_lightning.cross_validation.runner import run_jobs
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.run_record import claim_sources
 
 MakeJob = Callable[..., Job]
 QUIET = Console(quiet=True)
@@ -29,26 +33,62 @@ def tries(job: Job) -> int:
 
 def test_a_job_whose_source_was_trained_anew_is_named_and_not_taken_for_done(tmp_path: Path) -> None:
     source, dependant = (Job(Path("x.yaml"), (), 0, 0, tmp_path / name) for name in ("source", "dependant"))
-    dependant = replace(dependant, needs=(source.folder,))
     best = source.folder / "checkpoints" / "best.ckpt"
+    own = (f"--model.init_args.encoder_checkpoint={best}",)
+    dependant = replace(dependant, needs=(source.folder,), own=own)
     best.parent.mkdir(parents=True)
-    best.touch()
-    dependant.folder.mkdir()
+    best.write_text("weights")
+    claim_sources(dependant.folder, f"model: {{init_args: {{encoder_checkpoint: {best}}}}}")
     for job in (source, dependant):
-        for name in ("config.yaml", "predictions.csv", "run.json"):
+        for name in ("predictions.csv", "run.json"):
             (job.folder / name).touch()
-    assert run_jobs([source, dependant], 1, QUIET) == {}
+    assert run_jobs([source, dependant], QUIET) == {}
     os.utime(best, ns=(time.time_ns() + 10**9,) * 2)
-    failures = run_jobs([source, dependant], 1, QUIET)
+    assert run_jobs([source, dependant], QUIET) == {}, "who copies runs trains nothing anew"
+    best.write_text("others")
+    failures = run_jobs([source, dependant], QUIET)
     assert list(failures) == [dependant.folder]
     assert "trained anew" in failures[dependant.folder]
+
+
+def test_a_job_that_left_everything_and_then_ended_badly_is_done_with_a_warning(
+    job: MakeJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = job("aborts-at-the-end", "fold-00")
+    assert run_jobs([late], Console(width=200), Resources(retries=0)) == {}
+    assert "done, although its process ended badly (exit status 3; see log.txt)" in capsys.readouterr().out
+
+
+def test_what_a_folder_remembers_as_absent_is_looked_up_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("run.json", "predictions.csv"):
+        (tmp_path / name).touch()
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # a network file system's memory
+    assert is_finished(tmp_path, scored=True, tested=True)
+
+
+@pytest.mark.parametrize(("address", "tries_it_took"), [("head:6379", 1), (None, 2)])
+def test_on_a_cluster_what_another_machine_has_written_may_be_seen_later(
+    address: str | None, tries_it_took: int, job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_engine", lambda resources, _: OneAfterAnother(resources))
+    late = job("is-seen-later", "fold-00")
+    assert run_jobs([late], QUIET, Resources(address=address, jobs=1)) == {}
+    assert tries(late) == tries_it_took
+
+
+def test_on_a_cluster_what_is_never_seen_is_missing_in_the_end(job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "_engine", lambda resources, _: OneAfterAnother(resources))
+    monkeypatch.setattr(runner, "_SIGHT_SECONDS", 0.1)
+    empty = job("leaves-nothing", "fold-00")
+    failures = run_jobs([empty], QUIET, Resources(address="head:6379", jobs=1))
+    assert "failed 2 times, exit status 0" in failures[empty.folder]
 
 
 def test_a_job_that_fails_is_tried_again_and_then_reported_and_stops_only_those_that_need_it(job: MakeJob) -> None:
     fails, fine = job("fails", "fold-00"), job("fine", "fold-01")
     needing, theirs = job("fine", "fold-02", fails), job("fine", "fold-03", fine)
     last = job("fine", "fold-04", needing)
-    failures = run_jobs([last, needing, fails, theirs, fine], 1, QUIET, Resources(retries=2))
+    failures = run_jobs([last, needing, fails, theirs, fine], QUIET, Resources(retries=2))
     assert set(failures) == {fails.folder, needing.folder, last.folder}
     assert tries(fails) == 3
     assert "failed 3 times, exit status 3" in failures[fails.folder]
@@ -60,20 +100,20 @@ def test_a_job_that_fails_is_tried_again_and_then_reported_and_stops_only_those_
 
 def test_a_job_that_fails_once_is_done_by_a_retry_and_not_without(job: MakeJob) -> None:
     mended, left = job("fails-once", "fold-00"), job("fails-once", "fold-01")
-    assert run_jobs([mended], 1, QUIET) == {}
-    assert "failed, exit status 3" in run_jobs([left], 1, QUIET, Resources(retries=0))[left.folder]
-    assert run_jobs([mended, left], 1, QUIET, Resources(retries=0)) == {}
+    assert run_jobs([mended], QUIET) == {}
+    assert "failed, exit status 3" in run_jobs([left], QUIET, Resources(retries=0))[left.folder]
+    assert run_jobs([mended, left], QUIET, Resources(retries=0)) == {}
     assert [tries(mended), tries(left)] == [2, 2]
 
 
 def test_the_signal_that_ended_a_job_is_named(job: MakeJob) -> None:
     killed = job("is-killed", "fold-00")
-    assert "ended by SIGKILL" in run_jobs([killed], 1, QUIET, Resources(retries=0))[killed.folder]
+    assert "ended by SIGKILL" in run_jobs([killed], QUIET, Resources(retries=0))[killed.folder]
 
 
 def test_a_job_gets_its_threads_and_devices_and_says_in_its_log_where_it_ran(job: MakeJob) -> None:
     fine = job("fine", "fold-00")
-    run_jobs([fine], 1, QUIET, Resources(cpus_per_job=4, gpus_per_job=2))
+    run_jobs([fine], QUIET, Resources(cpus_per_job=4, gpus_per_job=2))
     saw = json.loads((fine.folder / "saw.json").read_text())
     assert saw["environment"]["OMP_NUM_THREADS"] == "2"
     assert saw["arguments"][-4:] == [
@@ -91,7 +131,7 @@ def test_a_job_is_no_part_of_a_sweep_agents_run_nor_of_slurms_tasks(
     for name in ("WANDB_RUN_ID", "WANDB_SERVICE", "SLURM_NTASKS", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, "5")
     fine = job("fine", "fold-00")
-    run_jobs([fine], 1, QUIET)
+    run_jobs([fine], QUIET)
     seen = json.loads((fine.folder / "saw.json").read_text())["environment"]
     assert not {"WANDB_RUN_ID", "WANDB_SERVICE", "SLURM_NTASKS", "RAY_AUTH_TOKEN"} & set(seen)
     assert seen["WANDB_MODE"] == "offline"
@@ -102,14 +142,14 @@ def test_without_ray_the_extra_is_named_and_jobs_run_one_after_another(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     jobs = [job("fine", "fold-00"), job("fine", "fold-01")]
-    assert run_jobs(jobs, 1, Console(width=160), Resources(jobs=2)) == {}
+    assert run_jobs(jobs, Console(width=160), Resources(jobs=2)) == {}
     said = [line for line in capsys.readouterr().out.splitlines() if "Ray" in line]
     extra = "in the clone, pip install -e '.[ray]', or make setup-dev"
     assert said == [f"--jobs 2 needs Ray ({extra}); without it jobs run one after another"]
     first, second = (json.loads((one.folder / "saw.json").read_text()) for one in jobs)
     assert second["began"] > first["ended"]
     with pytest.raises(ConfigurationError, match=r"--address head:6379 needs Ray: in the clone, pip install"):
-        run_jobs([job("fine", "fold-02")], 1, QUIET, Resources(address="head:6379"))
+        run_jobs([job("fine", "fold-02")], QUIET, Resources(address="head:6379"))
 
 
 STOPPED = """\
@@ -125,7 +165,7 @@ program, runs, at_once = sys.argv[1:]
 engine.PROGRAM = (sys.executable, program)
 jobs = [Job(Path("waits"), (), 0, 0, Path(runs) / "seed-0" / f"fold-{fold:02d}") for fold in range(2)]
 try:
-    run_jobs(jobs, 1, Console(), Resources(jobs=int(at_once)))
+    run_jobs(jobs, Console(), Resources(jobs=int(at_once)))
 except KeyboardInterrupt:
     sys.exit(130)
 """

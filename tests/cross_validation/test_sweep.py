@@ -50,7 +50,7 @@ class Pretence:
         self.failing: set[Path] = set()
         self.tested: list[tuple[list[str], str]] = []
 
-    def run(self, jobs: Sequence[Job], _: int, console: Console, resources: Resources) -> dict[Path, str]:
+    def run(self, jobs: Sequence[Job], console: Console, resources: Resources) -> dict[Path, str]:
         self.ran += jobs
         for job in jobs:
             (clusters,) = [int(text.split("=")[1]) for text in job.overrides if text.startswith(f"--{CLUSTERS}")]

@@ -1,5 +1,6 @@
 """Table files: read, planned, run and shown."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -91,7 +92,7 @@ def arguments(root: Path, features: Path, runs: Path) -> list[str]:
 def test_a_table_is_run_and_shown_and_says_that_the_corpus_is_synthetic(
     synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = arguments(synthetic_ravdess, feature_folder, tmp_path)
+    given = [one for one in arguments(synthetic_ravdess, feature_folder, tmp_path) if "trainer.logger" not in one]
     trainer = ["--config", "experiments/trainer/cpu.yaml"]
     table = ["experiments/huang2020/table1.yaml", "--rows", "mean-pooling", *trainer, "corpus=ravdess"]
     assert main(["table", "run", *table, *given]) == 0
@@ -114,8 +115,15 @@ def test_a_table_is_run_and_shown_and_says_that_the_corpus_is_synthetic(
         "mean-pooling: not as in the file: data.init_args.protocol, model.init_args.cells 4 (file: 64), "
         "trainer.max_epochs 1 (file: 50)"
     )
-    run = tmp_path / "huang2020/mean/ravdess-synthetic/default/seed-0/fold-01"
-    assert (run / "predictions.csv").is_file()
+    seed = tmp_path / "huang2020/mean/ravdess-synthetic/default/seed-0"
+    assert (seed / "fold-01" / "predictions.csv").is_file()
+    summary = json.loads((seed / "summary.json").read_text())
+    assert (summary["row"], summary["seeds"][0]["folds_missing"]) == ("default", [0, 2])
+    (logged,) = (seed / "wandb").glob("offline-run-*")
+    drawn = (seed / "confusion.png").stat().st_mtime_ns
+    assert main(["table", "run", *table, *given]) == 0
+    assert list((seed / "wandb").glob("offline-run-*")) == [logged]
+    assert (seed / "confusion.png").stat().st_mtime_ns == drawn, "nothing has changed, and it was drawn again"
 
 
 def test_a_row_as_in_its_file_is_shown_for_the_chosen_seeds_and_folds(
@@ -123,8 +131,11 @@ def test_a_row_as_in_its_file_is_shown_for_the_chosen_seeds_and_folds(
 ) -> None:
     runs, folds, *own = arguments(synthetic_ravdess, feature_folder, tmp_path)
     mean = Path("experiments/huang2020/ravdess/mean.yaml").resolve()
-    path = str(written(tmp_path, f"  - {{name: plain, experiment: {mean}, overrides: {[*own]}}}"))
-    assert main(["table", "run", path, runs, folds, "--seeds=0,1"]) == 0
+    path = str(
+        written(tmp_path, f"  - {{name: plain, experiment: {mean}, overrides: {[*own, '--trainer.accelerator=gpu']}}}")
+    )
+    own.append("--trainer.accelerator=cpu")  # the file's own need not be here
+    assert main(["table", "run", path, runs, folds, "--seeds=0,1", "--trainer.accelerator=cpu"]) == 0
     assert "not as in the file" not in capsys.readouterr().out
 
     def row(*choice: str) -> list[str]:
@@ -184,6 +195,22 @@ def test_an_unknown_row_is_named_with_those_there_are(
     assert "no row 'median'" in capsys.readouterr().err
 
 
+def test_two_rows_that_would_train_in_one_folder_are_refused(
+    synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path
+) -> None:
+    mean = Path("experiments/huang2020/ravdess/mean.yaml").resolve()
+    path = written(
+        tmp_path,
+        f"  - {{name: dropout 0.1, experiment: {mean}, overrides: [--model.init_args.dropout=0.1]}}\n"
+        f"  - {{name: 'dropout, 0.1', experiment: {mean}, overrides: [--model.init_args.dropout=0.2]}}\n",
+    )
+    more = [one for one in arguments(synthetic_ravdess, feature_folder, tmp_path) if one.startswith("--data")]
+    choice = Choice(folds="0", runs=tmp_path)
+    with pytest.raises(ConfigurationError, match=r"rows 'dropout 0\.1' and 'dropout, 0\.1' would both train in"):
+        plan_table(path, read_table(path), more, [], choice, Console(quiet=True))
+    plan_table(path, read_table(path), more, ["dropout 0.1"], choice, Console(quiet=True))
+
+
 def test_rows_that_are_needed_are_planned_before_those_that_need_them(
     synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path
 ) -> None:
@@ -198,6 +225,6 @@ def test_rows_that_are_needed_are_planned_before_those_that_need_them(
         argument for argument in arguments(synthetic_ravdess, feature_folder, tmp_path) if argument.startswith("--d")
     ]
     choice = Choice(folds="0,2", runs=tmp_path)
-    jobs, _ = plan_table(path, read_table(path), more, ["last"], choice, Console(quiet=True))
+    jobs = plan_table(path, read_table(path), more, ["last"], choice, Console(quiet=True))
     assert [job.folder.relative_to(tmp_path).parts[1] for job in jobs] == ["mean", "mean", "netvlad", "netvlad"]
     assert jobs[3].needs == (jobs[1].folder,)

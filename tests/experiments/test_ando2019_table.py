@@ -8,6 +8,7 @@ import torch
 import yaml
 
 from ser_lightning.cli import main
+from ser_lightning.run_record import file_hash, recorded_sources
 
 NARROW = ["channels=[2,2,2]", "cells=3", "attention_dim=4", "hidden_dim=4"]
 
@@ -46,6 +47,7 @@ def test_two_rows_run_with_the_stages_they_need_and_start_from_the_same_folds_ch
         given_checkpoints = [arguments["existence_checkpoint"], arguments["dominant_checkpoint"]]
         paths = [folder / "checkpoints" / "best.ckpt" for folder in needed]
         assert [Path(path) for path in given_checkpoints if path] == paths
+        assert sorted(recorded_sources(needing).values()) == sorted(map(file_hash, paths))
         weights = torch.load(needing / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
         for place, path in enumerate(paths):
             source = torch.load(path, weights_only=True)["state_dict"]

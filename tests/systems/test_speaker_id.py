@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ser_lightning.cross_validation.cross_validate import Choice, plan_experiment
 from ser_lightning.cross_validation.plan import Job
-from ser_lightning.cross_validation.runner import is_done
+from ser_lightning.cross_validation.run_state import is_done
 from ser_lightning.cross_validation.worker import run_fold
 from ser_lightning.errors import ProtocolError
 from ser_lightning.experiment import ExperimentCLI
@@ -159,7 +159,7 @@ def test_trained_once_it_is_planned_whichever_folds_of_another_corpus_are_asked_
 ) -> None:
     given = [argument for argument in job_arguments(tmp_path) if "default_root_dir" not in argument]
     choice = Choice(folds="3,5", seeds="0-1", runs=tmp_path)
-    jobs, _ = plan_experiment(given, "default", choice, Console(quiet=True), once=True)
+    jobs = plan_experiment(given, "default", choice, Console(quiet=True), once=True)
     assert [(job.fold, job.seed, job.scored, job.folder.name) for job in jobs] == [
         (None, 0, False, "once"),
         (None, 1, False, "once"),

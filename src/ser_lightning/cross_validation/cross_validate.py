@@ -17,15 +17,16 @@ from ser_lightning.cross_validation.plan import Job, parse_numbers, plan_folds, 
 from ser_lightning.cross_validation.published import EXPERIMENTS, publications
 from ser_lightning.cross_validation.resources import Resources
 from ser_lightning.cross_validation.runner import run_jobs
+from ser_lightning.cross_validation.summaries import write_missing_cards, write_summaries
 from ser_lightning.cross_validation.summary_run import log_summaries, told_to_agent
 from ser_lightning.errors import ConfigurationError, ProtocolError
 from ser_lightning.experiment import ExperimentCLI
-from ser_lightning.reports.figures import confusion_figure, save
+from ser_lightning.experiment_file import chosen_strategy
 from ser_lightning.reports.report import write_report
-from ser_lightning.reports.runs import find_cross_validations
-from ser_lightning.reports.summary import corpus_title, pooled_confusion, summarize, write_summary
 from ser_lightning.reports.summary_table import summary_table
-from ser_lightning.run_record import CONFIG_FILE, RUNS, claim_folder
+from ser_lightning.run_record import CONFIG_FILE, DEFAULT_ROW, RUNS, claim_folder
+
+_ANYWHERE = ("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto")
 
 
 @dataclass(frozen=True)
@@ -64,24 +65,17 @@ def cross_validate(arguments: Sequence[str], row: str, choice: Choice, console: 
     Raises:
         ConfigurationError: If a folder holds a run of another configuration; nothing is run then.
     """
-    jobs, max_epochs = plan_experiment(arguments, row, choice, console)
+    jobs = plan_experiment(arguments, row, choice, console)
     if choice.dry_run:
         show_plan(jobs, choice.resources, console, choice.dry_run)
         return 0
     with told_to_agent([job.folder for job in jobs]):
-        failures = run_planned(jobs, max_epochs, console, choice.resources)
-    for folder in sorted({job.folder.parent for job in jobs}):
-        if any(job.scored and job.folder not in failures for job in jobs if job.folder.parent == folder):
-            write_summary(folder)
-            runs = find_cross_validations([folder])
-            summary = summarize(runs)
-            counts = pooled_confusion(runs[0])
-            title = f"{summary.experiment}, {corpus_title(summary)}"
-            save(confusion_figure(counts, summary.class_names, title), folder / "confusion.png")
-            console.print(summary_table(summary))
-            page = write_report([folder], folder, publications(EXPERIMENTS))
-            console.print(f"report: {page}", highlight=False, soft_wrap=True)
-    log_summaries(sorted({job.folder.parent for job in jobs}))
+        failures = run_planned(jobs, console, choice.resources)
+    for folder, summary in write_summaries(jobs, failures).items():
+        console.print(summary_table(summary))
+        page = write_report([folder], folder, publications(EXPERIMENTS))
+        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+    log_summaries(sorted({job.folder.parent for job in jobs}), failures)
     return 1 if failures else 0
 
 
@@ -93,7 +87,7 @@ def group_folder(arguments: Sequence[str], row: str, choice: Choice) -> Path:
         row: Row of a table.
         choice: What is run, and where.
     """
-    cli = _built(arguments, row, choice)
+    cli = build_anywhere(arguments, row, choice.allow)
     return cli.run_name.folder(choice.runs).parent.parent
 
 
@@ -104,7 +98,7 @@ def plan_experiment(
     console: Console,
     needs: Mapping[str, Sequence[Job]] = MappingProxyType({}),
     once: bool = False,
-) -> tuple[list[Job], int]:
+) -> list[Job]:
     """Extract an experiment's features, plan its folds, and check the folders that are there already.
 
     Args:
@@ -116,16 +110,16 @@ def plan_experiment(
             same seed and of no fold.
         once: Plan one job for each seed that belongs to no fold.
 
-    Returns:
-        The jobs, and how many epochs each has at most.
-
     Raises:
         ConfigurationError: If a folder holds a run of another configuration, or it is not said what share of a GPU
             each of several jobs gets.
         ProtocolError: If a fold does not exist.
     """
     _refuse_own_keys(arguments)
-    cli = _built(arguments, row, choice)
+    given = choice.resources.gpus_per_job is not None  # then this machine need not have any
+    cli = (build_anywhere if given else _build)(arguments, row, choice.allow)
+    if not cli.config_files:
+        raise ConfigurationError("no experiment is given; name its YAML: --config experiments/....yaml")
     _refuse_unshared_gpus(cli, choice.resources)
     data = cli.data
     group = cli.run_name.folder(choice.runs).parent.parent
@@ -150,7 +144,9 @@ def plan_experiment(
         row=row,
         allow=choice.allow,
     )
-    jobs = [replace(job, scored=not cli.model.is_pretraining) for job in jobs]
+    scored, max_epochs = not cli.model.is_pretraining, max(cli.trainer.max_epochs or 1, 1)
+    keeps = chosen_strategy(arguments) is not None
+    jobs = [replace(job, scored=scored, max_epochs=max_epochs, keeps_strategy=keeps) for job in jobs]
     if once:
         jobs = [replace(job, fold=None, folder=job.folder.with_name("once")) for job in jobs if job.fold == chosen[0]]
     jobs = [_with_needs(job, needs) for job in jobs]
@@ -163,17 +159,14 @@ def plan_experiment(
             if job.fold is not None:
                 OmegaConf.update(expected, "data.init_args.fold", job.fold)
             claim_folder(job.folder, OmegaConf.to_yaml(expected), data.split(job.fold).hash)
-    return jobs, cli.trainer.max_epochs or 1
+    return jobs
 
 
-def run_planned(
-    jobs: Sequence[Job], max_epochs: int, console: Console, resources: Resources | None = None
-) -> dict[Path, str]:
+def run_planned(jobs: Sequence[Job], console: Console, resources: Resources | None = None) -> dict[Path, str]:
     """Write each seed's plan, run what is not done, and say what is missing in the end.
 
     Args:
         jobs: The plan.
-        max_epochs: Epochs of a job at most, for the view.
         console: Where to show progress.
         resources: How many at once, where, and what each gets; None: one after another.
 
@@ -182,7 +175,8 @@ def run_planned(
     """
     for folder in sorted({job.folder.parent for job in jobs}):
         write_plan([job for job in jobs if job.folder.parent == folder], folder / "plan.json")
-    failures = run_jobs(jobs, max_epochs, console, resources)
+    failures = run_jobs(jobs, console, resources)
+    write_missing_cards(jobs, failures, console)
     for failed, reason in failures.items():
         console.print(f"[red]{failed} is missing[/red]: {escape(reason)}", highlight=False)
     if failures:
@@ -190,25 +184,33 @@ def run_planned(
     return failures
 
 
-def _built(arguments: Sequence[str], row: str, choice: Choice) -> ExperimentCLI:
-    """Build an experiment in order to plan it: without loggers, which would be a run of their own.
+def build_anywhere(arguments: Sequence[str], row: str = DEFAULT_ROW, allow: Sequence[str] = ()) -> ExperimentCLI:
+    """Build an experiment in order to know it, on a machine that need not have the devices it is trained on.
 
-    Where each job is given GPUs, this machine need not have any.
+    Args:
+        arguments: LightningCLI's arguments: the experiment YAML, a trainer file, overrides.
+        row: Row of a table.
+        allow: Module prefixes that the user trusts.
     """
-    given = choice.resources.gpus_per_job is not None
-    here = ("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto") if given else ()
-    return ExperimentCLI([*arguments, *here, "--trainer.logger=false"], run=False, row=row, allow=choice.allow)
+    return _build([*arguments, *_ANYWHERE], row, allow)
+
+
+def _build(arguments: Sequence[str], row: str, allow: Sequence[str]) -> ExperimentCLI:
+    """Build an experiment in order to plan it: without loggers, which would be a run of their own."""
+    return ExperimentCLI([*arguments, "--trainer.logger=false"], run=False, row=row, allow=allow)
 
 
 def _refuse_unshared_gpus(cli: ExperimentCLI, resources: Resources) -> None:
     """Refuse several jobs at once that would each reach for every GPU, or on a cluster train without any."""
     accelerator = cli.config["trainer"]["accelerator"]
-    if resources.at_once == 1 or resources.gpus_per_job is not None or accelerator == "cpu":
+    alone = resources.at_once == 1 and not resources.address
+    if alone or resources.gpus_per_job is not None or accelerator == "cpu":
         return
     if resources.address or torch.cuda.is_available():
+        where = "on a cluster" if resources.address else "side by side"
         raise ConfigurationError(
-            f"trainer.accelerator is {accelerator}, and several jobs run at once: say what each gets of the GPUs, such "
-            "as --gpus-per-job 0.25 for four on one, or --trainer.accelerator cpu"
+            f"trainer.accelerator is {accelerator}, and jobs run {where}: say what each gets of the GPUs, such as "
+            "--gpus-per-job 0.25 for four on one, or --trainer.accelerator cpu"
         )
 
 

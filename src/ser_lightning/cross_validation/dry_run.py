@@ -10,7 +10,7 @@ from rich.console import Console
 
 from ser_lightning.cross_validation.plan import Job, in_order
 from ser_lightning.cross_validation.resources import Resources
-from ser_lightning.cross_validation.runner import is_done, is_outdated
+from ser_lightning.cross_validation.run_state import is_done, is_outdated
 
 Form = Literal["text", "json"]
 

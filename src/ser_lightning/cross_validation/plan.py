@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ser_lightning.atomic_file import write_atomically
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.run_record import DEFAULT_ROW
+from ser_lightning.run_record import DEFAULT_ROW, fold_name, seed_name
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,9 @@ class Job:
         allow: Module prefixes that the user trusts.
         scored: Whether it leaves predictions; pre-training leaves its checkpoint alone.
         tested: Whether the test set is looked at; a trial of a sweep ends with its validation set's predictions.
+        max_epochs: Epochs at most.
+        keeps_strategy: Whether its files or arguments choose how several processes train it, such as DDP that looks for
+            unused parameters.
     """
 
     experiment: Path
@@ -40,6 +43,8 @@ class Job:
     allow: tuple[str, ...] = ()
     scored: bool = True
     tested: bool = True
+    max_epochs: int = 1
+    keeps_strategy: bool = False
 
     def arguments(self) -> list[str]:
         """Return LightningCLI's arguments for this job, without a subcommand."""
@@ -68,9 +73,10 @@ class Job:
         return ["--row", self.row, *(argument for prefix in self.allow for argument in ("--allow", prefix))]
 
     def _unlike_chosen(self, more: Sequence[str]) -> list[str]:
-        """Leave out a strategy where the user has chosen one, such as DDP that looks for unused parameters."""
-        chosen = any(argument.startswith("--trainer.strategy") for argument in self.overrides)
-        return [argument for argument in more if not (chosen and argument.startswith("--trainer.strategy"))]
+        """Leave out a strategy where the user has chosen one."""
+        return [
+            argument for argument in more if not (self.keeps_strategy and argument.startswith("--trainer.strategy"))
+        ]
 
 
 def plan_folds(
@@ -99,7 +105,7 @@ def plan_folds(
             overrides=tuple(overrides),
             fold=fold,
             seed=seed,
-            folder=group_folder / f"seed-{seed}" / f"fold-{fold:02d}",
+            folder=group_folder / seed_name(seed) / fold_name(fold),
             row=row,
             allow=tuple(allow),
         )
@@ -127,8 +133,12 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
 
 
 def write_plan(jobs: Sequence[Job], path: Path) -> None:
-    """Write ``jobs`` as JSON to ``path``, atomically."""
-    write_atomically(path, json.dumps([asdict(job) for job in jobs], indent=2, default=str).encode())
+    """Write ``jobs`` as JSON to ``path``, atomically, beside those that stand there: of other folds, planned before."""
+    earlier = json.loads(path.read_text()) if path.exists() else []
+    now = json.loads(json.dumps([asdict(job) for job in jobs], default=str))
+    by_folder = {entry["folder"]: entry for entry in (*earlier, *now)}
+    ordered = [by_folder[folder] for folder in sorted(by_folder)]
+    write_atomically(path, json.dumps(ordered, indent=2).encode())
 
 
 def parse_numbers(text: str) -> list[int]:

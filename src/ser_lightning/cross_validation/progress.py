@@ -33,17 +33,18 @@ class ProgressView(AbstractContextManager["ProgressView"]):
 
     Args:
         jobs: The plan, in order.
-        max_epochs: Epochs of a job at most.
         console: Where to show it.
     """
 
-    def __init__(self, jobs: Sequence[Job], max_epochs: int, console: Console) -> None:
+    def __init__(self, jobs: Sequence[Job], console: Console) -> None:
         self.console = console
         self.titles = _titles(jobs)
         groups = list(dict.fromkeys(job.folder.parent for job in jobs))
         self._group_titles = _group_titles(jobs)
         self._columns = sorted({job.folder.name for job in jobs}, key=lambda name: (name.startswith("fold-"), name))
-        self._cells = {job.folder: JobProgress(job.folder, groups.index(job.folder.parent), max_epochs) for job in jobs}
+        self._cells = {
+            job.folder: JobProgress(job.folder, groups.index(job.folder.parent), job.max_epochs) for job in jobs
+        }
         self._begun: dict[Path, JobProgress] = {}
         self._live = Live(console=console, auto_refresh=False)
 

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -95,6 +96,9 @@ class RayEngine:
     def ended(self) -> list[Ended]:
         """Wait a moment, and return the jobs that have ended or were lost."""
         references = list(self._running)
+        if not references:  # Ray refuses to wait for nothing
+            time.sleep(POLL_SECONDS)
+            return []
         ready, _ = ray.wait(references, num_returns=len(references), timeout=POLL_SECONDS)
         return [_ended(reference, self._running.pop(reference)) for reference in ready]
 

@@ -3,6 +3,7 @@
 import importlib.util
 import signal
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,42 +12,22 @@ from types import FrameType
 
 from rich.console import Console
 
-from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
-from ser_lightning.callbacks.results import FILES
 from ser_lightning.cross_validation.engine import Ended, Engine, OneAfterAnother
 from ser_lightning.cross_validation.job_process import LOG_FILE
 from ser_lightning.cross_validation.plan import Job, in_order
 from ser_lightning.cross_validation.progress import ProgressView
 from ser_lightning.cross_validation.resources import Resources
+from ser_lightning.cross_validation.run_state import is_done, is_outdated
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.run_record import CONFIG_FILE, FACTS_FILE
 
 RAY_EXTRA = "in the clone, pip install -e '.[ray]', or make setup-dev"
 # A job whose machine is lost that often is what takes its machines down.
 _MOST_LOSSES = 10
+# How long a machine may take to see what another one has written: NFS remembers for a minute by default.
+_SIGHT_SECONDS = 65.0
 
 
-def is_done(job: Job) -> bool:
-    """Whether what the job leaves is there: the facts of what was trained and, if it is tested, predictions.
-
-    Predictions are written last and whole; in pre-training, and where nothing is tested, it is the facts that are.
-    """
-    ends_with_facts = not (job.scored and job.tested)
-    return (job.folder / FACTS_FILE).exists() and (ends_with_facts or (job.folder / FILES["test"]).exists())
-
-
-def is_outdated(job: Job) -> bool:
-    """Whether the job was begun before the checkpoint was saved that it starts from."""
-    claimed = job.folder / CONFIG_FILE
-    sources = [needed / CHECKPOINTS / "best.ckpt" for needed in job.needs]
-    return claimed.exists() and any(
-        source.exists() and source.stat().st_mtime_ns > claimed.stat().st_mtime_ns for source in sources
-    )
-
-
-def run_jobs(
-    jobs: Sequence[Job], max_epochs: int, console: Console, resources: Resources | None = None
-) -> dict[Path, str]:
+def run_jobs(jobs: Sequence[Job], console: Console, resources: Resources | None = None) -> dict[Path, str]:
     """Run what is not done, each job once those it needs are done.
 
     A job that fails is tried again as often as ``resources`` say, from its last checkpoint; one that is lost with its
@@ -54,7 +35,6 @@ def run_jobs(
 
     Args:
         jobs: The plan.
-        max_epochs: Epochs of a job at most, for the view.
         console: Where to show progress.
         resources: How many at once, where, and what each gets; None: one after another.
 
@@ -66,8 +46,8 @@ def run_jobs(
     """
     resources = resources or Resources()
     ordered = in_order(jobs)
-    with ProgressView(ordered, max_epochs, console) as view:
-        progress = _Progress(ordered, view, resources.retries)
+    with ProgressView(ordered, console) as view:
+        progress = _Progress(ordered, view, resources)
         progress.settle()
         if progress.ready:  # Ray takes seconds to start, which a finished table need not wait for
             with _engine(resources, console) as engine, _terminated_like_interrupted():
@@ -77,7 +57,7 @@ def run_jobs(
 
 def _run(progress: "_Progress", engine: Engine, view: ProgressView) -> None:
     running: set[Path] = set()
-    while progress.ready or running:
+    while progress.ready or running or progress.unseen:
         while progress.ready and (engine.at_once is None or len(running) < engine.at_once):
             job = progress.ready.popleft()
             view.begin(job)
@@ -86,6 +66,7 @@ def _run(progress: "_Progress", engine: Engine, view: ProgressView) -> None:
         for ended in engine.ended():
             running.remove(ended.folder)
             progress.end(ended)
+        progress.look_again()
         progress.settle()
         view.update()
 
@@ -96,17 +77,19 @@ class _Progress:
     Args:
         ordered: The plan, each job behind those it needs.
         view: Where to show how jobs end.
-        retries: How often a job that fails is started again.
+        resources: How often a job that fails is started again, and whether other machines run jobs.
     """
 
-    def __init__(self, ordered: Sequence[Job], view: ProgressView, retries: int) -> None:
+    def __init__(self, ordered: Sequence[Job], view: ProgressView, resources: Resources) -> None:
         self.ready: deque[Job] = deque()
+        self.unseen: dict[Path, float] = {}  # what ended well and left nothing to see yet, and when to give up looking
         self.failures: dict[Path, str] = {}
         self._jobs = {job.folder: job for job in ordered}
         self._waiting = list(ordered)
         self._done: set[Path] = set()
         self._view = view
-        self._retries = retries
+        self._retries = resources.retries
+        self._patience = _SIGHT_SECONDS if resources.address else 0.0
         self._failed: Counter[Path] = Counter()
         self._lost: Counter[Path] = Counter()
 
@@ -129,8 +112,13 @@ class _Progress:
     def end(self, ended: Ended) -> None:
         """Take note of how a job ended: done, to be tried again, or failed."""
         job = self._jobs[ended.folder]
-        if ended.status in (0, None) and is_done(job):
-            self._finish(job, "done")
+        if is_done(job):
+            # An error behind the last file, of W&B or in tearing down, makes the results no worse.
+            badly = f", although its process ended badly ({_how(ended.status)}; see {LOG_FILE})" if ended.status else ""
+            self.unseen.pop(job.folder, None)
+            self._finish(job, f"done{badly}")
+        elif ended.status == 0 and self._may_be_seen(job):
+            return
         elif ended.status is None:
             self._lost[job.folder] += 1
             if self._lost[job.folder] < _MOST_LOSSES:
@@ -138,6 +126,7 @@ class _Progress:
             else:
                 self._fail(job, f"lost {_MOST_LOSSES} times with the machine it ran on: {ended.note}", "failed")
         else:
+            self.unseen.pop(job.folder, None)
             self._failed[job.folder] += 1
             if self._failed[job.folder] <= self._retries:
                 self._again(job, f"failed ({_how(ended.status)}), tried again")
@@ -145,6 +134,16 @@ class _Progress:
                 times = f" {self._retries + 1} times" if self._retries else ""
                 end = ended.note or f"the end of its log:\n{_log_tail(job)}"
                 self._fail(job, f"failed{times}, {_how(ended.status)}; {end}", "failed")
+
+    def _may_be_seen(self, job: Job) -> bool:
+        """Whether there may be files of another machine's which this one does not see yet."""
+        now = time.monotonic()
+        return now < self.unseen.setdefault(job.folder, now + self._patience)
+
+    def look_again(self) -> None:
+        """Look for what jobs that ended well have written on other machines."""
+        for folder in list(self.unseen):
+            self.end(Ended(folder, 0))
 
     def _again(self, job: Job, why: str) -> None:
         self.ready.appendleft(job)

@@ -19,7 +19,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from ser_lightning.atomic_file import write_atomically
-from ser_lightning.cross_validation.cross_validate import Choice, cross_validate, plan_experiment, run_planned
+from ser_lightning.cross_validation.cross_validate import (
+    Choice,
+    build_anywhere,
+    cross_validate,
+    plan_experiment,
+    run_planned,
+)
 from ser_lightning.cross_validation.dry_run import Form, show_plan
 from ser_lightning.cross_validation.objective import OBJECTIVES, over_folds
 from ser_lightning.cross_validation.plan import Job, parse_numbers, write_plan
@@ -28,7 +34,6 @@ from ser_lightning.cross_validation.summary_run import log_summaries
 from ser_lightning.cross_validation.sweep_file import Method, Sweep, trial_arguments
 from ser_lightning.cross_validation.trials import RANDOM_BEFORE_BAYES, Trial, Trials, parameters_of, reason_of
 from ser_lightning.errors import SerError
-from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.reports.figures import save
 from ser_lightning.reports.trials import COMPLETE, TrialRecord, in_words, parameter_figure, trials_table
 from ser_lightning.run_record import DEFAULT_ROW
@@ -62,11 +67,11 @@ class Setting:
     choice: Choice
     console: Console
 
-    def plan(self, parameters: dict[str, Any]) -> tuple[list[Job], int]:
-        """Plan a trial's jobs, which leave the test set alone; return them, and how many epochs each has at most."""
+    def plan(self, parameters: dict[str, Any]) -> list[Job]:
+        """Plan a trial's jobs, which leave the test set alone."""
         arguments = trial_arguments(self.arguments, parameters)
-        jobs, epochs = plan_experiment(arguments, trial_row(parameters, self.row), self.choice, self.console)
-        return [replace(job, tested=False) for job in jobs], epochs
+        jobs = plan_experiment(arguments, trial_row(parameters, self.row), self.choice, self.console)
+        return [replace(job, tested=False) for job in jobs]
 
     def objective(self, jobs: Sequence[Job]) -> float:
         """Return what a trial's finished folds are judged by."""
@@ -89,8 +94,7 @@ def run_sweep(setting: Setting, limit: int | None, storage: str | None) -> int:
     """
     setting.sweep.refuse_fixed(setting.arguments)
     # Where trials run is theirs; this is to know what all of them are made of.
-    anywhere = ["--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto", "--trainer.logger=false"]
-    cli = ExperimentCLI([*setting.arguments, *anywhere], run=False, allow=setting.choice.allow)
+    cli = build_anywhere(setting.arguments, allow=setting.choice.allow)
     name = setting.sweep.path.stem if setting.row == DEFAULT_ROW else setting.row
     folder = cli.run_name.folder(setting.choice.runs).parents[2] / name
     folds = list(range(cli.data.num_folds())) if setting.choice.folds is None else parse_numbers(setting.choice.folds)
@@ -141,22 +145,20 @@ def _run(setting: Setting, trials: Trials, batch: Sequence[Trial]) -> None:
     """Run trials side by side; with early termination fold by fold, and those that fall behind no further."""
     going: dict[int, list[Job]] = {}
     by_number = {trial.number: trial for trial in batch}
-    longest = 1
     for trial in batch:
         try:
-            going[trial.number], epochs = setting.plan(trial.parameters)
+            going[trial.number] = setting.plan(trial.parameters)
         except SerError as error:  # these parameters do not make a system; others may
             setting.console.print(f"[red]trial {trial.number}[/red]: {escape(str(error))}", highlight=False)
             trials.fail(trial, str(error).splitlines()[0])
             continue
-        longest = max(longest, epochs)
     folds = sorted({job.fold for jobs in going.values() for job in jobs if job.fold is not None})
     rounds = [[fold] for fold in folds] if setting.sweep.file.early_terminate else [folds]
     so_far: list[int] = []
     for some in rounds:
         so_far += some
         jobs = [job for planned in going.values() for job in planned if job.fold in some]
-        failures = run_planned(jobs, longest, setting.console, setting.choice.resources)
+        failures = run_planned(jobs, setting.console, setting.choice.resources)
         for number, planned in list(going.items()):
             done = [job for job in planned if job.fold in so_far]
             if missing := [job for job in done if job.folder in failures]:
@@ -231,6 +233,6 @@ def _show_plan(setting: Setting, form: Form, limit: int | None) -> int:
     with tempfile.TemporaryDirectory() as nowhere:
         trials = Trials(setting.sweep, "dry run", Path(nowhere), None, limit)
         found = _begin(trials, RANDOM_BEFORE_BAYES if setting.sweep.file.method is Method.bayes else 10**6)
-    jobs = [job for trial in found for job in setting.plan(trial.parameters)[0]]
+    jobs = [job for trial in found for job in setting.plan(trial.parameters)]
     show_plan(jobs, setting.choice.resources, setting.console, form)
     return 0

@@ -7,18 +7,25 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from ser_lightning.cross_validation.cross_validate import Choice, group_folder, plan_experiment, run_planned
+from ser_lightning.cross_validation.cross_validate import (
+    Choice,
+    build_anywhere,
+    group_folder,
+    plan_experiment,
+    run_planned,
+)
 from ser_lightning.cross_validation.dry_run import show_plan
 from ser_lightning.cross_validation.plan import Job, parse_numbers
+from ser_lightning.cross_validation.summaries import write_summaries
+from ser_lightning.cross_validation.summary_run import log_summaries
 from ser_lightning.cross_validation.table_file import Row, Table, folder_name, read_table
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.reports.comparison import TableRow, comparison
 from ser_lightning.reports.report import write_systems
 from ser_lightning.reports.runs import FOLD_FOLDER, CrossValidation, find_cross_validations
 from ser_lightning.reports.summary import summarize
 from ser_lightning.reports.systems import AbsentRow, Published, ReportedSystem
-from ser_lightning.run_record import CONFIG_FILE, differing_keys
+from ser_lightning.run_record import CONFIG_FILE, Difference, fold_name, seed_name, unlike_file
 
 # A fold's own, and the protocol, which is stated as a whole.
 _OWN_KEYS = ("seed_everything", "data.init_args.seed", "data.init_args.fold")
@@ -29,7 +36,7 @@ ONCE = "--once"
 
 def plan_table(
     path: Path, table: Table, arguments: Sequence[str], names: Sequence[str], choice: Choice, console: Console
-) -> tuple[list[Job], int]:
+) -> list[Job]:
     """Plan the jobs of rows, and of each row they need.
 
     Args:
@@ -40,11 +47,9 @@ def plan_table(
         choice: Folds, seeds and places.
         console: Where to say what is done.
 
-    Returns:
-        The jobs, and how many epochs a job has at most.
-
     Raises:
-        ConfigurationError: If a row is unknown, or a folder holds a run of another configuration.
+        ConfigurationError: If a row is unknown, two rows would share folders, or a folder holds a run of another
+            configuration.
     """
     rows = {row.name: row for row in table.rows if row.experiment}
     if unknown := sorted(set(names) - set(rows)):
@@ -54,16 +59,22 @@ def plan_table(
         if row.name in wanted:
             wanted.update(row.needs.values())
     jobs: dict[str, list[Job]] = {}
-    longest = 1
+    by_folder: dict[Path, tuple[str, Job]] = {}
     for row in rows.values():
         if row.name in wanted:
             needs = {argument: jobs[name] for argument, name in row.needs.items()}
-            jobs[row.name], epochs = plan_experiment(
+            jobs[row.name] = plan_experiment(
                 row_arguments(path, row, arguments), folder_name(row), choice, console, needs, row.once
             )
-            longest = max(longest, epochs)
-    # Rows that share an experiment's own runs share its jobs.
-    return list({job.folder: job for planned in jobs.values() for job in planned}.values()), longest
+            # Rows that share an experiment's own runs share its jobs.
+            for job in jobs[row.name]:
+                other, theirs = by_folder.setdefault(job.folder, (row.name, job))
+                if theirs != job:
+                    raise ConfigurationError(
+                        f"{path}: rows '{other}' and '{row.name}' would both train in {job.folder}, and differ: give "
+                        "one another name, of which letters, digits and . = + - count"
+                    )
+    return [job for _, job in by_folder.values()]
 
 
 def row_arguments(path: Path, row: Row, arguments: Sequence[str]) -> list[str]:
@@ -104,11 +115,13 @@ def run_table(
         Exit status: 0 if every job is done.
     """
     table = read_table(path, overrides)
-    jobs, longest = plan_table(path, table, arguments, names, choice, console)
+    jobs = plan_table(path, table, arguments, names, choice, console)
     if choice.dry_run:
         show_plan(jobs, choice.resources, console, choice.dry_run)
         return 0
-    failures = run_planned(jobs, longest, console, choice.resources)
+    failures = run_planned(jobs, console, choice.resources)
+    write_summaries(jobs, failures)
+    log_summaries(sorted({job.folder.parent for job in jobs}), failures)
     shown = show_table(path, overrides, arguments, choice, console)
     if page := _write_report(path, table.title, read_table(path).corpus, shown, choice.runs):
         console.print(f"report: {page}", highlight=False, soft_wrap=True)
@@ -166,26 +179,23 @@ def _write_report(
 
 def _finished_folds(folder: Path, choice: Choice) -> list[Path]:
     """Return the folders of the chosen seeds' chosen folds that are finished."""
-    folds = ["fold-*"] if choice.folds is None else [f"fold-{fold:02d}" for fold in parse_numbers(choice.folds)]
-    seeds = [folder / f"seed-{seed}" for seed in parse_numbers(choice.seeds)]
+    folds = ["fold-*"] if choice.folds is None else [fold_name(fold) for fold in parse_numbers(choice.folds)]
+    seeds = [folder / seed_name(seed) for seed in parse_numbers(choice.seeds)]
     found = [done.parent for seed in seeds for fold in folds for done in seed.glob(f"{fold}/predictions.csv")]
     return [folder for folder in found if FOLD_FOLDER.fullmatch(folder.name)]
 
 
 def _unlike_file(path: Path, row: Row, runs: Sequence[CrossValidation], allow: Sequence[str]) -> list[str]:
     """Return the keys in which any fold's configuration differs from the row's own in the file, with both values."""
-    cli = ExperimentCLI([*row_arguments(path, row, []), "--trainer.logger=false"], run=False, allow=allow)
-    filed = _with_precision(cli.config_text)
-    found: dict[str, str] = {}
-    for fold in (fold for run in runs for fold in run.folds):
-        for line in differing_keys(_with_precision((fold.folder / CONFIG_FILE).read_text()), filed):
-            key, _, values = line.strip().partition(": ")
-            ours, _, theirs = values.removesuffix(" now").rpartition(" there, ")
-            if key == _PROTOCOL or key.startswith(f"{_PROTOCOL}."):
-                found.setdefault(_PROTOCOL, _PROTOCOL)
-            elif key not in (*_OWN_KEYS, *row.needs):
-                found.setdefault(key, f"{key} {ours} (file: {theirs})")
-    return list(found.values())
+    filed = _with_precision(build_anywhere(row_arguments(path, row, []), allow=allow).config_text)
+    texts = ((fold.folder / CONFIG_FILE).read_text() for run in runs for fold in run.folds)
+
+    def is_own(difference: Difference) -> bool:
+        return difference.key in (*_OWN_KEYS, *row.needs)
+
+    found = unlike_file((_with_precision(text) for text in texts), filed, is_own)
+    is_protocol = {key: key == _PROTOCOL or key.startswith(f"{_PROTOCOL}.") for key in found}
+    return list(dict.fromkeys(_PROTOCOL if is_protocol[key] else words for key, words in found.items()))
 
 
 def _with_precision(config_text: str) -> dict[str, Any]:
