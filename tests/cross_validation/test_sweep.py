@@ -1,5 +1,6 @@
 """`ser sweep`: trials on the one runner, judged by validation sets alone; the winner is tested, and nothing is lost."""
 
+import io
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from ser_lightning.cross_validation.resources import Resources
 from ser_lightning.cross_validation.search_space import trial_row
 from ser_lightning.cross_validation.sweep import Setting, run_sweep
 from ser_lightning.cross_validation.sweep_file import read_sweep
+from ser_lightning.cross_validation.trials import Trials
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.predictions import Predictions
 
@@ -47,11 +49,13 @@ class Pretence:
 
     def __init__(self) -> None:
         self.ran: list[Job] = []
+        self.batches: list[int] = []
         self.failing: set[Path] = set()
         self.tested: list[tuple[list[str], str]] = []
 
     def run(self, jobs: Sequence[Job], console: Console, resources: Resources) -> dict[Path, str]:
         self.ran += jobs
+        self.batches.append(len(jobs))
         for job in jobs:
             (clusters,) = [int(text.split("=")[1]) for text in job.overrides if text.startswith(f"--{CLUSTERS}")]
             targets = torch.arange(10) % 2
@@ -134,11 +138,63 @@ def test_a_failed_trial_is_named_and_only_it_is_run_again(pretence: Pretence, se
     content = json.loads((sweep_folder(tiny) / "sweep.json").read_text())
     (failed,) = [trial for trial in content["trials"] if trial["state"] == "failed"]
     assert failed["parameters"] == {CLUSTERS: 3}
-    assert failed["note"] == "fold-00: exit status 1;"
+    assert failed["note"] == "fold-00: exit status 1; log", "the log's last line says why"
     pretence.failing.clear()
     pretence.ran.clear()
     assert run_sweep(tiny, None, None) == 0
     assert {job.row for job in pretence.ran} == {trial_row({CLUSTERS: 3})}
+
+
+def test_parameters_that_make_no_system_end_neither_the_sweep_nor_its_dry_run(
+    pretence: Pretence, setting: Callable[..., Setting], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = io.StringIO()
+    odd = replace(
+        setting(parameters={CLUSTERS: {"values": [2, 0, 4]}}),
+        console=Console(file=said, width=200, force_terminal=True),
+    )
+    assert run_sweep(odd, None, None) == 1
+    assert all(pretence.batches), "an empty plan was run"
+    content = json.loads((sweep_folder(odd) / "sweep.json").read_text())
+    states = {trial["parameters"][CLUSTERS]: trial["state"] for trial in content["trials"]}
+    assert states == {2: "complete", 0: "failed", 4: "complete"}
+    assert "clusters" in said.getvalue()
+    dry = replace(odd, choice=replace(odd.choice, dry_run="json", runs=odd.choice.runs / "elsewhere"))
+    assert run_sweep(dry, None, None) == 1
+    assert len(json.loads(capsys.readouterr().out)["jobs"]) == 4
+
+
+@pytest.mark.parametrize("early", [None, {"type": "hyperband", "min_iter": 1, "eta": 3}])
+def test_a_trial_that_another_process_took_over_is_not_ended_here(
+    early: dict[str, Any] | None,
+    pretence: Pretence,
+    setting: Callable[..., Setting],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiny = setting(early_terminate=early)
+
+    def run_too_long(jobs: Sequence[Job], *rest: Any) -> dict[Path, str]:
+        if not pretence.ran:
+            folder = sweep_folder(tiny)
+            other = Trials(tiny.sweep, folder.relative_to(tiny.choice.runs).as_posix(), folder, None, None)
+            for trial in other.all():
+                other._begin_again(trial)
+        return pretence.run(jobs, *rest)
+
+    monkeypatch.setattr(module, "run_planned", run_too_long)
+    assert run_sweep(tiny, None, None) == 0
+    content = json.loads((sweep_folder(tiny) / "sweep.json").read_text())
+    assert len(content["trials"]) == 3
+    assert not any(trial["note"] for trial in content["trials"])
+    assert pretence.tested[0][1] == trial_row({CLUSTERS: 4})
+
+
+def test_equal_draws_fail_nothing(pretence: Pretence, setting: Callable[..., Setting]) -> None:
+    tiny = setting(Resources(jobs=16), method="random")
+    assert run_sweep(tiny, 8, None) == 0
+    states = [trial["state"] for trial in json.loads((sweep_folder(tiny) / "sweep.json").read_text())["trials"]]
+    assert states == ["complete"] * 8
+    assert len(pretence.ran) == len({job.folder for job in pretence.ran})
 
 
 def test_jobs_of_several_trials_run_side_by_side_where_there_is_room(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,13 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
+from ser_lightning.cross_validation import heartbeat
+from ser_lightning.cross_validation.heartbeat import Heartbeat
 from ser_lightning.cross_validation.sweep_file import read_sweep
-from ser_lightning.cross_validation.trials import Trials, parameters_of, reason_of
+from ser_lightning.cross_validation.trials import Trial, Trials, TrialTakenError, parameters_of, reason_of
 from ser_lightning.errors import ConfigurationError
 
 Open = Callable[..., Trials]
@@ -49,10 +53,16 @@ def open_trials(tmp_path: Path) -> Open:
 def run_to_end(trials: Trials) -> list[dict[str, Any]]:
     """Run what is left with an objective that a hand can compute; return the parameters in the order of their run."""
     found = []
-    while trial := trials.begin():
-        found.append(trial.parameters)
-        trials.complete(trial, 0.001 * float(trial.parameters["a"]))
+    while batch := trials.begin(1):
+        found += [trial.parameters for trial in batch]
+        complete(trials, batch)
     return found
+
+
+def complete(trials: Trials, batch: list[Trial]) -> None:
+    """Run a batch with that objective."""
+    for trial in batch:
+        trials.complete(trial, 0.001 * float(trial.parameters["a"]))
 
 
 def test_a_grid_runs_each_of_its_points_once(open_trials: Open) -> None:
@@ -87,9 +97,9 @@ from ser_lightning.cross_validation.sweep_file import read_sweep
 from ser_lightning.cross_validation.trials import Trials
 trials = Trials(read_sweep(Path(sys.argv[1])), "sweep", Path(sys.argv[2]), None, 4)
 trials.__enter__()
-first = trials.begin()
+(first,) = trials.begin(1)
 trials.complete(first, 0.5)
-trials.begin()
+trials.begin(1)
 os.kill(os.getpid(), 9)
 """
 
@@ -116,8 +126,7 @@ def test_a_trial_whose_process_was_killed_is_begun_again_with_its_parameters(
 
 def test_a_trial_of_a_living_process_is_left_alone(open_trials: Open) -> None:
     with open_trials("grid") as one, open_trials("grid") as other:
-        mine = one.begin()
-        assert mine is not None
+        (mine,) = one.begin(1)
         theirs = run_to_end(other)
         assert mine.parameters not in theirs
         assert len(theirs) == 3
@@ -128,16 +137,14 @@ def test_a_trial_of_a_living_process_is_left_alone(open_trials: Open) -> None:
 
 def test_a_process_that_is_interrupted_hands_its_trials_back(open_trials: Open) -> None:
     with open_trials("random", 2) as trials:
-        begun = trials.begin()
-    assert begun is not None
+        (begun,) = trials.begin(1)
     with open_trials("random", 2) as trials:
         assert begun.parameters in run_to_end(trials)
 
 
 def test_a_failed_trial_does_not_stop_the_others_and_is_tried_again_by_the_next_call(open_trials: Open) -> None:
     with open_trials("grid") as trials:
-        failed = trials.begin()
-        assert failed is not None
+        (failed,) = trials.begin(1)
         trials.fail(failed, "fold-00: exit status 1")
         assert len(run_to_end(trials)) == 3
         assert [reason_of(trial) for trial in trials.shown()].count("fold-00: exit status 1") == 1
@@ -155,13 +162,169 @@ def test_parameters_that_are_drawn_twice_are_run_once(open_trials: Open) -> None
         assert len(trials.shown()) == 8
 
 
+FEW = {"a": {"values": [1, 2]}, "b": {"value": 0}}
+
+
+def test_parameters_that_are_drawn_twice_in_a_batch_are_run_once_and_fail_nothing(open_trials: Open) -> None:
+    with open_trials("random", 8, parameters=FEW) as trials:
+        batch = trials.begin(8)
+        assert sorted(trial.parameters["a"] for trial in batch) == [1, 2]
+        complete(trials, batch)
+        assert trials.begin(8) == []
+        assert trials.are_finished()
+        shown = trials.shown()
+    assert [trial.state for trial in shown] == [TrialState.COMPLETE] * 8
+    assert {trial.value for trial in shown} == {0.001, 0.002}
+
+
+def test_parameters_that_another_process_runs_wait_for_its_result(open_trials: Open) -> None:
+    with open_trials("random", 8, parameters=FEW) as one, open_trials("random", 8, parameters=FEW) as other:
+        mine, theirs = one.begin(1), other.begin(8)
+        assert {trial.parameters["a"] for trial in (*mine, *theirs)} == {1, 2}
+        assert len(theirs) == 1
+        complete(other, theirs)
+        assert other.begin(8) == []
+        assert not other.are_finished()
+        complete(one, mine)
+        assert one.begin(8) == []
+        assert one.are_finished()
+        assert [trial.state for trial in one.shown()] == [TrialState.COMPLETE] * 8
+
+
+def test_what_fails_is_tried_by_the_trial_that_repeats_it(open_trials: Open) -> None:
+    with open_trials("random", 4, parameters=FEW) as trials:
+        for trial in (batch := trials.begin(4)):
+            trials.fail(trial, "out of memory")
+        again = trials.begin(4)
+        assert {trial.parameters["a"] for trial in again} == {1, 2}
+        assert len(batch) == len(again) == 2
+
+
+def test_processes_that_draw_at_once_know_what_the_other_has_drawn(
+    open_trials: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_trials("random", 8, parameters=FEW) as one, open_trials("random", 8, parameters=FEW) as other:
+        theirs: list[Trial] = []
+        thread = threading.Thread(target=lambda: theirs.extend(other.begin(2)))
+        ask = one.study.ask
+
+        def ask_while_the_other_draws() -> optuna.Trial:
+            drawn = ask()
+            if not thread.ident:
+                thread.start()
+                thread.join(2)
+            return drawn
+
+        monkeypatch.setattr(one.study, "ask", ask_while_the_other_draws)
+        mine = one.begin(1)
+        thread.join()
+        drawn = [trial.parameters["a"] for trial in (*mine, *theirs)]
+        assert sorted(drawn) == [1, 2], drawn
+
+
+def test_processes_that_start_at_once_plan_a_failed_trial_again_once(
+    open_trials: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_trials("grid") as trials:
+        (failed,) = trials.begin(1)
+        trials.fail(failed, "out of memory")
+    with open_trials("grid") as one, open_trials("grid") as other:
+        thread = threading.Thread(target=other.begin_failed_again)
+        add = one.study.add_trial
+
+        def add_while_the_other_looks(trial: optuna.trial.FrozenTrial) -> None:
+            thread.start()
+            thread.join(2)
+            add(trial)
+
+        monkeypatch.setattr(one.study, "add_trial", add_while_the_other_looks)
+        one.begin_failed_again()
+        thread.join()
+        assert [trial.state for trial in one.all()] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_lost_trial_is_not_forgotten_by_who_is_killed_while_planning_it_again(open_trials: Open) -> None:
+    with open_trials("grid") as trials:
+        (lost,) = trials.begin(1)
+        trials.study.tell(lost.number, state=TrialState.FAIL)  # and nothing was added in its place
+        trials._running.clear()
+    with open_trials("grid") as trials:
+        trials.begin_failed_again()
+        assert len(run_to_end(trials)) == 4
+        assert [trial.state for trial in trials.shown()] == [TrialState.COMPLETE] * 4
+
+
+def test_trials_that_wait_do_not_keep_a_sweep_from_its_end(open_trials: Open) -> None:
+    with open_trials("grid") as trials:
+        assert len(trials.begin(2)) == 2
+    with open_trials("grid", 1) as trials:
+        assert len(run_to_end(trials)) == 1
+        assert [trial.state for trial in trials.shown()].count(TrialState.WAITING) == 1
+        assert trials.are_finished()
+
+
+@pytest.mark.parametrize("end", ["report", "complete", "stop", "fail"])
+def test_a_trial_that_another_process_took_for_lost_is_that_ones(end: str, open_trials: Open) -> None:
+    with open_trials("grid") as one, open_trials("grid") as other:
+        (taken,) = one.begin(1)
+        (found,) = other.all()
+        other._begin_again(found)
+        arguments = {"report": (1, 0.5), "complete": (0.5,), "stop": (), "fail": ("out of memory",)}[end]
+        with pytest.raises(TrialTakenError, match="trial 0"):
+            getattr(one, end)(taken, *arguments)
+        assert taken.parameters in run_to_end(other)
+        assert other.are_finished()
+        assert [trial.state for trial in other.shown()] == [TrialState.COMPLETE] * 4
+
+
+class AwayForAMoment:
+    """A trial whose database is away at the first sign of life."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error: Exception | None = error
+        self.heard = threading.Event()
+
+    def set_user_attr(self, key: str, value: object) -> None:
+        error, self.error = self.error, None
+        if error:
+            raise error
+        self.heard.set()
+
+
+@pytest.mark.parametrize("error", [StorageInternalError("connection lost"), UpdateFinishedTrialError("finished")])
+def test_a_heart_goes_on_beating_when_the_database_was_away(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "_BEAT_SECONDS", 0.01)
+    trial: Any = AwayForAMoment(error)
+    with Heartbeat(tmp_path, {0: trial}):
+        assert trial.heard.wait(10)
+
+
+def test_a_database_that_fails_ends_a_sweep_in_words_and_lets_go_of_its_lock(
+    open_trials: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise StorageInternalError("An exception is raised") from OSError("server closed the connection")
+
+    trials = open_trials("grid")
+    trials.__enter__()
+    trials.begin(1)
+    monkeypatch.setattr(trials.study, "get_trials", fail)
+    try:
+        trials.all()
+    except StorageInternalError as error:
+        with pytest.raises(ConfigurationError, match="server closed the connection"):
+            trials.__exit__(type(error), error, error.__traceback__)
+    assert not list(trials.folder.glob(".process-*"))
+
+
 def test_a_trial_that_falls_behind_is_stopped(open_trials: Open) -> None:
     early = {"type": "hyperband", "min_iter": 1, "eta": 2}
     with open_trials("random", 4, early_terminate=early) as trials:
         stopped = []
         for value in (0.5, 0.6, 0.1, 0.7):
-            trial = trials.begin()
-            assert trial is not None
+            (trial,) = trials.begin(1)
             stopped.append(trials.report(trial, 1, value))
             if stopped[-1]:
                 trials.stop(trial)

@@ -6,8 +6,9 @@ judged by the mean score of those sets. The winner alone is tested.
 
 import json
 import math
+import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,10 @@ from ser_lightning.cross_validation.dry_run import Form, show_plan
 from ser_lightning.cross_validation.objective import OBJECTIVES, over_folds
 from ser_lightning.cross_validation.plan import Job, parse_numbers, write_plan
 from ser_lightning.cross_validation.search_space import Range, trial_row
+from ser_lightning.cross_validation.study import RANDOM_BEFORE_BAYES
 from ser_lightning.cross_validation.summary_run import log_summaries
 from ser_lightning.cross_validation.sweep_file import Method, Sweep, trial_arguments
-from ser_lightning.cross_validation.trials import RANDOM_BEFORE_BAYES, Trial, Trials, parameters_of, reason_of
+from ser_lightning.cross_validation.trials import Trial, Trials, TrialTakenError, parameters_of, reason_of
 from ser_lightning.errors import SerError
 from ser_lightning.reports.figures import save
 from ser_lightning.reports.trials import COMPLETE, TrialRecord, in_words, parameter_figure, trials_table
@@ -104,7 +106,7 @@ def run_sweep(setting: Setting, limit: int | None, storage: str | None) -> int:
     with Trials(setting.sweep, folder.relative_to(setting.choice.runs).as_posix(), folder, storage, limit) as trials:
         trials.refuse_other_foundation(_foundation(setting, folds, cli.config_text))
         trials.begin_failed_again()
-        while batch := _begin(trials, at_once):
+        while batch := trials.begin(at_once):
             for trial in batch:
                 shown = ", ".join(f"{name}={in_words(value)}" for name, value in trial.parameters.items())
                 setting.console.print(f"trial {trial.number}: {escape(shown)}", highlight=False, soft_wrap=True)
@@ -134,13 +136,6 @@ def _foundation(setting: Setting, folds: Sequence[int], config_text: str) -> dic
     return {"sweep": own, **yaml.safe_load(config_text)}
 
 
-def _begin(trials: Trials, count: int) -> list[Trial]:
-    batch: list[Trial] = []
-    while len(batch) < count and (trial := trials.begin()):
-        batch.append(trial)
-    return batch
-
-
 def _run(setting: Setting, trials: Trials, batch: Sequence[Trial]) -> None:
     """Run trials side by side; with early termination fold by fold, and those that fall behind no further."""
     going: dict[int, list[Job]] = {}
@@ -149,9 +144,11 @@ def _run(setting: Setting, trials: Trials, batch: Sequence[Trial]) -> None:
         try:
             going[trial.number] = setting.plan(trial.parameters)
         except SerError as error:  # these parameters do not make a system; others may
-            setting.console.print(f"[red]trial {trial.number}[/red]: {escape(str(error))}", highlight=False)
+            _say_unplanned(setting, trial, error)
             trials.fail(trial, str(error).splitlines()[0])
             continue
+    if not going:
+        return
     folds = sorted({job.fold for jobs in going.values() for job in jobs if job.fold is not None})
     rounds = [[fold] for fold in folds] if setting.sweep.file.early_terminate else [folds]
     so_far: list[int] = []
@@ -161,16 +158,40 @@ def _run(setting: Setting, trials: Trials, batch: Sequence[Trial]) -> None:
         failures = run_planned(jobs, setting.console, setting.choice.resources)
         for number, planned in list(going.items()):
             done = [job for job in planned if job.fold in so_far]
-            if missing := [job for job in done if job.folder in failures]:
-                reason = failures[missing[0].folder].splitlines()[0]
-                trials.fail(by_number[number], f"{missing[0].folder.name}: {reason}")
-            elif len(so_far) == len(folds):
-                trials.complete(by_number[number], setting.objective(done))
-            elif trials.report(by_number[number], len(so_far), setting.objective(done)):
-                trials.stop(by_number[number])
-            else:
-                continue
-            _put_on_record(going.pop(number))
+            try:
+                if _judge(setting, trials, by_number[number], done, failures, len(so_far) == len(folds)):
+                    _put_on_record(going.pop(number))
+            except TrialTakenError as error:  # this process was not heard of for too long
+                setting.console.print(f"{error}; its result counts", highlight=False)
+                del going[number]
+        if not going:
+            return
+
+
+def _judge(
+    setting: Setting,
+    trials: Trials,
+    trial: Trial,
+    done: Sequence[Job],
+    failures: Mapping[Path, str],
+    has_all_folds: bool,
+) -> bool:
+    """Keep what a trial's folds so far have come to; return whether it ends there."""
+    if missing := [job for job in done if job.folder in failures]:
+        first, *log = failures[missing[0].folder].splitlines()
+        trials.fail(trial, " ".join([f"{missing[0].folder.name}: {first}", *log[-1:]]))
+        return True
+    if has_all_folds:
+        trials.complete(trial, setting.objective(done))
+        return True
+    if trials.report(trial, len({job.fold for job in done}), setting.objective(done)):
+        trials.stop(trial)
+        return True
+    return False
+
+
+def _say_unplanned(setting: Setting, trial: Trial, error: SerError) -> None:
+    setting.console.print(f"[red]trial {trial.number}[/red]: {escape(str(error))}", highlight=False)
 
 
 def _put_on_record(jobs: Sequence[Job]) -> None:
@@ -232,7 +253,14 @@ def _show_plan(setting: Setting, form: Form, limit: int | None) -> int:
     """Print the jobs of the trials to come, as far as they do not depend on the results of others."""
     with tempfile.TemporaryDirectory() as nowhere:
         trials = Trials(setting.sweep, "dry run", Path(nowhere), None, limit)
-        found = _begin(trials, RANDOM_BEFORE_BAYES if setting.sweep.file.method is Method.bayes else 10**6)
-    jobs = [job for trial in found for job in setting.plan(trial.parameters)]
+        found = trials.begin(RANDOM_BEFORE_BAYES if setting.sweep.file.method is Method.bayes else sys.maxsize)
+    jobs: list[Job] = []
+    unplanned = 0
+    for trial in found:
+        try:
+            jobs += setting.plan(trial.parameters)
+        except SerError as error:
+            _say_unplanned(setting, trial, error)
+            unplanned += 1
     show_plan(jobs, setting.choice.resources, setting.console, form)
-    return 0
+    return 1 if unplanned else 0

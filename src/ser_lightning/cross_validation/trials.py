@@ -4,82 +4,33 @@ A process that is killed leaves its trials running in the database. Whoever look
 begins them again, with the same parameters: what is done of their folds is on disk.
 """
 
-import json
 import math
-import random
-import re
-import socket
-import threading
-import time
-import uuid
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import optuna
-from filelock import FileLock, Timeout
-from optuna.distributions import BaseDistribution
-from optuna.exceptions import DuplicatedStudyError, UpdateFinishedTrialError
-from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, GridSampler, RandomSampler, TPESampler
-from optuna.study import Study
+from filelock import FileLock
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
+from ser_lightning.cross_validation.heartbeat import Heartbeat
 from ser_lightning.cross_validation.search_space import flatten, trial_row
+from ser_lightning.cross_validation.study import AGAIN, open_study
 from ser_lightning.cross_validation.sweep_file import Method, Sweep
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.run_record import differing_keys
 
-_SEED = 0
-RANDOM_BEFORE_BAYES = 5
-_ATTEMPTS_TO_OPEN = 4
-_BEAT_SECONDS = 30.0
-_LOST_AFTER_SECONDS = 300.0  # of a process on another machine: ten beats missed
-# What is kept with a trial.
-_PARAMETERS, _PROCESS, _ALIVE, _REASON, _AGAIN = "parameters", "process", "alive", "reason", "again"
+# What is kept with a trial, and with the study.
+_PARAMETERS, _REASON = "parameters", "reason"
 _FOUNDATION = "sweep"
 
 
-class ByNumber(BaseSampler):
-    """Draw each trial from a sampler of its own, seeded with its place among the trials.
-
-    A sampler that is seeded once repeats its first draws when a sweep goes on, and in every process that joins.
-
-    Args:
-        make: Makes a sampler of a seed.
-    """
-
-    def __init__(self, make: Callable[[int], BaseSampler]) -> None:
-        self._make = make
-        self._sampler = make(_SEED)
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Take the sampler of this trial; one that is begun again keeps its parameters, and takes nobody's place."""
-        earlier = [other for other in study.get_trials(deepcopy=False) if other.number < trial.number]
-        place = sum(_AGAIN not in other.user_attrs for other in earlier)
-        self._sampler = self._make(random.Random(f"{_SEED} {place}").getrandbits(32))
-        self._sampler.before_trial(study, trial)
-
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return what the sampler draws together."""
-        return self._sampler.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Draw these together."""
-        return self._sampler.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Draw one by itself."""
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+class TrialTakenError(Exception):
+    """Another process has taken a trial of this one for lost, and begun it again: its result counts."""
 
 
 @dataclass(frozen=True)
@@ -113,32 +64,36 @@ class Trials(AbstractContextManager["Trials"]):
         self.sweep = sweep
         self.folder = folder
         self._limit = _limit(sweep, limit)
-        self._process = f"{socket.gethostname()}:{uuid.uuid4().hex}"
-        self._lock = FileLock(self._lock_path(self._process))
         self._running: dict[int, optuna.Trial] = {}
-        self._stopped = threading.Event()
-        self._beat = threading.Thread(target=self._stay_alive, name="trials' heartbeat", daemon=True)
+        self._heartbeat = Heartbeat(folder, self._running)
+        # Of two processes that draw at once, neither would know what the other has drawn.
+        self._drawing = FileLock(folder / ".drawing.lock")
         folder.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.study, self.place = _open(sweep, name, storage or f"sqlite:///{(folder / 'sweep.db').resolve()}")
+        self.study, self.place = open_study(sweep, name, storage or f"sqlite:///{(folder / 'sweep.db').resolve()}")
 
     def __enter__(self) -> Self:
         """Let others know that this process is alive."""
-        self._lock.acquire()
-        self._beat.start()
+        self._heartbeat.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Let others know that it is gone: trials that it leaves behind are whose who comes next."""
-        self._stopped.set()
-        self._beat.join()
-        for trial in self.all():
-            if trial.number in self._running:
-                self._begin_again(trial)
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        try:
+            with suppress(StorageInternalError), self._drawing:
+                for trial in self.all():
+                    if trial.number in self._running:
+                        self._begin_again(trial)
+        finally:
+            self._heartbeat.__exit__(kind, error, trace)
+        if isinstance(error, StorageInternalError):
+            cause = str(error.__cause__ or error).splitlines()[0]
+            raise ConfigurationError(
+                f"the sweep's database, {self.place}, failed: {cause}\n"
+                "What was trained is kept; the same command goes on."
+            ) from error
 
     def refuse_other_foundation(self, foundation: Mapping[str, Any]) -> None:
         """Keep what all trials have in common, or check that it is what the earlier ones had.
@@ -159,48 +114,77 @@ class Trials(AbstractContextManager["Trials"]):
                 + "\nUse --row NAME for a sweep of its own."
             )
 
-    def begin(self) -> Trial | None:
-        """Begin the next trial, or None if there are enough, or one has reached the target."""
-        self._begin_lost_again()
-        while self._left() > 0 and not self._target_reached():
-            begun = self.study.ask()
-            parameters = {name: parameter.draw(begun, name) for name, parameter in self.sweep.parameters.items()}
-            begun.set_user_attr(_PARAMETERS, parameters)
-            begun.set_user_attr(_PROCESS, self._process)
-            begun.set_user_attr(_ALIVE, time.time())
-            others = [trial for trial in self.all() if trial.number < begun.number and same(trial, parameters)]
-            if done := [trial for trial in others if trial.state is TrialState.COMPLETE]:
-                self.study.tell(begun, done[0].value)  # its folds would be found done
-            elif running := [trial for trial in others if trial.state is TrialState.RUNNING]:
-                self._fail(begun, f"the same as trial {running[0].number}, which is running")
-            else:
-                self._running[begun.number] = begun
-                return Trial(begun.number, parameters)
-        return None
+    def begin(self, count: int) -> list[Trial]:
+        """Begin the next trials: ``count``, or fewer if there are enough, or one has reached the target.
+
+        One that has the parameters of another gets that one's result; while that is not there it waits, and is drawn
+        anew by the next call, here or elsewhere.
+        """
+        begun: list[Trial] = []
+        repeated: set[int] = set()
+        with self._drawing:
+            self._begin_lost_again()
+            while len(begun) < count and self._left() > 0 and not self._target_reached():
+                drawn = self.study.ask()
+                self._running[drawn.number] = drawn
+                parameters = {name: parameter.draw(drawn, name) for name, parameter in self.sweep.parameters.items()}
+                drawn.set_user_attr(_PARAMETERS, parameters)
+                self._heartbeat.sign(drawn)
+                others = [trial for trial in self.all() if trial.number < drawn.number and same(trial, parameters)]
+                if done := [trial for trial in others if trial.state is TrialState.COMPLETE]:
+                    self.study.tell(self._running.pop(drawn.number), done[0].value)  # its folds would be found done
+                elif any(trial.state is TrialState.RUNNING for trial in others):
+                    repeated.add(drawn.number)
+                else:
+                    begun.append(Trial(drawn.number, parameters))
+            for trial in self.all():
+                if trial.number in repeated:
+                    del self._running[trial.number]
+                    self._begin_again(trial)
+        return begun
 
     def report(self, trial: Trial, folds: int, value: float) -> bool:
-        """Keep the objective over a trial's first folds; return whether it is to be stopped there."""
-        running = self._running[trial.number]
-        running.report(value, folds)
-        return running.should_prune()
+        """Keep the objective over a trial's first folds; return whether it is to be stopped there.
+
+        Raises:
+            TrialTakenError: If another process has begun it again.
+        """
+        with self._unless_taken(trial) as running:
+            running.report(value, folds)
+            return running.should_prune()
 
     def complete(self, trial: Trial, value: float) -> None:
-        """Keep the objective of a trial whose folds are done."""
-        self.study.tell(self._running.pop(trial.number), value)
+        """Keep the objective of a trial whose folds are done.
+
+        Raises:
+            TrialTakenError: If another process has begun it again.
+        """
+        self._end(trial, TrialState.COMPLETE, value)
 
     def stop(self, trial: Trial) -> None:
-        """Keep that a trial was stopped before its last fold."""
-        self.study.tell(self._running.pop(trial.number), state=TrialState.PRUNED)
+        """Keep that a trial was stopped before its last fold.
+
+        Raises:
+            TrialTakenError: If another process has begun it again.
+        """
+        self._end(trial, TrialState.PRUNED)
 
     def fail(self, trial: Trial, reason: str) -> None:
-        """Keep why a trial has no objective; the next call of the sweep tries it again."""
-        self._fail(self._running.pop(trial.number), reason)
+        """Keep why a trial has no objective; the next call of the sweep tries it again.
+
+        Raises:
+            TrialTakenError: If another process has begun it again.
+        """
+        with self._unless_taken(trial) as running:
+            running.set_user_attr(_REASON, reason)
+        self._end(trial, TrialState.FAIL)
 
     def begin_failed_again(self) -> None:
-        """Plan once more every trial that failed before this process began."""
-        for trial in self.all():
-            if trial.state is TrialState.FAIL and _REASON in trial.user_attrs and trial.number not in self._repeated():
-                self._plan_again(trial)
+        """Plan once more every trial that failed, or whose process was killed while it planned it once more."""
+        with self._drawing:
+            for trial in self.all():
+                if trial.state is TrialState.FAIL and trial.number not in self._repeated():
+                    self._plan_again(trial)
 
     def all(self) -> list[FrozenTrial]:
         """Return every trial by ascending number."""
@@ -218,8 +202,9 @@ class Trials(AbstractContextManager["Trials"]):
 
     def are_finished(self) -> bool:
         """Whether there is nothing left to run, here or elsewhere."""
-        unfinished = any(not trial.state.is_finished() for trial in self.all())
-        return not unfinished and (self._left() <= 0 or self._target_reached())
+        # One that waits is left over where there are enough trials without it.
+        runs = any(trial.state is TrialState.RUNNING for trial in self.all())
+        return not runs and (self._left() <= 0 or self._target_reached())
 
     def _left(self) -> int:
         """Return how many trials may still begin: those that wait, and those that nobody has thought of."""
@@ -230,11 +215,12 @@ class Trials(AbstractContextManager["Trials"]):
         return target is not None and best is not None and (best.value or 0.0) >= target
 
     def _repeated(self) -> set[int]:
-        return {trial.user_attrs[_AGAIN] for trial in self.all() if _AGAIN in trial.user_attrs}
+        return {trial.user_attrs[AGAIN] for trial in self.all() if AGAIN in trial.user_attrs}
 
     def _begin_lost_again(self) -> None:
         for trial in self.all():
-            if trial.state is TrialState.RUNNING and trial.number not in self._running and self._is_lost(trial):
+            is_mine = trial.number in self._running
+            if trial.state is TrialState.RUNNING and not is_mine and self._heartbeat.is_lost(trial):
                 self._begin_again(trial)
 
     def _begin_again(self, trial: FrozenTrial) -> None:
@@ -248,39 +234,24 @@ class Trials(AbstractContextManager["Trials"]):
             state=TrialState.WAITING,
             params=trial.params,
             distributions=trial.distributions,
-            user_attrs={_AGAIN: trial.number},
+            user_attrs={AGAIN: trial.number},
             system_attrs=trial.system_attrs,  # a grid's sampler keeps the point's index there
         )
         self.study.add_trial(again)
 
-    def _is_lost(self, trial: FrozenTrial) -> bool:
-        """Whether nobody runs a running trial: its process has let go of its lock, or not been heard of for long."""
-        process, heard = trial.user_attrs.get(_PROCESS), trial.user_attrs.get(_ALIVE)
-        if process is None or heard is None:  # killed while it began
-            began = trial.datetime_start
-            return began is not None and time.time() - began.timestamp() > _LOST_AFTER_SECONDS
-        path = self._lock_path(process)
-        if process.split(":")[0] == socket.gethostname() and path.exists():
-            try:
-                with FileLock(path, timeout=0):
-                    path.unlink(missing_ok=True)
-                    return True
-            except Timeout:
-                return False
-        return bool(time.time() - float(heard) > _LOST_AFTER_SECONDS)
+    def _end(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
+        with self._unless_taken(trial) as running:
+            self.study.tell(running, value, state)
+        del self._running[trial.number]
 
-    def _lock_path(self, process: str) -> Path:
-        return self.folder / f".process-{process.rpartition(':')[2]}.lock"
-
-    def _fail(self, trial: optuna.Trial, reason: str) -> None:
-        trial.set_user_attr(_REASON, reason)
-        self.study.tell(trial, state=TrialState.FAIL)
-
-    def _stay_alive(self) -> None:
-        while not self._stopped.wait(_BEAT_SECONDS):
-            for trial in list(self._running.values()):
-                with suppress(UpdateFinishedTrialError):
-                    trial.set_user_attr(_ALIVE, time.time())
+    @contextmanager
+    def _unless_taken(self, trial: Trial) -> Iterator[optuna.Trial]:
+        """Yield what a trial of this process is to Optuna, and forget it where another process has ended it."""
+        try:
+            yield self._running[trial.number]
+        except (UpdateFinishedTrialError, ValueError) as error:  # the database's word, and Optuna's look before
+            del self._running[trial.number]
+            raise TrialTakenError(f"trial {trial.number} is run by another process now") from error
 
 
 def same(trial: FrozenTrial, parameters: Mapping[str, Any]) -> bool:
@@ -306,44 +277,3 @@ def _limit(sweep: Sweep, asked: int | None) -> int:
     if not caps:
         raise ConfigurationError(f"{sweep.path}: {sweep.file.method.value} has no end by itself; give --trials N")
     return caps[0]
-
-
-def _sampler(sweep: Sweep) -> BaseSampler:
-    if sweep.file.method is Method.random:
-        return ByNumber(lambda seed: RandomSampler(seed=seed))
-    if sweep.file.method is Method.bayes:
-        return ByNumber(lambda seed: TPESampler(seed=seed, n_startup_trials=RANDOM_BEFORE_BAYES))
-    # What Optuna draws for a parameter with several values is text.
-    grids = {name: parameter.grid(name) for name, parameter in sweep.parameters.items()}
-    space = {name: [json.dumps(value) for value in values] for name, values in grids.items() if len(values) > 1}
-    return ByNumber(lambda seed: GridSampler(space, seed=_SEED))
-
-
-def _pruner(sweep: Sweep) -> BasePruner:
-    early = sweep.file.early_terminate
-    if early is None:
-        return NopPruner()
-    return SuccessiveHalvingPruner(min_resource=early.first_rung(), reduction_factor=int(early.eta))
-
-
-def _storage(url: str) -> optuna.storages.RDBStorage:
-    """Return a database with Optuna's tables in it; of processes that make them at once, all but one fail at first."""
-    for _ in range(_ATTEMPTS_TO_OPEN - 1):
-        with suppress(IntegrityError, OperationalError, ProgrammingError):
-            return optuna.storages.RDBStorage(url)
-        time.sleep(1.0)
-    return optuna.storages.RDBStorage(url)
-
-
-def _open(sweep: Sweep, name: str, url: str) -> tuple[Study, str]:
-    """Return the study, made if it is not there, and the database's URL without a password."""
-    try:
-        # SQLAlchemy's own default for PostgreSQL is a driver that is not ours.
-        address = make_url(re.sub("^postgres(ql)?:", "postgresql+psycopg:", url))
-        storage = _storage(address.render_as_string(hide_password=False))
-        with suppress(DuplicatedStudyError):
-            optuna.create_study(storage=storage, study_name=name, direction="maximize")
-        study = optuna.load_study(storage=storage, study_name=name, sampler=_sampler(sweep), pruner=_pruner(sweep))
-        return study, address.render_as_string()
-    except (ArgumentError, ModuleNotFoundError, SQLAlchemyError) as error:
-        raise ConfigurationError(f"--storage cannot be used: {str(error).splitlines()[0]}") from error
