@@ -23,7 +23,8 @@ from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 from ser_lightning.callbacks import EpochSeed
 from ser_lightning.cross_validation.objective import OBJECTIVES, over_folds
 from ser_lightning.cross_validation.search_space import trial_row
-from ser_lightning.cross_validation.summary_run import log_summaries, told_to_agent
+from ser_lightning.cross_validation.summary_run import log_summaries
+from ser_lightning.cross_validation.wandb_agent import told_to_agent
 from ser_lightning.cross_validation.worker import run_fold
 from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.loggers import FoldWandbLogger, MetricsTable

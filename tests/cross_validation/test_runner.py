@@ -63,7 +63,11 @@ def test_what_a_folder_remembers_as_absent_is_looked_up_anew(tmp_path: Path, mon
     for name in ("run.json", "predictions.csv"):
         (tmp_path / name).touch()
     monkeypatch.setattr(Path, "exists", lambda path: False)  # a network file system's memory
+    opened: list[Path] = []
+    listed = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: opened.append(Path(path)) or listed(path))
     assert is_finished(tmp_path, scored=True, tested=True)
+    assert opened == [tmp_path.parent, tmp_path]
 
 
 @pytest.mark.parametrize(("address", "tries_it_took"), [("head:6379", 1), (None, 2)])

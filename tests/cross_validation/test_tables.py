@@ -10,7 +10,14 @@ from ser_lightning.cli import main
 from ser_lightning.commands.training import split_keys
 from ser_lightning.cross_validation.cross_validate import Choice, _with_needs
 from ser_lightning.cross_validation.plan import plan_folds
-from ser_lightning.cross_validation.tables import Row, folder_name, plan_table, read_table, row_arguments
+from ser_lightning.cross_validation.tables import (
+    Row,
+    folder_name,
+    plan_table,
+    read_table,
+    row_arguments,
+    show_table,
+)
 from ser_lightning.errors import ConfigurationError
 
 TABLES = sorted(path for path in Path("experiments").glob("*/*.yaml") if path.parent.name not in ("trainer", "sweeps"))
@@ -209,6 +216,8 @@ def test_two_rows_that_would_train_in_one_folder_are_refused(
     with pytest.raises(ConfigurationError, match=r"rows 'dropout 0\.1' and 'dropout, 0\.1' would both train in"):
         plan_table(path, read_table(path), more, [], choice, Console(quiet=True))
     plan_table(path, read_table(path), more, ["dropout 0.1"], choice, Console(quiet=True))
+    with pytest.raises(ConfigurationError, match=r"rows 'dropout 0\.1' and 'dropout, 0\.1' would both train in"):
+        show_table(path, [], more, choice, Console(quiet=True))
 
 
 def test_rows_that_are_needed_are_planned_before_those_that_need_them(

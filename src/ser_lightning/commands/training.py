@@ -111,7 +111,7 @@ def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.cross_validation.cross_validate import cross_validate
-    from ser_lightning.cross_validation.summary_run import agents_row
+    from ser_lightning.cross_validation.wandb_agent import agents_row
 
     choice = _choice(options)
     return cross_validate(overrides, agents_row(options.row), choice, console(choice.dry_run))

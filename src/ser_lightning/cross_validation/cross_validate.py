@@ -18,7 +18,8 @@ from ser_lightning.cross_validation.published import EXPERIMENTS, publications
 from ser_lightning.cross_validation.resources import Resources
 from ser_lightning.cross_validation.runner import run_jobs
 from ser_lightning.cross_validation.summaries import write_missing_cards, write_summaries
-from ser_lightning.cross_validation.summary_run import log_summaries, told_to_agent
+from ser_lightning.cross_validation.summary_run import log_summaries
+from ser_lightning.cross_validation.wandb_agent import told_to_agent
 from ser_lightning.errors import ConfigurationError, ProtocolError
 from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.experiment_file import chosen_strategy

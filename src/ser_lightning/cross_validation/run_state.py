@@ -1,5 +1,6 @@
 """How far a job has come, by what lies in its folder."""
 
+import os
 from pathlib import Path
 
 from ser_lightning.callbacks.results import FILES
@@ -17,10 +18,11 @@ def is_finished(folder: Path, scored: bool, tested: bool) -> bool:
         scored: Whether the job leaves predictions at all.
         tested: Whether it goes on to the test set.
     """
+    # Listed, not looked up: a network file system remembers for up to a minute that a file or a folder is not there,
+    # but opening the folder above it asks the server whether that still holds.
     try:
-        # Listed, not looked up: on a network file system "it is not there" is remembered for up to a minute, but
-        # opening the folder asks the server whether that still holds.
-        names = {path.name for path in folder.iterdir()}
+        os.listdir(folder.parent)
+        names = os.listdir(folder)
     except FileNotFoundError:
         return False
     return FACTS_FILE in names and (not (scored and tested) or FILES["test"] in names)

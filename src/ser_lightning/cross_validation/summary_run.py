@@ -5,9 +5,7 @@ Keys are such as ``cv/validation_UA_mean`` and ``cv/test_WA_std`` (ddof 0); the 
 
 import json
 import os
-import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,6 @@ from ser_lightning.atomic_file import write_atomically
 from ser_lightning.callbacks.results import FILES
 from ser_lightning.cross_validation.objective import OBJECTIVES, validation_scores
 from ser_lightning.cross_validation.run_state import is_validated
-from ser_lightning.cross_validation.search_space import trial_row
 from ser_lightning.loggers import PROJECT, kept_run_id, wandb_mode
 from ser_lightning.metrics import scores
 from ser_lightning.reports.predictions import Predictions, confusion
@@ -30,22 +27,8 @@ from ser_lightning.reports.summary import METRICS, Scores, Statistics
 from ser_lightning.run_record import CONFIG_FILE, FACTS_FILE, RunName
 
 _LOGGED_FILE = "wandb_summary.json"
-_LOOK_SECONDS = 5.0
-_AGENT_PARAMETERS = "WANDB_SWEEP_PARAM_PATH"
+AGENT_PARAMETERS = "WANDB_SWEEP_PARAM_PATH"  # variable that W&B's agent sets for a trial: a file of its parameters
 _FOLD_COLUMNS = ("seed", "fold", "utterances", "best_epoch", "epochs", "seconds")
-
-
-def agents_row(row: str) -> str:
-    """Return the row of a W&B agent's trial, so that trials do not share folders; without an agent, ``row`` itself.
-
-    Args:
-        row: What the user calls the row.
-    """
-    path = os.environ.get(_AGENT_PARAMETERS)
-    if path is None:
-        return row
-    content = yaml.safe_load(Path(path).read_text())
-    return trial_row({name: entry["value"] for name, entry in content.items() if isinstance(entry, dict)}, row)
 
 
 def log_summaries(seed_folders: Sequence[Path], failures: Collection[Path] = ()) -> None:
@@ -64,7 +47,7 @@ def log_summaries(seed_folders: Sequence[Path], failures: Collection[Path] = ())
     if not found:
         return
     try:
-        if _AGENT_PARAMETERS in os.environ:
+        if AGENT_PARAMETERS in os.environ:
             together = _Summary([fold for summary in found for fold in summary.folds])
             _log(together, found[0].folder, None, failed=bool(failures))
             return
@@ -76,47 +59,6 @@ def log_summaries(seed_folders: Sequence[Path], failures: Collection[Path] = ())
                 write_atomically(logged, numbers.encode())
     except Exception as error:  # W&B's own errors have no common base
         rank_zero_warn(f"the summary could not be written to W&B: {error}")
-
-
-@contextmanager
-def told_to_agent(folds: Sequence[Path]) -> Iterator[None]:
-    """Tell the run of a W&B agent's trial what the folds score on average, whenever one of them ends.
-
-    W&B may then terminate the trial early. Without an agent nothing is done.
-
-    Args:
-        folds: Folders of the trial's folds.
-    """
-    if _AGENT_PARAMETERS not in os.environ:
-        yield
-        return
-    try:
-        folds[0].parent.mkdir(parents=True, exist_ok=True)
-        run = _start(dir=folds[0].parent)
-    except Exception as error:  # W&B's own errors have no common base
-        rank_zero_warn(f"W&B's agent is told nothing before the end: {error}")
-        yield
-        return
-    ended = threading.Event()
-
-    def tell() -> None:
-        told = 0
-        going_on = True
-        while going_on:
-            going_on = not ended.wait(_LOOK_SECONDS)
-            validated = [validation_scores(fold) for fold in folds if is_validated(fold)]
-            if told < len(validated) < len(folds):  # the whole is told at the end, with everything else
-                told = len(validated)
-                run.log({"cv/fold_count": told, **_statistics("validation", validated)})
-
-    thread = threading.Thread(target=tell, name="tells W&B's agent", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-        run.finish(exit_code=0 if all(map(is_validated, folds)) else 1)
 
 
 @dataclass(frozen=True)
@@ -161,10 +103,10 @@ class _Summary:
     def numbers(self) -> dict[str, float]:
         """Return everything that is a number about the folds as a whole."""
         found: dict[str, float] = {"cv/num_folds": len(self.folds)}
-        found |= _statistics("validation", [fold.validation for fold in self.folds])
+        found |= statistics("validation", [fold.validation for fold in self.folds])
         if tested := [fold.test for fold in self.folds if fold.test is not None]:
             found["cv/num_folds_tested"] = len(tested)
-            found |= _statistics("test", tested)
+            found |= statistics("test", tested)
             names = self.folds[0].facts.class_names
             matrices = [confusion(fold.predictions, names) for fold in self.folds if fold.predictions]
             pooled = torch.stack(matrices).sum(dim=0)
@@ -186,7 +128,13 @@ class _Summary:
         return columns, rows
 
 
-def _statistics(stage: str, several: Sequence[Scores]) -> dict[str, float]:
+def statistics(stage: str, several: Sequence[Scores]) -> dict[str, float]:
+    """Return mean, standard deviation (ddof 0), minimum and maximum of scores over folds, by key in W&B.
+
+    Args:
+        stage: ``validation`` or ``test``.
+        several: Each fold's, at least one.
+    """
     over = Statistics.over(several)
     spread = over.standard_deviation_ddof_0 or dict.fromkeys(METRICS, 0.0)
     kinds = {"mean": over.mean, "std": spread, "min": over.minimum, "max": over.maximum}
@@ -213,7 +161,7 @@ def _log(summary: _Summary, folder: Path, run_id: str | None, failed: bool = Fal
     name = RunName(facts.paper, facts.experiment, corpus, facts.row, facts.seed, facts.fold)
     config = yaml.safe_load((first.folder / CONFIG_FILE).read_text())
     of_a_fold = ("protocol_hash", "code_version")
-    run = _start(
+    run = start_run(
         id=run_id,
         name="cross-validation",
         group=name.group,
@@ -234,8 +182,12 @@ def _log(summary: _Summary, folder: Path, run_id: str | None, failed: bool = Fal
         run.finish(exit_code=exit_code)
 
 
-def _start(**options: Any) -> Any:
-    """Start a W&B run, or go on with it, in which the number of folds is the axis."""
+def start_run(**options: Any) -> Any:
+    """Start a W&B run, or go on with it, in which the number of folds is the axis.
+
+    Args:
+        options: Of ``wandb.init``.
+    """
     import wandb
 
     settings = wandb.Settings(console="off", quiet=True)

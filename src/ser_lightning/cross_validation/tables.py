@@ -70,10 +70,7 @@ def plan_table(
             for job in jobs[row.name]:
                 other, theirs = by_folder.setdefault(job.folder, (row.name, job))
                 if theirs != job:
-                    raise ConfigurationError(
-                        f"{path}: rows '{other}' and '{row.name}' would both train in {job.folder}, and differ: give "
-                        "one another name, of which letters, digits and . = + - count"
-                    )
+                    raise _of_one_folder(path, other, row.name, job.folder)
     return [job for _, job in by_folder.values()]
 
 
@@ -142,13 +139,21 @@ def show_table(
 
     Returns:
         Each row with what is on disk of it.
+
+    Raises:
+        ConfigurationError: If two rows share folders.
     """
     table = read_table(path, overrides)
     rows: list[tuple[TableRow, Sequence[CrossValidation]]] = []
+    by_folder: dict[Path, tuple[Row, list[str]]] = {}
     for row in table.rows:
         runs: list[CrossValidation] = []
         if row.experiment and not row.once:
-            folder = group_folder(row_arguments(path, row, arguments), folder_name(row), choice)
+            given = row_arguments(path, row, arguments)
+            folder = group_folder(given, folder_name(row), choice)
+            other, theirs = by_folder.setdefault(folder, (row, given))
+            if (theirs, other.needs) != (given, row.needs):
+                raise _of_one_folder(path, other.name, row.name, folder)
             if finished := _finished_folds(folder, choice):
                 runs = find_cross_validations(finished)
         summary = summarize(runs) if runs else None
@@ -158,6 +163,13 @@ def show_table(
     for line in comparison(table.title, read_table(path).corpus, [shown for shown, _ in rows]):
         console.print(line, highlight=False, soft_wrap=isinstance(line, str))
     return rows
+
+
+def _of_one_folder(path: Path, one: str, other: str, folder: Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path}: rows '{one}' and '{other}' would both train in {folder}, and differ: give one another name, of which "
+        "letters, digits and . = + - count"
+    )
 
 
 def _write_report(
