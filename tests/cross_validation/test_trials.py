@@ -16,7 +16,8 @@ from optuna.trial import TrialState
 from ser_lightning.cross_validation import heartbeat
 from ser_lightning.cross_validation.heartbeat import Heartbeat
 from ser_lightning.cross_validation.sweep_file import read_sweep
-from ser_lightning.cross_validation.trials import Trial, Trials, TrialTakenError, parameters_of, reason_of
+from ser_lightning.cross_validation.trial_records import parameters_of, record_of
+from ser_lightning.cross_validation.trials import Trial, Trials, TrialTakenError
 from ser_lightning.errors import ConfigurationError
 
 Open = Callable[..., Trials]
@@ -147,7 +148,7 @@ def test_a_failed_trial_does_not_stop_the_others_and_is_tried_again_by_the_next_
         (failed,) = trials.begin(1)
         trials.fail(failed, "fold-00: exit status 1")
         assert len(run_to_end(trials)) == 3
-        assert [reason_of(trial) for trial in trials.shown()].count("fold-00: exit status 1") == 1
+        assert [record_of(trial, "default").note for trial in trials.shown()].count("fold-00: exit status 1") == 1
     with open_trials("grid") as trials:
         trials.begin_failed_again()
         assert run_to_end(trials) == [failed.parameters]

@@ -15,7 +15,6 @@ from typing import Any
 
 import yaml
 from filelock import FileLock
-from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.markup import escape
 
@@ -34,21 +33,15 @@ from ser_lightning.cross_validation.search_space import Range, trial_row
 from ser_lightning.cross_validation.study import RANDOM_BEFORE_BAYES
 from ser_lightning.cross_validation.summary_run import log_summaries
 from ser_lightning.cross_validation.sweep_file import Method, Sweep, trial_arguments
-from ser_lightning.cross_validation.trials import Trial, Trials, TrialTakenError, parameters_of, reason_of
+from ser_lightning.cross_validation.trial_records import FAILED, parameters_of, record_of
+from ser_lightning.cross_validation.trials import Trial, Trials, TrialTakenError
 from ser_lightning.errors import SerError
 from ser_lightning.reports.figures import save
-from ser_lightning.reports.trials import COMPLETE, TrialRecord, in_words, parameter_figure, trials_table
+from ser_lightning.reports.trials import in_words, parameter_figure, trials_table
 from ser_lightning.run_record import DEFAULT_ROW
 
 # At once on a cluster whose size is not known here; more would be drawn without knowing of each other's results.
 _TRIALS_ON_A_CLUSTER = 8
-_STATES = {
-    TrialState.COMPLETE: COMPLETE,
-    TrialState.PRUNED: "stopped early",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "waiting",
-}
 
 
 @dataclass(frozen=True)
@@ -205,7 +198,7 @@ def _put_on_record(jobs: Sequence[Job]) -> None:
 def _conclude(setting: Setting, trials: Trials, folder: Path) -> int:
     """Show all trials, write them and their picture into the sweep's folder, and test the winner."""
     console, metric = setting.console, setting.sweep.file.metric.name
-    records = [_record(setting, trial) for trial in trials.shown()]
+    records = [record_of(trial, setting.row) for trial in trials.shown()]
     best = trials.best()
     title = f"{setting.sweep.path.stem}: {setting.sweep.file.method.value}, {len(records)} trials"
     number = None if best is None else best.number
@@ -233,20 +226,11 @@ def _conclude(setting: Setting, trials: Trials, folder: Path) -> int:
     if not trials.are_finished():
         console.print("other processes still run trials; the one that ends last tests the winner", highlight=False)
         return 0
-    failed = [record for record in records if record.state == _STATES[TrialState.FAIL]]
+    failed = [record for record in records if record.state == FAILED]
     arguments = trial_arguments(setting.arguments, parameters)
     with FileLock(folder / ".winner.lock"):  # of processes that end together, the second finds it done
         status = cross_validate(arguments, trial_row(parameters, setting.row), setting.choice, console)
     return 1 if failed else status
-
-
-def _record(setting: Setting, trial: FrozenTrial) -> TrialRecord:
-    parameters = parameters_of(trial)
-    objective = trial.value if trial.state is TrialState.COMPLETE else None
-    if trial.state is TrialState.PRUNED and trial.intermediate_values:
-        objective = trial.intermediate_values[max(trial.intermediate_values)]
-    row = trial_row(parameters, setting.row) if parameters else ""
-    return TrialRecord(trial.number, parameters, _STATES[trial.state], objective, row, reason_of(trial))
 
 
 def _show_plan(setting: Setting, form: Form, limit: int | None) -> int:

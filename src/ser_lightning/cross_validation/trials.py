@@ -18,14 +18,12 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ser_lightning.cross_validation.heartbeat import Heartbeat
-from ser_lightning.cross_validation.search_space import flatten, trial_row
 from ser_lightning.cross_validation.study import AGAIN, open_study
 from ser_lightning.cross_validation.sweep_file import Method, Sweep
+from ser_lightning.cross_validation.trial_records import PARAMETERS, REASON, same
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.run_record import differing_keys
 
-# What is kept with a trial, and with the study.
-_PARAMETERS, _REASON = "parameters", "reason"
 _FOUNDATION = "sweep"
 
 
@@ -128,7 +126,7 @@ class Trials(AbstractContextManager["Trials"]):
                 drawn = self.study.ask()
                 self._running[drawn.number] = drawn
                 parameters = {name: parameter.draw(drawn, name) for name, parameter in self.sweep.parameters.items()}
-                drawn.set_user_attr(_PARAMETERS, parameters)
+                drawn.set_user_attr(PARAMETERS, parameters)
                 self._heartbeat.sign(drawn)
                 others = [trial for trial in self.all() if trial.number < drawn.number and same(trial, parameters)]
                 if done := [trial for trial in others if trial.state is TrialState.COMPLETE]:
@@ -176,7 +174,7 @@ class Trials(AbstractContextManager["Trials"]):
             TrialTakenError: If another process has begun it again.
         """
         with self._unless_taken(trial) as running:
-            running.set_user_attr(_REASON, reason)
+            running.set_user_attr(REASON, reason)
         self._end(trial, TrialState.FAIL)
 
     def begin_failed_again(self) -> None:
@@ -252,22 +250,6 @@ class Trials(AbstractContextManager["Trials"]):
         except (UpdateFinishedTrialError, ValueError) as error:  # the database's word, and Optuna's look before
             del self._running[trial.number]
             raise TrialTakenError(f"trial {trial.number} is run by another process now") from error
-
-
-def same(trial: FrozenTrial, parameters: Mapping[str, Any]) -> bool:
-    """Whether a trial has these parameters."""
-    theirs = trial.user_attrs.get(_PARAMETERS)
-    return theirs is not None and trial_row(theirs) == trial_row(parameters)
-
-
-def parameters_of(trial: FrozenTrial) -> dict[str, Any]:
-    """Return a trial's parameters: value by LightningCLI's key; none of one that has not begun."""
-    return dict(flatten(trial.user_attrs.get(_PARAMETERS, {})))
-
-
-def reason_of(trial: FrozenTrial) -> str:
-    """Return why a trial failed, in words, or nothing."""
-    return str(trial.user_attrs.get(_REASON, ""))
 
 
 def _limit(sweep: Sweep, asked: int | None) -> int:
