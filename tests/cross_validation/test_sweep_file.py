@@ -116,6 +116,7 @@ def test_an_error_names_the_file_and_the_key(changes: dict[str, Any], named: str
     with pytest.raises(ConfigurationError, match=named) as error:
         read_sweep(written(tmp_path, **changes))
     assert "sweep.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_a_file_that_is_not_there_or_no_yaml_is_named(tmp_path: Path) -> None:

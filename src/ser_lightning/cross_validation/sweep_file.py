@@ -170,7 +170,8 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} is no YAML: {error}") from error
     except OmegaConfBaseException as error:
-        raise ConfigurationError(f"{path}: {error.full_key or 'top level'}: {error.msg or error}") from error
+        first = str(error.msg or error).splitlines()[0]  # the rest names classes
+        raise ConfigurationError(f"{path}: {error.full_key or 'top level'}: {first}") from error
     try:
         _check(file)
         parameters = read_parameters(file.parameters)
