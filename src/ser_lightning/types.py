@@ -1,4 +1,4 @@
-"""The nouns that rooms hand each other: utterance, split, batch."""
+"""Types that all parts share: utterance, split, batch."""
 # Shapes: B utterances, T frames (padded), F features a frame, C classes.
 
 import hashlib
