@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import wandb
+import yaml
 
 from ser_lightning.cli import main
 
@@ -146,6 +147,15 @@ def test_what_the_command_cannot_mean_is_refused(
 ) -> None:
     assert main([*done, more]) == 1
     assert named in capsys.readouterr().err
+
+
+def test_an_experiment_that_is_no_file_has_no_name_to_run_under(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = yaml.safe_load(Path("experiments/quickstart.yaml").read_text())
+    given = [f"--{key}={json.dumps(content[key])}" for key in ("model", "data")]
+    assert main(["cv", f"--runs={tmp_path}", *given]) == 1
+    assert "no experiment is given; name its YAML: --config" in capsys.readouterr().err
 
 
 def test_a_cluster_is_not_joined_to_train_on_cpus_unless_that_is_said(

@@ -117,8 +117,9 @@ def plan_experiment(
         ProtocolError: If a fold does not exist.
     """
     _refuse_own_keys(arguments)
-    given = choice.resources.gpus_per_job is not None  # then this machine need not have any
-    cli = (build_anywhere if given else _build)(arguments, row, choice.allow)
+    # Where each job is given GPUs, this machine need not have any.
+    build = _build if choice.resources.gpus_per_job is None else build_anywhere
+    cli = build(arguments, row, choice.allow)
     if not cli.config_files:
         raise ConfigurationError("no experiment is given; name its YAML: --config experiments/....yaml")
     _refuse_unshared_gpus(cli, choice.resources)
