@@ -222,6 +222,7 @@ class ExperimentCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         data = self.data
+        data.split()  # what cannot be divided is refused before hours of extraction
         data.extract()  # audio that is skipped as unusable changes the split
         folder = Path(self.trainer.default_root_dir)
         claim_folder(folder, self.config_text, data.split().hash)
@@ -272,6 +273,11 @@ class ExperimentCLI(LightningCLI):
 
     def before_predict(self) -> None:
         """Check that the checkpoint can predict the corpus."""
+        if self.model.is_pretraining:
+            raise ConfigurationError(
+                f"{type(self.model).__name__} is trained for what other systems take from it and predicts no emotion; "
+                "give a system that is trained on emotions"
+            )
         self._before_evaluation(None)
 
     def _before_evaluation(self, evaluated: Stage | None) -> None:

@@ -175,6 +175,18 @@ def test_a_model_card_that_is_missing_is_written(done: list[str]) -> None:
     assert card.read_bytes() == before
 
 
+def test_a_corpus_that_cannot_be_divided_is_refused_once_and_before_anything_is_extracted(
+    synthetic_ravdess: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = arguments(synthetic_ravdess, tmp_path / "features", tmp_path / "runs")
+    parts.append("--data.init_args.protocol.init_args.num_folds=9")
+    fold = ["run-fold", *parts[2:], f"--trainer.default_root_dir={tmp_path / 'fold'}"]
+    for refused in (parts, fold):
+        assert main(refused) == 1
+        assert capsys.readouterr().err.count("num_folds") == 1
+    assert list(tmp_path.iterdir()) in ([], [tmp_path / "fold"])  # the fold's holds its lock
+
+
 def test_a_fold_that_fails_is_reported_with_the_end_of_its_log_and_the_exit_status(
     done: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 from torch import Tensor
 
+from ser_lightning.cli import main
 from ser_lightning.cross_validation.cross_validate import Choice, plan_experiment
 from ser_lightning.cross_validation.plan import Job
 from ser_lightning.cross_validation.run_state import is_done
@@ -192,3 +193,11 @@ def test_nothing_is_tested_and_testing_it_is_refused(finished: Path, job_argumen
     assert not data.split().test
     with pytest.raises(ProtocolError, match="nothing is tested"):
         data.setup("test")
+
+
+def test_predicting_a_corpus_with_it_is_refused(
+    finished: Path, job_arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", *job_arguments(finished, "--trainer.logger=false", "--ckpt_path=best")]) == 1
+    assert "SpeakerIdentification is trained for what other systems take from it" in capsys.readouterr().err
+    assert not list(finished.glob("*predictions.csv"))

@@ -114,7 +114,7 @@ def plan_experiment(
     Raises:
         ConfigurationError: If a folder holds a run of another configuration, or it is not said what share of a GPU
             each of several jobs gets.
-        ProtocolError: If a fold does not exist.
+        ProtocolError: If a fold does not exist, or the corpus cannot be divided.
     """
     _refuse_own_keys(arguments)
     # Where each job is given GPUs, this machine need not have any.
@@ -125,18 +125,20 @@ def plan_experiment(
     _refuse_unshared_gpus(cli, choice.resources)
     data = cli.data
     group = cli.run_name.folder(choice.runs).parent.parent
-    # Unusable audio that is skipped changes the splits, with which runs that are there are compared.
-    if not choice.dry_run or any(group.glob(f"seed-*/*/{CONFIG_FILE}")):
-        console.print(f"{cli.run_name.experiment} on {data.corpus_name}: features", highlight=False)
-        data.extract()
-        if data.skipped_audio:
-            console.print(f"{len(data.skipped_audio)} unusable audio files are skipped; run.json lists them")
     # What is trained once has folds of its own, to which the caller's choice does not apply.
     chosen = list(range(data.num_folds())) if choice.folds is None or once else parse_numbers(choice.folds)
     if beyond := [fold for fold in chosen if fold >= data.num_folds()]:
         raise ProtocolError(
             f"--folds {choice.folds}: {data.protocol.name} has folds 0 to {data.num_folds() - 1}, not {beyond[0]}"
         )
+    for fold in chosen:
+        data.split(fold)  # what cannot be divided is refused once, and before features are extracted
+    # Unusable audio that is skipped changes the splits, with which runs that are there are compared.
+    if not choice.dry_run or any(group.glob(f"seed-*/*/{CONFIG_FILE}")):
+        console.print(f"{cli.run_name.experiment} on {data.corpus_name}: features", highlight=False)
+        data.extract()
+        if data.skipped_audio:
+            console.print(f"{len(data.skipped_audio)} unusable audio files are skipped; run.json lists them")
     jobs = plan_folds(
         experiment=cli.config_files[0],
         overrides=_without_experiment(arguments, cli.config_files[0]),

@@ -44,7 +44,9 @@ def obtain(corpus: Any, folder: Path, agreed: bool, console: Console) -> int:
     """
     source: CorpusSource | None = getattr(corpus, "SOURCE", None)
     if source is None:
-        raise CorpusError(f"{corpus.__name__} does not say where its corpus comes from: it has no SOURCE")
+        raise CorpusError(
+            f"{corpus.__name__} names no release to fetch (it has no SOURCE); recordings of your own are there already"
+        )
     console.print(f"{source.title}   {source.home}\nLicence: {source.licence}   {source.licence_url}", highlight=False)
     console.print(f"{source.terms}\nPlease cite: {source.citation}", highlight=False)
     if source.archive is None:
