@@ -61,3 +61,10 @@ def test_band_edges_that_do_not_fit_are_named() -> None:
         LogMelFilterbank(min_frequency_hz=300.0, max_frequency_hz=200.0)
     with pytest.raises(ConfigurationError, match=r"num_mels \(0\)"):
         LogMelFilterbank(num_mels=0)
+
+
+def test_gradients_reach_the_waveform() -> None:
+    extractor, lengths = LogMelFilterbank(num_mels=8), torch.tensor([700])
+    waveform = torch.randn(1, 700, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    assert torch.equal(extractor(waveform, lengths)[0].detach(), extractor(waveform.detach(), lengths)[0])
+    assert torch.autograd.gradcheck(lambda samples: extractor(samples, lengths)[0].sum(-1), waveform, nondet_tol=0)

@@ -70,7 +70,7 @@ class ShortTimeSpectrum(nn.Module):
 
     def num_frames(self, lengths: Tensor) -> Tensor:
         """Return the number of frames of utterances of ``lengths`` [B] samples."""
-        return ((lengths + (self.hop_length - self.window_length)) // self.hop_length).clamp_min(1)
+        return (lengths + (self.hop_length - self.window_length)).floor_divide_(self.hop_length).clamp_min_(1)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return the power [B, T, K] of ``waveforms`` [B, N], and the frames [B] that ``lengths`` [B] give.
@@ -91,10 +91,16 @@ class ShortTimeSpectrum(nn.Module):
         # Weighted where the transform reads them: padding each window afterwards would copy all of them once more.
         frames = windows.new_empty(*windows.shape[:2], self.dft_length)
         frames[..., self.window_length :] = 0
-        frames[..., : self.window_length].copy_(windows).mul_(self.weights)
+        weighted = frames[..., : self.window_length]
+        if waveforms.requires_grad:  # which ``out`` cannot follow
+            weighted.copy_(windows).mul_(self.weights)
+        else:
+            torch.mul(windows, self.weights, out=weighted)
         # The one frame that may reach past its utterance's end is the first of a clip shorter than a window.
         if shortest(lengths) < self.window_length:
             frames[:, 0] *= torch.arange(self.dft_length, device=lengths.device) < lengths[:, None]
-        spectra = torch.fft.rfft(frames)[..., : len(self.bin_frequencies_hz)]
+        spectra = torch.fft.rfft(frames)
+        if len(self.bin_frequencies_hz) < spectra.shape[2]:
+            spectra = spectra[..., : len(self.bin_frequencies_hz)]
         # With the sum, twice as fast as that of real and imaginary part, nine times as fast as the absolute value.
         return torch.view_as_real(spectra).square_(), self.num_frames(lengths)
