@@ -92,6 +92,14 @@ def test_variables_of_the_environment_are_read_as_wandbs_agent_reads_them(
     assert read_sweep(written(tmp_path, command=command)).arguments == ("--data.init_args.root=/data/x",)
 
 
+def test_the_program_may_be_named_apart_from_its_command_as_wandb_allows(tmp_path: Path) -> None:
+    command = ["${env}", "${program}", "cv", "--config", "x.yaml", "${args}"]
+    named = read_sweep(written(tmp_path, program=".venv/bin/ser", command=command))
+    assert named.arguments == read_sweep(written(tmp_path, command=["ser", *command[2:]])).arguments
+    with pytest.raises(ConfigurationError, match="command is"):
+        read_sweep(written(tmp_path, program="train.py", command=command))
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

@@ -93,7 +93,7 @@ class SweepFile:
         metric: What is optimised.
         parameters: What may differ between trials, by LightningCLI's key, in W&B's format.
         command: What runs a trial, with W&B's macros.
-        program: W&B wants a name here; ``command`` is what counts.
+        program: What ``${program}`` in ``command`` stands for.
         early_terminate: When trials are stopped before their last fold.
         run_cap: Number of trials at most.
         name: What W&B calls it.
@@ -179,7 +179,7 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
             parameters = {name: Choices(tuple(parameter.grid(name))) for name, parameter in parameters.items()}
         if all(isinstance(parameter, Choices) and len(parameter.values) == 1 for parameter in parameters.values()):
             raise ConfigurationError("parameters: none has more than one value")
-        sweep = Sweep(path, file, parameters, tuple(_cv_arguments(file.command)))
+        sweep = Sweep(path, file, parameters, tuple(_cv_arguments(file.command, file.program)))
         sweep.refuse_fixed(sweep.arguments)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
@@ -232,9 +232,9 @@ def _check(file: SweepFile) -> None:
         raise ConfigurationError(f"early_terminate.max_iter is {early.max_iter}, and less than eta {early.eta:g}")
 
 
-def _cv_arguments(command: Sequence[str]) -> list[str]:
+def _cv_arguments(command: Sequence[str], program: str) -> list[str]:
     """Return what a sweep's command hands to ``ser cv`` for every trial."""
-    parts = [part for part in command if part != "${env}"]
+    parts = [program if part == "${program}" else part for part in command if part != "${env}"]
     if len(parts) < 2 or Path(parts[0]).name != "ser" or parts[1] != "cv" or parts.count(_ARGUMENTS) != 1:
         raise ConfigurationError(f"command is {list(command)}; it must be of the form {_COMMAND}")
     fixed = [_VARIABLE.sub(lambda found: os.environ.get(found[1], found[1]), part) for part in parts[2:]]
