@@ -11,9 +11,7 @@ from ser_lightning.run_record import (
     claim_folder,
     claim_sources,
     code_version,
-    differing_keys,
     recorded_sources,
-    unlike_file,
 )
 
 CONFIG = {
@@ -32,13 +30,6 @@ def test_a_run_lies_where_its_experiment_corpus_row_seed_and_fold_say() -> None:
 def test_an_experiment_outside_any_papers_folder_has_no_paper() -> None:
     assert RunName.of(Path("experiments/quickstart.yaml"), "c", "default", 0, 0).group == "quickstart/c/default/seed-0"
     assert RunName.of(Path("/tmp/mine.yaml"), "c", "default", 0, 0).group == "mine/c/default/seed-0"
-
-
-def test_where_things_lie_and_what_computes_do_not_make_another_run() -> None:
-    elsewhere = yaml.safe_load(yaml.safe_dump(CONFIG))
-    elsewhere["trainer"] |= {"devices": 8, "logger": False}
-    elsewhere["data"]["init_args"]["root"] = "there"
-    assert differing_keys(CONFIG, elsewhere) == []
 
 
 def test_a_folder_of_another_configuration_is_refused_key_by_key(tmp_path: Path) -> None:
@@ -70,15 +61,6 @@ def test_a_run_knows_the_checkpoints_it_started_from_by_their_content(tmp_path: 
     stage.unlink()
     claim_sources(run, config)  # to evaluate, the run's own checkpoint is enough
     assert list(recorded_sources(run)) == ["model.init_args.encoder_checkpoint"]
-
-
-def test_what_runs_have_otherwise_than_a_file_is_said_with_values_of_any_kind() -> None:
-    filed = {"a": "there, now", "b": 1, "fold": 0}
-    runs = [{"a": "x: y there, z", "b": 1, "fold": 1}, {"a": "c", "b": 2, "fold": 2}]
-    assert unlike_file(runs, filed, lambda difference: difference.key == "fold") == {
-        "a": "a 'x: y there, z' (file: 'there, now')",
-        "b": "b 2 (file: 1)",
-    }
 
 
 def test_the_code_version_begins_with_the_packages() -> None:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ser_lightning.checkpoint import read_checkpoint
+from ser_lightning.configuration import differing_keys
 from ser_lightning.data.corpus_data import CorpusData
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.run_record import differing_keys
 from ser_lightning.systems.classifier import CHECKPOINT_KEY
 from ser_lightning.systems.stages import refuse_heard_speakers
 from ser_lightning.types import Stage

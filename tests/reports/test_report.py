@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.figures import png, training_figure
@@ -318,3 +319,25 @@ def test_importing_the_package_does_not_wait_for_pandas_torch_or_matplotlib() ->
     code = "import sys, ser_lightning.reports; print(*{'pandas', 'torch', 'matplotlib'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
+
+
+def test_the_page_says_in_which_settings_systems_differ(write_fold: WriteFold, tmp_path: Path) -> None:
+    folders = [tmp_path / "runs" / name / "seed-0" for name in ("one", "other")]
+    for folder, epochs, pooling in zip(folders, (5, 9), ("NetVLAD", None), strict=True):
+        model = {"class_path": "ser_lightning.systems.PooledLSTM", "init_args": {"cells": 64}}
+        if pooling:
+            model["init_args"] |= {"pooling": f"ser_lightning.nn.pooling.{pooling}"}  # type: ignore[operator]
+        config = {
+            "seed_everything": 0,
+            "trainer": {"max_epochs": epochs, "accelerator": folder.parent.name},
+            "model": model,
+        }
+        fold = write_fold(folder, 0, RIGHT, experiment=folder.parent.name, num_folds=1)
+        (fold / "config.yaml").write_text(yaml.safe_dump(config))
+    page = _page(*folders, out=tmp_path / "report")
+    assert ["trainer.max_epochs", "5", "9"] in page.rows
+    assert ["model.init_args.pooling", "nn.pooling.NetVLAD", "-"] in page.rows
+    assert not [row for row in page.rows if row[:1] in (["trainer.accelerator"], ["model.init_args.cells"])]
+    (folders[0] / "fold-00" / "config.yaml").write_text("{")
+    with pytest.raises(ConfigurationError, match=r"fold-00/config\.yaml holds no configuration"):
+        write_report(folders, tmp_path / "report")

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import yaml
 
+from ser_lightning.configuration import ABSENT, Difference, unlike_file
 from ser_lightning.cross_validation.table_file import Row, folder_name, read_table
 from ser_lightning.reports.runs import CrossValidation
 from ser_lightning.reports.systems import Publications, Published
-from ser_lightning.run_record import ABSENT, CONFIG_FILE, Difference, unlike_file
+from ser_lightning.run_record import CONFIG_FILE
 
 EXPERIMENTS = Path("experiments")  # of the checkout that a command runs in
 _CHOSEN_EACH_RUN = ("seed_everything", "data.init_args.seed", "data.init_args.fold", "data.class_path")

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from ser_lightning.configuration import Difference, unlike_file
 from ser_lightning.cross_validation.cross_validate import (
     Choice,
     build_anywhere,
@@ -25,7 +26,7 @@ from ser_lightning.reports.report import write_systems
 from ser_lightning.reports.runs import FOLD_FOLDER, CrossValidation, find_cross_validations
 from ser_lightning.reports.summary import summarize
 from ser_lightning.reports.systems import AbsentRow, Published, ReportedSystem
-from ser_lightning.run_record import CONFIG_FILE, Difference, fold_name, seed_name, unlike_file
+from ser_lightning.run_record import CONFIG_FILE, fold_name, seed_name
 
 # A fold's own, and the protocol, which is stated as a whole.
 _OWN_KEYS = ("seed_everything", "data.init_args.seed", "data.init_args.fold")

@@ -17,12 +17,12 @@ from filelock import FileLock
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from ser_lightning.configuration import differing_keys
 from ser_lightning.cross_validation.heartbeat import Heartbeat
 from ser_lightning.cross_validation.study import AGAIN, open_study
 from ser_lightning.cross_validation.sweep_file import Method, Sweep
 from ser_lightning.cross_validation.trial_records import PARAMETERS, REASON, same
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.run_record import differing_keys
 
 _FOUNDATION = "sweep"
 

@@ -92,7 +92,7 @@ def compose(systems: Sequence[ReportedSystem], title: str = "", absent: Sequence
         heading, names = f"{len(systems)} systems on {', '.join(corpora)}", [system.name for system in systems]
     return Document(
         title or heading,
-        ", ".join([*names, *papers]),
+        "; ".join([*names, *papers]),  # names hold commas
         [
             opening(systems),
             what_was_run(systems),

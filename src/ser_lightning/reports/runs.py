@@ -5,10 +5,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pandas as pd
+import yaml
 
+from ser_lightning.configuration import relevant
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.predictions import Predictions
 from ser_lightning.reports.run_facts import RunFacts
@@ -53,6 +55,14 @@ class FoldRun:
             message = f"folds {folds} in predictions.csv, fold {facts.fold} of {facts.num_folds} in run.json"
             raise ConfigurationError(f"{folder}: {message}; delete the folder and run the fold again")
         return cls(folder, facts, predictions)
+
+    def configuration(self) -> dict[str, Any]:
+        """Return what of ``config.yaml`` matters for the result, values by key; nothing where there is no file."""
+        path = self.folder / "config.yaml"
+        try:
+            return relevant(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.exists() else {}
+        except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
+            raise ConfigurationError(f"{path} holds no configuration ({error}); put back the one it had") from error
 
     def history(self) -> pd.DataFrame | None:
         """Return what ``metrics.csv`` says, one row for each epoch by its index, or None where there is no such file.

@@ -9,6 +9,9 @@ from ser_lightning.reports.summary_table import SPEAKERS_SHARED, caveats, folds_
 from ser_lightning.reports.systems import ReportedSystem
 from ser_lightning.reports.uncertainty import estimate, too_narrow
 
+MOST_CONFIGURATIONS = 5  # side by side; a table of rows says in their names what they vary
+_OF_EACH_FOLD = ("seed_everything", "data.init_args.fold")
+
 
 def opening(systems: Sequence[ReportedSystem]) -> Section:
     """Return what a reader has to know first, and for a single system its scores."""
@@ -31,6 +34,9 @@ def what_was_run(systems: Sequence[ReportedSystem]) -> Section:
     if differing := [word for word in facts[0] if word not in shared]:
         rows = [[system.name, *(said[word] for word in differing)] for system, said in zip(systems, facts, strict=True)]
         blocks.append(Table("What differs", dict.fromkeys(["", *differing], False), rows))
+    if 1 < len(systems) <= MOST_CONFIGURATIONS and (settings := _unlike_settings(systems)):
+        caption = "Configuration where it differs; - stands for nothing set"
+        blocks.append(Table(caption, dict.fromkeys(["", *(system.name for system in systems)], False), settings))
     return Section("What was run", blocks)
 
 
@@ -58,6 +64,18 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _unlike_settings(systems: Sequence[ReportedSystem]) -> list[list[str]]:
+    """Return a row for each key that systems have set unlike each other: the key, then each one's value."""
+    configurations = [system.runs[0].folds[0].configuration() for system in systems]
+    keys = [key for key in dict.fromkeys(key for one in configurations for key in one) if key not in _OF_EACH_FOLD]
+    rows = [[key, *(_in_words(one.get(key)) for one in configurations)] for key in keys]
+    return [row for row in rows if len(set(row[1:])) > 1]
+
+
+def _in_words(value: object) -> str:
+    return "-" if value is None else str(value).removeprefix("ser_lightning.")
 
 
 def _folds_of_seeds(system: ReportedSystem) -> list[str]:
