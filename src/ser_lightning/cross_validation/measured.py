@@ -8,6 +8,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ser_lightning.cross_validation.structured_file import misfit
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.run_record import DEFAULT_ROW
 
@@ -75,7 +76,7 @@ def read_measured(path: Path) -> list[Measured]:
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} is no YAML: {error}") from error
     except OmegaConfBaseException as error:
-        raise ConfigurationError(f"{path}: {error.full_key or 'top level'}: {error.msg or error}") from error
+        raise misfit(path, error) from error
     known: set[tuple[str, str, str, str]] = set()
     for run in runs:
         key = (run.paper, run.experiment, run.corpus, run.row)

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ser_lightning.cross_validation.objective import OBJECTIVES
 from ser_lightning.cross_validation.search_space import Choices, Parameter, as_arguments, read_parameters
+from ser_lightning.cross_validation.structured_file import misfit
 from ser_lightning.errors import ConfigurationError
 
 _COMMAND = "[ser, cv, --config, <experiment>.yaml, '${args}']"
@@ -170,8 +171,7 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} is no YAML: {error}") from error
     except OmegaConfBaseException as error:
-        first = str(error.msg or error).splitlines()[0]  # the rest names classes
-        raise ConfigurationError(f"{path}: {error.full_key or 'top level'}: {first}") from error
+        raise misfit(path, error) from error
     try:
         _check(file)
         parameters = read_parameters(file.parameters)

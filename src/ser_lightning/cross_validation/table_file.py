@@ -14,6 +14,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ser_lightning.cross_validation.structured_file import misfit
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.run_record import DEFAULT_ROW
 
@@ -83,7 +84,7 @@ def read_table(path: Path, overrides: Sequence[str] = ()) -> Table:
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} is no YAML: {error}") from error
     except OmegaConfBaseException as error:
-        raise ConfigurationError(f"{path}: {error.full_key or 'top level'}: {error.msg or error}") from error
+        raise misfit(path, error) from error
     known: set[str] = set()
     for row in table.rows:
         if row.name in known:
