@@ -86,3 +86,10 @@ def test_each_of_several_seeds_has_its_line(seed_folder: Path, write_fold: Calla
 
 def test_nothing_is_said_of_nothing() -> None:
     assert soft_scores_in_words({}) == ""
+
+
+def test_of_a_corpus_without_votes_none_are_spoken_of() -> None:
+    labels = soft_scores_in_words({"ECE": 0.1, "vote_cross_entropy": 1.25, "vote_KL": 1.25 + 1e-9})
+    assert labels.endswith("calibration error 10.0%, cross entropy under the labels 1.250 nats")
+    votes = soft_scores_in_words({"ECE": 0.1, "vote_cross_entropy": 1.25, "vote_KL": 0.5})
+    assert votes.endswith("under the evaluators' votes 1.250 nats, KL divergence from the evaluators' votes 0.500 nats")

@@ -82,8 +82,15 @@ def mean_soft_scores(folders: Sequence[Path]) -> dict[str, float]:
 
 def soft_scores_in_words(means: Mapping[str, float]) -> str:
     """Return the mean soft scores in one line: calibration in percent, the others in nats; empty without any."""
+    names, shown = dict(SOFT_SCORES), dict(means)
+    # Without votes each label counts as one: what is under them is under the labels, and both scores are the same.
+    if {"vote_cross_entropy", "vote_KL"} <= set(means) and math.isclose(
+        means["vote_cross_entropy"], means["vote_KL"], rel_tol=1e-6
+    ):
+        names["vote_cross_entropy"] = "cross entropy under the labels"
+        del shown["vote_KL"]
     said = (
-        f"{SOFT_SCORES[name]} {f'{100 * value:.1f}%' if name == 'ECE' else f'{value:.3f} nats'}"
-        for name, value in means.items()
+        f"{names[name]} {f'{100 * value:.1f}%' if name == 'ECE' else f'{value:.3f} nats'}"
+        for name, value in shown.items()
     )
     return f"probabilities, mean over folds: {', '.join(said)}" if means else ""
