@@ -137,6 +137,12 @@ def test_a_class_beyond_the_last_is_refused_not_counted_elsewhere() -> None:
         metric.update(torch.tensor([3]), torch.tensor([0]))
 
 
+def test_a_missing_label_is_refused_and_not_counted_as_the_last_class() -> None:
+    metric = EmotionScores(3)
+    with pytest.raises(IndexError, match="3 is out of bounds"):
+        metric.update(torch.tensor([0, 1]), torch.tensor([0, -1]))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_counting_a_batch_does_not_wait_for_the_gpu() -> None:

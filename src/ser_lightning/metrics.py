@@ -180,9 +180,12 @@ class EmotionScores(Metric):
             targets: Reference class of each utterance [B], from 0 to C - 1.
 
         Raises:
-            IndexError: If a class is C or larger (on a GPU: a device-side assertion, since nothing waits for it).
+            IndexError: If there is no such class, as where a label is missing (on a GPU: a device-side assertion, since
+                nothing waits for it).
         """
         predicted = predictions.argmax(dim=1) if predictions.ndim == targets.ndim + 1 else predictions
+        # An index of -1 would count as the last class.
+        targets = targets.masked_fill(targets < 0, self.num_classes)
         ones = torch.ones_like(targets, dtype=self.confusion.dtype)
         self.confusion = self.confusion.index_put((targets, predicted), ones, accumulate=True)
 
