@@ -65,7 +65,7 @@ format: $(INSTALLED)/dev ## Mend what ruff can mend by itself
 
 .PHONY: smoke
 smoke: $(INSTALLED)/dev ## Train every experiment for a few steps on synthetic speech; run what the documentation says
-	$(PYTHON) -m pytest -m slow tests/experiments tests/test_documentation.py $(ARGS)
+	$(PYTHON) -m pytest -m slow -n $(TEST_WORKERS) --dist loadfile tests/experiments tests/test_documentation.py $(ARGS)
 
 .PHONY: bench
 bench: $(INSTALLED)/dev ## Measure speed and memory against named references
