@@ -41,12 +41,14 @@ WORDS: Mapping[str, str] = {
 NAME = re.compile(r"(?P<dialog>Ses0(?P<session>[1-5])[FM]_(?P<kind>impro|script)\w+)_(?P<letter>[FM])[^\W_]+")
 """An utterance's name. The dialog's letter says whose movements were recorded, the last part's who speaks."""
 
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _FIRST = re.compile(
-    r"\[\s*(?P<start>[\d.]+)\s*-\s*(?P<end>[\d.]+)\s*\]\s+(?P<name>\S+)\s+(?P<code>\S+)"
-    r"\s+\[\s*(?P<means>-?[\d.]+(\s*,\s*-?[\d.]+){2})\s*\]"
+    rf"\[\s*(?P<start>{_NUMBER})\s*-\s*(?P<end>{_NUMBER})\s*\]\s+(?P<name>\S+)\s+(?P<code>[^\s\[]+)"
+    r"(?:\s*\[(?P<means>[^\]]*)\])?"
 )
-_LINE = re.compile(r"(?P<kind>[CA])-(?P<evaluator>[EFM]\d*)\s*:(?P<values>[^(]*)(\(.*)?")
-_SCALES = re.compile(r"\b(val|act|dom)\s+(-?[\d.]+)\s*(?:;|$)")
+_LINE = re.compile(r"(?i)(?P<kind>[CA])-(?P<evaluator>[EFM]\d*)\s*:(?P<values>[^(]*)(\(.*)?")
+_REMARK_BETWEEN = re.compile(r"\((?:[^()]|\([^()]*\))*\)(?=\s*;)")
+_SCALES = re.compile(rf"(?i)\b(val|act|dom)\s+(-?{_NUMBER})\s*(?:;|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Evaluation:
         start_seconds: Begin of the utterance in its dialog.
         end_seconds: End of the utterance in its dialog.
         code: Label of the majority, a key of `CODES`.
-        means: Attributes, as the evaluators' means.
+        means: Attributes, as the evaluators' means; None where the file has no number.
         votes: Labels that each evaluator gave, one or several, as class names, in the file's order.
         self_assessments: Labels that the actors gave themselves, by their name in the file (``F1``, ``M1``).
         attributes: Each evaluator's and actor's attributes, by their name in the file (``E3``, ``F1``).
@@ -123,7 +125,8 @@ class Evaluation:
 def read_evaluations(file: Path) -> list[Evaluation]:
     """Read an EmoEvaluation file, whatever its line ends, blank lines and amounts of white space.
 
-    Free text in brackets is ignored, and so are lines that neither look like annotation nor name an utterance.
+    Free text in brackets is ignored, behind a line or between labels, and so are lines that neither look like
+    annotation nor name an utterance.
 
     Args:
         file: Such as ``Session1/dialog/EmoEvaluation/Ses01F_impro01.txt``.
@@ -133,25 +136,25 @@ def read_evaluations(file: Path) -> list[Evaluation]:
 
     Raises:
         CorpusError: If a line of annotation cannot be read, stands before the first utterance or holds an unknown
-            label; names file, line and value.
+            label, or if an utterance ends before it starts; names file, line and value.
     """
     blocks: list[tuple[Evaluation, list[tuple[str, ...]], dict[str, tuple[str, ...]], dict[str, Attributes]]] = []
     for number, line in _lines(file):
         where = f"{file}, line {number}"
         if line.startswith("["):
             blocks.append((_first_line(line, file, where), [], {}, {}))
-        elif match := _LINE.fullmatch(line):
+        elif match := _LINE.fullmatch(_REMARK_BETWEEN.sub("", line)):
             if not blocks:
                 raise _unreadable(where, line, "it stands before the first utterance")
             _, votes, self_assessments, attributes = blocks[-1]
-            evaluator, values = match["evaluator"], match["values"]
-            if match["kind"] == "A":
+            evaluator, values = match["evaluator"].upper(), match["values"]
+            if match["kind"].upper() == "A":
                 attributes[evaluator] = _attributes(values)
             elif evaluator.startswith("E"):
                 votes.append(_labels(values, where))
             else:
                 self_assessments[evaluator] = _labels(values, where)
-        elif line.startswith(("C-", "A-")) or NAME.search(line):
+        elif line.upper().startswith(("C-", "A-")) or NAME.search(line):
             raise _unreadable(where, line, "it is neither an utterance's first line nor an evaluator's")
     return [
         Evaluation(
@@ -176,13 +179,21 @@ def _first_line(line: str, file: Path, where: str) -> Evaluation:
     match = _FIRST.fullmatch(line)
     if match is None:
         raise _unreadable(where, line, "an utterance's first line is [start - end], name, label, [val, act, dom]")
+    start, end = float(match["start"]), float(match["end"])
+    if end < start:
+        raise _unreadable(where, line, "the utterance ends before it starts")
     name, code = match["name"], match["code"].lower()
     if not NAME.fullmatch(name):
         raise _unknown(where, "utterance name", name, ["names such as Ses01F_impro01_F000"])
     if code not in CODES:
         raise _unknown(where, "label", match["code"], CODES)
-    means = Attributes(*(float(mean) for mean in match["means"].split(",")))
-    return Evaluation(name, file, float(match["start"]), float(match["end"]), code, means)
+    return Evaluation(name, file, start, end, code, _means(match["means"] or ""))
+
+
+def _means(values: str) -> Attributes:
+    # Nothing is learned from them: a mean that is no number (NaN) shall not keep anyone from the votes.
+    numbers = [float(value) if re.fullmatch(_NUMBER, value.strip()) else None for value in values.split(",")]
+    return Attributes(*numbers) if len(numbers) == 3 else Attributes()
 
 
 def _labels(values: str, where: str) -> tuple[str, ...]:
@@ -193,7 +204,7 @@ def _labels(values: str, where: str) -> tuple[str, ...]:
 
 
 def _attributes(values: str) -> Attributes:
-    scales = {scale: float(value) for scale, value in _SCALES.findall(values)}
+    scales = {scale.lower(): float(value) for scale, value in _SCALES.findall(values)}
     return Attributes(scales.get("val"), scales.get("act"), scales.get("dom"))
 
 

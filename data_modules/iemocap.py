@@ -11,10 +11,11 @@ from typing import Literal
 from data_modules.base import CorpusDataModule
 from data_modules.discovery import Found
 from data_modules.emo_evaluation import CODES, Evaluation
-from data_modules.iemocap_release import ReleaseWarning, count_differences, read_release
+from data_modules.iemocap_release import ReleaseWarning, count_differences, read_release, some
 from data_modules.iemocap_synthetic import documents, recordings
 from ser_lightning.data.corpus_source import CorpusSource
 from ser_lightning.data.protocols import LeaveOneSpeakerOut, Protocol
+from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
 from ser_lightning.data.targets import Targets
 from ser_lightning.errors import ConfigurationError, CorpusError
@@ -75,10 +76,10 @@ def find_utterances(
             annotation, or if no utterance is left.
     """
     release = read_release(root)
-    if differences := count_differences(release.evaluations.values()):
+    if (differences := count_differences(release.evaluations.values())) and not is_synthetic(root):
         warnings.warn(
-            f"IEMOCAP: {root} looks like the whole release, but there are {'; '.join(differences)}. Results may not "
-            "be comparable with others'; unpack the release again.",
+            f"IEMOCAP: {root} holds all five sessions, but there are {'; '.join(differences)}. Unless you have left "
+            "them out on purpose, unpack the release again: results may not be comparable with others'.",
             ReleaseWarning,
             stacklevel=2,
         )
@@ -95,6 +96,14 @@ def find_utterances(
         raise CorpusError(
             f"IEMOCAP: {root} has {len(release.evaluations)} utterances, {len(chosen)} of them in the dialogs that are "
             f"used ({dialogs}), but none has the label {' or '.join(classes)}; choose other `dialogs` or `classes`."
+        )
+    if unheard := [e.name for e in used if not e.votes]:
+        warnings.warn(
+            f"IEMOCAP: {len(unheard)} of the {len(used)} utterances to be used from {root} have no evaluator (C-E): "
+            f"{some(unheard)}. Where targets are made of votes, their label counts as one; compare the annotation with "
+            "the release's.",
+            ReleaseWarning,
+            stacklevel=2,
         )
     audible = [e for e in used if e.name in release.audio]
     if on_bad_audio == "stop" or not audible:
@@ -132,14 +141,23 @@ def write_synthetic(
         Number of clips written now; clips that are already there are kept.
 
     Raises:
-        CorpusError: If a number does not fit the release, or ``folder`` holds something else.
+        CorpusError: If a number does not fit the release, or ``folder`` holds something else, such as the synthetic
+            corpus of an earlier version.
     """
     turns = recordings(speakers, seed, clips_per_speaker)
     by_speaker = {turn.evaluation.speaker: list[Clip]() for turn in turns}
     for turn in turns:
         by_speaker[turn.evaluation.speaker].append(turn.clip)
+    contents = documents(turns)
+    for file, content in contents.items():
+        # Annotation of other turns would stay beside this one's, and both would count.
+        if (folder / file).is_file() and (folder / file).read_bytes() != content:
+            raise CorpusError(
+                f"{folder / file} is not what is to be written there: {folder} holds a synthetic corpus of another "
+                "seed or size, or of an earlier version. Choose another folder, or delete this one."
+            )
     return write_corpus(
-        folder, "iemocap", list(by_speaker.values()), speakers, seed, clips_per_speaker, progress, documents(turns)
+        folder, "iemocap", list(by_speaker.values()), speakers, seed, clips_per_speaker, progress, contents
     )
 
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,13 +26,14 @@ IMPROVISED = 4784
 IMPROVISED_COUNTS: Mapping[str, int] = {"neu": 1099, "hap": 284, "sad": 608, "ang": 289}
 """Utterances of its improvised dialogs by label code (Ando et al. 2019, section 4.1)."""
 
+_SESSIONS = {1, 2, 3, 4, 5}
 _TITLE = "IEMOCAP"
 _EXAMPLE = "Ses01F_impro01_F000.wav"
 _LEVELS = 5  # the root itself, the sessions in it, or below up to three folders in it
 
 
 class ReleaseWarning(UserWarning):
-    """A copy of the whole release holds other numbers of utterances than the release."""
+    """A copy of the release holds less, or other things, than the release."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Release:
         if silent:
             raise CorpusError(
                 f"{_TITLE}: {len(silent)} of the {len(self.audio)} audio files in {self.root} have no annotation in "
-                f"their session's dialog/EmoEvaluation: {_some([os.path.relpath(p, self.root) for p in silent])}. Add "
+                f"their session's dialog/EmoEvaluation: {some([os.path.relpath(p, self.root) for p in silent])}. Add "
                 "the release's annotation files, or move the audio out of the folder."
             )
 
@@ -85,8 +86,8 @@ def read_release(root: Path) -> Release:
         root: The folder that holds the ``Session*`` folders, one up to three levels above, or one of them.
 
     Raises:
-        CorpusError: If ``root`` is missing or holds no session of this corpus, if a session has no audio, if an
-            annotation cannot be read or stands there twice, or if audio is named as in another corpus.
+        CorpusError: If ``root`` is missing or holds no session of this corpus, if a session is there twice or has no
+            audio, if an annotation cannot be read or stands there twice, or if audio is named as in another corpus.
     """
     evaluations: dict[str, Evaluation] = {}
     audio: dict[str, Path] = {}
@@ -115,33 +116,42 @@ def count_differences(evaluations: Iterable[Evaluation]) -> list[str]:
     """Return in what way the counts of a whole release differ from what is known of it.
 
     Args:
-        evaluations: Of all dialogs. Only as many dialogs or utterances as the whole release has are checked.
+        evaluations: Of all dialogs. What is checked is a copy with all five sessions; of one that has improvised
+            dialogs alone, only these.
 
     Returns:
-        The differences in words; none for a part of the release.
+        The differences in words; none for some of the sessions, or scripted dialogs alone.
     """
     everything = list(evaluations)
-    if len({e.dialog for e in everything}) != DIALOGS and len(everything) != sum(COUNTS.values()):
-        return []
-    codes = Counter(e.code for e in everything)
     improvised = Counter(e.code for e in everything if e.improvised)
+    if {e.session for e in everything} != _SESSIONS or not improvised:
+        return []
     checks = [
-        ("utterances", codes.total(), sum(COUNTS.values())),
-        *((f"with the label {code}", codes[code], count) for code, count in COUNTS.items()),
         ("improvised", improvised.total(), IMPROVISED),
         *((f"improvised with the label {code}", improvised[code], n) for code, n in IMPROVISED_COUNTS.items()),
     ]
+    if improvised.total() < len(everything):
+        codes = Counter(e.code for e in everything)
+        checks = [
+            ("dialogs", len({e.dialog for e in everything}), DIALOGS),
+            ("utterances", codes.total(), sum(COUNTS.values())),
+            *((f"with the label {code}", codes[code], count) for code, count in COUNTS.items()),
+            *checks,
+        ]
     return [f"{there} {what}, not {known}" for what, there, known in checks if there != known]
 
 
 def _sessions(root: Path) -> list[Path]:
     level = [root] if root.is_dir() else []
     for _ in range(_LEVELS):
-        named = {int(m[1]): f for f in level if (m := re.fullmatch(r"(?i)session([1-5])", f.absolute().name))}
-        sessions = [f for _, f in sorted(named.items()) if (f / "dialog").is_dir() or (f / "sentences").is_dir()]
-        if sessions:
-            return sessions
-        level = [f for above in level for f in sorted(above.iterdir()) if f.is_dir() and not f.name.startswith(".")]
+        named: defaultdict[int, list[Path]] = defaultdict(list)
+        for folder in level:
+            if match := re.fullmatch(r"(?i)session([1-5])", folder.absolute().name):
+                named[int(match[1])].append(folder)
+        sessions = [_session(number, folders, root) for number, folders in sorted(named.items())]
+        if found := [folder for folder in sessions if folder]:
+            return found
+        level = [folder for above in level for folder in _folders_in(above)]
     audio = find_audio(root, _TITLE)
     refuse_foreign_names(root, _TITLE, "iemocap", _EXAMPLE, audio)
     raise CorpusError(
@@ -150,5 +160,28 @@ def _sessions(root: Path) -> list[Path]:
     )
 
 
-def _some(values: Sequence[str]) -> str:
+def _session(number: int, folders: Sequence[Path], root: Path) -> Path | None:
+    """Return the one of equally named ``folders`` that is a session, if one is."""
+    parts = {folder: sum(os.path.isdir(folder / part) for part in ("dialog", "sentences")) for folder in folders}
+    most = max(parts.values())
+    # What is reached by a link too is one folder. One with only annotation or audio is a session where no other is.
+    found = {os.path.realpath(folder): folder for folder, count in reversed(parts.items()) if count == most > 0}
+    if len(found) > 1:
+        raise CorpusError(
+            f"{_TITLE}: session {number} lies below {root} {len(found)} times: {some(sorted(map(str, found.values())))}"
+            ". Set `root` to the folder of one copy of the release, or move the others out of it."
+        )
+    return next(iter(found.values()), None)
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:  # such as lost+found, which nobody may read, and which files_below passes over too
+        return []
+    return [folder / name for name in names if not name.startswith(".") and os.path.isdir(folder / name)]
+
+
+def some(values: Sequence[str]) -> str:
+    """Return up to five of ``values`` for a message, and how many more there are."""
     return ", ".join(values[:5]) + (f" and {len(values) - 5} more" if len(values) > 5 else "")

@@ -1,0 +1,250 @@
+"""IEMOCAP's files: where the release lies, whether all of it is there, and how it differs from what is known."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data_modules import ravdess
+from data_modules.emo_evaluation import Attributes, Evaluation
+from data_modules.iemocap import find_utterances
+from data_modules.iemocap_release import COUNTS, IMPROVISED_COUNTS, ReleaseWarning, count_differences, read_release
+from ser_lightning.data.synthetic import write_marker
+from ser_lightning.errors import CorpusError
+
+
+@pytest.mark.parametrize("below", [".", "full_release", "a/b/full_release"])
+def test_the_release_may_lie_deeper(tmp_path: Path, below: str, every_label: Callable[[Path], Path]) -> None:
+    every_label(tmp_path / below)
+    assert len(find_utterances(tmp_path).utterances) == 10
+
+
+def test_a_session_may_be_the_root_and_a_link(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
+    every_label(tmp_path / "release")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "session1").symlink_to(tmp_path / "release" / "Session1", target_is_directory=True)
+    assert len(find_utterances(tmp_path / "here").utterances) == 10
+    assert len(find_utterances(tmp_path / "release" / "Session1").utterances) == 10
+
+
+def test_a_copy_inside_the_release_counts_once(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
+    every_label(tmp_path)
+    every_label(tmp_path / "copy")
+    assert {u.path.relative_to(tmp_path).parts[0] for u in find_utterances(tmp_path).utterances} == {"Session1"}
+
+
+def test_hidden_files_and_evaluators_own_files_do_not_count(
+    tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
+) -> None:
+    annotate(tmp_path, "Ses01F_impro01", block())
+    folder = tmp_path / "Session1/dialog/EmoEvaluation"
+    (folder / "._Ses01F_impro01.txt").write_bytes(b"\x00\x05\x16\x07[")
+    (folder / "Categorical").mkdir()
+    (folder / "Categorical" / "Ses01F_impro01_e2_cat.txt").write_text("[Ses01F_impro01_F001 :Neutral state; ()\n")
+    (tmp_path / "Session1/sentences/wav/Ses01F_impro01/._Ses01F_impro01_F000.wav").touch()
+    (tmp_path / "Session1/dialog/wav").mkdir()
+    (tmp_path / "Session1/dialog/wav/Ses01F_impro01.wav").touch()
+    assert [u.name for u in find_utterances(tmp_path).utterances] == ["Ses01F_impro01_F000"]
+
+
+@pytest.mark.parametrize("ending", [".flac", ".ogg", ".WAV"])
+def test_other_formats_are_found(
+    tmp_path: Path, ending: str, block: Callable[..., str], annotate: Callable[..., Path]
+) -> None:
+    annotate(tmp_path, "Ses01F_impro01", block(), audio=False)
+    (tmp_path / f"Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_F000{ending}").touch()
+    assert [u.path.suffix for u in find_utterances(tmp_path).utterances] == [ending]
+
+
+def test_audio_without_annotation_is_named(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
+    every_label(tmp_path)
+    (tmp_path / "Session1/dialog/EmoEvaluation/Ses01F_script01_1.txt").unlink()
+    with pytest.raises(CorpusError, match=r"11 of the 22 audio files .*_script01_1_M004\.wav and 6 more\. Add the"):
+        find_utterances(tmp_path)
+    assert len(find_utterances(tmp_path, "improvised").utterances) == 5
+
+
+def test_a_session_without_audio_folder_is_named(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
+    every_label(tmp_path)
+    (tmp_path / "Session3" / "dialog").mkdir(parents=True)
+    with pytest.raises(CorpusError, match=r"Session3 has no sentences/wav.*move the session out"):
+        find_utterances(tmp_path)
+
+
+def test_an_utterance_that_is_annotated_twice_is_refused(
+    tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
+) -> None:
+    annotate(tmp_path, "Ses01F_impro01", block())
+    annotate(tmp_path, "Ses01F_impro02", block())
+    with pytest.raises(CorpusError, match=r"F000 is annotated twice, in .*_impro01\.txt and .*_impro02\.txt"):
+        read_release(tmp_path)
+
+
+def test_a_root_that_is_not_there_or_empty_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"IEMOCAP: the folder .*missing does not exist"):
+        find_utterances(tmp_path / "missing")
+    with pytest.raises(CorpusError, match="holds no audio file"):
+        find_utterances(tmp_path)
+
+
+def test_the_folder_of_another_corpus_is_recognised(tmp_path: Path) -> None:
+    ravdess.write_synthetic(tmp_path, speakers=1, seed=0, clips_per_speaker=1)
+    with pytest.raises(CorpusError, match=r"none of the 1 audio files.*`data_modules\.ravdess`"):
+        find_utterances(tmp_path)
+
+
+def test_audio_that_lies_in_no_session_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "Ses01F_impro01_F000.wav").touch()
+    with pytest.raises(CorpusError, match="1 audio files, but none of the folders Session1 to Session5"):
+        find_utterances(tmp_path)
+
+
+def test_foreign_audio_in_a_session_is_named(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
+    every_label(tmp_path)
+    (tmp_path / "Session1/sentences/wav/noise.wav").touch()
+    with pytest.raises(CorpusError, match=r"1 of the 23 audio files .* not named as in IEMOCAP .*noise\.wav"):
+        find_utterances(tmp_path)
+
+
+def release(improvised: dict[str, int], everything: dict[str, int]) -> list[Evaluation]:
+    """Annotation of a release with these label counts: 80 improvised and 71 scripted dialogs in five sessions."""
+    scripted = {code: count - improvised.get(code, 0) for code, count in everything.items()}
+    return [
+        Evaluation(f"Ses0{n % dialogs % 5 + 1}F_{kind}{n % dialogs:02d}_F{n}", Path("a"), 0.0, 1.0, code, Attributes())
+        for kind, dialogs, counts in (("impro", 80, improvised), ("script", 71, scripted))
+        for n, code in enumerate(code for code, count in counts.items() for _ in range(count))
+    ]
+
+
+IMPROVISED = {**IMPROVISED_COUNTS, "xxx": 1500, "fru": 1004}
+
+
+def test_the_known_counts_are_those_of_the_papers() -> None:
+    assert sum(COUNTS.values()) == 10039
+    assert sum(COUNTS[code] for code in ("neu", "hap", "exc", "sad", "ang")) == 5531
+    assert sum(IMPROVISED_COUNTS.values()) == 2280
+    assert sum(IMPROVISED.values()) == 4784
+
+
+def test_a_whole_release_with_the_known_counts_passes() -> None:
+    assert count_differences(release(IMPROVISED, dict(COUNTS))) == []
+
+
+def test_a_whole_release_with_other_counts_is_told_which() -> None:
+    counts = {**COUNTS, "exc": 1040, "xxx": 2508}
+    assert count_differences(release(IMPROVISED, counts)) == [
+        "1040 with the label exc, not 1041",
+        "2508 with the label xxx, not 2507",
+    ]
+    assert count_differences(release({**IMPROVISED, "sad": 607, "hap": 285}, dict(COUNTS))) == [
+        "285 improvised with the label hap, not 284",
+        "607 improvised with the label sad, not 608",
+    ]
+
+
+def test_five_sessions_are_taken_for_the_whole_release_and_told_what_is_missing() -> None:
+    everything = release(IMPROVISED, dict(COUNTS))
+    missing = {everything[0].dialog, everything[-1].dialog}
+    differences = count_differences(e for e in everything if e.dialog not in missing)
+    assert differences[0] == "149 dialogs, not 151"
+    assert re.fullmatch(r"\d{4} utterances, not 10039", differences[1])
+    assert any("improvised, not 4784" in line for line in differences)
+
+
+def test_of_improvised_dialogs_alone_their_own_counts_are_checked() -> None:
+    improvised = [e for e in release(IMPROVISED, dict(COUNTS)) if e.improvised]
+    assert count_differences(improvised) == []
+    assert count_differences(improvised[1:]) == [
+        "4783 improvised, not 4784",
+        "1098 improvised with the label neu, not 1099",
+    ]
+
+
+def test_a_part_of_the_release_has_no_counts_to_differ_from() -> None:
+    everything = release(IMPROVISED, dict(COUNTS))
+    assert count_differences(e for e in everything if e.session != 3) == []
+    assert count_differences(e for e in everything if not e.improvised) == []
+
+
+@pytest.fixture
+def five_sessions(tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]) -> Path:
+    """All sessions, with one dialog of each kind."""
+    for session in range(1, 6):
+        for kind in ("impro01", "script01_1"):
+            annotate(tmp_path, f"Ses0{session}F_{kind}", block(f"Ses0{session}F_{kind}_F000"))
+    return tmp_path
+
+
+def test_whoever_uses_a_release_that_lacks_dialogs_is_warned(five_sessions: Path) -> None:
+    with pytest.warns(ReleaseWarning, match="all five sessions, but there are 10 dialogs, not 151; 10 utt"):
+        assert len(find_utterances(five_sessions).utterances) == 10
+
+
+def test_a_synthetic_corpus_is_not_taken_for_the_release(five_sessions: Path) -> None:
+    write_marker(five_sessions, "iemocap", seed=0, speakers=10)
+    assert len(find_utterances(five_sessions).utterances) == 10
+
+
+def test_utterances_that_nobody_evaluated_are_told_with_their_number_and_names(
+    tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
+) -> None:
+    names = [f"Ses01F_impro01_F{n:03d}" for n in range(8)]
+    unheard = [block(name).replace("C-E2", "C-F1") for name in names[:7]]
+    annotate(tmp_path, "Ses01F_impro01", *unheard, block(names[7]))
+    told = rf"7 of the 8 utterances .* no evaluator \(C-E\): {', '.join(names[:5])} and 2 more\. .*label counts as one"
+    with pytest.warns(ReleaseWarning, match=told):
+        found = find_utterances(tmp_path).utterances
+    assert [len(u.votes) for u in found] == [0] * 7 + [1]
+
+
+def test_only_what_is_used_must_have_been_evaluated(
+    tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
+) -> None:
+    unheard = block("Ses01F_impro01_F001", "fru").replace("C-E2", "C-F1")
+    annotate(tmp_path, "Ses01F_impro01", block(), unheard)
+    assert len(find_utterances(tmp_path).utterances) == 1
+
+
+def test_a_folder_that_is_only_called_a_session_is_passed_over(
+    tmp_path: Path, every_label: Callable[[Path], Path]
+) -> None:
+    every_label(tmp_path / "iemocap")
+    (tmp_path / "zebra" / "Session1").mkdir(parents=True)
+    (tmp_path / "another" / "Session1" / "dialog").mkdir(parents=True)
+    assert [f.parent.name for f in {u.path.parents[3] for u in find_utterances(tmp_path).utterances}] == ["iemocap"]
+
+
+def test_a_session_that_is_there_twice_is_refused_and_both_are_named(
+    tmp_path: Path, every_label: Callable[[Path], Path]
+) -> None:
+    every_label(tmp_path / "iemocap")
+    every_label(tmp_path / "iemocap_old")
+    both = r"session 1 lies below .* 2 times: .*/iemocap/Session1, .*/iemocap_old/Session1\. Set `root` to"
+    with pytest.raises(CorpusError, match=both):
+        find_utterances(tmp_path)
+
+
+def test_a_session_that_is_there_by_a_link_too_is_there_once(
+    tmp_path: Path, every_label: Callable[[Path], Path]
+) -> None:
+    every_label(tmp_path / "iemocap")
+    (tmp_path / "latest").symlink_to(tmp_path / "iemocap", target_is_directory=True)
+    assert {u.path.parents[4].name for u in find_utterances(tmp_path).utterances} == {"iemocap"}
+
+
+def test_folders_on_the_way_that_nobody_may_read_are_passed_over(
+    tmp_path: Path, every_label: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every_label(tmp_path / "a" / "iemocap")
+    (tmp_path / "lost+found").mkdir()
+    listdir = os.listdir
+
+    def refuse(folder: str | Path) -> list[str]:  # who runs the tests may read everything
+        if Path(folder).name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    assert len(find_utterances(tmp_path).utterances) == 10
