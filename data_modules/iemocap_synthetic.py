@@ -36,11 +36,18 @@ NEIGHBOURS = {
 }
 """What evaluators who do not hear an emotion hear instead."""
 
-# What three evaluators hear: P the played emotion, Q and R its neighbours, O something else.
-_AGREEING = ("P P P", "P P P", "P P P", "P P Q", "P P Q", "PQ P P", "PQ P P", "P PQ R", "P P O", "PQ PR P")
-_DISAGREEING = ("P Q R", "PQ P Q", "P Q O", "P QR O")
+# What evaluators hear, mostly three: P the played emotion, Q and R its neighbours, O something else.
+_AGREEING = ("P P P", "P P P", "P P P", "P P Q", "P P Q", "PQ P P", "PQ P P", "P PQ R", "P P O", "PQ PR P", "P P P Q")
+_DISAGREEING = ("P Q R", "PQ P Q", "P Q O", "P QR O", "P Q R O")
 _PLAYED_WITHOUT_MAJORITY = ("frustrated", "neutral", "happy", "angry", "sad", "excited")
 _TURNS_A_DIALOG = 5
+_EVALUATORS = ("E1", "E2", "E3", "E4", "E5", "E6")
+_PARTS = {
+    False: ("impro01", "impro02", "impro03", "impro04", "impro05"),
+    True: ("script01_1", "script01_2", "script01_3", "script02_1", "script02_2"),
+}
+# By session and whether scripted: what the release calls some of the dialogs in which his movements were recorded.
+_LETTERED = {(3, False): ("impro05a", "impro05b"), (5, True): ("script01_1b", "script01_1")}
 _REMARKS = ("", "", "", "amused", "tired; hesitant", "speaks (almost) to herself", "caf\xe9")
 _ATTRIBUTES = {  # valence, activation, dominance
     "neutral": (3, 2, 3),
@@ -92,11 +99,12 @@ def recordings(speakers: int, seed: int, clips_per_speaker: int | None = None) -
     for session in range(1, speakers // 2 + 1):
         for scripted in (False, True):
             clock = 0.0
+            dialogs = _dialogs(session, scripted)
             for index in range((clips + (not scripted)) // 2):
-                dialog = _dialog(session, scripted, index // _TURNS_A_DIALOG)
+                dialog = dialogs[index // _TURNS_A_DIALOG]
                 clock = 0.0 if index % _TURNS_A_DIALOG == 0 else clock
                 for letter in "FM":
-                    name = f"{dialog}_{letter}{index % _TURNS_A_DIALOG:03d}"
+                    name = f"{dialog}_{letter}{_number(index % _TURNS_A_DIALOG, letter != dialog[5])}"
                     turn = _turn(session, dialog, name, codes[index][2], index, clock, seed)
                     clock = turn.evaluation.end_seconds
                     turns.append(turn)
@@ -107,7 +115,7 @@ def documents(turns: Iterable[Turn]) -> dict[Path, bytes]:
     """Return the contents of a synthetic corpus's other files, by file relative to the corpus folder.
 
     Beside the annotation of ``turns`` these are files that a reader has to pass over: macOS's ``._*``, and each
-    evaluator's own. Scripted dialogs have Windows line ends, improvised ones Unix line ends.
+    evaluator's and actor's own. Scripted dialogs have Windows line ends, improvised ones Unix line ends.
     """
     blocks: defaultdict[Path, list[Evaluation]] = defaultdict(list)
     for turn in turns:
@@ -120,16 +128,45 @@ def documents(turns: Iterable[Turn]) -> dict[Path, bytes]:
         end = "\n" if evaluations[0].improvised else "\r\n"
         contents[file] = "".join(line + end for line in lines).encode("latin-1")
         contents[file.with_name(f"._{file.name}")] = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
-        own = "".join(f"{e.name} :{_words(e.votes[0])}\t()\n" for e in evaluations)
-        contents[file.parent / "Categorical" / f"{file.stem}_e2_cat.txt"] = own.encode()
+        for own, lines_of_own in _own_files(evaluations).items():
+            contents[file.parent / own] = "".join(f"{line}\n" for line in lines_of_own).encode()
     return contents
 
 
-def _dialog(session: int, scripted: bool, index: int) -> str:
-    begin = f"Ses0{session}{'FM'[index % 2]}"
-    if scripted:
-        return f"{begin}_script{index // 3 + 1:02d}_{index % 3 + 1}"
-    return f"{begin}_impro{index + 1:02d}" + ("a" if index == 1 else "")
+def _dialogs(session: int, scripted: bool) -> list[str]:
+    """Return ten dialogs of the release, with her and his movements recorded in turn."""
+    hers = _PARTS[scripted]
+    his = dict.fromkeys((*_LETTERED.get((session, scripted), ()), *hers))
+    pairs = zip(hers, his, strict=False)
+    return [f"Ses0{session}{letter}_{part}" for pair in pairs for letter, part in zip("FM", pair, strict=True)]
+
+
+def _number(place: int, unrecorded: bool) -> str:
+    # The release numbers turns, but for some of the actor whose movements were not recorded: FXX0, MXX1.
+    return "XX0" if unrecorded and place == 3 else f"{place:03d}"
+
+
+def _evaluators(evaluation: Evaluation) -> list[str]:
+    """Return who heard an utterance; the same ones listen to a dialog, one of them not to all of it."""
+    listeners = generator(0, evaluation.dialog, "evaluators").permutation(_EVALUATORS)
+    return sorted(map(str, listeners[: len(evaluation.votes)]))
+
+
+def _own_files(evaluations: Iterable[Evaluation]) -> dict[Path, list[str]]:
+    """Return the lines of each evaluator's and actor's own files of a dialog, in the grammars that they have."""
+    files: defaultdict[Path, list[str]] = defaultdict(list)
+    for e in evaluations:
+        for evaluator, votes in zip(_evaluators(e), e.votes, strict=True):
+            words = _words(votes).replace("Neutral", "Neutral state")
+            files[Path("Categorical", f"{e.dialog}_{evaluator.lower()}_cat.txt")].append(f"{e.name} :{words} ()")
+        for actor, emotions in e.self_assessments.items():
+            words = _words(emotions).replace("Neutral", "Neutral state")
+            files[Path("Self-evaluation", f"{e.dialog}_{actor.lower()}_cat.txt")].append(f"{e.name} :{words} ()")
+        for name, values in e.attributes.items():
+            folder = "Attribute" if name in _EVALUATORS else "Self-evaluation"
+            scales = " ".join(f":{scale.strip()};" for scale in _scales(values).split(";") if scale)
+            files[Path(folder, f"{e.dialog}_{name.lower()}_atr.txt")].append(f"{e.name} {scales} ()")
+    return files
 
 
 def _turn(session: int, dialog: str, name: str, code: str, index: int, clock: float, seed: int) -> Turn:
@@ -183,7 +220,7 @@ def _block(evaluation: Evaluation) -> list[str]:
     e = evaluation
     remarks = generator(0, e.name).choice(_REMARKS, len(e.votes) + len(e.self_assessments) + len(e.attributes))
     means = ", ".join(f"{mean:.4f}" for mean in (e.means.valence, e.means.activation, e.means.dominance))
-    lines = [f"C-E{place}:\t{_words(votes)}" for place, votes in enumerate(e.votes, start=2)]
+    lines = [f"C-{evaluator}:\t{_words(votes)}" for evaluator, votes in zip(_evaluators(e), e.votes, strict=True)]
     lines += [f"C-{actor}:\t{_words(emotions)}" for actor, emotions in e.self_assessments.items()]
     lines += [f"A-{evaluator}:\t{_scales(values)}" for evaluator, values in e.attributes.items()]
     return [
