@@ -31,10 +31,15 @@ def test_the_best_checkpoint_is_saved_before_the_last_one_and_both_behind_all_el
     assert kinds.index(EpochSeed) < kinds.index(BestCheckpoint) < kinds.index(LastCheckpoint)
 
 
-@pytest.mark.parametrize(("waited", "stops"), [(1, False), (2, True)])
-def test_a_run_resumed_with_its_patience_spent_stops_at_once(waited: int, stops: bool) -> None:
-    stopping = EarlyStopping(monitor="validation/loss", mode="min", patience=2)
-    stopping.load_state_dict({"wait_count": waited, "stopped_epoch": 0, "best_score": torch.tensor(1.0), "patience": 2})
+@pytest.mark.parametrize(
+    ("patience", "waited", "stops"), [(2, 0, False), (2, 1, False), (2, 2, True), (0, 0, False), (0, 1, True)]
+)
+def test_a_run_resumed_with_its_patience_spent_stops_at_once_and_a_fresh_one_begins(
+    patience: int, waited: int, stops: bool
+) -> None:
+    stopping = EarlyStopping(monitor="validation/loss", mode="min", patience=patience)
+    state = {"wait_count": waited, "stopped_epoch": 0, "best_score": torch.tensor(1.0), "patience": patience}
+    stopping.load_state_dict(state)
     trainer: Any = SimpleNamespace(should_stop=False)
     stopping.on_train_start(trainer, None)  # type: ignore[arg-type]
     assert trainer.should_stop is stops

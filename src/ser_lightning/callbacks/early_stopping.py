@@ -15,7 +15,7 @@ class EarlyStopping(LightningEarlyStopping):
     Args:
         monitor: Score to watch, such as ``validation/loss``.
         mode: Whether more (``max``) or less (``min``) is better.
-        patience: Epochs without improvement.
+        patience: Epochs without improvement; 0 stops at the first of them, as 1 does.
         min_delta: Smallest change that counts as an improvement.
     """
 
@@ -25,6 +25,6 @@ class EarlyStopping(LightningEarlyStopping):
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop a resumed run whose patience was spent when it was interrupted."""
-        if self.wait_count >= self.patience:
+        """Stop a resumed run whose patience was spent when it was interrupted; a fresh one has spent none."""
+        if self.wait_count >= max(1, self.patience):
             trainer.should_stop = True
