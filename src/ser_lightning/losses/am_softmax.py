@@ -1,6 +1,8 @@
 """Additive-margin softmax (Zhou & Liu 2020, section 2.2, eq. 2)."""
 # Shapes: B utterances, C classes.
 
+from math import inf
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,14 +18,17 @@ class AMSoftmax(Criterion):
     Args:
         scale: s; with small values probabilities never come near one.
         margin: m; 0 is cross entropy of scaled cosines.
+
+    Raises:
+        ValueError: If a number is out of range, NaN or infinite.
     """
 
     def __init__(self, scale: float = 1.0, margin: float = 0.0) -> None:
         super().__init__()
-        if scale <= 0:
-            raise ValueError(f"scale is {scale}; AM-softmax needs a positive one")
-        if margin < 0:
-            raise ValueError(f"margin is {margin}; AM-softmax needs 0 or more")
+        if not 0 < scale < inf:  # nor NaN
+            raise ValueError(f"scale is {scale}; AM-softmax needs a positive one that is finite")
+        if not 0 <= margin < inf:
+            raise ValueError(f"margin is {margin}; AM-softmax needs 0 or more, and a finite one")
         self.scale = scale
         self.margin = margin
 

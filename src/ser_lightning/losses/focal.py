@@ -1,6 +1,8 @@
 """Focal loss (Zhou & Liu 2020, section 2.3, eq. 3)."""
 # Shapes: B utterances, C classes.
 
+from math import inf
+
 import torch
 from torch import Tensor
 
@@ -16,14 +18,17 @@ class FocalLoss(Criterion):
     Args:
         gamma: Focusing parameter; with 0 (and alpha 1) this is cross entropy.
         alpha: Factor of the loss.
+
+    Raises:
+        ValueError: If a number is out of range, NaN or infinite.
     """
 
     def __init__(self, gamma: float = 0.0, alpha: float = 1.0) -> None:
         super().__init__()
-        if gamma < 0:
-            raise ValueError(f"gamma is {gamma}; focal loss needs 0 or more")
-        if alpha <= 0:
-            raise ValueError(f"alpha is {alpha}; focal loss needs a positive factor")
+        if not 0 <= gamma < inf:  # nor NaN
+            raise ValueError(f"gamma is {gamma}; focal loss needs 0 or more, and a finite one")
+        if not 0 < alpha < inf:
+            raise ValueError(f"alpha is {alpha}; focal loss needs a positive factor that is finite")
         self.gamma = gamma
         self.alpha = alpha
 
