@@ -1,5 +1,7 @@
 """Combined attentive pooling (Zhou & Liu 2020, eq. 5), and self-attention, against plain loops."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -51,6 +53,23 @@ def test_frames_that_never_vary_have_finite_gradients_and_no_deviation(dtype: to
     assert pooling.attention.score.weight.grad is not None
     assert torch.isfinite(pooling.attention.score.weight.grad).all()
     assert (result[:, 3:] < 1e-4).all()
+
+
+@pytest.mark.parametrize("floor", [0.0, -1e-10, 1e-50, math.nan, math.inf])
+def test_a_floor_that_leaves_gradients_of_nan_is_refused_with_its_value(floor: float) -> None:
+    with pytest.raises(ValueError, match=f"variance_floor is {floor}"):
+        AttentiveStatisticsPooling(3, floor)
+
+
+def test_gradients_of_mean_and_deviation_survive_finite_differences_through_the_attention(frames: Tensor) -> None:
+    pooling, mask = AttentiveStatisticsPooling(5).double(), frame_mask(LENGTHS, 7)
+
+    def pool(frames: Tensor, vector: Tensor) -> Tensor:
+        result: Tensor = torch.func.functional_call(pooling, {"attention.score.weight": vector}, (frames, mask))
+        return result
+
+    vector = pooling.attention.score.weight.detach().clone().requires_grad_()
+    torch.autograd.gradcheck(pool, (frames.requires_grad_(), vector))
 
 
 def test_nearly_constant_frames_have_gradients_no_larger_than_their_weight() -> None:

@@ -1,6 +1,8 @@
 """Attentive mean and deviation, combined (Zhou & Liu 2020, section 3.3, eqs. 4-5)."""
 # Shapes: B utterances, T frames (padded), D channels.
 
+from math import inf
+
 import torch
 from torch import Tensor
 
@@ -20,10 +22,15 @@ class AttentiveStatisticsPooling(Pooling):
     Args:
         input_dim: D.
         variance_floor: Least variance before the root is taken.
+
+    Raises:
+        ValueError: If the floor is not positive in single precision: gradients of the root would be NaN.
     """
 
     def __init__(self, input_dim: int, variance_floor: float = 1e-10) -> None:
         super().__init__()
+        if not torch.finfo(torch.float32).tiny <= variance_floor < inf:
+            raise ValueError(f"variance_floor is {variance_floor}; a root without a positive one has gradients of NaN")
         self.output_dim = 2 * input_dim
         self.variance_floor = variance_floor
         self.attention = WeightedPooling(input_dim)
