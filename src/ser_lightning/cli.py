@@ -27,16 +27,19 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 done, 1 an error the user can mend, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
+    refused = 1
     if "--end-with-parent" in arguments:
+        from ser_lightning.cross_validation.job_process import REFUSED
         from ser_lightning.cross_validation.worker import end_with_parent
 
+        refused = REFUSED  # 1 is also what a crash of Python ends with, which the runner tries again
         arguments.remove("--end-with-parent")
         end_with_parent()
     try:
         return _run(arguments)
     except SerError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return refused
     except PermissionError as error:
         print(f"error: no permission for {error.filename}; change it, or choose another place", file=sys.stderr)
         return 1

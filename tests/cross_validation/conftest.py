@@ -19,6 +19,9 @@ tries = len(list(folder.glob("try-*")))
 print("this is", kind, "at try", tries, flush=True)
 if kind == "fails" or (kind == "fails-once" and tries == 0):
     sys.exit(3)
+if kind == "refuses":
+    print("error: there is no such corpus\\n  choose another")
+    sys.exit(78)
 if kind == "is-killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if kind == "loses-worker" and tries == 0:

@@ -51,6 +51,12 @@ def test_what_fails_is_tried_again_and_reported_and_the_rest_goes_on(job: MakeJo
     assert (mended.folder / "predictions.csv").exists()
 
 
+def test_what_the_user_has_to_mend_is_not_tried_again(job: MakeJob) -> None:
+    refused = job("refuses", "fold-00")
+    assert run_jobs([refused], QUIET, TWO) == {refused.folder: "there is no such corpus\n  choose another"}
+    assert not (refused.folder / "try-1").exists()
+
+
 def test_a_job_that_is_lost_with_its_worker_is_run_again_and_that_is_no_failure_of_its(
     job: MakeJob, capsys: pytest.CaptureFixture[str]
 ) -> None:

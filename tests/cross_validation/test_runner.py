@@ -110,6 +110,13 @@ def test_a_job_that_fails_once_is_done_by_a_retry_and_not_without(job: MakeJob) 
     assert [tries(mended), tries(left)] == [2, 2]
 
 
+def test_what_the_user_has_to_mend_is_not_tried_again_and_said_in_its_own_words(job: MakeJob) -> None:
+    refused, fine = job("refuses", "fold-00"), job("fine", "fold-01")
+    failures = run_jobs([refused, fine], QUIET, Resources(retries=2))
+    assert failures == {refused.folder: "there is no such corpus\n  choose another"}
+    assert [tries(refused), tries(fine)] == [1, 1]
+
+
 def test_the_signal_that_ended_a_job_is_named(job: MakeJob) -> None:
     killed = job("is-killed", "fold-00")
     assert "ended by SIGKILL" in run_jobs([killed], QUIET, Resources(retries=0))[killed.folder]

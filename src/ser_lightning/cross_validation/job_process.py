@@ -17,6 +17,8 @@ from types import TracebackType
 from typing import Self
 
 LOG_FILE = "log.txt"
+REFUSED = 78
+"""Exit status of a job that met an error which only the user can mend (EX_CONFIG of sysexits.h)."""
 POLL_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
 # What a job's process has unless the user says otherwise. glibc gives every freed activation back to the kernel and

@@ -1,6 +1,7 @@
 """How to run many jobs: what is ready is started, what fails is tried again, and the rest goes on."""
 
 import importlib.util
+import re
 import signal
 import threading
 import time
@@ -13,7 +14,7 @@ from types import FrameType
 from rich.console import Console
 
 from ser_lightning.cross_validation.engine import Ended, Engine, OneAfterAnother
-from ser_lightning.cross_validation.job_process import LOG_FILE
+from ser_lightning.cross_validation.job_process import LOG_FILE, REFUSED
 from ser_lightning.cross_validation.plan import Job, in_order
 from ser_lightning.cross_validation.progress import ProgressView
 from ser_lightning.cross_validation.resources import Resources
@@ -31,7 +32,8 @@ def run_jobs(jobs: Sequence[Job], console: Console, resources: Resources | None 
     """Run what is not done, each job once those it needs are done.
 
     A job that fails is tried again as often as ``resources`` say, from its last checkpoint; one that is lost with its
-    machine is run elsewhere. Neither stops the others, except those that need it.
+    machine is run elsewhere. Neither stops the others, except those that need it. What the user has to mend is not
+    tried again.
 
     Args:
         jobs: The plan.
@@ -125,6 +127,9 @@ class _Progress:
                 self._again(job, f"lost ({ended.note}), run elsewhere")
             else:
                 self._fail(job, f"lost {_MOST_LOSSES} times with the machine it ran on: {ended.note}", "failed")
+        elif ended.status == REFUSED:
+            self.unseen.pop(job.folder, None)
+            self._fail(job, _refusal(job), "failed")
         else:
             self.unseen.pop(job.folder, None)
             self._failed[job.folder] += 1
@@ -194,6 +199,11 @@ def _terminated_like_interrupted() -> Iterator[None]:
 
 def _how(status: int) -> str:
     return f"exit status {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
+
+
+def _refusal(job: Job) -> str:
+    """Return the error that a job's log ends with, without its place: other jobs may have met the same one."""
+    return re.split(r"^error: ", _log_tail(job, lines=1000), flags=re.MULTILINE)[-1]
 
 
 def _log_tail(job: Job, lines: int = 20) -> str:
