@@ -47,6 +47,32 @@ def test_a_folder_of_another_configuration_is_refused_key_by_key(tmp_path: Path)
     assert "--row" in message
 
 
+@pytest.mark.parametrize(
+    ("content", "cause"), [(b"trainer: [", "while parsing"), (b"\xff\xfet\x00", "codec can't decode"), (b"", "no keys")]
+)
+def test_a_damaged_configuration_of_a_run_is_named_with_the_way_out(content: bytes, cause: str, tmp_path: Path) -> None:
+    claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(
+        ConfigurationError, match=rf"config.yaml is not .* \(.*{cause}.*\); put the file back, or delete"
+    ):
+        claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
+
+
+def test_a_run_without_the_hash_of_its_split_is_named(tmp_path: Path) -> None:
+    claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
+    (tmp_path / "split_hash").unlink()
+    with pytest.raises(ConfigurationError, match=r"split_hash is missing; put it back, or delete"):
+        claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
+
+
+@pytest.mark.parametrize("content", ['{"model.init_args', "[]"])
+def test_a_damaged_record_of_checkpoints_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "source_hashes.json").write_text(content)
+    with pytest.raises(ConfigurationError, match=r"source_hashes.json does not say which checkpoints .* delete the folder"):
+        recorded_sources(tmp_path)
+
+
 def test_a_run_knows_the_checkpoints_it_started_from_by_their_content(tmp_path: Path) -> None:
     stage, run = tmp_path / "stage.ckpt", tmp_path / "run"
     stage.write_text("weights")

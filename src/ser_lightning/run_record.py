@@ -12,6 +12,7 @@ import platform
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -96,8 +97,11 @@ def claim_folder(folder: Path, config_text: str, split_hash: str) -> None:
     """
     path = folder / CONFIG_FILE
     if path.exists():
-        differences = differing_keys(yaml.safe_load(path.read_text()), yaml.safe_load(config_text))
-        earlier = (folder / SPLIT_FILE).read_text()
+        differences = differing_keys(read_config(folder), yaml.safe_load(config_text))
+        split = folder / SPLIT_FILE
+        if not split.is_file():
+            raise ConfigurationError(f"{split} is missing; put it back, or delete the folder to run it again")
+        earlier = split.read_text(errors="replace")
         if earlier != split_hash:
             differences.append(f"  split hash: {earlier} there, {split_hash} now (the corpus or its labels changed)")
         if differences:
@@ -109,6 +113,26 @@ def claim_folder(folder: Path, config_text: str, split_hash: str) -> None:
         return
     write_atomically(folder / SPLIT_FILE, split_hash.encode())
     write_atomically(path, config_text.encode())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """Return the resolved configuration of a run, by its folder.
+
+    Raises:
+        ConfigurationError: If the file holds no configuration.
+    """
+    path = folder / CONFIG_FILE
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        cause = " ".join(str(error).split())
+    else:
+        if isinstance(content, dict):
+            return content
+        cause = "no keys"
+    raise ConfigurationError(
+        f"{path} is not the configuration of a run ({cause}); put the file back, or delete the folder to run it again"
+    )
 
 
 def claim_sources(folder: Path, config_text: str) -> None:
@@ -140,9 +164,18 @@ def claim_sources(folder: Path, config_text: str) -> None:
 
 
 def recorded_sources(folder: Path) -> dict[str, str]:
-    """Return the hashes of the checkpoints that a run started from, by key of its configuration."""
+    """Return the hashes of the checkpoints that a run started from, by key of its configuration.
+
+    Raises:
+        ConfigurationError: If the file that says so is damaged.
+    """
     path = folder / SOURCES_FILE
-    return dict(json.loads(path.read_text())) if path.exists() else {}
+    try:
+        return {str(key): str(value) for key, value in json.loads(path.read_text()).items()} if path.exists() else {}
+    except (ValueError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{path} does not say which checkpoints the run started from ({error}); delete the folder to run it again"
+        ) from error
 
 
 def file_hash(path: Path) -> str:

@@ -240,10 +240,11 @@ def test_a_file_that_cannot_be_read_now_is_read_at_the_next_look(
     assert view._cells[job.folder].epochs == 2
 
 
-def test_scores_that_cannot_be_read_leave_a_job_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ['{"UA": 0.', "{}", "[]", '{"UA": null}'])
+def test_scores_that_cannot_be_read_leave_a_job_done(content: str, tmp_path: Path) -> None:
     (job,) = planned(tmp_path, rows=1, folds=1)
     view = ProgressView([job], Console(quiet=True))
     write_epochs(job, 0.1)
-    (job.folder / "scores.json").write_text('{"UA": 0.')
+    (job.folder / "scores.json").write_text(content)
     view.finish(job, "done")
     assert "1 of 1 done" in view.tally()

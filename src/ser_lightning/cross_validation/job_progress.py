@@ -86,7 +86,7 @@ class JobProgress:
         """Return the test UA, a share of 1, or NaN where there is none."""
         try:
             return float(json.loads((self.folder / SCORES_FILE).read_text())["UA"])
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError, TypeError):  # the report says what is wrong with it
             return math.nan
 
     def _size_of_log(self) -> int:

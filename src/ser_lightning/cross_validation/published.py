@@ -9,7 +9,7 @@ from ser_lightning.configuration import ABSENT, Difference, unlike_file
 from ser_lightning.cross_validation.table_file import Row, folder_name, read_table
 from ser_lightning.reports.runs import CrossValidation
 from ser_lightning.reports.systems import Publications, Published
-from ser_lightning.run_record import CONFIG_FILE
+from ser_lightning.run_record import CONFIG_FILE, read_config
 
 EXPERIMENTS = Path("experiments")  # of the checkout that a command runs in
 _CHOSEN_EACH_RUN = ("seed_everything", "data.init_args.seed", "data.init_args.fold", "data.class_path")
@@ -62,8 +62,8 @@ def _unlike_file(path: Path, row: Row, runs: Sequence[CrossValidation]) -> list[
         for parent in parents:
             place = place.setdefault(parent, {})
         place[last] = yaml.safe_load(value)
-    paths = [fold.folder / CONFIG_FILE for run in runs for fold in run.folds]
-    configurations = (yaml.safe_load(config.read_text()) for config in paths if config.is_file())
+    folders = [fold.folder for run in runs for fold in run.folds]
+    configurations = (read_config(folder) for folder in folders if (folder / CONFIG_FILE).is_file())
     return list(unlike_file(configurations, filed, _is_own).values())
 
 

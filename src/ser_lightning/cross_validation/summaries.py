@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
 from ser_lightning.cross_validation.plan import Job
@@ -47,7 +46,7 @@ def write_missing_cards(jobs: Sequence[Job], failures: Collection[Path], console
             try:
                 write_model_card(job.folder, job.allow)
             except SerError as error:
-                console.print(f"{job.folder} has no model card: {escape(str(error))}", highlight=False)
+                console.print(f"{job.folder} has no model card: {error}", highlight=False, markup=False)
 
 
 def _write_summary(folder: Path) -> Summary:
@@ -55,12 +54,16 @@ def _write_summary(folder: Path) -> Summary:
     summary = summarize(runs)
     picture, path = folder / "confusion.png", folder / "summary.json"
     # A table of a hundred rows of which one has changed draws one picture.
-    if not picture.exists() or not path.exists() or json.loads(path.read_text()) != json.loads(_as_json(summary)):
+    if not picture.exists() or not _says(path, summary):
         title = f"{summary.experiment}, {corpus_title(summary)}"
         save(confusion_figure(pooled_confusion(runs[0]), summary.class_names, title), picture)
         write_summary(folder)
     return summary
 
 
-def _as_json(summary: Summary) -> str:
-    return json.dumps(asdict(summary))
+def _says(path: Path, summary: Summary) -> bool:
+    """Whether a ``summary.json`` is there and up to date; a damaged one is not: all of it can be computed again."""
+    try:
+        return bool(json.loads(path.read_bytes()) == json.loads(json.dumps(asdict(summary))))
+    except (FileNotFoundError, ValueError):
+        return False
