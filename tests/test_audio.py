@@ -14,6 +14,7 @@ import soundfile
 import torch
 from numpy.typing import NDArray
 
+from ser_lightning import audio
 from ser_lightning.audio import audio_digest, duration_seconds, read_audio, read_blocks, read_crop
 from ser_lightning.errors import AudioError
 
@@ -80,6 +81,44 @@ def test_resampling_removes_what_the_target_rate_cannot_hold(tmp_path: Path) -> 
     path = tmp_path / "high.wav"
     soundfile.write(path, tone(1.0, 48000, 12000.0), 48000, subtype="FLOAT")
     assert read_audio(path, 16000)[100:-100].abs().max() < 1e-2
+
+
+@pytest.mark.parametrize(
+    "rate_hz", [8000, 11025, 12000, 22050, 24000, 32000, 37800, 44100, 48000, 48048, 88200, 96000, 192000]
+)
+def test_rates_that_recordings_are_made_at_are_resampled(tmp_path: Path, rate_hz: int) -> None:
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, tone(1.0, rate_hz), rate_hz, subtype="FLOAT")
+    inner = slice(200, -200)
+    np.testing.assert_allclose(read_audio(path, 16000).numpy()[inner], tone()[inner], atol=3e-3)
+
+
+@pytest.mark.parametrize("rate_hz", [11127, 16001, 22254, 22255, 47999])
+def test_a_rate_whose_filter_would_take_gigabytes_is_refused_before_anything_is_decoded(
+    tmp_path: Path, rate_hz: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "odd.wav"
+    soundfile.write(path, tone(0.1, rate_hz), rate_hz)
+
+    def never(*arguments: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(audio, "_decode", never)
+    monkeypatch.setattr(audio, "Resample", never)
+    text = reason(path)
+    assert f"sampling rate of {rate_hz} Hz" in text
+    assert f'ffmpeg -i "{path}" -ac 1 -ar 16000 -f wav "{path}.new" && mv' in text
+    with pytest.raises(AudioError, match=f"{rate_hz} Hz"):
+        read_crop(path, 16000, 100, 0.5)
+    with pytest.raises(AudioError, match=f"{rate_hz} Hz"):
+        next(read_blocks(path, 16000, 100))
+
+
+def test_few_filters_are_kept(tmp_path: Path) -> None:
+    for rate_hz in range(8000, 18000, 500):
+        soundfile.write(tmp_path / "tone.wav", tone(0.1, rate_hz), rate_hz)
+        read_audio(tmp_path / "tone.wav", 16000)
+    assert audio._resampler.cache_info().currsize <= 8
 
 
 def test_extra_chunks_before_and_after_the_audio_are_not_heard(wav: Path) -> None:
@@ -174,6 +213,52 @@ def test_a_cut_wav_says_how_much_is_missing(wav: Path) -> None:
     assert "promises 32000 bytes of audio, 10000 are there" in reason(wav)
     with pytest.raises(AudioError, match="10000"):
         duration_seconds(wav)
+
+
+@pytest.mark.parametrize("kind", ["WAVEX", "RF64", "W64", "AIFF", "AU", "CAF"])
+@pytest.mark.parametrize("kept", [1.0, 0.999, 0.6])
+def test_files_of_other_kinds_that_are_called_wav_are_read_and_cut_ones_refused(
+    tmp_path: Path, kind: str, kept: float
+) -> None:
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, tone(), 16000, format=kind, subtype="PCM_16")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    if kept == 1.0:
+        assert read_audio(path, 16000).shape == (16000,)
+    else:
+        assert "truncated" in reason(path)
+
+
+@pytest.mark.parametrize(("kind", "place", "size"), [("AIFF", 42, 0x7F000008), ("AU", 8, 0xFFFFFFFF)])
+def test_other_kinds_written_into_a_pipe_are_read_to_their_end(
+    tmp_path: Path, kind: str, place: int, size: int
+) -> None:
+    path = tmp_path / "tone.wav"
+    soundfile.write(path, tone(), 16000, format=kind, subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    assert struct.unpack_from(">I", content, place)[0] in (32000, 32008)
+    struct.pack_into(">I", content, place, size)
+    path.write_bytes(content)
+    assert read_audio(path, 16000).shape == (16000,)
+
+
+def test_gsm_of_telephones_which_cannot_be_searched_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "call.wav"
+    soundfile.write(path, tone(2.0, 8000), 8000, subtype="GSM610")
+    whole = read_audio(path, 16000)
+    assert whole.shape == (32000,)
+    torch.testing.assert_close(torch.cat(list(read_blocks(path, 16000, 5000))), whole, atol=1e-6, rtol=0)
+    torch.testing.assert_close(read_crop(path, 16000, 4001, 0.5), whole[14000:18001], atol=1e-6, rtol=0)
+    path.write_bytes(path.read_bytes()[:2000])
+    assert "truncated" in reason(path)
+
+
+def test_a_path_that_is_no_utf_8_is_read(tmp_path: Path, wav: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"donn\xe9es")
+    folder.mkdir()
+    moved = wav.rename(folder / wav.name)
+    assert read_audio(moved, 16000).shape == (16000,)
 
 
 def test_an_empty_file_and_a_file_without_samples_are_empty(tmp_path: Path) -> None:

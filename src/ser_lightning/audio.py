@@ -11,7 +11,6 @@ import hashlib
 import io
 import math
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,13 +21,13 @@ import torch
 from torch import Tensor
 from torchaudio.transforms import Resample
 
+from ser_lightning.audio_headers import check_header, conversion, fail
 from ser_lightning.errors import AudioError
 
-_LFS_POINTER = b"version https://git-lfs"
-# A program that writes a WAV into a pipe cannot know its length and promises about 2 or 4 GiB: ffmpeg 0xFFFFFFFF,
-# sox 0x7FFFF000, arecord 0x80000000.
-_SMALLEST_STREAMING_SIZE = 0x7FFFF000
-_LARGEST_OGG_PAGE = 27 + 255 + 255 * 255
+# torchaudio's filter has about before x after values, the two rates divided by their greatest common divisor: to 16000
+# Hz 70 thousand from 44100 Hz, 3 million from 48048 Hz (0.2 s and 0.1 GB to make it), 89 million from 22254 Hz (7 s and
+# 3 GB), 256 million from 16001 Hz. Rates that recordings are made at stay far below the limit.
+_LARGEST_FILTER = 4_000_000
 _MPEG4_ENDINGS = frozenset({".m4a", ".mp4", ".m4b", ".aac", ".mov", ".3gp", ".wma", ".amr", ".webm", ".mkv"})
 
 
@@ -36,14 +35,15 @@ def read_audio(path: Path, sample_rate_hz: int) -> Tensor:
     """Return the waveform of ``path``, float32 [N]: the mean of its channels, resampled to ``sample_rate_hz``.
 
     Raises:
-        AudioError: If the file is missing, a git-lfs pointer, undecodable, truncated, empty, all zero, or holds a NaN
-            or an infinite sample; the reason says which and what to do.
+        AudioError: If the file is missing, a git-lfs pointer, undecodable, truncated, empty, all zero, holds a NaN or
+            an infinite sample, or has a rate that takes too much to resample; the reason says which and what to
+            do.
     """
-    with _opened(path) as file:
+    with _opened(path, sample_rate_hz) as file:
         waveform = _decode(path, file, 0, file.frames)
         original_hz = int(file.samplerate)
     if not waveform.any():
-        _fail(path, f"all {len(waveform)} samples are zero: the file holds no audio")
+        fail(path, f"all {len(waveform)} samples are zero: the file holds no audio")
     return _resample(waveform, original_hz, sample_rate_hz)
 
 
@@ -60,7 +60,7 @@ def read_crop(path: Path, sample_rate_hz: int, num_samples: int, place: float) -
         AudioError: As ``read_audio``, for all that shows in the file's header and in the stretch. A silent stretch is
             no error unless it is the whole file.
     """
-    with _opened(path) as file:
+    with _opened(path, sample_rate_hz) as file:
         original_hz = int(file.samplerate)
         # Both rates in the smallest whole numbers: so many samples last equally long before and after.
         divisor = math.gcd(original_hz, sample_rate_hz)
@@ -72,10 +72,11 @@ def read_crop(path: Path, sample_rate_hz: int, num_samples: int, place: float) -
         reach = 0 if before == after else _resampler(original_hz, sample_rate_hz).width // before + 2
         first = max(0, start // after - reach)
         last = min(file.frames, (-(-(start + num_samples) // after) + reach) * before)
+        _go_to(path, file, first * before)
         waveform = _decode(path, file, first * before, last - first * before)
     crop = _resample(waveform, original_hz, sample_rate_hz)[start - first * after :][:num_samples]
     if num_samples == total and not crop.any():
-        _fail(path, f"all {total} samples are zero: the file holds no audio")
+        fail(path, f"all {total} samples are zero: the file holds no audio")
     return crop
 
 
@@ -90,7 +91,7 @@ def read_blocks(path: Path, sample_rate_hz: int, num_samples: int) -> Iterator[T
     Raises:
         AudioError: As ``read_audio``; what only decoding shows, behind the pieces before it.
     """
-    with _opened(path) as file:
+    with _opened(path, sample_rate_hz) as file:
         original_hz = int(file.samplerate)
         divisor = math.gcd(original_hz, sample_rate_hz)
         before, after = original_hz // divisor, sample_rate_hz // divisor
@@ -109,7 +110,7 @@ def read_blocks(path: Path, sample_rate_hz: int, num_samples: int) -> Iterator[T
                 held = torch.cat([held, decoded])
             yield _resample(held, original_hz, sample_rate_hz)[start - first * after :][: end - start]
     if is_silent:
-        _fail(path, f"all {total} samples are zero: the file holds no audio")
+        fail(path, f"all {total} samples are zero: the file holds no audio")
 
 
 def duration_seconds(path: Path) -> float:
@@ -136,20 +137,30 @@ def audio_digest(path: Path) -> str:
 
 
 def _decode(path: Path, file: soundfile.SoundFile, start: int, num_samples: int) -> Tensor:
-    """Return so many samples from ``start``, the mean of the channels; all of them finite."""
+    """Return so many samples from ``start``, where ``file`` is, the mean of the channels; all of them finite."""
     try:
-        if start != file.tell():
-            file.seek(start)
         samples = file.read(num_samples, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
-        _fail(path, f"truncated or damaged: the decoder stops with '{_message(error)}'; fetch the file again")
+        _fail_to_decode(path, error)
     if len(samples) < num_samples:
-        _fail(path, f"truncated: {file.frames} samples announced, {start + len(samples)} found; fetch the file again")
+        fail(path, f"truncated: {file.frames} samples announced, {start + len(samples)} found; fetch the file again")
     waveform = torch.from_numpy(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1))
     lowest, highest = waveform.aminmax()  # NaN if any sample is
     if not (lowest.isfinite() and highest.isfinite()):
-        _fail(path, f"{int((~waveform.isfinite()).sum())} of {len(waveform)} samples are NaN or infinite")
+        fail(path, f"{int((~waveform.isfinite()).sum())} of {len(waveform)} samples are NaN or infinite")
     return waveform
+
+
+def _go_to(path: Path, file: soundfile.SoundFile, start: int) -> None:
+    """Go to a sample of a file just opened."""
+    try:
+        if file.seekable():
+            file.seek(start)
+        else:  # such as GSM 6.10
+            while start > 0 and len(skipped := file.read(min(start, 1 << 16))):
+                start -= len(skipped)
+    except soundfile.LibsndfileError as error:
+        _fail_to_decode(path, error)
 
 
 def _resample(waveform: Tensor, original_hz: int, sample_rate_hz: int) -> Tensor:
@@ -159,7 +170,7 @@ def _resample(waveform: Tensor, original_hz: int, sample_rate_hz: int) -> Tensor
     return resampled
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)  # of at most 16 MB
 def _resampler(original_hz: int, sample_rate_hz: int) -> Resample:
     return Resample(original_hz, sample_rate_hz)
 
@@ -187,106 +198,63 @@ class _MendedFile:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[soundfile.SoundFile]:
-    """Open ``path`` for decoding, after the checks that libsndfile does not make."""
+def _opened(path: Path, sample_rate_hz: int | None = None) -> Iterator[soundfile.SoundFile]:
+    """Open ``path`` to be decoded, and resampled if a rate is given, after checks that libsndfile does not make."""
     try:
         file = path.open("rb")
     except OSError as error:
         _fail_to_open(path, error)
     with file:
         try:
-            patches = _checked(path, file, os.fstat(file.fileno()).st_size)
+            patches = check_header(path, file, os.fstat(file.fileno()).st_size)
             file.seek(0)
         except OSError as error:
             _fail_to_open(path, error)
-        with _sound(path, _MendedFile(file, patches) if patches else os.fspath(path)) as sound:
+        with _sound(path, _MendedFile(file, patches) if patches else os.fsencode(path)) as sound:
+            if sample_rate_hz is not None:
+                _refuse_odd_rate(path, int(sound.samplerate), sample_rate_hz)
             yield sound
 
 
-def _sound(path: Path, source: str | _MendedFile) -> soundfile.SoundFile:
+def _refuse_odd_rate(path: Path, original_hz: int, sample_rate_hz: int) -> None:
+    if original_hz * sample_rate_hz // math.gcd(original_hz, sample_rate_hz) ** 2 > _LARGEST_FILTER:
+        fail(
+            path,
+            f"its sampling rate of {original_hz} Hz has no simple ratio to {sample_rate_hz} Hz, and would take up to "
+            f"gigabytes of memory to resample; convert it: {conversion(path)}",
+        )
+
+
+def _sound(path: Path, source: bytes | _MendedFile) -> soundfile.SoundFile:
     try:
         sound = soundfile.SoundFile(source)
     except soundfile.LibsndfileError as error:
         if path.suffix.lower() in _MPEG4_ENDINGS:
-            _fail(path, f"libsndfile does not read this kind of file; convert it: {_conversion(path)}")
-        _fail(path, f"cannot be decoded: {_message(error)}")
+            fail(path, f"libsndfile does not read this kind of file; convert it: {conversion(path)}")
+        fail(path, f"cannot be decoded: {_message(error)}")
     if sound.frames == 0:
-        _fail(path, "empty: the file holds no samples")
+        fail(path, "empty: the file holds no samples")
     if sound.frames > 1 << 62:
-        _fail(path, f"its header does not say how long it is (a streamed file); rewrite it: {_conversion(path)}")
+        fail(path, f"its header does not say how long it is (a streamed file); rewrite it: {conversion(path)}")
     return sound
-
-
-def _checked(path: Path, file: io.BufferedReader, size: int) -> dict[int, bytes]:
-    """Return what has to be mended of a WAV that was streamed: what to read instead, by position."""
-    head = file.read(len(_LFS_POINTER))
-    if not head:
-        _fail(path, "empty: the file holds no bytes")
-    if head.startswith(_LFS_POINTER):
-        _fail(path, "a git-lfs pointer, not the audio itself; run `git lfs pull` in the corpus folder")
-    if head[4:8] == b"ftyp":
-        _fail(path, f"libsndfile does not read MPEG-4 audio; convert it: {_conversion(path)}")
-    if head.startswith(b"OggS"):
-        _check_ogg(path, file, size)
-    if head.startswith(b"RIFF") and head[8:12] == b"WAVE":
-        return _check_wav(path, file, size)
-    return {}
-
-
-def _check_wav(path: Path, file: io.BufferedReader, size: int) -> dict[int, bytes]:
-    file.seek(4)
-    riff_size = struct.unpack("<I", file.read(4))[0]
-    block_bytes, position = 1, 12
-    while True:
-        file.seek(position)
-        header = file.read(8)
-        if len(header) < 8:
-            reason = "the file ends before its audio begins" if riff_size + 8 > size else "it has no data chunk"
-            _fail(path, f"truncated: {reason}; fetch the file again")
-        name, chunk_size = struct.unpack("<4sI", header)
-        position += 8
-        if name == b"data":
-            break
-        if name == b"fmt ":
-            block_bytes = max(1, int.from_bytes(file.read(14)[12:14], "little"))
-        position += chunk_size + chunk_size % 2
-    found = size - position
-    if chunk_size == 0 and found > 0 and riff_size + 8 < size:
-        # The writer died, or wrote into a pipe, before it knew the sizes; libsndfile would read no samples.
-        return {4: struct.pack("<I", size - 8), position - 4: struct.pack("<I", found)}
-    if chunk_size < _SMALLEST_STREAMING_SIZE and chunk_size - found >= block_bytes:
-        _fail(path, f"truncated: its header promises {chunk_size} bytes of audio, {found} are there; fetch it again")
-    return {}
-
-
-def _check_ogg(path: Path, file: io.BufferedReader, size: int) -> None:
-    """Refuse an Ogg file whose last page is cut, or is not marked as the last (RFC 3533, section 6)."""
-    file.seek(max(0, size - _LARGEST_OGG_PAGE))
-    tail = file.read()
-    page = tail[max(0, tail.rfind(b"OggS")) :]
-    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
-    complete = len(page) > 26 and len(page) >= 27 + page[26] + sum(segments)
-    if not complete or not page[5] & 0x04:
-        _fail(path, "truncated: the Ogg stream stops before its last page; fetch the file again")
 
 
 def _message(error: soundfile.LibsndfileError) -> str:
     return (error.error_string or f"libsndfile error {error.code}").strip().rstrip(".")
 
 
-def _conversion(path: Path) -> str:
-    return f'ffmpeg -i "{path}" -ac 1 -ar 16000 "{path.with_suffix(".wav")}"'
+def _fail_to_decode(path: Path, error: soundfile.LibsndfileError) -> NoReturn:
+    fail(path, f"truncated or damaged: the decoder stops with '{_message(error)}'; fetch the file again")
 
 
-def _fail(path: Path, reason: str) -> NoReturn:
-    raise AudioError({path: reason})
+def why_unreadable(path: Path, error: OSError) -> str:
+    """Return in words what ``error`` says of opening ``path``."""
+    if isinstance(error, FileNotFoundError):
+        return "a broken symbolic link" if path.is_symlink() else "missing: there is no such file"
+    if isinstance(error, IsADirectoryError):
+        return "a folder, not a file"
+    return f"cannot be read: {error.strerror}"
 
 
 def _fail_to_open(path: Path, error: OSError) -> NoReturn:
-    if isinstance(error, FileNotFoundError):
-        reason = "a broken symbolic link" if path.is_symlink() else "missing: there is no such file"
-    elif isinstance(error, IsADirectoryError):
-        reason = "a folder, not a file"
-    else:
-        reason = f"cannot be read: {error.strerror}"
-    raise AudioError({path: reason}) from error
+    raise AudioError({path: why_unreadable(path, error)}) from error
