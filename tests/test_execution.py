@@ -13,7 +13,7 @@ from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.losses import LabelSmoothing, TripletLoss, WeightedCrossEntropy
 from ser_lightning.nn.encoders import ThinSEResNet34
 from ser_lightning.nn.pooling import GhostVLAD, NetVLAD
-from ser_lightning.systems import MetricLearning, PooledLSTM, SEResNetVLAD
+from ser_lightning.systems import ExistencePretraining, MetricLearning, PooledLSTM, SEResNetVLAD
 from ser_lightning.systems.classifier import EmotionClassifier
 from ser_lightning.types import Batch
 
@@ -127,6 +127,18 @@ def test_what_has_no_weights_is_not_compiled(monkeypatch: pytest.MonkeyPatch) ->
     system = build("S4", Execution(compile=True))
     assert isinstance(system, MetricLearning)
     assert compiled == [system.network]
+
+
+def test_of_a_list_of_layers_each_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+
+    def compile_(module: nn.Module, **_: Any) -> None:
+        compiled.append(module)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_)
+    system = ExistencePretraining(NUM_BINS, EMOTIONS, WeightedCrossEntropy(), fusion=True, channels=(2, 2, 2), cells=3)
+    Execution(compile=True).prepare(system)  # nobody calls the list itself
+    assert compiled == [*system.encoders, system.classifier]
 
 
 def test_a_trainer_file_asks_for_it(arguments: Callable[..., list[str]], tmp_path: Any, monkeypatch: Any) -> None:

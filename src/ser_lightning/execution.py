@@ -1,6 +1,7 @@
 """How a system is computed, beside what the trainer decides; its results stay the same within rounding."""
 
 import os
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -27,9 +28,17 @@ class Execution:
         if self.channels_last:
             system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         if self.compile:
-            for layer in system.children():
-                if not isinstance(layer, Metric) and any(True for _ in layer.parameters()):
-                    layer.compile(dynamic=True)
+            for layer in _called(system):
+                layer.compile(dynamic=True)
+
+
+def _called(system: nn.Module) -> Iterator[nn.Module]:
+    """Return the layers with weights that a system calls: of a list, which is only gone through, those in it."""
+    for layer in system.children():
+        if isinstance(layer, nn.ModuleList):
+            yield from _called(layer)
+        elif not isinstance(layer, Metric) and any(True for _ in layer.parameters()):
+            yield layer
 
 
 def threads_of_environment() -> int:
