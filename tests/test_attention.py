@@ -1,5 +1,6 @@
 """From checkpoints and recordings to a picture of attention, and what is refused on the way."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,14 @@ from ser_lightning import attention as module
 from ser_lightning.checkpoint import load_system
 from ser_lightning.cli import main
 from ser_lightning.features import FeatureExtractor, LogPowerSpectrogram, SilenceRemoval
-from ser_lightning.losses import WeightedCrossEntropy
+from ser_lightning.losses import ExistenceLoss, WeightedCrossEntropy
 from ser_lightning.reports.attention_figure import Heard
-from ser_lightning.systems import DominantEmotionRecognition, EmotionClassifier, ExistencePretraining
+from ser_lightning.systems import (
+    DominantEmotionRecognition,
+    EmotionClassifier,
+    ExistencePretraining,
+    MultiLabelEmotionExistence,
+)
 
 EMOTIONS = ["neutral", "happy"]
 EXTRACTOR = LogPowerSpectrogram(max_frequency_hz=1200)
@@ -70,6 +76,32 @@ def test_one_command_draws_every_system_and_every_recording(
     probabilities = system.probabilities(system(*EXTRACTOR(waveform, torch.tensor([16000]))))[0]
     best = int(probabilities.argmax())
     assert one.attended[0].decision == f"{EMOTIONS[best]} {100 * probabilities[best].item():.0f}%"
+
+
+def test_the_picture_says_what_the_system_decides_where_probabilities_are_equal_in_float32(
+    recordings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[Heard]] = []
+    draw = module.attention_figure
+    monkeypatch.setattr(module, "attention_figure", lambda heard: drawn.append(heard) or draw(heard))  # type: ignore[func-returns-value]
+    system = MultiLabelEmotionExistence(EXTRACTOR.num_features, EMOTIONS, ExistenceLoss(), channels=(2, 2, 2), cells=3)
+    system.origin = {"extractor": EXTRACTOR.configuration()}
+    monkeypatch.setattr(system, "classify", lambda frames, mask: torch.tensor([[18.0, 22.0]]))
+    monkeypatch.setattr(module, "load_system", lambda checkpoint, allow: system.eval())
+    module.write_attention([tmp_path / "x.ckpt"], recordings[:1], tmp_path / "attention.png")
+    assert drawn[0][0].attended[0].decision == "happy 50%"
+
+
+def test_the_picture_shows_the_decadic_logarithm_of_power(
+    recordings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[list[Heard]] = []
+    draw = module.attention_figure
+    monkeypatch.setattr(module, "attention_figure", lambda heard: drawn.append(heard) or draw(heard))  # type: ignore[func-returns-value]
+    module.write_attention([save(tmp_path / "x.ckpt")], recordings[:1], tmp_path / "attention.png")
+    waveform = torch.from_numpy(soundfile.read(recordings[0], dtype="float32")[0])[None]
+    frames, _ = LogPowerSpectrogram(max_frequency_hz=module.MAX_FREQUENCY_HZ)(waveform, torch.tensor([16000]))
+    torch.testing.assert_close(drawn[0][0].power, frames[0] / math.log(10))
 
 
 def test_what_cannot_be_drawn_is_refused_with_the_reason(

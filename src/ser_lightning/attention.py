@@ -11,6 +11,7 @@ from ser_lightning.audio import read_audio
 from ser_lightning.checkpoint import load_system
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.features import FeatureExtractor, LogPowerSpectrogram, SilenceRemoval, build_extractor
+from ser_lightning.inference.classification import batch_of
 from ser_lightning.reports.attention_figure import Attended, Heard, attention_figure
 from ser_lightning.reports.figures import save
 from ser_lightning.reports.run_facts import RunFacts
@@ -64,10 +65,11 @@ def _attend(system: EmotionClassifier, extractor: FeatureExtractor, waveform: Te
     """Return what a system does with one ``waveform`` [N]."""
     frames, lengths = extractor(waveform[None], torch.tensor([len(waveform)]))
     weights, frames_of_step = system.attention(frames, lengths)
-    probability, index = system.probabilities(system(frames, lengths))[0].max(0)
+    decision = system.decide(batch_of([frames[0, : lengths[0]]], frames.device))
+    index = int(decision.predicted)
     return Attended(
         system=name,
-        decision=f"{system.class_names[int(index)]} {100 * probability.item():.0f}%",
+        decision=f"{system.class_names[index]} {100 * decision.probabilities[0, index].item():.0f}%",
         weights=weights[0],
         step_seconds=frames_of_step * extractor.hop_seconds,
     )

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import ExistenceLoss, WeightedCrossEntropy
 from ser_lightning.systems import DominantEmotionRecognition, MultiLabelEmotionExistence
-from ser_lightning.systems.ando2019 import UtteranceEncoder
+from ser_lightning.systems.ando2019 import UtteranceEncoder, dense_classifier
+from ser_lightning.types import Batch
 
 LENGTHS = torch.tensor([50, 21, 1, 33])
 EMOTIONS = ["neutral", "happy", "sad", "angry"]
@@ -118,6 +119,28 @@ def test_existence_decides_for_the_most_probable_emotion_and_sums_to_one() -> No
     torch.testing.assert_close(probabilities[0], logits[0].sigmoid() / logits[0].sigmoid().sum())
     torch.testing.assert_close(probabilities.sum(1), torch.ones(3))
     assert torch.equal(probabilities.argmax(1), logits.argmax(1))
+
+
+def test_of_two_emotions_that_surely_exist_the_likelier_is_decided_on_though_their_probabilities_are_equal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = MultiLabelEmotionExistence(34, EMOTIONS, ExistenceLoss(), channels=(2, 2, 2), cells=2)
+    logits = torch.tensor([[18.0, 22.0, 0.0, 0.0]])
+    monkeypatch.setattr(model, "classify", lambda frames, mask: logits)
+    empty = torch.zeros(1)
+    decision = model.decide(Batch(torch.zeros(1, 50, 34), torch.tensor([50]), empty, empty, empty))
+    assert decision.predicted.tolist() == [1]
+    torch.testing.assert_close(decision.probabilities, torch.tensor([[2.0, 2.0, 1.0, 1.0]]) / 6)
+
+
+def test_the_classifier_is_two_layers_with_a_rectifier_between_them() -> None:
+    layers = dense_classifier(3, 2, 1)
+    with torch.no_grad():
+        for layer, weight in ((layers[0], [[1.0, 0, 0], [0, 1.0, 0]]), (layers[2], [[1.0, 10.0]])):
+            layer.weight.copy_(torch.tensor(weight))
+            layer.bias.zero_()
+    inputs = torch.tensor([[2.0, 3.0, 9.0], [-2.0, 3.0, 9.0], [-2.0, -3.0, 9.0]])
+    assert layers(inputs).tolist() == [[32.0], [30.0], [0.0]]
 
 
 def test_attention_can_be_seen_over_time(frames: Tensor) -> None:

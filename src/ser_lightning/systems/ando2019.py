@@ -157,5 +157,9 @@ class MultiLabelEmotionExistence(EmotionClassifier):
         return self.encoder.attention(self.standardisation(frames, mask), mask)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Return existence probabilities [B, C] divided by their sum: a row sums to one, and eq. 7 decides the same."""
+        """Return existence probabilities [B, C] divided by their sum: a row sums to one.
+
+        Eq. 7 decides by the logits, see ``decide``: existence beyond a logit of about 17 is one in float32, so that
+        two emotions that surely exist have equal probabilities.
+        """
         return F.logsigmoid(logits.float()).softmax(1)
