@@ -1,15 +1,14 @@
 """Checkpoints: read without running anything of theirs, and turned back into the system they hold."""
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import ArgumentParser
 
 from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.systems.checkpoint_file import read_checkpoint_file
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 
 
@@ -21,25 +20,20 @@ def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
         allow: Module prefixes that the user trusts besides the allow-list.
 
     Raises:
-        ConfigurationError: If it is missing, no checkpoint, of no system of this suite, holds more than weights and
-            plain data, or names a class outside the allow-list.
+        ConfigurationError: If it is missing, damaged, no checkpoint, of no system of this suite, holds more than
+            weights and plain data, or names a class outside the allow-list.
+        PermissionError: If it may not be read.
     """
     try:
-        checkpoint: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+        checkpoint = read_checkpoint_file(path, str(path))
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path}: no such checkpoint; a run's lie in its folder checkpoints/") from error
-    except IsADirectoryError as error:
-        raise ConfigurationError(f"{path} is a folder; give a file, such as a run's checkpoints/best.ckpt") from error
-    except pickle.UnpicklingError as error:
-        raise ConfigurationError(
-            f"{path} holds more than weights and plain data, and was not loaded: {error}"
-        ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
-        raise ConfigurationError(f"{path} is no checkpoint, or not all of one: {error}") from error
     for key in ("hyper_parameters", "datamodule_hyper_parameters", CHECKPOINT_KEY):
         refuse_foreign_classes(checkpoint.get(key), f"{path}: {key}", allow)
     if CHECKPOINT_KEY not in checkpoint:
-        raise ConfigurationError(f"{path} holds no system of this suite; its keys are {', '.join(checkpoint)}")
+        raise ConfigurationError(
+            f"{path} holds no system of this suite; its keys are {', '.join(map(str, checkpoint))}"
+        )
     return checkpoint
 
 

@@ -58,7 +58,7 @@ def refuse_what_it_knows(checkpoint: Mapping[str, Any], path: Path, data: Corpus
     """
     origin, split = checkpoint[CHECKPOINT_KEY]["origin"], data.split()
     if data.protocol.speakers_disjoint:
-        refuse_heard_speakers(checkpoint, path, data.corpus_name, {evaluated: split.speakers(evaluated)})
+        refuse_heard_speakers(checkpoint, path, data.corpus_name, {evaluated: split.speakers(evaluated)}, split.hash)
     elif origin["corpus"] == data.corpus_name and origin["split_hash"] != split.hash:
         raise ConfigurationError(
             f"{path} was trained on the split {origin['split_hash']}, but fold {split.fold} is {split.hash}: it "

@@ -188,12 +188,49 @@ def test_the_earlier_stages_standardisation_counts_and_not_this_stages(build: Bu
     data.frames = {name: 100 * frames for name, frames in data.frames.items()}
     system = build()
     fit(system, data, tmp_path)
-    assert (system.standardisation.mean > 200).all()
+    assert torch.equal(system.standardisation.mean, system.encoders[0].standardisation.mean)
     assert all((encoder.standardisation.mean < 4).all() for encoder in system.encoders)
     frames, lengths = torch.randn(2, 30, F), torch.tensor([30, 30])
     before = system.eval()(frames, lengths)
     system.standardisation.fit(torch.full((F,), 7.0), torch.full((F,), 9.0))
     assert torch.equal(system(frames, lengths), before)
+
+
+def test_frames_are_not_read_for_a_standardisation_that_nothing_uses(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ser_lightning.data.statistics.mean_and_deviation", lambda _: pytest.fail("frames are read"))
+    fit(build(), Voices(), tmp_path)
+    with pytest.raises(pytest.fail.Exception, match="frames are read"):
+        fit(MultiLabelEmotionExistence(F, EMOTIONS, ExistenceLoss(), **WIDTHS), Voices(), tmp_path)
+
+
+def mixed(fold: int) -> Voices:
+    """A fold of which every speaker is in every set."""
+    data = Voices()
+    every = [u for stage in ("train", "validation", "test") for u in data.split().of(stage)]  # type: ignore[arg-type]
+    sets: dict[str, list[Utterance]] = {"train": [], "validation": [], "test": []}
+    for speaker in SPEAKERS:
+        own = [u for u in every if u.speaker == speaker]
+        own = own[fold:] + own[:fold]
+        for name, utterances in zip(sets, (own[:2], own[2:3], own[3:]), strict=True):
+            sets[name].extend(utterances)
+    data._split = Split(fold, **{name: tuple(utterances) for name, utterances in sets.items()})
+    return data
+
+
+def test_under_a_protocol_that_mixes_speakers_the_stage_of_the_same_fold_is_taken_and_no_other(
+    build: Build, tmp_path: Path
+) -> None:
+    stage = MultiLabelEmotionExistence(F, EMOTIONS, ExistenceLoss(), **WIDTHS)
+    fit(stage, mixed(0), tmp_path / "stage").save_checkpoint(tmp_path / "mixed.ckpt")
+    system = build(fusion=False)
+    system.sources["existence_checkpoint"] = tmp_path / "mixed.ckpt"
+    fit(system, mixed(0), tmp_path / "same")
+    other = build(fusion=False)
+    other.sources["existence_checkpoint"] = tmp_path / "mixed.ckpt"
+    with pytest.raises(ConfigurationError, match=rf"of the same fold \(of the split {mixed(1).split().hash}\)"):
+        fit(other, mixed(1), tmp_path / "other")
 
 
 @pytest.mark.parametrize(
@@ -259,9 +296,9 @@ def test_a_checkpoint_is_refused_for_speakers_that_any_of_its_stages_has_heard(b
     fit(system, data, tmp_path).save_checkpoint(tmp_path / "best.ckpt")
     checkpoint = torch.load(tmp_path / "best.ckpt", weights_only=True)
     assert checkpoint["ser_lightning"]["origin"]["training_speakers"] == ["Ses02F"]
-    refuse_heard_speakers(checkpoint, tmp_path / "best.ckpt", "iemocap", {"test": ["Ses01F"]})
+    refuse_heard_speakers(checkpoint, tmp_path / "best.ckpt", "iemocap", {"test": ["Ses01F"]}, "now")
     with pytest.raises(ConfigurationError, match="was trained on Ses02M, who are in this fold's test set"):
-        refuse_heard_speakers(checkpoint, tmp_path / "best.ckpt", "iemocap", {"test": ["Ses02M"]})
+        refuse_heard_speakers(checkpoint, tmp_path / "best.ckpt", "iemocap", {"test": ["Ses02M"]}, "now")
 
 
 def test_a_resumed_stage_reaches_the_same_weights_without_the_checkpoints_it_began_with(

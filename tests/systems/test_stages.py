@@ -1,5 +1,6 @@
 """What one stage hands to the next, and what it refuses to take."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from ser_lightning.checkpoint import read_checkpoint
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.systems import DominantEmotionRecognition, MultiLabelEmotionExistence, SEResNetVLAD
 from ser_lightning.systems.stages import (
@@ -46,6 +48,10 @@ def test_a_stage_is_read_as_it_was_saved(tmp_path: Path) -> None:
         (lambda path: None, "which is not there; train it first"),
         (lambda path: path.write_bytes(b"no weights"), "which is no checkpoint"),
         (lambda path: path.write_bytes(b""), "which is no checkpoint"),
+        (lambda path: path.write_text("hello world"), "which is no checkpoint"),
+        (lambda path: torch.save(torch.ones(2), path), "which is no checkpoint"),
+        (lambda path: torch.save([1, 2], path), "which is no checkpoint"),
+        (lambda path: torch.save({"state_dict": DominantEmotionRecognition}, path), "more than weights and plain data"),
         (lambda path: path.mkdir(), "a folder; give a file, such as a run's checkpoints/best.ckpt"),
         (lambda path: torch.save({"state_dict": {}}, path), "which holds no system of this suite"),
     ],
@@ -58,6 +64,51 @@ def test_what_is_no_checkpoint_of_the_suite_is_refused_with_argument_and_file(
     with pytest.raises(ConfigurationError, match=named) as caught:
         read_stage(path, "existence_checkpoint", MultiLabelEmotionExistence)
     assert f"model.init_args.existence_checkpoint is {path}" in str(caught.value)
+
+
+@pytest.mark.parametrize("part", [0.001, 0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 0.99, 0.999])
+def test_a_checkpoint_that_is_cut_off_is_one_error_with_its_name_wherever_it_is_read(
+    part: float, tmp_path: Path
+) -> None:
+    whole = io.BytesIO()
+    torch.save(checkpoint() | {"more": torch.randn(100, 50)}, whole)
+    path = tmp_path / "best.ckpt"
+    path.write_bytes(whole.getvalue()[: int(part * whole.tell())])
+    for named, read in (
+        (f"model.init_args.existence_checkpoint is {path}, which", lambda: read_stage(path, "existence_checkpoint")),
+        (str(path), lambda: read_checkpoint(path)),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            read()
+        assert str(caught.value) == (
+            f"{named} is no checkpoint, or not all of one; copy it again, delete it and train it anew, or give "
+            "another file"
+        )
+
+
+@pytest.mark.parametrize("content", [[1, 2], torch.ones(2)])
+def test_what_is_saved_and_no_checkpoint_is_refused_by_whoever_reads_it(content: object, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "saved.ckpt")
+    with pytest.raises(ConfigurationError, match=r"saved\.ckpt is no checkpoint"):
+        read_checkpoint(tmp_path / "saved.ckpt")
+
+
+def test_a_path_below_a_file_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "best.ckpt"
+    with pytest.raises(ConfigurationError, match="which is not there; train it first"):
+        read_stage(path, "existence_checkpoint")
+    with pytest.raises(ConfigurationError, match="no such checkpoint"):
+        read_checkpoint(path)
+
+
+def test_a_checkpoint_that_may_not_be_read_keeps_that_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(torch, "load", refuse)
+    with pytest.raises(PermissionError):
+        read_stage(tmp_path / "best.ckpt", "existence_checkpoint")
 
 
 def test_a_stage_that_is_not_given_is_asked_for_by_its_argument() -> None:
@@ -86,25 +137,38 @@ def test_frames_of_another_extractor_are_refused_with_both() -> None:
 def test_speakers_heard_before_are_refused_by_name_and_set(stage: str) -> None:
     evaluated = {"validation": ["Ses03F"], "test": ["Ses03M"]} | {stage: ["Ses05F", "Ses02M"]}
     with pytest.raises(ConfigurationError, match=f"Ses02M.*{stage} set") as caught:
-        refuse_heard_speakers(checkpoint(), STAGE, "iemocap", evaluated)
+        refuse_heard_speakers(checkpoint(), STAGE, "iemocap", evaluated, "now")
     assert str(STAGE) in str(caught.value)
     assert "Ses05F" not in str(caught.value)
 
 
+def test_a_stage_of_the_very_same_split_is_accepted_where_folds_share_all_speakers() -> None:
+    everyone = {"validation": ["Ses01F", "Ses02M"], "test": ["Ses01F", "Ses02M"]}
+    stage = checkpoint()
+    stage["ser_lightning"]["origin"]["split_hash"] = "aaaa"
+    refuse_heard_speakers(stage, STAGE, "iemocap", everyone, "aaaa")
+    with pytest.raises(ConfigurationError, match=r"take the checkpoint of the same fold \(of the split bbbb\)"):
+        refuse_heard_speakers(stage, STAGE, "iemocap", everyone, "bbbb")
+    # What comes before it counts by itself.
+    stage["ser_lightning"]["origin"]["earlier"] = [checkpoint()["ser_lightning"]["origin"] | {"split_hash": "bbbb"}]
+    with pytest.raises(ConfigurationError, match="was trained on Ses01F, Ses02M"):
+        refuse_heard_speakers(stage, STAGE, "iemocap", everyone, "aaaa")
+
+
 def test_equally_named_speakers_of_another_corpus_are_other_people() -> None:
-    refuse_heard_speakers(checkpoint(corpus="voxceleb2"), STAGE, "iemocap", {"test": ["Ses02M"]})
+    refuse_heard_speakers(checkpoint(corpus="voxceleb2"), STAGE, "iemocap", {"test": ["Ses02M"]}, "now")
 
 
 def test_who_chose_the_epoch_may_validate_again_and_not_test() -> None:
     stage = checkpoint()
     stage["ser_lightning"]["origin"]["validation_speakers"] = ["Ses02F"]
-    refuse_heard_speakers(stage, STAGE, "iemocap", {"validation": ["Ses02F"], "test": ["Ses03F"]})
+    refuse_heard_speakers(stage, STAGE, "iemocap", {"validation": ["Ses02F"], "test": ["Ses03F"]}, "now")
     with pytest.raises(ConfigurationError, match="was validated on Ses02F, who are in this fold's test set"):
-        refuse_heard_speakers(stage, STAGE, "iemocap", {"test": ["Ses02F"]})
+        refuse_heard_speakers(stage, STAGE, "iemocap", {"test": ["Ses02F"]}, "now")
 
 
 def test_new_speakers_are_accepted() -> None:
-    refuse_heard_speakers(checkpoint(), STAGE, "iemocap", {"validation": ["Ses02F"], "test": ["Ses03F"]})
+    refuse_heard_speakers(checkpoint(), STAGE, "iemocap", {"validation": ["Ses02F"], "test": ["Ses03F"]}, "now")
 
 
 def test_the_part_that_is_asked_for_is_loaded_and_nothing_else() -> None:
@@ -201,10 +265,10 @@ def test_speakers_of_any_stage_before_are_refused() -> None:
     second = checkpoint(corpus="voxceleb2", speakers=("Ses09F",))["ser_lightning"]["origin"] | {"earlier": [first]}
     third = checkpoint(speakers=("Ses04F",))
     third["ser_lightning"]["origin"]["earlier"] = [second]
-    refuse_heard_speakers(third, STAGE, "iemocap", {"test": ["Ses09F"]})
+    refuse_heard_speakers(third, STAGE, "iemocap", {"test": ["Ses09F"]}, "now")
     for heard in ("Ses01F", "Ses04F"):
         with pytest.raises(ConfigurationError, match=f"was trained on {heard}, who are in this fold's test set"):
-            refuse_heard_speakers(third, STAGE, "iemocap", {"test": [heard, "Ses09F"]})
+            refuse_heard_speakers(third, STAGE, "iemocap", {"test": [heard, "Ses09F"]}, "now")
 
 
 def test_one_of_several_systems_may_come_before_and_all_are_named_if_it_is_none(tmp_path: Path) -> None:

@@ -106,6 +106,9 @@ class ExistencePretraining(EmotionClassifier):
         width = sum(encoder.output_dim for encoder in encoders)
         self.classifier = dense_classifier(width, hidden_dim, len(self.class_names))
 
+    def fit_standardisation(self, statistics: Any) -> None:
+        """Read no frame: each encoder has the standardisation it was trained with, see ``on_fit_start``."""
+
     def on_fit_start(self) -> None:
         """Take the encoders of the stages before; a run that goes on has them in its own checkpoint."""
         if self.trainer.ckpt_path is not None:
@@ -117,10 +120,12 @@ class ExistencePretraining(EmotionClassifier):
         for encoder, (argument, path) in zip(self.encoders, self.sources.items(), strict=True):
             checkpoint = read_stage(path, argument, TRAINED_BY[argument])
             refuse_other_frames(checkpoint, Path(str(path)), self.origin["extractor"])
-            refuse_heard_speakers(checkpoint, Path(str(path)), data_module.corpus_name, evaluated)
+            refuse_heard_speakers(checkpoint, Path(str(path)), data_module.corpus_name, evaluated, split.hash)
             parts = {"encoder.": "encoder.", "standardisation.": "standardisation."}
             load_parts(encoder, checkpoint, parts, Path(str(path)))
             self.origin["earlier"].append(checkpoint[CHECKPOINT_KEY]["origin"])
+        # Nothing is computed with it here; it says how the frames are spread that the encoders have learned from.
+        self.standardisation.load_state_dict(cast(FrozenEncoder, self.encoders[0]).standardisation.state_dict())
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Return logits [B, C] of ``frames`` [B, T, F] with ``lengths`` [B]; each encoder standardises for itself."""

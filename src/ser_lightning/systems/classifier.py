@@ -137,8 +137,7 @@ class EmotionClassifier(LightningModule):
                 "statistics; pass one to trainer.fit(model, datamodule=...)"
             )
         statistics = data_module.training_statistics()
-        if isinstance(self.standardisation, Standardisation):
-            self.standardisation.fit(statistics.mean, statistics.deviation)
+        self.fit_standardisation(statistics)
         self.class_prior.copy_(statistics.class_prior)
         split = data_module.split()
         self.origin = {
@@ -148,6 +147,11 @@ class EmotionClassifier(LightningModule):
             "validation_speakers": list(split.speakers("validation")),
             "split_hash": split.hash,
         }
+
+    def fit_standardisation(self, statistics: Any) -> None:
+        """Take over mean and deviation of the training split, which reads all of its frames, if they are needed."""
+        if isinstance(self.standardisation, Standardisation):
+            self.standardisation.fit(statistics.mean, statistics.deviation)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the criterion's mean over ``batch``, weighed by how much of a joint batch it is."""

@@ -1,16 +1,15 @@
 """What one stage of training hands to the next: weights, and whose voices they have heard."""
 
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.systems.checkpoint_file import read_checkpoint_file
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 
 
@@ -23,27 +22,21 @@ def read_stage(path: Path | None, argument: str, *systems: type[EmotionClassifie
         systems: What the earlier stage may have trained.
 
     Raises:
-        ConfigurationError: If it is not given, not there, no checkpoint of this suite, or another system's.
+        ConfigurationError: If it is not given, not there, damaged, no checkpoint of this suite, or another system's.
+        PermissionError: If it may not be read.
     """
     if path is None:
         raise ConfigurationError(f"model.init_args.{argument} is missing; give the checkpoint of the stage before")
+    named = f"model.init_args.{argument} is {path}, which"
     try:
-        checkpoint: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        checkpoint = read_checkpoint_file(path, named)
     except FileNotFoundError as error:
-        raise ConfigurationError(f"model.init_args.{argument} is {path}, which is not there; train it first") from error
-    except IsADirectoryError as error:
-        raise ConfigurationError(
-            f"model.init_args.{argument} is {path}, a folder; give a file, such as a run's checkpoints/best.ckpt"
-        ) from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ConfigurationError(f"model.init_args.{argument} is {path}, which is no checkpoint: {error}") from error
+        raise ConfigurationError(f"{named} is not there; train it first") from error
     if CHECKPOINT_KEY not in checkpoint:
-        raise ConfigurationError(f"model.init_args.{argument} is {path}, which holds no system of this suite")
+        raise ConfigurationError(f"{named} holds no system of this suite")
     found, wanted = checkpoint[CHECKPOINT_KEY]["system"], [f"{one.__module__}.{one.__qualname__}" for one in systems]
     if found not in wanted:
-        raise ConfigurationError(
-            f"model.init_args.{argument} is {path}, which holds a {found}; give that of a {' or a '.join(wanted)}"
-        )
+        raise ConfigurationError(f"{named} holds a {found}; give that of a {' or a '.join(wanted)}")
     return checkpoint
 
 
@@ -66,22 +59,25 @@ def refuse_other_frames(checkpoint: Mapping[str, Any], path: Path, extractor: Ma
 
 
 def refuse_heard_speakers(
-    checkpoint: Mapping[str, Any], path: Path, corpus: str, evaluated: Mapping[str, Sequence[str]]
+    checkpoint: Mapping[str, Any], path: Path, corpus: str, evaluated: Mapping[str, Sequence[str]], split_hash: str
 ) -> None:
     """Refuse an earlier stage that has heard a speaker who validates or tests this one.
 
-    Those who test must not have chosen its epoch either. They may in folds that share the training speakers.
+    Those who test must not have chosen its epoch either. They may in folds that share the training speakers. Where a
+    protocol mixes speakers, only a stage of the very same split has not heard what validates and tests.
 
     Args:
         checkpoint: The earlier stage's checkpoint.
         path: Where it lies.
         corpus: This stage's corpus; speakers of other corpora are other people.
         evaluated: Speakers by set, validation and test.
+        split_hash: Hash of this fold's split; what was trained on an equal one knows nothing of its other sets.
 
     Raises:
         ConfigurationError: Naming the speakers.
     """
-    origins = [one for one in _origins(checkpoint[CHECKPOINT_KEY]["origin"]) if one.get("corpus") == corpus]
+    every = _origins(checkpoint[CHECKPOINT_KEY]["origin"])
+    origins = [one for one in every if one.get("corpus") == corpus and one.get("split_hash") != split_hash]
     uses = {"trained": "training_speakers", "validated": "validation_speakers"}
     for name, speakers in evaluated.items():
         for done, key in uses.items():
@@ -89,7 +85,8 @@ def refuse_heard_speakers(
             if (done, name) != ("validated", "validation") and (heard := sorted(known & set(speakers))):
                 raise ConfigurationError(
                     f"{path} was {done} on {', '.join(heard)}, who are in this fold's {name} set; take the checkpoint "
-                    "of the same fold or of another corpus, or rename speakers who are other people of the same name"
+                    f"of the same fold (of the split {split_hash}) or of another corpus, or rename speakers who are "
+                    "other people of the same name"
                 )
 
 
@@ -229,7 +226,7 @@ def start_from(
     data_module: Any = system.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
     split = data_module.split()
     evaluated = {name: split.speakers(name) for name in ("validation", "test")}
-    refuse_heard_speakers(checkpoint, path, data_module.corpus_name, evaluated)
+    refuse_heard_speakers(checkpoint, path, data_module.corpus_name, evaluated, split.hash)
     taken = take_what_fits(network, checkpoint, "network.", path)
     system.origin["earlier"] = [checkpoint[CHECKPOINT_KEY]["origin"]]
     rank_zero_info("\n".join([f"weights of {path}:", *taken.lines()]))
