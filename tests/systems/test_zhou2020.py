@@ -1,5 +1,6 @@
 """Zhou & Liu 2020: what padding, batch mates and order never change, and what the paper says of sizes."""
 
+import copy
 from collections.abc import Callable
 
 import pytest
@@ -9,11 +10,13 @@ from torch.nn import functional as F
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import AMSoftmax, FocalLoss, WeightedCrossEntropy
+from ser_lightning.nn.encoders import ConvolutionBlock
 from ser_lightning.nn.heads import CosineHead
 from ser_lightning.nn.pooling import AttentiveStatisticsPooling, WeightedPooling
 from ser_lightning.systems import ConvBLSTMAttention
+from ser_lightning.types import Batch
 
-LENGTHS = torch.tensor([95, 40, 1, 64])
+LENGTHS = torch.tensor([130, 40, 1, 64])
 NARROW = (4, 4, 3, 3, 3, 3)
 
 
@@ -56,7 +59,7 @@ def model(request: pytest.FixtureRequest) -> ConvBLSTMAttention:
 
 @pytest.fixture
 def frames() -> Tensor:
-    return torch.randn(4, 95, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    return torch.randn(4, 130, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-5)])
@@ -87,6 +90,36 @@ def test_gradients_reach_every_parameter(model: ConvBLSTMAttention, frames: Tens
         assert parameter.grad.abs().sum() > 0 or name.endswith("convolution.bias"), name
 
 
+@pytest.mark.gpu
+def test_a_gpu_trains_alike_and_is_not_waited_for(model: ConvBLSTMAttention, frames: Tensor) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # devices draw numbers of their own
+    labels = torch.arange(4)
+    batch = Batch(frames.float(), LENGTHS, labels, torch.eye(4), labels)
+    on_gpu, moved = copy.deepcopy(model).to("cuda"), batch.to("cuda")
+    expected = model.training_step(batch, 0)
+    expected.backward()
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # which would round inputs to ten bits
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            loss = on_gpu.training_step(moved, 0)
+            loss.backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(loss.detach().cpu(), expected.detach(), rtol=1e-4, atol=0)
+    for (name, parameter), theirs in zip(model.named_parameters(), on_gpu.parameters(), strict=True):
+        if not parameter.requires_grad or name.endswith("convolution.bias"):  # the latter has rounding errors alone
+            continue
+        assert parameter.grad is not None, name
+        assert theirs.grad is not None, name
+        assert theirs.grad.is_cuda, name
+        difference, largest = (theirs.grad.cpu() - parameter.grad).abs().max(), parameter.grad.abs().max()
+        assert difference <= 1e-3 * largest, (name, difference, largest)
+    for (name, ours), other in zip(model.named_buffers(), on_gpu.buffers(), strict=True):
+        torch.testing.assert_close(other.cpu(), ours, rtol=1e-4, atol=1e-5, msg=name)
+
+
 @pytest.mark.parametrize(
     ("arguments", "count", "more_by_combined_pooling_percent"),
     [({}, 359_620, 0.071), ({"cells": 64, "combine": "sum"}, 400_836, 0.064)],
@@ -110,6 +143,7 @@ def test_blocks_are_those_of_section_3_1() -> None:
     assert [c.out_channels for c in convolutions] == [128, 128, 64, 64, 64, 64]
     assert {c.kernel_size for c in convolutions} == {(3, 3)}
     assert sum(isinstance(module, nn.AvgPool2d) for module in model.modules()) == 5
+    assert [block.window for block in model.modules() if isinstance(block, ConvolutionBlock)] == [2] * 5 + [1]
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.25] * 6
     states, mask = model.eval().descriptors(torch.zeros(1, 750, 40), torch.ones(1, 750, dtype=torch.bool))
     assert states.shape == (1, 23, 64)
@@ -145,6 +179,18 @@ def test_am_softmax_works_on_cosines_and_predicts_with_its_scale(frames: Tensor)
     torch.testing.assert_close(model.probabilities(cosines), F.softmax(10 * cosines.float(), 1))
 
 
-def test_padding_to_no_length_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="max_frames"):
-        ConvBLSTMAttention(40, list("ahsn"), WeightedPooling, FocalLoss(), pad_to_max=True)
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"pad_to_max": True}, "pad_to_max is true and max_frames absent"),
+        ({"max_frames": 0}, "max_frames is 0"),
+        ({"max_frames": -5, "pad_to_max": True}, "max_frames is -5"),
+        ({"channels": []}, r"channels is \[\]"),
+        ({"channels": [4, 0]}, r"channels is \[4, 0\]"),
+    ],
+)
+def test_what_leaves_no_frames_or_no_network_is_refused_with_its_value(
+    arguments: dict[str, object], named: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        ConvBLSTMAttention(40, list("ahsn"), WeightedPooling, FocalLoss(), **arguments)  # type: ignore[arg-type]

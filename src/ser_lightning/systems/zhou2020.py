@@ -46,7 +46,8 @@ class ConvBLSTMAttention(EmotionClassifier):
         pad_to_max: Let padding up to ``max_frames`` count as real, as in the paper; otherwise it never matters.
 
     Raises:
-        ConfigurationError: If ``pad_to_max`` has no ``max_frames`` to pad to.
+        ConfigurationError: If ``pad_to_max`` has no ``max_frames`` to pad to, or ``channels`` or ``max_frames`` is less
+            than a network or an utterance is made of.
     """
 
     def __init__(
@@ -64,6 +65,10 @@ class ConvBLSTMAttention(EmotionClassifier):
         pad_to_max: bool = False,
     ) -> None:
         super().__init__(num_features, class_names, criterion, optimizer)
+        if not channels or min(channels) < 1:
+            raise ConfigurationError(f"channels is {list(channels)}; give one number or more, each at least 1")
+        if max_frames is not None and max_frames < 1:
+            raise ConfigurationError(f"max_frames is {max_frames}; give 1 or more, or leave it out to hear all frames")
         if pad_to_max and max_frames is None:
             raise ConfigurationError("pad_to_max is true and max_frames absent; say to how many frames to pad")
         self.max_frames = max_frames
