@@ -297,7 +297,14 @@ class ExperimentCLI(LightningCLI):
 
 
 def protocol_hash(data: CorpusData) -> str:
-    """Return the hash of all folds of a corpus's protocol."""
+    """Return the hash of a corpus's protocol: of the labelled utterances of every set of all folds.
+
+    Runs with equal ones are compared: they hear, validate on and test the same speakers and labels. Utterances without
+    label, which targets made of votes can learn from, are a matter of the system, as augmentation is; the hash of a
+    split counts them. Where everything is labelled, the two agree on one fold.
+    """
     splits = [data.split(fold) for fold in range(data.num_folds())]
-    # Of one fold it is the split's own hash, which is not computed from a million utterances.
-    return splits[0].hash if len(splits) == 1 else hash_splits(splits)
+    if len(splits) == 1 and not data.protocol.has_test_set:
+        # Nothing is tested, so nothing is compared; and the split knows its hash without asking a million utterances.
+        return splits[0].hash
+    return hash_splits([split.labelled for split in splits])

@@ -65,13 +65,22 @@ class Split:
         return tuple(sorted({utterance.speaker for utterance in self.of(stage)}))
 
     @property
+    def labelled(self) -> "Split":
+        """The same fold without utterances that have no label, which nobody can score."""
+        train, validation, test = (tuple(u for u in self.of(stage) if u.label is not None) for stage in STAGES)
+        return Split(self.fold, train, validation, test)
+
+    @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that name, speaker, label and set of every utterance decide, and nothing else."""
+        """Twelve hexadecimal digits of every utterance's name, speaker, label, votes and set, with or without label.
+
+        Runs are resumed only under an equal one: all that a system may have learned from counts.
+        """
         return hash_splits([self])
 
 
 def hash_splits(splits: Sequence[Split]) -> str:
-    """Return twelve hexadecimal digits for one fold or, over all folds, for a protocol on a corpus.
+    """Return twelve hexadecimal digits for one fold, or over several.
 
     Paths, file order and the machine do not matter: two runs with equal hashes saw the same utterances under the same
     labels in the same sets.

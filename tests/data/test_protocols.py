@@ -1,5 +1,6 @@
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,16 @@ def test_random_folds_differ_by_seed_and_are_shuffled() -> None:
 def test_random_folds_are_the_same_on_every_machine() -> None:
     # Written down once: a published split hash must not move under other versions of NumPy.
     assert hash_splits(splits(RandomFolds(), corpus(ACTORS, each=10))) == "553450709cfd"
+
+
+def test_a_protocols_hash_is_over_the_labelled_and_a_splits_over_all() -> None:
+    labelled = corpus(["a", "b", "c"])
+    kept = [*labelled, *(replace(u, name=f"{u.name}x", label=None) for u in labelled)]
+    ours, theirs = (splits(LeaveOneSpeakerOut(), utterances) for utterances in (labelled, kept))
+    assert hash_splits([split.labelled for split in theirs]) == hash_splits(ours) != hash_splits(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert other.labelled == one.labelled == one
+        assert other.hash != one.hash
 
 
 @pytest.mark.parametrize("total", range(2, 40))

@@ -3,12 +3,16 @@
 import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
+from data_modules.iemocap import IEMOCAP, Others
+from ser_lightning.experiment import protocol_hash
+from ser_lightning.features import LogMelFilterbank
 from ser_lightning.reports.paired_tests import (
     Contestant,
     holm,
@@ -22,6 +26,7 @@ from ser_lightning.reports.uncertainty import RESAMPLES
 WriteFold = Callable[..., Path]
 RIGHT = ((4, 0), (0, 4))
 HALF = ((2, 2), (2, 2))
+OTHERS: tuple[Others, Others] = ("leave_out", "keep")
 
 
 def test_the_p_value_counts_the_flips_that_go_as_far() -> None:
@@ -155,6 +160,24 @@ def test_systems_on_other_splits_are_not_paired_and_the_reason_is_given(
     assert not tests
     assert (refusal.first, refusal.second) == ("one", "two")
     assert reason in refusal.reason
+
+
+def test_systems_that_learned_from_more_are_paired_if_they_hear_and_test_the_same(
+    synthetic_iemocap: Path, write_system: Callable[..., Contestant]
+) -> None:
+    modules: list[Any] = [
+        IEMOCAP(synthetic_iemocap, LogMelFilterbank(), dialogs="improvised", merge_excited=False, others=others)
+        for others in OTHERS
+    ]
+    dominant, everything = modules
+    systems = [
+        write_system(name, [matrix] * 4, protocol_hash=protocol_hash(data), split_hash=data.split().hash)
+        for name, matrix, data in (("dominant", HALF, dominant), ("all", RIGHT, everything))
+    ]
+    assert dominant.split().hash != everything.split().hash
+    tests, refused = paired_tests(systems)
+    assert not refused
+    assert [test.metric for test in tests] == ["UA", "WA"]
 
 
 def test_only_folds_that_both_have_finished_count(write_system: Callable[..., Contestant]) -> None:

@@ -37,3 +37,10 @@ def test_recalls_are_drawn_with_intervals_where_there_are_some() -> None:
     assert sorted(line.get_xdata()[0] for line in axes.lines) == pytest.approx([50, 50, 50, 50, 90])
     assert len(_legend(figure)) == 2
     assert png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("systems", range(2, MOST_TOGETHER + 1))
+def test_a_single_fold_of_several_systems_leaves_room_for_their_names(systems: int) -> None:
+    figure = systems_figure({f"system {n}": {"fold 0": 0.5} for n in range(systems)}, "Folds", 0.25, "folds")
+    assert png(figure).startswith(b"\x89PNG")
+    assert figure.axes[0].get_window_extent().height > 20

@@ -32,7 +32,8 @@ def systems_figure(scores: Mapping[str, Mapping[str, float]], title: str, chance
         return sum(present) / len(present)
 
     ranked = sorted(names, key=lambda name: (mean(name), name))
-    figure = Figure(figsize=(7, 1.9 + 0.3 * len(ranked)), layout="constrained")
+    # Chance and each system have a line below the axes, which would be squeezed to nothing.
+    figure = Figure(figsize=(7, 1.2 + 0.3 * len(ranked) + 0.25 * (1 + len(scores))), layout="constrained")
     axes = figure.add_subplot()
     axes.axvline(100 * chance, color=GREY, linestyle=":", linewidth=1.5, label=f"chance {100 * chance:.3g}%")
     for place, name in enumerate(ranked):
