@@ -26,7 +26,7 @@ from ser_lightning.data.samplers import BucketBatchSampler, ClassBatchSampler, E
 from ser_lightning.data.statistics import TrainingStatistics
 from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.data.targets import HardTargets, Targets
-from ser_lightning.errors import AudioError, ConfigurationError
+from ser_lightning.errors import AudioError, ConfigurationError, ProtocolError
 from ser_lightning.features import FeatureExtractor, FeatureStore, Prepared, SpeedPerturbation
 from ser_lightning.types import Batch, Split, Utterance
 
@@ -220,12 +220,23 @@ class CorpusDataModule(LightningDataModule):
         """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus.
 
         In training they are those that the targets can be made of, elsewhere those with a dominant emotion.
+
+        Raises:
+            ProtocolError: If a set has utterances, but none of these.
         """
         split = self.split()
+        everyone = {"train": split.train, "validation": split.validation, "test": split.test, "all": self.utterances}
         if name == "train":
-            return tuple(u for u in split.train if self.targets.trains_on(u, self.class_names))
-        sets = {"validation": split.validation, "test": split.test, "all": self.utterances}
-        return tuple(u for u in sets[name] if u.label is not None)
+            chosen = tuple(u for u in split.train if self.targets.trains_on(u, self.class_names))
+        else:
+            chosen = tuple(u for u in everyone[name] if u.label is not None)
+        if everyone[name] and not chosen:
+            raise ProtocolError(
+                f"{self.protocol.name}: none of the {len(everyone[name])} utterances in the {name} set of fold "
+                f"{split.fold} is labelled{' or voted' * (name == 'train')} as one of {', '.join(self.class_names)}; "
+                "choose other classes, fewer folds, or add utterances."
+            )
+        return chosen
 
     def _dataset(self, name: str) -> FrameDataset:
         utterances = self.set_utterances(name)

@@ -22,6 +22,7 @@ from ser_lightning.data.targets import (
     vote_distribution,
 )
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.losses import ExistenceLoss, WeightedCrossEntropy
 from ser_lightning.types import Utterance
 
 CLASSES = ("neutral", "happy", "sad", "angry")
@@ -94,6 +95,24 @@ def prior(targets: Targets) -> Tensor:
     return torch.tensor(list(made(targets).values()), dtype=torch.float64).mean(0)
 
 
+def class_weights(targets: Targets) -> list[float]:
+    """Return what the loss weighs each class with: an undecided system's loss is the weight times log 4."""
+    loss = WeightedCrossEntropy("inverse_frequency")
+    weights = prior(targets)
+    undecided = torch.zeros(1, 4, dtype=torch.float64)
+    return [float(loss(undecided, target[None], weights)) / math.log(4) for target in torch.eye(4, dtype=torch.float64)]
+
+
+def existence_weights(present: bool) -> list[float]:
+    """Return what the loss weighs presence or absence with: undecided on one class, it is the weight times log 2."""
+    loss = ExistenceLoss()
+    weights = prior(ExistenceTargets())
+    return [
+        float(loss(1e6 * (k - 1.0)[None], (k * present)[None], weights)) / math.log(2)
+        for k in torch.eye(4, dtype=torch.float64)
+    ]
+
+
 def test_an_evaluator_with_two_labels_votes_for_both() -> None:
     assert {u.name: vote_counts(u, CLASSES) for u in page()} == COUNTS
 
@@ -126,20 +145,26 @@ def test_hard_targets_drop_the_same_utterances_from_the_dominant_set_and_from_al
 
 def test_class_weights_of_hard_targets_follow_from_their_mean() -> None:
     # N = 5: two neutral, one of each other. w_k = N / (K N_k).
-    assert (1 / (4 * prior(HardTargets()))).tolist() == pytest.approx([5 / 8, 5 / 4, 5 / 4, 5 / 4])
+    assert class_weights(HardTargets()) == pytest.approx([5 / 8, 5 / 4, 5 / 4, 5 / 4])
 
 
 def test_class_weights_of_soft_targets_are_of_the_votes_mass() -> None:
     # N = 6, without smoothing: neutral 1 + 1/3 + 1/4 + 2/3 = 9/4, happy 2/3, sad 1/2 + 3/4 + 1/3 = 19/12, angry 3/2.
-    weights = 1 / (4 * prior(SoftTargets(alpha=0)))
-    assert weights.tolist() == pytest.approx([6 / 9, 6 / (8 / 3), 6 / (19 / 3), 6 / 6])
+    assert class_weights(SoftTargets(alpha=0)) == pytest.approx([6 / 9, 6 / (8 / 3), 6 / (19 / 3), 6 / 6])
+    # With 0.75 votes for each class beforehand, in the same order.
+    masses = (
+        3.75 / 6 + 1.75 / 6 + 0.75 / 5 + 1.75 / 7 + 0.75 / 6 + 2.75 / 6,
+        0.75 / 6 + 2.75 / 6 + 0.75 / 5 + 0.75 / 7 + 0.75 / 6 + 0.75 / 6,
+        0.75 / 6 + 0.75 / 6 + 1.75 / 5 + 3.75 / 7 + 0.75 / 6 + 1.75 / 6,
+        0.75 / 6 + 0.75 / 6 + 1.75 / 5 + 0.75 / 7 + 3.75 / 6 + 0.75 / 6,
+    )
+    assert class_weights(SoftTargets()) == pytest.approx([6 / (4 * mass) for mass in masses])
 
 
 def test_weights_of_existence_are_of_existent_and_non_existent_utterances() -> None:
     # N = 7: neutral exists in 4, happy in 1, sad in 3, angry in 2. N / (2 existent) and N / (2 non-existent).
-    exists = prior(ExistenceTargets())
-    assert (1 / (2 * exists)).tolist() == pytest.approx([7 / 8, 7 / 2, 7 / 6, 7 / 4])
-    assert (1 / (2 * (1 - exists))).tolist() == pytest.approx([7 / 6, 7 / 12, 7 / 8, 7 / 10])
+    assert existence_weights(present=True) == pytest.approx([7 / 8, 7 / 2, 7 / 6, 7 / 4])
+    assert existence_weights(present=False) == pytest.approx([7 / 6, 7 / 12, 7 / 8, 7 / 10])
 
 
 def test_the_table_of_existence_is_of_the_dominant_utterances_and_of_all() -> None:

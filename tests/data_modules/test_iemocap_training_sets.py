@@ -1,5 +1,6 @@
 """Ando's training sets, dominant and all: what is learned from differs, what is scored never does."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +8,15 @@ import pytest
 import torch
 
 from data_modules.base import CorpusDataModule
+from data_modules.emo_evaluation import Evaluation
 from data_modules.iemocap import IEMOCAP, Others
+from data_modules.iemocap_synthetic import recordings
+from ser_lightning.data.protocols import Protocol
 from ser_lightning.data.targets import ExistenceTargets, HardTargets, SoftTargets, Targets
+from ser_lightning.errors import ProtocolError
+from ser_lightning.experiment import protocol_hash
 from ser_lightning.features import LogPowerSpectrogram
+from ser_lightning.types import Stage, Utterance
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 EVALUATED = ("validation", "test", "all")
@@ -19,7 +26,9 @@ EVALUATED = ("validation", "test", "all")
 def make(synthetic_iemocap: Path, feature_folder: Path) -> Any:
     """Make a data module as the experiments of Ando et al. 2019 configure it."""
 
-    def module(others: Others, targets: Targets | None = None, fold: int = 0) -> IEMOCAP:
+    def module(
+        others: Others, targets: Targets | None = None, fold: int = 0, speeds: tuple[float, ...] = (0.9,), **more: Any
+    ) -> IEMOCAP:
         return IEMOCAP(
             root=synthetic_iemocap,
             extractor=LogPowerSpectrogram(max_frequency_hz=1000),
@@ -31,7 +40,8 @@ def make(synthetic_iemocap: Path, feature_folder: Path) -> Any:
             batch_size=4,
             feature_folder=feature_folder,
             targets=targets,
-            speeds=(0.9,),
+            speeds=speeds,
+            **more,
         )
 
     return module
@@ -91,3 +101,91 @@ def test_hard_targets_make_one_training_set_of_dominant_and_all_so_table_3_runs_
     assert torch.equal(ours.deviation, theirs.deviation)
     assert torch.equal(ours.class_prior, theirs.class_prior)
     assert ours.speakers == theirs.speakers
+
+
+def counted(targets: Targets, evaluations: Sequence[Evaluation]) -> list[list[float]]:
+    """Count votes by hand: the target of each utterance that ``targets`` can be made of."""
+    found: list[list[float]] = []
+    for evaluation in evaluations:
+        votes = [len([vote for vote in evaluation.votes if emotion in vote]) for emotion in EMOTIONS]
+        if isinstance(targets, ExistenceTargets):
+            found.append([float(count > 0) for count in votes])
+        elif isinstance(targets, SoftTargets) and any(votes):
+            found.append([(targets.alpha + count) / (4 * targets.alpha + sum(votes)) for count in votes])
+        elif isinstance(targets, HardTargets) and evaluation.label in EMOTIONS:
+            found.append([float(emotion == evaluation.label) for emotion in EMOTIONS])
+    return found
+
+
+@pytest.mark.parametrize("speeds", [(), (0.9, 1.1)])
+@pytest.mark.parametrize("others", ["leave_out", "keep"])
+@pytest.mark.parametrize(
+    "targets",
+    [HardTargets(), SoftTargets(), SoftTargets(alpha=0), ExistenceTargets()],
+    ids=["hard", "soft", "soft without smoothing", "existence"],
+)
+def test_class_weights_follow_the_targets_of_what_is_learned_from(
+    targets: Targets, others: Others, speeds: tuple[float, ...], make: Any
+) -> None:
+    module: CorpusDataModule = make(others, targets, speeds=speeds)
+    module.prepare_data()
+    module.setup("fit")
+    turns = [turn.evaluation for turn in recordings(4, 0, 16)]
+    learned = [e for e in turns if e.improvised and e.session == 2 and (others == "keep" or e.label in EMOTIONS)]
+    by_hand = torch.tensor(counted(targets, learned), dtype=torch.float64).mean(0)
+    torch.testing.assert_close(module.training_statistics().class_prior.double(), by_hand, atol=1e-6, rtol=0)
+    labels = torch.tensor(counted(HardTargets(), learned), dtype=torch.float64).mean(0)
+    assert isinstance(targets, HardTargets) == torch.equal(by_hand, labels)
+
+
+class OneFold(Protocol):
+    """A split that a corpus comes with."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return "one fold"
+
+    def num_folds(self, utterances: Sequence[Utterance]) -> int:
+        """Return 1."""
+        return 1
+
+    def stages(self, utterances: Sequence[Utterance], fold: int) -> list[Stage]:
+        """Test a speaker, validate on another."""
+        sets: dict[str, Stage] = {"Ses01F": "test", "Ses01M": "validation"}
+        return [sets.get(u.speaker, "train") for u in utterances]
+
+
+@pytest.mark.parametrize("protocol", [None, OneFold()], ids=["leave one speaker out", "one fold"])
+def test_dominant_and_all_are_one_protocol_and_other_splits(protocol: Protocol | None, make: Any) -> None:
+    dominant, everything = (make(others, protocol=protocol) for others in ("leave_out", "keep"))
+    assert protocol_hash(dominant) == protocol_hash(everything)
+    for fold in range(dominant.num_folds()):
+        assert dominant.split(fold).hash != everything.split(fold).hash
+    assert protocol_hash(make("leave_out", protocol=protocol, recognise="speaker")) != protocol_hash(dominant)
+
+
+def release_where(root: Path, without: set[str], block: Callable[..., str], annotate: Callable[..., Path]) -> IEMOCAP:
+    """Two sessions; in what some of the speakers say nobody hears one of the four emotions."""
+    for session in ("Ses01", "Ses02"):
+        spoken = [(f"{session}F_impro01_{letter}00{n}", f"{session}{letter}") for letter in "FM" for n in range(2)]
+        heard = {True: ("xxx", "Fear;"), False: ("neu", "Neutral;")}
+        annotate(root, f"{session}F_impro01", *(block(name, *heard[speaker in without]) for name, speaker in spoken))
+    return IEMOCAP(root, LogPowerSpectrogram(), others="keep")
+
+
+@pytest.mark.parametrize(
+    ("name", "without", "said"),
+    [
+        ("test", {"Ses01F"}, "2 utterances in the test set of fold 0 is labelled as one of angry, happy"),
+        ("validation", {"Ses01M"}, "2 utterances in the validation set of fold 0 is labelled as one of angry"),
+        ("train", {"Ses02F", "Ses02M"}, "4 utterances in the train set of fold 0 is labelled or voted as one of angry"),
+    ],
+)
+def test_a_set_that_nothing_is_left_of_is_named_with_fold_and_classes(
+    tmp_path: Path, name: str, without: set[str], said: str, block: Callable[..., str], annotate: Callable[..., Path]
+) -> None:
+    module = release_where(tmp_path, without, block, annotate)
+    with pytest.raises(ProtocolError, match=f"leave one speaker out: none of the {said}.*choose other classes"):
+        module.set_utterances(name)
+    assert all(module.set_utterances(other) for other in ("train", "validation", "test", "all") if other != name)
