@@ -1,7 +1,7 @@
 """A look at a corpus and its folds before anything is trained."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -21,6 +21,8 @@ MOST_CLASSES = 16
 
 def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> int:
     """Decode every file, then print every fold's sets: utterances by class, speakers, genders, hours and split hash.
+
+    Utterances and hours are those with a label, which can be scored; where there are others, they have a column.
 
     Args:
         arguments: LightningCLI's arguments.
@@ -52,7 +54,8 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
     table = Table(title=f"{data.corpus_name}: {data.protocol.name}, protocol hash {protocol_hash(data)}")
     for heading in ("fold", "split hash", "set", "utterances"):
         table.add_column(heading)
-    for heading in (*_class_headings(data.class_names), "hours"):
+    unlabelled = any(u.label is None for u in data.all_utterances)
+    for heading in (*_class_headings(data.class_names), "hours", *["without label"] * unlabelled):
         table.add_column(heading, justify="right")
     for heading in ("female / male", "speakers"):
         table.add_column(heading)
@@ -60,7 +63,7 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
         split = data.split(fold)
         if shared := speaker_overlap(split):
             overlaps[fold] = shared
-        _add_fold(table, split, data.class_names, hours)
+        _add_fold(table, split, data.class_names, hours, unlabelled)
     console.print(table)
     for fold, shared in overlaps.items():
         console.print(f"[red]fold {fold}: speakers in more than one set:[/red] {_shorten(shared, 30)}", highlight=False)
@@ -100,9 +103,15 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
     return ExperimentCLI([*arguments, "--trainer.logger=false"], run=False, allow=allow).data
 
 
-def _add_fold(table: Table, split: Split, class_names: Sequence[str], hours: dict[str, float]) -> None:
+def _add_fold(
+    table: Table, split: Split, class_names: Sequence[str], hours: dict[str, float], unlabelled: bool
+) -> None:
+    def duration(utterances: Iterable[Utterance]) -> str:
+        return f"{sum(hours[u.name] for u in utterances):.2f}"
+
     for stage in STAGES:
-        utterances = split.of(stage)
+        utterances = [u for u in split.of(stage) if u.label is not None]
+        others = [u for u in split.of(stage) if u.label is None]
         classes = Counter(u.label for u in utterances)
         first = stage == STAGES[0]
         table.add_row(
@@ -111,8 +120,9 @@ def _add_fold(table: Table, split: Split, class_names: Sequence[str], hours: dic
             stage,
             str(len(utterances)),
             *_class_counts(classes, class_names),
-            f"{sum(hours[u.name] for u in utterances):.2f}",
-            _genders(utterances),
+            duration(utterances),
+            *[f"{len(others)} ({duration(others)} hours)"] * unlabelled,
+            _genders(split.of(stage)),
             _shorten(split.speakers(stage)),
             end_section=stage == STAGES[-1],
         )
