@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -12,8 +13,12 @@ import pytest
 import torch
 import wandb
 import yaml
+from rich.console import Console
 
 from ser_lightning.cli import main
+from ser_lightning.cross_validation import cross_validate
+from ser_lightning.cross_validation.cross_validate import Choice, plan_experiment
+from ser_lightning.cross_validation.plan import Job
 
 
 def arguments(root: Path, features: Path, runs: Path, *more: str) -> list[str]:
@@ -122,6 +127,15 @@ def test_the_summary_names_the_missing_folds_and_the_report_stands_alone(done: l
     assert len(json.loads((folder / "plan.json").read_text())) == 1
 
 
+@pytest.mark.parametrize("content", [b'{"seeds": [', b"\xff\xfe{"])
+def test_a_damaged_summary_is_written_anew(content: bytes, done: list[str]) -> None:
+    summary = seed_folder(Path(done[1].removeprefix("--runs="))) / "summary.json"
+    before = summary.read_bytes()
+    summary.write_bytes(content)
+    assert main([*done, "--folds=0"]) == 0
+    assert summary.read_bytes() == before
+
+
 def test_a_changed_configuration_is_refused_before_anything_runs(
     done: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,7 +151,8 @@ def test_a_changed_configuration_is_refused_before_anything_runs(
     ("more", "named"),
     [
         ("--folds=7", "--folds 7"),
-        ("--folds=a", "'a'"),
+        ("--folds=a", "--folds a: 'a' is neither a number"),
+        ("--seeds=0,x", "--seeds 0,x: 'x' is neither a number"),
         ("--data.init_args.fold=1", "use --folds"),
         ("--seed_everything=1", "use --seeds"),
     ],
@@ -146,7 +161,9 @@ def test_what_the_command_cannot_mean_is_refused(
     done: list[str], more: str, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*done, more]) == 1
-    assert named in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert named in said.err
+    assert "features" not in said.out
 
 
 def test_an_experiment_that_is_no_file_has_no_name_to_run_under(
@@ -185,6 +202,66 @@ def test_a_corpus_that_cannot_be_divided_is_refused_once_and_before_anything_is_
         assert main(refused) == 1
         assert capsys.readouterr().err.count("num_folds") == 1
     assert list(tmp_path.iterdir()) in ([], [tmp_path / "fold"])  # the fold's holds its lock
+
+
+def with_unusable(root: Path, to: Path, pattern: str) -> Path:
+    """A copy of a corpus in which the files of a pattern are pointers that Git LFS has left."""
+    shutil.copytree(root, to)
+    for path in to.rglob(pattern):
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:aaaa\nsize 65432\n")
+    return to
+
+
+@pytest.mark.parametrize(
+    ("pattern", "more", "named"),
+    [
+        ("*.wav", [], ["96 of 96 audio files are unusable and skipped, such as", "there is no utterance to split"]),
+        (
+            "*-06.wav",
+            ['--data.init_args.protocol.init_args={"blocks": ["1-2", "3-4", "5-6"], "num_folds": 3}'],
+            ["16 of 96 audio files are unusable", "the corpus lacks 1 of the 6 actors that the blocks name: 6"],
+        ),
+        (
+            "*-06.wav",
+            ["--data.init_args.protocol=ser_lightning.data.protocols.LeaveOneSpeakerOut", "--folds=5"],
+            ["16 of 96 audio files are unusable", "--folds 5: leave one speaker out has folds 0 to 4, not 5"],
+        ),
+    ],
+)
+def test_what_cannot_be_divided_without_unusable_audio_is_refused_before_a_fold_is_started(
+    pattern: str,
+    more: list[str],
+    named: list[str],
+    synthetic_ravdess: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = with_unusable(synthetic_ravdess, tmp_path / "corpus", pattern)
+    parts = arguments(root, tmp_path / "features", tmp_path / "runs", "--data.init_args.on_bad_audio=skip", *more)
+    assert main(parts) == 1
+    error = capsys.readouterr().err
+    assert all(error.count(part) == 1 for part in named), error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_fold_is_left_out_with_the_speaker_it_would_test(synthetic_ravdess: Path, tmp_path: Path) -> None:
+    root = with_unusable(synthetic_ravdess, tmp_path / "corpus", "*-06.wav")
+    parts = arguments(root, tmp_path / "features", tmp_path / "runs", "--data.init_args.on_bad_audio=skip")
+    protocol = "--data.init_args.protocol=ser_lightning.data.protocols.LeaveOneSpeakerOut"
+    plan = plan_experiment([*parts[2:], protocol], "default", Choice(runs=tmp_path / "none"), Console(quiet=True))
+    assert [job.fold for job in plan] == [0, 1, 2, 3, 4]
+
+
+def test_an_error_that_all_folds_meet_is_said_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [Job(Path("x.yaml"), (), fold, 0, tmp_path / f"fold-{fold:02d}") for fold in range(3)]
+    reasons = dict(zip([job.folder for job in jobs], ["[/no] such corpus"] * 2 + ["another"], strict=True))
+    monkeypatch.setattr(cross_validate, "run_jobs", lambda *_: reasons)
+    cross_validate.run_planned(jobs, Console(width=400))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == f"{jobs[0].folder}, {jobs[1].folder} are missing: [/no] such corpus"
+    assert said[1] == f"{jobs[2].folder} is missing: another"
 
 
 def test_a_fold_that_fails_is_reported_with_the_end_of_its_log_and_the_exit_status(

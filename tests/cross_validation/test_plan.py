@@ -58,8 +58,17 @@ def test_the_plan_on_disk_keeps_what_was_planned_before(tmp_path: Path) -> None:
     assert [(entry["fold"], entry["max_epochs"]) for entry in entries] == [(0, 1), (1, 7), (2, 1)]
 
 
+@pytest.mark.parametrize("content", ['[{"folder": "ru', "3", "[3]", "[{}]"])
+def test_a_damaged_plan_is_named_with_the_way_out(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError, match=r"plan.json is no plan of jobs .*; delete it"):
+        write_plan([Job(Path("x.yaml"), (), 0, 0, tmp_path)], path)
+    assert path.read_text() == content
+
+
 def test_lists_of_numbers_and_ranges_are_read() -> None:
-    assert parse_numbers("0,3-5, 4") == [0, 3, 4, 5]
+    assert parse_numbers("0,3-5, 4", "--folds") == [0, 3, 4, 5]
     for wrong in ("a", "5-3", "1,", "-1"):
-        with pytest.raises(ConfigurationError, match="neither a number nor a range"):
-            parse_numbers(wrong)
+        with pytest.raises(ConfigurationError, match=f"^--seeds {wrong}: '.*' is neither a number nor a range"):
+            parse_numbers(wrong, "--seeds")

@@ -20,6 +20,7 @@ from ser_lightning.cross_validation.runner import run_jobs
 from ser_lightning.cross_validation.summaries import write_missing_cards, write_summaries
 from ser_lightning.cross_validation.summary_run import log_summaries
 from ser_lightning.cross_validation.wandb_agent import told_to_agent
+from ser_lightning.data.corpus_data import CorpusData
 from ser_lightning.errors import ConfigurationError, ProtocolError
 from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.experiment_file import chosen_strategy
@@ -75,7 +76,7 @@ def cross_validate(arguments: Sequence[str], row: str, choice: Choice, console: 
     for folder, summary in write_summaries(jobs, failures).items():
         console.print(summary_table(summary))
         page = write_report([folder], folder, publications(EXPERIMENTS))
-        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+        console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
     log_summaries(sorted({job.folder.parent for job in jobs}), failures)
     return 1 if failures else 0
 
@@ -117,6 +118,7 @@ def plan_experiment(
         ProtocolError: If a fold does not exist, or the corpus cannot be divided.
     """
     _refuse_own_keys(arguments)
+    seeds = parse_numbers(choice.seeds, "--seeds")  # a slip here is no reason to extract features first
     # Where each job is given GPUs, this machine need not have any.
     build = _build if choice.resources.gpus_per_job is None else build_anywhere
     cli = build(arguments, row, choice.allow)
@@ -126,24 +128,20 @@ def plan_experiment(
     data = cli.data
     group = cli.run_name.folder(choice.runs).parent.parent
     # What is trained once has folds of its own, to which the caller's choice does not apply.
-    chosen = list(range(data.num_folds())) if choice.folds is None or once else parse_numbers(choice.folds)
-    if beyond := [fold for fold in chosen if fold >= data.num_folds()]:
-        raise ProtocolError(
-            f"--folds {choice.folds}: {data.protocol.name} has folds 0 to {data.num_folds() - 1}, not {beyond[0]}"
-        )
-    for fold in chosen:
-        data.split(fold)  # what cannot be divided is refused once, and before features are extracted
+    asked = None if once else choice.folds
+    chosen = _divide(data, asked)  # what cannot be divided is refused once, and before features are extracted
     # Unusable audio that is skipped changes the splits, with which runs that are there are compared.
     if not choice.dry_run or any(group.glob(f"seed-*/*/{CONFIG_FILE}")):
-        console.print(f"{cli.run_name.experiment} on {data.corpus_name}: features", highlight=False)
+        console.print(f"{cli.run_name.experiment} on {data.corpus_name}: features", highlight=False, markup=False)
         data.extract()
         if data.skipped_audio:
             console.print(f"{len(data.skipped_audio)} unusable audio files are skipped; run.json lists them")
+            chosen = _divide(data, asked)  # again, without them: no fold is started that must fail
     jobs = plan_folds(
         experiment=cli.config_files[0],
         overrides=_without_experiment(arguments, cli.config_files[0]),
         folds=chosen,
-        seeds=parse_numbers(choice.seeds),
+        seeds=seeds,
         group_folder=group,
         row=row,
         allow=choice.allow,
@@ -181,8 +179,12 @@ def run_planned(jobs: Sequence[Job], console: Console, resources: Resources | No
         write_plan([job for job in jobs if job.folder.parent == folder], folder / "plan.json")
     failures = run_jobs(jobs, console, resources)
     write_missing_cards(jobs, failures, console)
+    same: dict[str, list[str]] = {}
     for failed, reason in failures.items():
-        console.print(f"[red]{failed} is missing[/red]: {escape(reason)}", highlight=False)
+        same.setdefault(reason, []).append(str(failed))
+    for reason, missing in same.items():
+        verb = "is" if len(missing) == 1 else "are"
+        console.print(f"[red]{escape(', '.join(missing))} {verb} missing[/red]: {escape(reason)}", highlight=False)
     if failures:
         console.print(f"{len(failures)} of {len(jobs)} jobs are missing; the same command goes on with them")
     return failures
@@ -242,6 +244,33 @@ def _refuse_own_keys(arguments: Sequence[str]) -> None:
         }
         if key in own:
             raise ConfigurationError(f"{key} is decided for each fold; use {own[key]} instead")
+
+
+def _divide(data: CorpusData, asked: str | None) -> list[int]:
+    """Return the folds that are asked for, all if None, of a corpus that can be divided into them.
+
+    Raises:
+        ProtocolError: If a fold does not exist, or the corpus cannot be divided; where unusable audio is skipped, it
+            says so.
+    """
+    try:
+        chosen = list(range(data.num_folds())) if asked is None else parse_numbers(asked, "--folds")
+        if beyond := [fold for fold in chosen if fold >= data.num_folds()]:
+            raise ProtocolError(
+                f"--folds {asked}: {data.protocol.name} has folds 0 to {data.num_folds() - 1}, not {beyond[0]}"
+            )
+        for fold in chosen:
+            data.split(fold)
+    except ProtocolError as error:
+        if not data.skipped_audio:
+            raise
+        path, reason = min(data.skipped_audio.items())
+        skipped, found = len(data.skipped_audio), len(data.all_utterances)
+        raise ProtocolError(
+            f"{skipped} of {found} audio files are unusable and skipped, such as {path}: {reason}\n"
+            f"What is left cannot be divided: {error}"
+        ) from error
+    return chosen
 
 
 def _without_experiment(arguments: Sequence[str], experiment: Path) -> list[str]:

@@ -133,16 +133,29 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
 
 
 def write_plan(jobs: Sequence[Job], path: Path) -> None:
-    """Write ``jobs`` as JSON to ``path``, atomically, beside those that stand there: of other folds, planned before."""
-    earlier = json.loads(path.read_text()) if path.exists() else []
+    """Write ``jobs`` as JSON to ``path``, atomically, beside those that stand there: of other folds, planned before.
+
+    Raises:
+        ConfigurationError: If what stands there is no plan.
+    """
     now = json.loads(json.dumps([asdict(job) for job in jobs], default=str))
-    by_folder = {entry["folder"]: entry for entry in (*earlier, *now)}
+    try:
+        earlier = json.loads(path.read_text()) if path.exists() else []
+        by_folder = {entry["folder"]: entry for entry in (*earlier, *now)}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ConfigurationError(
+            f"{path} is no plan of jobs ({error!r}); delete it: nothing that is finished is lost with it"
+        ) from error
     ordered = [by_folder[folder] for folder in sorted(by_folder)]
     write_atomically(path, json.dumps(ordered, indent=2).encode())
 
 
-def parse_numbers(text: str) -> list[int]:
+def parse_numbers(text: str, option: str) -> list[int]:
     """Return the numbers of a list such as ``0,3-5``, sorted, each once.
+
+    Args:
+        text: The list.
+        option: The option it was given to, for the error.
 
     Raises:
         ConfigurationError: If a part is neither a number nor a range.
@@ -151,6 +164,6 @@ def parse_numbers(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
-            raise ConfigurationError(f"'{part}' in '{text}' is neither a number nor a range such as 3-5")
+            raise ConfigurationError(f"{option} {text}: '{part}' is neither a number nor a range such as 3-5")
         numbers.update(range(int(first), int(last or first) + 1))
     return sorted(numbers)

@@ -92,7 +92,11 @@ def run_sweep(setting: Setting, limit: int | None, storage: str | None) -> int:
     cli = build_anywhere(setting.arguments, allow=setting.choice.allow)
     name = setting.sweep.path.stem if setting.row == DEFAULT_ROW else setting.row
     folder = cli.run_name.folder(setting.choice.runs).parents[2] / name
-    folds = list(range(cli.data.num_folds())) if setting.choice.folds is None else parse_numbers(setting.choice.folds)
+    folds = (
+        list(range(cli.data.num_folds()))
+        if setting.choice.folds is None
+        else parse_numbers(setting.choice.folds, "--folds")
+    )
     at_once = _trials_at_once(setting, len(folds))
     if setting.choice.dry_run:
         return _show_plan(setting, setting.choice.dry_run, limit)
@@ -111,7 +115,9 @@ def _trials_at_once(setting: Setting, folds: int) -> int:
     """Return how many trials it takes to keep all jobs at once busy; with early termination each runs a fold."""
     if setting.choice.resources.at_once is None:
         return _TRIALS_ON_A_CLUSTER
-    together = len(parse_numbers(setting.choice.seeds)) * (1 if setting.sweep.file.early_terminate else folds)
+    together = len(parse_numbers(setting.choice.seeds, "--seeds")) * (
+        1 if setting.sweep.file.early_terminate else folds
+    )
     return math.ceil(setting.choice.resources.at_once / together)
 
 
@@ -120,7 +126,7 @@ def _foundation(setting: Setting, folds: Sequence[int], config_text: str) -> dic
     file = setting.sweep.file
     own = {
         "folds": list(folds),
-        "seeds": parse_numbers(setting.choice.seeds),
+        "seeds": parse_numbers(setting.choice.seeds, "--seeds"),
         "method": file.method.value,
         "metric": file.metric.name,
         "parameters": {name: str(parameter) for name, parameter in setting.sweep.parameters.items()},

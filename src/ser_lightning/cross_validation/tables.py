@@ -1,6 +1,6 @@
 """Published tables: trained as far as they are missing, and shown, ours beside the paper's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ser_lightning.reports.report import write_systems
 from ser_lightning.reports.runs import FOLD_FOLDER, CrossValidation, find_cross_validations
 from ser_lightning.reports.summary import summarize
 from ser_lightning.reports.systems import AbsentRow, Published, ReportedSystem
-from ser_lightning.run_record import CONFIG_FILE, fold_name, seed_name
+from ser_lightning.run_record import fold_name, read_config, seed_name
 
 # A fold's own, and the protocol, which is stated as a whole.
 _OWN_KEYS = ("seed_everything", "data.init_args.seed", "data.init_args.fold")
@@ -192,27 +192,26 @@ def _write_report(
 
 def _finished_folds(folder: Path, choice: Choice) -> list[Path]:
     """Return the folders of the chosen seeds' chosen folds that are finished."""
-    folds = ["fold-*"] if choice.folds is None else [fold_name(fold) for fold in parse_numbers(choice.folds)]
-    seeds = [folder / seed_name(seed) for seed in parse_numbers(choice.seeds)]
+    folds = ["fold-*"] if choice.folds is None else [fold_name(fold) for fold in parse_numbers(choice.folds, "--folds")]
+    seeds = [folder / seed_name(seed) for seed in parse_numbers(choice.seeds, "--seeds")]
     found = [done.parent for seed in seeds for fold in folds for done in seed.glob(f"{fold}/predictions.csv")]
     return [folder for folder in found if FOLD_FOLDER.fullmatch(folder.name)]
 
 
 def _unlike_file(path: Path, row: Row, runs: Sequence[CrossValidation], allow: Sequence[str]) -> list[str]:
     """Return the keys in which any fold's configuration differs from the row's own in the file, with both values."""
-    filed = _with_precision(build_anywhere(row_arguments(path, row, []), allow=allow).config_text)
-    texts = ((fold.folder / CONFIG_FILE).read_text() for run in runs for fold in run.folds)
+    filed = yaml.safe_load(build_anywhere(row_arguments(path, row, []), allow=allow).config_text)
+    configurations = (read_config(fold.folder) for run in runs for fold in run.folds)
 
     def is_own(difference: Difference) -> bool:
         return difference.key in (*_OWN_KEYS, *row.needs)
 
-    found = unlike_file((_with_precision(text) for text in texts), filed, is_own)
+    found = unlike_file(map(_with_precision, configurations), _with_precision(filed), is_own)
     is_protocol = {key: key == _PROTOCOL or key.startswith(f"{_PROTOCOL}.") for key in found}
     return list(dict.fromkeys(_PROTOCOL if is_protocol[key] else words for key, words in found.items()))
 
 
-def _with_precision(config_text: str) -> dict[str, Any]:
-    """Read a configuration, with Lightning's own precision where none is given: trainer files state it."""
-    config: dict[str, Any] = yaml.safe_load(config_text)
-    config["trainer"]["precision"] = config["trainer"]["precision"] or "32-true"
-    return config
+def _with_precision(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with Lightning's own precision where none is given: trainer files state it."""
+    trainer = config["trainer"]
+    return {**config, "trainer": {**trainer, "precision": trainer["precision"] or "32-true"}}
