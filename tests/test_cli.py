@@ -1,5 +1,7 @@
 """The ``ser`` command: what it refuses, and what it puts where."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ser_lightning import cli
 from ser_lightning.cli import main, parser
 from ser_lightning.commands.lightning import LIGHTNING_COMMANDS
 
@@ -48,6 +51,53 @@ def test_a_module_of_the_current_folder_can_be_allowed_and_hides_no_library(tmp_
 def test_one_row_of_a_table_is_not_named_as_the_variant_of_an_experiment_is(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["table", "run", "experiments/huang2020/table1.yaml", "--row", "mean"]) == 1
     assert "--rows NAME runs one row" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "way"),
+    [
+        (errno.EROFS, "Read-only file system; choose another place"),
+        (errno.ENOSPC, "No space left on device; free space there, or choose"),
+        (errno.EDQUOT, "Disk quota exceeded; free space there, or choose"),
+        (errno.EACCES, "Permission denied; change its permissions, or choose"),
+        (errno.EIO, "Input/output error; SER_TRACEBACK=1 in the environment shows"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line_with_file_reason_and_way_out(
+    code: int, way: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(code, os.strerror(code), "/place/file")
+
+    monkeypatch.setattr(cli, "_run", refuse)
+    assert main(["synth"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: /place/file: {way}")
+    assert len(said.splitlines()) == 1
+    monkeypatch.setenv("SER_TRACEBACK", "1")
+    with pytest.raises(OSError, match="/place/file"):
+        main(["synth"])
+
+
+def test_an_error_of_the_system_without_a_file_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise TimeoutError(errno.ETIMEDOUT, "no answer")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    with pytest.raises(TimeoutError, match="no answer"):
+        main(["synth"])
+
+
+def test_a_full_disk_names_the_file_that_did_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # so it comes of writing: without a name
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["reproduction", f"--out={tmp_path / 'ledger.md'}"]) == 1
+    assert f"error: {tmp_path / 'ledger.md'}: No space left on device; free space there" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_command_does_not_know_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:

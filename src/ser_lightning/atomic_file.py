@@ -19,7 +19,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         content: The whole file.
 
     Raises:
-        OSError: If the folder cannot be written or the disk is full; the unfinished file is removed then.
+        OSError: If the folder cannot be written or the disk is full, which names ``path``; the unfinished file is
+            removed then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{UNFINISHED_PREFIX}{uuid.uuid4().hex}")
@@ -29,6 +30,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)
+    except OSError as error:
+        # Writing names no file, and opening a name that nobody knows.
+        error.filename, error.filename2 = str(path), None
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)  # the name is part of the folder, and must reach the disk as well

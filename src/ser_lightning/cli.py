@@ -4,6 +4,7 @@ Only what a call needs is imported, inside its function: ``ser --help`` answers 
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from ser_lightning.commands.command_line import CommandLine
 from ser_lightning.errors import SerError
 
 DESCRIPTION = "Speech emotion recognition: corpora in, cross-validated and comparable results out."
+TRACEBACK = "SER_TRACEBACK"
+"""Variable of the environment: if it is set, what the machine refuses is shown with the code that asked for it."""
 EXAMPLES = """\
 examples:
   ser synth ravdess .cache/synthetic/ravdess --speakers 8
@@ -40,15 +43,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SerError as error:
         print(f"error: {error}", file=sys.stderr)
         return refused
-    except PermissionError as error:
-        print(f"error: no permission for {error.filename}; change it, or choose another place", file=sys.stderr)
-        return 1
     except BrokenPipeError:  # whoever reads, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
+    except OSError as error:
+        if error.filename is None or TRACEBACK in os.environ:
+            raise
+        print(f"error: {_in_words(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept", file=sys.stderr)
         return 130
+
+
+def _in_words(error: OSError) -> str:
+    """Return what the machine refuses, for which file, and the way out; what is no place's fault may be ours."""
+    place = "choose another place, such as another --runs, --out or --data.init_args.feature_folder"
+    ways = {
+        errno.EACCES: f"change its permissions, or {place}",
+        errno.EPERM: f"change its permissions, or {place}",
+        errno.EROFS: place,
+        errno.ENOSPC: f"free space there, or {place}",
+        errno.EDQUOT: f"free space there, or {place}",
+    }
+    way = ways.get(error.errno or 0, f"{TRACEBACK}=1 in the environment shows which code asked for it")
+    return f"{os.fsdecode(error.filename)}: {error.strerror}; {way}"
 
 
 def parser() -> argparse.ArgumentParser:
