@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import ClassVar
 
 
 class SerError(Exception):
@@ -13,21 +14,32 @@ class SerError(Exception):
 
 
 class CorpusError(SerError):
-    """A corpus folder is missing, empty, of another corpus, or holds what its grammar does not know."""
+    """A corpus folder is missing, empty, unreadable, of another corpus, or holds what its grammar does not know."""
 
 
 class AudioError(SerError):
     """One audio file, or many, cannot be used.
 
+    The message names the first ``MOST_SHOWN`` files, and ends with the way out, where a terminal shows it.
+
     Args:
         problems: Reason by file, one entry for each faulty file.
     """
 
+    MOST_SHOWN: ClassVar[int] = 50
+
     def __init__(self, problems: Mapping[Path, str]) -> None:
         self.problems = dict(problems)
-        lines = [f"  {path}: {reason}" for path, reason in sorted(self.problems.items())]
-        what = "file is" if len(lines) == 1 else "files are"
-        super().__init__(f"{len(lines)} audio {what} unusable:\n" + "\n".join(lines))
+        count = len(self.problems)
+        lines = [f"  {path}: {reason}" for path, reason in sorted(self.problems.items())[: self.MOST_SHOWN]]
+        if count > self.MOST_SHOWN:
+            lines.append(f"  and {count - self.MOST_SHOWN} more")
+        super().__init__(
+            f"{count} audio {'file is' if count == 1 else 'files are'} unusable:\n"
+            + "\n".join(lines)
+            + "\nMend what is unusable, or leave it out with --data.init_args.on_bad_audio skip; `ser audit` then names all "
+            "of it."
+        )
 
     def __reduce__(self) -> tuple[type["AudioError"], tuple[dict[Path, str]]]:
         """Keep ``problems`` when the error crosses a process border."""
