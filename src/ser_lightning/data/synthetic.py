@@ -18,6 +18,8 @@ import soundfile
 from numpy.typing import NDArray
 from scipy.signal import lfilter, sosfilt
 
+from ser_lightning.data.folders import files_below
+
 Gender = Literal["female", "male"]
 Waveform = NDArray[np.float32]
 
@@ -242,7 +244,9 @@ def is_synthetic(root: Path) -> bool:
     A corpus is found from folders above and below its root too, and no made clip may pass for a real one.
     """
     around = (root, *root.resolve().parents)
-    return any((folder / MARKER).is_file() for folder in around) or next(root.rglob(MARKER), None) is not None
+    return any((folder / MARKER).is_file() for folder in around) or any(
+        path.name == MARKER for path in files_below(root, only_readable=True)
+    )
 
 
 def _vocal_tract(vowel: int, formant_scale: float, sample_rate_hz: int) -> NDArray[np.float64]:
