@@ -1,5 +1,6 @@
 """Stored features: right, reused, shared, and never half there."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ser_lightning.audio import read_audio
@@ -150,6 +152,44 @@ def test_bad_audio_is_collected_with_its_reasons_and_the_rest_is_stored(clips: l
         store.load([clips[0], zero])
 
 
+def test_a_finished_store_serves_readers_who_skip_bad_audio_and_may_not_write(
+    clips: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zero = clips[0].with_name("zero.wav")
+    soundfile.write(zero, np.zeros(500), 16000)
+    FeatureStore(folder, LogMelFilterbank()).prepare([zero, *clips], progress=False)
+    later = write_clip(clips[0].with_name("later.wav"), 9)
+
+    def refuse(*arguments: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(store_module, "_locked", refuse)
+    monkeypatch.setattr(digests_module, "write_atomically", refuse)
+    store = FeatureStore(folder, LogMelFilterbank())
+    prepared = store.prepare([*clips, zero], progress=False)
+    assert (prepared.extracted, prepared.reused, list(prepared.problems)) == (0, 6, [zero])
+    assert "all 500 samples are zero" in prepared.problems[zero]
+    with pytest.raises(ConfigurationError, match="Permission denied"):
+        store.prepare([*clips, zero, later], progress=False)
+
+
+def test_audio_that_cannot_be_reached_says_why(
+    clips: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = Path.stat
+
+    def guarded(self: Path, **options: bool) -> os.stat_result:
+        if self == clips[0]:
+            raise PermissionError(13, "Permission denied")
+        return stat(self, **options)
+
+    clips[1].unlink()
+    clips[1].symlink_to("nowhere.wav")
+    monkeypatch.setattr(Path, "stat", guarded)
+    prepared = FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False)
+    assert prepared.problems == {clips[0]: "cannot be read: Permission denied", clips[1]: "a broken symbolic link"}
+
+
 class _Overflowing(LogMelFilterbank):
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         frames, frame_lengths = super().forward(waveforms, lengths)
@@ -202,6 +242,34 @@ def test_a_damaged_shard_is_named_and_deleting_it_rebuilds_only_its_utterances(
     shard.unlink()
     prepared = damaged.prepare(clips, progress=False)
     assert (prepared.extracted, prepared.reused) == (4, 2)
+
+
+def test_frames_that_have_changed_on_the_disk_are_named_and_others_in_the_shard_load(
+    clips: list[Path], folder: Path
+) -> None:
+    store = FeatureStore(folder, LogMelFilterbank())
+    store.prepare(clips, progress=False)
+    (shard,) = store.folder.glob("*.safetensors")
+    content = bytearray(shard.read_bytes())
+    content[-2000:-1000] = b"\xff" * 1000
+    shard.write_bytes(content)
+    again = FeatureStore(folder, LogMelFilterbank())
+    with pytest.raises(ConfigurationError, match=rf"{shard}.*1 of 6 utterances differ.*Delete this file"):
+        again.load(clips)
+    loaded = 0
+    for clip in clips:
+        with contextlib.suppress(ConfigurationError):
+            assert torch.equal(again.load([clip])[0], extract(LogMelFilterbank(), clip))
+            loaded += 1
+    assert loaded == 5
+
+
+def test_shards_without_checksums_are_loaded(clips: list[Path], folder: Path) -> None:
+    store = FeatureStore(folder, LogMelFilterbank())
+    store.prepare(clips, progress=False)
+    (shard,) = store.folder.glob("*.safetensors")
+    save_file(load_file(shard), shard)
+    assert len(FeatureStore(folder, LogMelFilterbank()).load(clips)) == 6
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"files": {"a": [1]}}', '{"files": {"/a": [1, 2, "x'])

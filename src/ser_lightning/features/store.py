@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.features.digests import Digests
-from ser_lightning.features.extraction import extract_files
+from ser_lightning.features.extraction import extract_file, extract_files
 from ser_lightning.features.extractor import FeatureExtractor
 from ser_lightning.features.progress import show_progress
 from ser_lightning.features.shards import Shards
@@ -91,7 +91,9 @@ class FeatureStore:
         self._digest_of |= digest_of
         self._shards.refresh()
         extracted = 0
-        if all(digest in self._shards for digest in digest_of.values()):
+        # Files that can never be stored do not make a store unfinished.
+        reasons = self._leading_reasons(digest_of)
+        if all(digest in self._shards or digest in reasons for digest in digest_of.values()):
             with contextlib.suppress(OSError):  # a finished store may lie where nobody writes any more
                 self._digests.save()
         else:
@@ -102,12 +104,13 @@ class FeatureStore:
                     self._shards.refresh()
                     self._shards.remove_unfinished()
                     self._explain_folder()
-                    extracted = self._extract_missing(digest_of, problems, workers, progress)
+                    extracted = self._extract_missing(digest_of, reasons, workers, progress)
             except OSError as error:
                 raise ConfigurationError(
                     f"cannot write features to {self.folder}: {error.strerror or error}. Free space there, or choose "
                     f"another folder for the feature store"
                 ) from error
+        problems |= {path: reasons[digest] for path, digest in digest_of.items() if digest in reasons}
         reused = len(unique) - extracted - len(problems)
         return Prepared(extracted, reused, time.monotonic() - started, problems)
 
@@ -149,13 +152,26 @@ class FeatureStore:
             )
         return [self._digest_of[path] for path in paths]
 
-    def _extract_missing(
-        self, digest_of: Mapping[Path, str], problems: dict[Path, str], workers: int, progress: bool
-    ) -> int:
-        """Extract and write what is missing, add to ``problems``, and return the number of files extracted."""
+    def _missing(self, digest_of: Mapping[Path, str]) -> list[Path]:
+        """Return a file for each digest that is not stored."""
         owners = {digest: path for path, digest in digest_of.items() if digest not in self._shards}
-        missing = [path for path in digest_of if owners.get(digest_of[path]) == path]
+        return [path for path in digest_of if owners.get(digest_of[path]) == path]
+
+    def _leading_reasons(self, digest_of: Mapping[Path, str]) -> dict[str, str]:
+        """Return the reasons, by digest, of what is missing and unusable up to the first file that is usable."""
         reasons: dict[str, str] = {}
+        for path in self._missing(digest_of):
+            result = extract_file(self.extractor.eval(), path)
+            if not isinstance(result, str):
+                break
+            reasons[digest_of[path]] = result
+        return reasons
+
+    def _extract_missing(
+        self, digest_of: Mapping[Path, str], reasons: dict[str, str], workers: int, progress: bool
+    ) -> int:
+        """Extract and write what is missing, add to ``reasons``, and return the number of files extracted."""
+        missing = [path for path in self._missing(digest_of) if digest_of[path] not in reasons]
         unwritten: dict[str, Tensor] = {}
         unwritten_bytes, written_at, extracted = 0, time.monotonic(), 0
         results = extract_files(self.extractor.eval(), missing, workers)
@@ -173,7 +189,6 @@ class FeatureStore:
         finally:
             if unwritten:  # also after Ctrl-C or a dead worker
                 self._shards.add(unwritten)
-        problems |= {path: reasons[digest] for path, digest in digest_of.items() if digest in reasons}
         return extracted
 
 
