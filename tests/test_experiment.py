@@ -224,6 +224,95 @@ def test_a_wrong_argument_is_one_error_that_names_it(
     assert "Traceback" not in error
 
 
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--best_checkpoint.monitor=val/UA"], "best_checkpoint: monitor is 'val/UA', but the system logs "),
+        (
+            [
+                "--trainer.callbacks=ser_lightning.callbacks.EarlyStopping",
+                "--trainer.callbacks.monitor=UA",
+                "--trainer.callbacks.mode=max",
+            ],
+            "EarlyStopping of trainer.callbacks: monitor is 'UA', but the system logs ",
+        ),
+    ],
+)
+def test_epochs_are_chosen_by_scores_that_the_system_logs(
+    more: list[str], named: str, tmp_path: Path, finished: Path, arguments: Arguments
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        ExperimentCLI(arguments(tmp_path, "--trainer.logger=false", *more), run=False)
+    before, listed = str(refused.value).removesuffix("; choose one of these").split("logs ")
+    assert f"{before}logs " == named
+    assert set(listed.split(", ")) == set(pd.read_csv(finished / "metrics.csv")) - {"epoch", "step"}
+
+
+def test_an_experiment_without_system_or_corpus_is_refused_by_what_it_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = yaml.safe_load(Path("experiments/quickstart.yaml").read_text())
+    for part in ("data", "model"):
+        (tmp_path / f"no_{part}.yaml").write_text(yaml.safe_dump({k: v for k, v in experiment.items() if k != part}))
+    smoke = "experiments/trainer/smoke.yaml"
+    both = "model.class_path and data.class_path"
+    way_out = "name an experiment's YAML: --config experiments/....yaml"
+    root = "--data.init_args.root=corpus"
+    for given, named in [
+        ([], f"no experiment is given, and no argument has {both}"),
+        ([f"--config={smoke}"], f"{smoke}: neither there nor in an argument is {both}"),
+        (
+            ["-c", f"{tmp_path}/no_data.yaml"],
+            f"{tmp_path}/no_data.yaml: neither there nor in an argument is data.class",
+        ),
+        (
+            ["--config", f"{tmp_path}/no_model.yaml"],
+            f"{tmp_path}/no_model.yaml: neither there nor in an argument is model.class_path;",
+        ),
+    ]:
+        for command in ("audit", "cv", "fit", "run-fold"):
+            assert main([command, root, *given]) == 1
+            said = capsys.readouterr().err
+            assert said.startswith(f"error: {named}"), said
+            assert way_out in said
+            assert "--allow" not in said
+    ExperimentCLI([f"--config={tmp_path}/no_model.yaml", f"--model={json.dumps(experiment['model'])}"], run=False)
+    with pytest.raises(SystemExit):
+        main(["fit", "--print_config"])
+
+
+@pytest.mark.parametrize(
+    ("more", "place"),
+    [
+        (["--data.init_args.rooot=x"], "command line, --data.init_args.rooot"),
+        (["--data.init_args.batch_size", "x"], "command line, --data.init_args.batch_size"),
+        (["--trainer.max_epochs=x"], "command line, --trainer.max_epochs"),
+        (["--data.init_args.protocol.class_path=Foo"], "command line, --data.init_args.protocol.class_path"),
+        (['--data.init_args.protocol.init_args={"blok": 3}'], "command line, --data.init_args.protocol.init_args"),
+        (["stray"], "command line"),
+        (["--model.init_args.cells=9"], "mine.yaml"),
+    ],
+)
+def test_a_wrong_key_is_sought_where_it_was_given(more: list[str], place: str, tmp_path: Path) -> None:
+    experiment = yaml.safe_load(Path("experiments/quickstart.yaml").read_text())
+    if place == "mine.yaml":
+        experiment["data"]["init_args"]["cells"] = 3  # a key of the system's
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(experiment))
+    with pytest.raises(ConfigurationError) as refused:
+        ExperimentCLI([f"--config={path}", *more], run=False)
+    assert str(refused.value).startswith(f"{path}: " if place == "mine.yaml" else f"{place}: "), refused.value
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(Path("experiments/quickstart.yaml").read_text(), encoding="utf-16")
+    assert main(["audit", f"--config={path}"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path} is no text in UTF-8 (")
+    assert said.endswith("; save it as UTF-8\n")
+
+
 def evil_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A module that leaves a trace when it is imported."""
     trace = folder / "executed"

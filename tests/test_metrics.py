@@ -268,6 +268,7 @@ def test_speakers_scores_are_those_of_a_plain_loop(seed: int, top: int) -> None:
     present = utterances > 0
     assert found["UA"].item() == pytest.approx((recognised[present] / utterances[present]).mean())
     assert found["WA"] <= found["top_5"]
+    assert tuple(found) == SpeakerScores.names
 
 
 def test_speakers_scores_are_those_of_their_confusion_matrix() -> None:

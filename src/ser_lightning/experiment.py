@@ -20,13 +20,21 @@ from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
 from ser_lightning.callbacks import BestCheckpoint, EpochSeed, LastCheckpoint, ResultFiles
 from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
 from ser_lightning.callbacks.checkpoints import AtomicCheckpointIO
+from ser_lightning.callbacks.monitored import refuse_unknown_scores
 from ser_lightning.callbacks.results import FILES
 from ser_lightning.checkpoint import read_checkpoint
 from ser_lightning.checkpoint_checks import LINKED, refuse_other_system, refuse_what_it_knows
 from ser_lightning.data.corpus_data import CorpusData
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.execution import Execution, threads_of_environment
-from ser_lightning.experiment_file import config_files, first_cause, read_experiment_file, readable
+from ser_lightning.experiment_file import (
+    config_files,
+    first_cause,
+    place_of,
+    read_experiment_file,
+    readable,
+    refuse_without_classes,
+)
 from ser_lightning.inference.model_card import write_model_card
 from ser_lightning.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.reports.soft_scores import SCORES_FILE
@@ -73,6 +81,7 @@ class ExperimentCLI(LightningCLI):
         self.config_files = config_files(arguments)
         for path in self.config_files:
             refuse_foreign_classes(read_experiment_file(path), str(path), self.allow)
+        refuse_without_classes(arguments)
         enforce_allow_list(self.allow)
         quiet_errors = {"exit_on_error": False}
         super().__init__(
@@ -103,8 +112,7 @@ class ExperimentCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            source = ", ".join(map(str, self.config_files)) or "command line"
-            raise ConfigurationError(f"{source}: {readable(str(error))}") from error
+            raise ConfigurationError(f"{place_of(str(error), args)}: {readable(str(error))}") from error
 
     def _parse_ckpt_path(self) -> None:
         """Leave YAML and command line as they are, where LightningCLI would let the checkpoint override them.
@@ -138,6 +146,7 @@ class ExperimentCLI(LightningCLI):
             super().instantiate_classes()
         except ValueError as error:
             raise first_cause(error) from error
+        refuse_unknown_scores(self.trainer, self.model.epoch_scores)
         configuration = yaml.safe_load(self.config_text)["model"]
         configuration["init_args"] |= {"num_features": self.model.num_features}
         configuration["init_args"] |= {"class_names": list(self.model.class_names)}

@@ -1,5 +1,6 @@
 """The files and arguments that an experiment is made of, and errors about them in words."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ import yaml
 from ser_lightning.errors import ConfigurationError, SerError
 
 _STRATEGY = "--trainer.strategy"
+_PARTS = ("model", "data")
+# Arguments that ask about the parser, which answers without an experiment.
+_QUESTIONS = ("-h", "--help", "--print_config")
 
 
 def config_files(arguments: Sequence[str]) -> list[Path]:
@@ -35,6 +39,37 @@ def chosen_strategy(arguments: Sequence[str]) -> Any:
     return None if chosen == "auto" else chosen
 
 
+def refuse_without_classes(arguments: Sequence[str]) -> None:
+    """Refuse an experiment without system or corpus, which the parser would look for among Lightning's base classes.
+
+    Args:
+        arguments: LightningCLI's arguments.
+
+    Raises:
+        ConfigurationError: Naming what neither a file nor an argument gives; also as ``read_experiment_file``.
+    """
+    if any(argument.startswith(_QUESTIONS) or ".help" in argument for argument in arguments):
+        return
+    given: set[str] = set()
+    for key, value in _pairs(arguments):
+        if key in ("-c", "--config"):
+            content = read_experiment_file(Path(value))
+            given |= {part for part in _PARTS if _names_class(content.get(part))}
+        else:
+            given |= {part for part in _PARTS if key in (f"--{part}", f"--{part}.class_path")}
+    missing = " and ".join(f"{part}.class_path" for part in _PARTS if part not in given)
+    if missing:
+        files = ", ".join(map(str, config_files(arguments)))
+        where = (
+            f"{files}: neither there nor in an argument is" if files else "no experiment is given, and no argument has"
+        )
+        raise ConfigurationError(f"{where} {missing}; name an experiment's YAML: --config experiments/....yaml")
+
+
+def _names_class(part: Any) -> bool:
+    return isinstance(part, str) or (isinstance(part, Mapping) and bool(part.get("class_path")))
+
+
 def read_experiment_file(path: Path) -> Mapping[str, Any]:
     """Read a YAML file of an experiment or of a trainer.
 
@@ -42,7 +77,9 @@ def read_experiment_file(path: Path) -> Mapping[str, Any]:
         ConfigurationError: If it is not there, is no YAML, or holds no keys.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is no text in UTF-8 ({error}); save it as UTF-8") from error
     except OSError as error:
         raise ConfigurationError(f"{path}: no such experiment file ({error.strerror}); see experiments/") from error
     except yaml.YAMLError as error:
@@ -58,6 +95,27 @@ def readable(message: str) -> str:
     lines = (line for line in message.splitlines() if not line.strip().startswith(noise))
     hint = "Add the import path to import_path_allowlist in set_parsing_settings to allow it."
     return "\n".join(lines).replace(hint, "If you trust it, add --allow and its module.")
+
+
+def place_of(message: str, arguments: Sequence[str]) -> str:
+    """Return where what the parser refuses was given: in an argument, as far as its message tells, or in the files.
+
+    Args:
+        message: The parser's.
+        arguments: What it has parsed.
+    """
+    files = ", ".join(map(str, config_files(arguments)))
+    if message.startswith("unrecognized arguments") or not files:
+        return "command line"
+    # Of nested keys the message names the outermost first and the wrong one last.
+    if named := re.findall(r"""(?:Parser key|Option) ["']([\w.]+)["']""", message):
+        part, wrong = named[0].split(".")[0], named[-1].split(".")[-1]
+        for key, value in reversed(_pairs(arguments)):
+            names = key.removeprefix("--").removesuffix(".class_path").split(".")
+            in_value = value.startswith("{") and re.search(rf"\b{wrong}\b", value)
+            if names[0] == part and (names[-1] == wrong or in_value):
+                return f"command line, {key}"
+    return files
 
 
 def first_cause(error: ValueError) -> SerError:

@@ -7,6 +7,7 @@ for each predicted class; its entries count utterances.
 # Shapes: B utterances of a batch, N of a set, C classes, M bins; ... any number of matrices side by side, or none.
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -156,6 +157,9 @@ class EmotionScores(Metric):
     of devices never change a result. ``update`` does not wait for the device: torchmetrics' own confusion matrix
     counts with ``bincount``, which does.
 
+    Attributes:
+        names: What ``scores`` returns.
+
     Args:
         num_classes: C.
     """
@@ -163,6 +167,7 @@ class EmotionScores(Metric):
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
+    names: ClassVar[tuple[str, ...]] = ("UA", "WA", "macro_F1")
 
     confusion: Tensor
 
@@ -204,6 +209,9 @@ class SpeakerScores(Metric):
 
     A confusion matrix of VoxCeleb2's 5,994 speakers would have 36 million entries.
 
+    Attributes:
+        names: What ``scores`` returns.
+
     Args:
         num_classes: C speakers.
         top: ``top_5`` counts an utterance whose speaker is among this many likeliest.
@@ -212,6 +220,7 @@ class SpeakerScores(Metric):
     is_differentiable = False
     higher_is_better = None
     full_state_update = False
+    names: ClassVar[tuple[str, ...]] = ("UA", "WA", "top_5")
 
     counts: Tensor
 

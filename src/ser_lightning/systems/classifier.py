@@ -186,6 +186,11 @@ class EmotionClassifier(LightningModule):
         """Return the decision on ``batch``, and its ``indices`` [B]."""
         return self.decide(batch).outputs(batch.indices)
 
+    @property
+    def epoch_scores(self) -> tuple[str, ...]:
+        """Names of the scores that every epoch has, by which epochs can be chosen; who logs more adds them here."""
+        return (*(f"validation/{name}" for name in (*self.evaluation_scores.names, "loss")), "train/loss")
+
     def _log_evaluation(self, stage: str) -> None:
         for name, score in self.evaluation_scores.scores(self.evaluation_scores.compute()).items():
             self.log(f"{stage}/{name}", score.float(), prog_bar=name == "UA")
