@@ -70,10 +70,13 @@ class JobProcess(AbstractContextManager["JobProcess"]):
         folder = working_folder / folder
         folder.mkdir(parents=True, exist_ok=True)
         inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
-        with (folder / LOG_FILE).open("ab") as log:
-            began = datetime.now().astimezone().isoformat(timespec="seconds")
-            log.write(f"--- {began} on {platform.node()}: {shlex.join(command)}\n".encode())
-            log.flush()
+        began = datetime.now().astimezone().isoformat(timespec="seconds")
+        with (folder / LOG_FILE).open("ab", buffering=0) as log:
+            try:
+                log.write(f"--- {began} on {platform.node()}: {shlex.join(command)}\n".encode())
+            except OSError as error:
+                error.filename = str(folder / LOG_FILE)  # writing names no file
+                raise
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.PIPE,  # its end tells the child that this process is gone
