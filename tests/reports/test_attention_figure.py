@@ -1,5 +1,7 @@
 """The picture of attention over time."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from matplotlib.patches import StepPatch
@@ -36,6 +38,16 @@ def test_attention_is_drawn_over_seconds_in_multiples_of_an_even_spread() -> Non
     assert line.get_data().edges.tolist() == pytest.approx([0, 0.3, 0.6, 0.9, 1.2])
     assert peaked.get_ylim()[1] > 2.4
     assert even.patches[-1].get_data().values.tolist() == pytest.approx([1.0] * 10)  # type: ignore[attr-defined]
+
+
+def test_a_panel_says_how_much_attention_lies_behind_the_end() -> None:
+    weights = torch.tensor([0.2, 0.1, 0.25, 0.4, 0.05])
+    for step_seconds, said in ((0.3, ""), (0.4, "5%"), (0.5, "45%"), (0.75, "70%"), (3.2, "80%")):
+        padded = Attended("padded", "sad 61%", weights, step_seconds)
+        panel = attention_figure([replace(heard("a", 1.5), attended=[padded])]).axes[1]
+        line = f"\n{said} of the attention lies behind the end, on padding" if said else ""
+        assert panel.get_title(loc="left") == f"padded: sad 61%{line}"
+        assert panel.get_xlim()[1] == 1.5
 
 
 def test_the_picture_is_a_png_with_nothing_outside() -> None:

@@ -20,7 +20,7 @@ class Attended:
     Attributes:
         system: What the system is called.
         decision: What it recognises.
-        weights: Its attention [T'], adding up to one.
+        weights: Its attention [T'], adding up to one; also to steps behind the utterance's end, if padding counts.
         step_seconds: How long a step lasts.
     """
 
@@ -53,7 +53,8 @@ def attention_figure(utterances: Sequence[Heard]) -> Figure:
     """Draw a column for each utterance: its spectrogram, and below it the attention of each system.
 
     Attention is drawn in multiples of what every step would get if all got the same, so that systems with steps of
-    different length, and utterances of different length, compare.
+    different length, and utterances of different length, compare. Panels end where the utterance does; how much of the
+    attention lies behind it, on padding that counts, is said above them.
 
     Args:
         utterances: At least one, all with the same systems in the same order.
@@ -66,7 +67,7 @@ def attention_figure(utterances: Sequence[Heard]) -> Figure:
     for column, utterance in enumerate(utterances):
         _draw_spectrogram(panels[0, column], utterance)
         for axes, attended in zip(panels[1:, column], utterance.attended, strict=True):
-            _draw_attention(axes, attended)
+            _draw_attention(axes, attended, utterance.seconds)
         panels[-1, column].set_xlabel("seconds", fontsize=12)
         panels[-1, column].set_xlim(0, utterance.seconds)
     panels[0, 0].set_ylabel("kHz", fontsize=12)
@@ -92,12 +93,16 @@ def _draw_spectrogram(axes: Axes, utterance: Heard) -> None:
     axes.tick_params(labelsize=11)
 
 
-def _draw_attention(axes: Axes, attended: Attended) -> None:
+def _draw_attention(axes: Axes, attended: Attended, seconds: float) -> None:
     multiples = (attended.weights * len(attended.weights)).tolist()
     edges = [step * attended.step_seconds for step in range(len(multiples) + 1)]
     axes.stairs(multiples, edges, fill=True, color=BLUE, alpha=0.25)
     axes.stairs(multiples, edges, color=BLUE, linewidth=1.6)
     axes.axhline(1, color=GREY, linestyle=":", linewidth=1.5)
     axes.set_ylim(0, 1.1 * max(*multiples, 1.5))
-    axes.set_title(plain(f"{attended.system}: {attended.decision}"), loc="left", fontsize=11)
+    title = plain(f"{attended.system}: {attended.decision}")
+    behind = sum(weight for weight, start in zip(attended.weights.tolist(), edges, strict=False) if start >= seconds)
+    if behind > 0:
+        title += f"\n{100 * behind:.0f}% of the attention lies behind the end, on padding"
+    axes.set_title(title, loc="left", fontsize=11)
     tidy(axes)
