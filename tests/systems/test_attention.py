@@ -11,6 +11,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import ExistenceLoss, LabelSmoothing, TripletLoss, WeightedCrossEntropy
 from ser_lightning.nn.encoders import ThinSEResNet34
 from ser_lightning.nn.pooling import AttentiveStatisticsPooling, MeanPooling, NetVLAD, WeightedPooling
+from ser_lightning.nn.standardisation import Standardisation
 from ser_lightning.systems import (
     ConvBLSTMAttention,
     DominantEmotionRecognition,
@@ -32,6 +33,20 @@ LENGTHS = torch.tensor([80, 33, 64])
 
 def narrow(num_features: int) -> ThinSEResNet34:
     return ThinSEResNet34(num_features, channels=2)
+
+
+def standardise(system: EmotionClassifier, mean: float, deviation: float) -> None:
+    """Fit every standardisation of ``system``, also of a stage it starts from."""
+    for module in system.modules():
+        if isinstance(module, Standardisation):
+            module.fit(torch.full((F,), mean), torch.full((F,), deviation))
+
+
+def enliven(system: EmotionClassifier) -> None:
+    """Shift batch norms, lest no unit of so few is active and attention depends on no frame."""
+    for name, parameter in system.named_parameters():
+        if name.endswith(".norm.bias"):
+            torch.nn.init.ones_(parameter)
 
 
 def attending() -> dict[str, tuple[EmotionClassifier, int]]:
@@ -56,7 +71,8 @@ def frames() -> Tensor:
 @pytest.mark.parametrize("name", attending())
 def test_attention_adds_up_to_one_over_the_steps_of_an_utterance_whatever_is_padded(name: str, frames: Tensor) -> None:
     system, frames_of_step = attending()[name]
-    system.double().eval()
+    enliven(system.double().eval())
+    standardise(system, 3.0, 2.0)
     weights, step = system.attention(frames, LENGTHS)
     assert step == frames_of_step
     assert weights.shape[0] == 3
@@ -68,6 +84,30 @@ def test_attention_adds_up_to_one_over_the_steps_of_an_utterance_whatever_is_pad
         assert not weights[row, steps + 1 :].any()
         alone, _ = system.attention(frames[row : row + 1, :length], LENGTHS[row : row + 1])
         torch.testing.assert_close(alone[0], weights[row, : alone.shape[1]])
+    standardise(system, 0.0, 1.0)
+    torch.testing.assert_close(system.attention((frames - 3) / 2, LENGTHS)[0], weights)
+    assert (system.attention(frames, LENGTHS)[0] - weights).abs().max() > 1e-6
+
+
+def test_zhous_attention_leaves_out_what_is_trimmed_and_goes_to_padding_that_counts(frames: Tensor) -> None:
+    def zhou(**more: Any) -> ConvBLSTMAttention:
+        torch.manual_seed(0)
+        system = ConvBLSTMAttention(F, EMOTIONS, WeightedPooling, WeightedCrossEntropy(), **ZHOU, **more)
+        enliven(system.double().eval())
+        standardise(system, 3.0, 2.0)
+        return system
+
+    whole, trimmed = zhou(), zhou(max_frames=70)
+    torch.testing.assert_close(
+        trimmed.attention(frames, LENGTHS)[0], whole.attention(frames[:, :70], LENGTHS.clamp(max=70))[0]
+    )
+    weights, step = zhou(max_frames=100, pad_to_max=True).attention(frames, LENGTHS)
+    assert (weights.shape, step) == ((3, 3), 32)
+    for row, length in enumerate(LENGTHS.tolist()):
+        by_hand = torch.full((1, 100, F), 3.0, dtype=torch.float64)  # the mean
+        by_hand[0, :length] = frames[row, :length]
+        torch.testing.assert_close(whole.attention(by_hand, torch.tensor([100]))[0][0], weights[row])
+    assert (weights > 0.05).all()  # the second utterance ends in the second step
 
 
 def test_huangs_attention_is_what_its_states_are_summed_with(frames: Tensor) -> None:
