@@ -172,6 +172,11 @@ def test_a_resumed_job_is_not_taken_for_a_fast_one(tmp_path: Path, clock: list[f
     assert view._cells[job.folder].epochs_before == 10
 
 
+def test_brackets_in_a_rows_name_are_no_markup(tmp_path: Path) -> None:
+    (job,) = planned(tmp_path, rows=1, folds=1)
+    assert "[/x] [red]" in shown(ProgressView([replace(job, row="[/x] [red]")], Console(quiet=True)), 120)
+
+
 def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (job,) = planned(tmp_path, rows=1, folds=1, max_epochs=100)
     with ProgressView([job], Console(width=160)) as view:

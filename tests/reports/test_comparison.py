@@ -11,11 +11,11 @@ from ser_lightning.reports.runs import find_cross_validations
 from ser_lightning.reports.summary import summarize
 
 
-def shown(*rows: TableRow) -> str:
+def shown(*rows: TableRow, title: str = "T") -> str:
     console = Console(width=200, force_terminal=False)
     with console.capture() as capture:
-        for line in comparison("T", "iemocap", rows):
-            console.print(line, highlight=False)
+        for line in comparison(title, "iemocap", rows):
+            console.print(line, highlight=False, markup=False)
     return capture.get()
 
 
@@ -43,6 +43,13 @@ def test_a_row_is_quoted_only_if_there_is_nothing_to_run() -> None:
     assert "quoted" in line_of("LSTM", text)
     assert "not run" in line_of("FL", text)
     assert "FL: alpha hardly matters\n" in text
+
+
+def test_brackets_are_no_markup() -> None:
+    text = shown(TableRow("[red]LSTM", {"UA": 57.1}, None, "of [/another] paper"), title="Table [a] of [/b]")
+    assert "Table [a] of [/b]" in text
+    assert "[red]LSTM: of [/another] paper" in text
+    assert "not run" in line_of("[red]LSTM", text)
 
 
 def test_several_seeds_are_shown_as_the_mean_of_their_means_with_its_spread(

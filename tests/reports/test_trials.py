@@ -39,6 +39,14 @@ def test_the_table_has_the_best_on_top_and_says_why_a_trial_failed() -> None:
     ]
 
 
+def test_brackets_are_no_markup() -> None:
+    console = Console(width=160)
+    record = TrialRecord(0, {RATE: 1.0, KIND: "[/b]"}, "failed", None, "row", "[/x] is missing")
+    with console.capture() as captured:
+        console.print(trials_table("sweep [a]", "score", [record, RECORDS[0]], None), markup=False)
+    assert all(part in captured.get() for part in ("sweep [a]", "[/b]", "failed: [/x] is missing"))
+
+
 def test_the_picture_has_an_axis_for_each_parameter_and_a_ring_around_the_best() -> None:
     figure = parameter_figure("title", "score", RECORDS, 1, [RATE])
     rate, size, kind = [axes for axes in figure.axes if axes.get_visible()]

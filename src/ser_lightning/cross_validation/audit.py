@@ -5,10 +5,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from ser_lightning.audio import read_audio
+from ser_lightning.cross_validation.corpus_usage import usage
 from ser_lightning.data.corpus_data import CorpusData
 from ser_lightning.data.protocols import speaker_overlap
 from ser_lightning.errors import AudioError
@@ -46,12 +49,10 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
         except AudioError as error:
             problems |= error.problems
     data.leave_out(problems)
-    for path, reason in sorted(data.skipped_audio.items()):
-        console.print(f"skipped: {path}: {reason}", highlight=False)
-    for name, reason in sorted(data.left_out.items()):
-        console.print(f"left out: {name}: {reason}", highlight=False)
+    _say_what_is_used(data, console)
     overlaps: dict[int, tuple[str, ...]] = {}
-    table = Table(title=f"{data.corpus_name}: {data.protocol.name}, protocol hash {protocol_hash(data)}")
+    title = f"{data.corpus_name}: {data.protocol.name}, protocol hash {protocol_hash(data)}"
+    table = Table(title=Text(title, "table.title"))
     for heading in ("fold", "split hash", "set", "utterances"):
         table.add_column(heading)
     unlabelled = any(u.label is None for u in data.all_utterances)
@@ -64,9 +65,10 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
         if shared := speaker_overlap(split):
             overlaps[fold] = shared
         _add_fold(table, split, data.class_names, hours, unlabelled)
-    console.print(table)
+    console.print(table, markup=False)  # names of classes and speakers may hold brackets
     for fold, shared in overlaps.items():
-        console.print(f"[red]fold {fold}: speakers in more than one set:[/red] {_shorten(shared, 30)}", highlight=False)
+        speakers = escape(_shorten(shared, 30))
+        console.print(f"[red]fold {fold}: speakers in more than one set:[/red] {speakers}", highlight=False)
     if overlaps:
         console.print("This protocol mixes speakers by design: its scores say little about voices never heard before.")
         return 1
@@ -90,6 +92,7 @@ def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) ->
     """
     data = _data_module(arguments, allow)
     prepared = data.extract()
+    _say_what_is_used(data, console)
     console.print(
         f"{data.corpus_name}: {prepared.extracted} files extracted, {prepared.reused} there before, "
         f"{len(prepared.problems)} unusable; {prepared.seconds:.1f} s"
@@ -97,6 +100,14 @@ def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) ->
         highlight=False,
     )
     return 0
+
+
+def _say_what_is_used(data: CorpusData, console: Console) -> None:
+    """Print each file and utterance that is not used, then how many are."""
+    lines = [f"skipped: {path}: {reason}" for path, reason in sorted(data.skipped_audio.items())]
+    lines += [f"left out: {name}: {reason}" for name, reason in sorted(data.left_out.items())]
+    for line in (*lines, usage(data)):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:

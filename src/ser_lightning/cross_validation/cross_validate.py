@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
+from ser_lightning.cross_validation.corpus_usage import usage
 from ser_lightning.cross_validation.dry_run import Form, show_plan
 from ser_lightning.cross_validation.plan import Job, parse_numbers, plan_folds, write_plan
 from ser_lightning.cross_validation.published import EXPERIMENTS, publications
@@ -134,8 +135,8 @@ def plan_experiment(
     if not choice.dry_run or any(group.glob(f"seed-*/*/{CONFIG_FILE}")):
         console.print(f"{cli.run_name.experiment} on {data.corpus_name}: features", highlight=False, markup=False)
         data.extract()
+        console.print(usage(data), highlight=False, markup=False, soft_wrap=True)
         if data.skipped_audio:
-            console.print(f"{len(data.skipped_audio)} unusable audio files are skipped; run.json lists them")
             chosen = _divide(data, asked)  # again, without them: no fold is started that must fail
     jobs = plan_folds(
         experiment=cli.config_files[0],
@@ -264,12 +265,7 @@ def _divide(data: CorpusData, asked: str | None) -> list[int]:
     except ProtocolError as error:
         if not data.skipped_audio:
             raise
-        path, reason = min(data.skipped_audio.items())
-        skipped, found = len(data.skipped_audio), len(data.all_utterances)
-        raise ProtocolError(
-            f"{skipped} of {found} audio files are unusable and skipped, such as {path}: {reason}\n"
-            f"What is left cannot be divided: {error}"
-        ) from error
+        raise ProtocolError(f"{usage(data)}\nWhat is left cannot be divided: {error}") from error
     return chosen
 
 

@@ -132,7 +132,7 @@ class ProgressView(AbstractContextManager["ProgressView"]):
             cells = [by_place.get((group, name)) for name in self._columns]
             scores = [c.score for c in cells if c and c.state == "done" and not math.isnan(c.score)]
             mean = f"{sum(scores) / len(scores):.1%}" if scores else ""
-            table.add_row(self._group_titles[group], *(self._text(cell, detail) for cell in cells), mean)
+            table.add_row(Text(self._group_titles[group]), *(self._text(cell, detail) for cell in cells), mean)
         hidden = len(self._group_titles) - len(shown)
         more = f"; {hidden} more rows" if hidden else ""
         return Group(table, Text(self.tally() + more))

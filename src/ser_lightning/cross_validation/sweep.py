@@ -161,7 +161,7 @@ def _run(setting: Setting, trials: Trials, batch: Sequence[Trial]) -> None:
                 if _judge(setting, trials, by_number[number], done, failures, len(so_far) == len(folds)):
                     _put_on_record(going.pop(number))
             except TrialTakenError as error:  # this process was not heard of for too long
-                setting.console.print(f"{error}; its result counts", highlight=False)
+                setting.console.print(f"{error}; its result counts", highlight=False, markup=False)
                 del going[number]
         if not going:
             return
@@ -208,7 +208,7 @@ def _conclude(setting: Setting, trials: Trials, folder: Path) -> int:
     best = trials.best()
     title = f"{setting.sweep.path.stem}: {setting.sweep.file.method.value}, {len(records)} trials"
     number = None if best is None else best.number
-    console.print(trials_table(title, metric, records, number))
+    console.print(trials_table(title, metric, records, number), markup=False)
     content = {
         "sweep": str(setting.sweep.path),
         "storage": trials.place,
@@ -221,7 +221,7 @@ def _conclude(setting: Setting, trials: Trials, folder: Path) -> int:
         name for name, drawn in setting.sweep.parameters.items() if isinstance(drawn, Range) and drawn.is_log
     ]
     picture = save(parameter_figure(title, metric, records, number, logarithmic), folder / "parameters.png")
-    console.print(f"parameters: {picture}", highlight=False, soft_wrap=True)
+    console.print(f"parameters: {picture}", highlight=False, markup=False, soft_wrap=True)
     if best is None:
         console.print("[red]no trial was completed[/red]; the same command tries those that failed again")
         return 1

@@ -122,7 +122,7 @@ def run_table(
     log_summaries(sorted({job.folder.parent for job in jobs}), failures)
     shown = show_table(path, overrides, arguments, choice, console)
     if page := _write_report(path, table.title, read_table(path).corpus, shown, choice.runs):
-        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+        console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
     return 1 if failures else 0
 
 
@@ -162,7 +162,7 @@ def show_table(
         shown = TableRow(row.name, row.paper, summary, row.note, row.parameters, row.experiment is None, unlike)
         rows.append((shown, runs))
     for line in comparison(table.title, read_table(path).corpus, [shown for shown, _ in rows]):
-        console.print(line, highlight=False, soft_wrap=isinstance(line, str))
+        console.print(line, highlight=False, markup=False, soft_wrap=isinstance(line, str))
     return rows
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
+from rich.text import Text
 
 from ser_lightning.reports.summary import Summary, corpus_title
 from ser_lightning.reports.summary_table import mean_and_spread, mean_and_spread_in_words
@@ -48,7 +49,7 @@ def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[
         rows: Its rows.
     """
     metrics = [metric for metric in METRICS if any(metric in row.paper for row in rows)] or list(METRICS)
-    table = Table(title=title)
+    table = Table(title=Text(title, "table.title"))  # no markup: it may hold brackets
     table.add_column("")
     for metric in metrics:
         for heading in (f"paper {metric}", f"ours {metric}", "difference"):

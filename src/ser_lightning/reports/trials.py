@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 from rich.table import Table
+from rich.text import Text
 
 from ser_lightning.reports.figures import BLUE, GREY, ORANGE, plain, tidy
 
@@ -76,7 +77,7 @@ def trials_table(title: str, objective: str, records: Sequence[TrialRecord], bes
         best: Number of the winner.
     """
     names = varying(records)
-    table = Table(title=title, title_justify="left", caption_justify="left")
+    table = Table(title=Text(title, "table.title"), title_justify="left", caption_justify="left")
     table.add_column("trial", justify="right")
     for name in short_names(names).values():
         table.add_column(name, overflow="fold")
