@@ -1,6 +1,7 @@
 """Table files: read, planned, run and shown."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,25 @@ def test_every_row_of_every_table_names_an_experiment_that_is_there_and_the_pape
         ("  - {name: a}\n  - {name: a}", "'a' occurs twice"),
         ("  - {name: b, needs: {model.init_args.encoder: a}}", "'a', which is no row above it"),
         ("  - {name: a, experiment: '${corpse}/x.yaml'}", "corpse"),
+        ("  - {name: a}\n  - {name: b, paper: {UA: high}}", r"rows\[1\]\.paper\.UA \(row 'b'\): Value 'high'"),
+        ("  - {name: a}\n  - {name: b, once: maybe}", r"rows\[1\]\.once \(row 'b'\): Value 'maybe'"),
+        ("  - {name: b, needs: [a]}", r"rows\[0\]\.needs \(row 'b'\): a list does not fit"),
+        ("  - {name: '${'}", r"rows\[0\]\.name"),
+        ("  - {name: '${nothing}'}", r"rows\[0\]\.name"),
+        ("  {name: a}", "rows: keys with values do not fit"),
+        ("  - {name: a, paper: {ua: 60}}", r"row 'a': paper\.ua is no score that is shown; give UA or WA"),
+        (
+            "  - {name: a, paper: {UA: 60}}\n  - {name: b, experiment: x.yaml, needs: {model.encoder: a}}",
+            r"row 'b': needs\.model\.encoder is 'a', which is only quoted and leaves no checkpoint",
+        ),
+        (
+            "  - {name: a, experiment: x.yaml}\n  - {name: b, experiment: x, once: true, needs: {model.encoder: a}}",
+            r"row 'b': needs\.model\.encoder is 'a', which is trained on each fold, and this row only once",
+        ),
+        *(
+            (f"  - {{name: '{name}', experiment: x.yaml, overrides: [--a=1]}}", "no folder can be named by it")
+            for name in ("\N{GREEK SMALL LETTER BETA}", "***", "..", ".")
+        ),
     ],
 )
 def test_a_wrong_table_file_is_refused_with_file_and_key(text: str, named: str, tmp_path: Path) -> None:
@@ -57,6 +77,46 @@ def test_a_wrong_table_file_is_refused_with_file_and_key(text: str, named: str, 
         read_table(written(tmp_path, text))
     assert "table.yaml" in str(caught.value)
     assert "object_type" not in str(caught.value), "OmegaConf's own classes help nobody"
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"- a\n- b\n", "top level: a list does not fit"),
+        (b"3", "give keys with values"),
+        (b"title: \xe4", "is no UTF-8 text"),
+        (None, "is a folder; give a table file"),
+    ],
+)
+def test_what_is_no_table_file_at_all_is_refused_in_a_line(content: bytes | None, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "table.yaml"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=named) as caught:
+        read_table(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigurationError, match="no such table file"):
+        read_table(path / "below.yaml")
+
+
+def test_a_key_of_a_row_can_be_overridden_and_what_does_not_fit_is_named(tmp_path: Path) -> None:
+    path = written(tmp_path, "  - {name: a, paper: {UA: 60}}")
+    row = read_table(path, ["rows.0.name=b", "rows.0.paper.WA=61"]).rows[0]
+    assert (row.name, row.paper) == ("b", {"UA": 60.0, "WA": 61.0})
+    for wrong in (
+        "rows.7.name=b",
+        "rows.x.name=b",
+        "rows=b",
+        "rows.0.once=maybe",
+        "corpse=x",
+        "corpus=[1",
+        "corpus",
+        "=x",
+    ):
+        with pytest.raises(ConfigurationError, match=re.escape(wrong)) as caught:
+            read_table(path, [wrong])
+        assert str(caught.value).startswith(f"{path}: ")
+        assert "\n" not in str(caught.value)
 
 
 def test_a_key_of_the_table_can_be_overridden_and_reaches_its_rows(tmp_path: Path) -> None:

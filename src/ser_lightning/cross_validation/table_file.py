@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-import yaml
-from omegaconf import MISSING, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ser_lightning.cross_validation.structured_file import misfit
+from ser_lightning.cross_validation.structured_file import check_keys, load_file, misfit, override
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.reports.comparison import METRICS
 from ser_lightning.run_record import DEFAULT_ROW
 
 
@@ -71,32 +71,59 @@ def read_table(path: Path, overrides: Sequence[str] = ()) -> Table:
         overrides: ``key=value`` for keys of the table, such as ``corpus=ravdess``.
 
     Raises:
-        ConfigurationError: Naming the file and the key, if a key is unknown, missing or of the wrong kind, a row's
-            name occurs twice, or a row needs one that is not there or that comes behind it.
+        ConfigurationError: Naming the file and the key, if the file cannot be read, a key is unknown, missing or of
+            the wrong kind, a row's name occurs twice or can name no folder, or a row needs one that is not there, comes
+            behind it or leaves no checkpoint for it.
     """
+    content = load_file(path, "table file; see experiments/<paper>/")
+    rows = None if OmegaConf.is_interpolation(content, "rows") else content.get("rows")
+    for index, row in enumerate(rows if isinstance(rows, ListConfig) else []):
+        if isinstance(row, DictConfig):
+            name = cast(dict[str, object], OmegaConf.to_container(row)).get("name")
+            check_keys(path, Row, row, f"rows[{index}]", f" (row '{name}')" if name else "")
+    check_keys(path, Table, content)
     try:
-        loaded = OmegaConf.merge(
-            OmegaConf.structured(Table), OmegaConf.load(path), OmegaConf.from_dotlist([*overrides])
-        )
+        loaded = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Table), content))
+        for one in overrides:
+            override(path, loaded, one)
         table = cast(Table, OmegaConf.to_object(loaded))
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{path}: no such table file; see experiments/<paper>/") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is no YAML: {error}") from error
     except OmegaConfBaseException as error:
         raise misfit(path, error) from error
-    known: set[str] = set()
-    for row in table.rows:
+    _check_rows(path, table.rows)
+    return table
+
+
+def _check_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Refuse rows that are there twice, that no folder can be named by, or that need what they cannot get."""
+    known: dict[str, Row] = {}
+    for row in rows:
+        at = f"{path}: row '{row.name}'"
         if row.name in known:
             raise ConfigurationError(f"{path}: rows: '{row.name}' occurs twice; give each row its own name")
+        if unknown := sorted(set(row.paper) - set(METRICS)):
+            raise ConfigurationError(f"{at}: paper.{unknown[0]} is no score that is shown; give {' or '.join(METRICS)}")
+        if folder_name(row) in ("", ".", ".."):
+            raise ConfigurationError(
+                f"{at}: no folder can be named by it; take another name, of which letters from a to z, digits and "
+                ". = + - count"
+            )
         for argument, needed in row.needs.items():
             if needed not in known:
                 raise ConfigurationError(
-                    f"{path}: row '{row.name}': needs.{argument} is '{needed}', which is no row above it; "
+                    f"{at}: needs.{argument} is '{needed}', which is no row above it; "
                     f"above are {', '.join(sorted(known)) or 'none'}"
                 )
-        known.add(row.name)
-    return table
+            if known[needed].experiment is None:
+                raise ConfigurationError(
+                    f"{at}: needs.{argument} is '{needed}', which is only quoted and leaves no checkpoint; give "
+                    f"'{needed}' an experiment, or name another row"
+                )
+            if row.once and not known[needed].once:
+                raise ConfigurationError(
+                    f"{at}: needs.{argument} is '{needed}', which is trained on each fold, and this row only once; "
+                    f"give '{needed}' once: true as well, or leave it out here"
+                )
+        known[row.name] = row
 
 
 def folder_name(row: Row) -> str:
