@@ -72,6 +72,57 @@ def test_what_a_run_has_otherwise_than_the_file_is_said(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["--model.init_args.pooling=NetVLAD", "--model.init_args.pooling.init_args.clusters=4"],
+        ["--model.init_args.pooling", "NetVLAD", "--model.init_args.pooling.clusters", "4"],
+        ["--model.init_args.pooling.class_path=ser_lightning.nn.pooling.NetVLAD", "--model.pooling.clusters=4"],
+        ["--model.init_args.pooling={class_path: NetVLAD, init_args: {clusters: 4}}"],
+    ],
+)
+@pytest.mark.parametrize("filed", ["MeanPooling", "NetVLAD", None])
+def test_a_row_may_name_another_class_however_it_is_written(
+    filed: str | None, overrides: list[str], tmp_path: Path
+) -> None:
+    netvlad = {"class_path": "ser_lightning.nn.pooling.NetVLAD", "init_args": {"clusters": 4}}
+    arguments = {"dropout": 0.5, "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-4}}}
+    model = {"class_path": "ser_lightning.systems.PooledLSTM", "init_args": arguments}
+    own = {**arguments, "pooling": {"class_path": f"ser_lightning.nn.pooling.{filed}"}} if filed else arguments
+    if filed == "NetVLAD":
+        own["pooling"] |= {"init_args": {"clusters": 8}}  # type: ignore[operator]
+    overrides = [*overrides, "--model.init_args.optimizer.init_args.lr=1e-4"]
+    path = tmp_path / "experiments" / "paper" / "table1.yaml"
+    (path.parent / "ravdess").mkdir(parents=True)
+    (path.parent / "ravdess" / "x.yaml").write_text(yaml.safe_dump({"model": model | {"init_args": own}}))
+    row = {"name": "row", "experiment": "${corpus}/x.yaml", "overrides": overrides, "paper": {"UA": 60.0}}
+    path.write_text(yaml.safe_dump({"title": "T", "corpus": "ravdess", "rows": [row]}))
+    named = {"paper": "paper", "experiment": "x", "corpus": "ravdess", "row": "row"}
+
+    def unlike(name: str, clusters: int, **pooling: object) -> list[str]:
+        run = {**arguments, "pooling": netvlad | {"init_args": {"clusters": clusters}} | pooling}
+        found = _run(tmp_path / name, {"model": model | {"init_args": run}}, **named)
+        (entry,) = publications(tmp_path / "experiments")(found)
+        return list(entry.unlike_file)
+
+    assert unlike("same", 4) == []
+    assert unlike("other", 6) == ["model.init_args.pooling.init_args.clusters 6 (file: 4)"]
+    other = unlike("another", 4, class_path="ser_lightning.nn.pooling.GhostVLAD")
+    assert [line.split(" ")[0] for line in other] == ["model.init_args.pooling.class_path"]
+
+
+def test_a_row_that_names_a_class_and_nothing_else_is_that_row(tmp_path: Path) -> None:
+    path = tmp_path / "experiments" / "paper" / "table1.yaml"
+    (path.parent / "ravdess").mkdir(parents=True)
+    filed = {"model": {"init_args": {"pooling": {"class_path": "a.NetVLAD", "init_args": {"clusters": 4}}}}}
+    (path.parent / "ravdess" / "x.yaml").write_text(yaml.safe_dump(filed))
+    row = "{name: row, experiment: ravdess/x.yaml, overrides: [--model.init_args.pooling=MeanPooling], paper: {UA: 1}}"
+    path.write_text(f"title: T\ncorpus: ravdess\nrows: [{row}]")
+    ran = {"model": {"init_args": {"pooling": {"class_path": "a.MeanPooling"}}}}
+    runs = _run(tmp_path / "run", ran, paper="paper", experiment="x", corpus="ravdess", row="row")
+    assert publications(tmp_path / "experiments")(runs)[0].unlike_file == []
+
+
 def test_files_of_tables_are_told_from_experiments() -> None:
     found = [path.name for path in table_files(EXPERIMENTS)]
     assert {"table1.yaml", "figure3.yaml", "parameters.yaml", "table2_crema_d.yaml"} <= set(found)

@@ -1,7 +1,8 @@
 """What papers report of a run: the table files of ``experiments/``, looked up by a run's paper, experiment and row."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -54,17 +55,60 @@ def _unlike_file(path: Path, row: Row, runs: Sequence[CrossValidation]) -> list[
     own = path.parent / runs[0].facts.corpus.removesuffix("-synthetic") / Path(str(row.experiment)).name
     if not own.is_file():
         return []
-    filed = yaml.safe_load(own.read_text())
-    for override in row.overrides:
-        key, _, value = override.removeprefix("--").partition("=")
-        *parents, last = key.split(".")
-        place = filed
-        for parent in parents:
-            place = place.setdefault(parent, {})
-        place[last] = yaml.safe_load(value)
     folders = [fold.folder for run in runs for fold in run.folds]
-    configurations = (read_config(folder) for folder in folders if (folder / CONFIG_FILE).is_file())
+    configurations = [read_config(folder) for folder in folders if (folder / CONFIG_FILE).is_file()]
+    filed = yaml.safe_load(own.read_text())
+    for key, value in _settings(row.overrides):
+        _set(filed, key.split("."), value)
+    if configurations:
+        filed = _spelt_as(configurations[0], filed)
     return list(unlike_file(configurations, filed, _is_own).values())
+
+
+def _settings(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """Return key and value of each override, which may stand in one word or in two."""
+    words = iter(overrides)
+    for word in words:
+        key, equals, value = word.partition("=")
+        yield key.removeprefix("--"), yaml.safe_load(value if equals else next(words, ""))
+
+
+def _set(filed: dict[str, Any], key: Sequence[str], value: Any) -> None:
+    """Set a value as LightningCLI does: a class takes the place of a class, and its arguments need no ``init_args``.
+
+    Building the experiment would tell the same, and take the corpus and half a second for each row.
+    """
+    name, *rest = key
+    if "class_path" in filed and name not in ("class_path", "init_args"):
+        filed = filed.setdefault("init_args", {})
+    inner = filed.get(name)
+    if rest:
+        if not isinstance(inner, dict):
+            filed[name] = {"class_path": inner} if isinstance(inner, str) else {}
+        _set(filed[name], rest, value)
+    elif isinstance(inner, dict) and "class_path" in inner and isinstance(value, str):
+        _set(inner, ["class_path"], value)
+    else:
+        if name == "class_path" and not _is_class(str(inner), value):
+            filed.pop("init_args", None)  # of another class; what of them holds for this one too is left to the code
+        filed[name] = value
+
+
+def _is_class(path: str, name: str) -> bool:
+    return path == name or path.endswith(f".{name}")
+
+
+def _spelt_as(run: Any, filed: Any) -> Any:
+    """Return what the file says, classes and numbers spelt as in a run's configuration where they are the same."""
+    if isinstance(run, dict) and isinstance(filed, str) and "class_path" in run:
+        filed = {"class_path": filed}
+    if isinstance(run, dict) and isinstance(filed, dict):
+        return {key: _spelt_as(run.get(key), value) for key, value in filed.items()}
+    if isinstance(run, str) and isinstance(filed, str) and _is_class(run, filed):
+        return run
+    if isinstance(run, float) and isinstance(filed, str) and filed[:1].isdigit():  # YAML takes 1e-4 for text
+        return float(filed)
+    return filed
 
 
 def _is_own(difference: Difference) -> bool:
