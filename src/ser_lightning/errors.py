@@ -37,8 +37,7 @@ class AudioError(SerError):
         super().__init__(
             f"{count} audio {'file is' if count == 1 else 'files are'} unusable:\n"
             + "\n".join(lines)
-            + "\nMend what is unusable, or leave it out with --data.init_args.on_bad_audio skip; `ser audit` then names all "
-            "of it."
+            + "\nMend them, or leave them out: --data.init_args.on_bad_audio skip (`ser audit` lists them then)"
         )
 
     def __reduce__(self) -> tuple[type["AudioError"], tuple[dict[Path, str]]]:
