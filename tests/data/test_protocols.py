@@ -134,6 +134,14 @@ def test_even_blocks_without_a_speaker_each_are_refused() -> None:
         ActorFolds("even", 4).split(corpus(ACTORS[:3]), 0)
 
 
+def test_even_blocks_advise_only_what_works() -> None:
+    with pytest.raises(ProtocolError, match=r"has 3: 01, 02, 03\. Set num_folds to 3 or less, or add speakers\."):
+        ActorFolds("even", 4).split(corpus(ACTORS[:3]), 0)
+    with pytest.raises(ProtocolError, match=r"has 2: 01, 02\. Add speakers: there must be at least 3") as caught:
+        ActorFolds("even", 3).split(corpus(ACTORS[:2]), 0)
+    assert "num_folds" not in str(caught.value)
+
+
 def test_all_missing_actors_are_named_and_even_blocks_suggested() -> None:
     present = [actor for actor in ACTORS if actor not in {"03", "07", "10"}]
     with pytest.raises(ProtocolError, match=r"lacks 3 of the 10 actors that the blocks name: 3, 7, 10\..*blocks: even"):

@@ -151,9 +151,12 @@ class ActorFolds(Protocol):
         speakers = _speakers(utterances)
         if self._ranges is None:
             if len(speakers) < self._num_folds:
+                way_out = f"Set num_folds to {len(speakers)} or less, or add speakers"
+                if len(speakers) < 3:
+                    way_out = "Add speakers: there must be at least 3, one to test, one to validate and one to learn"
                 raise ProtocolError(
                     f"{self.name}: {self._num_folds} folds need as many speakers, but the corpus has {len(speakers)}: "
-                    f"{_some(speakers)}. Set num_folds to {max(len(speakers), 3)} or less, or add speakers."
+                    f"{_some(speakers)}. {way_out}."
                 )
             size, larger = divmod(len(speakers), self._num_folds)
             starts = [index * size + min(index, larger) for index in range(self._num_folds + 1)]
