@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from data_modules.base import CorpusDataModule
-from data_modules.discovery import Found, list_audio
+from data_modules.discovery import Found, list_audio, warn_of_unread
 from ser_lightning.atomic_file import write_atomically
 from ser_lightning.data.protocols import LeaveOneSpeakerOut, Protocol
 from ser_lightning.data.synthetic import Gender
@@ -42,6 +42,9 @@ def find_utterances(root: Path, labels: Path | None = None) -> Found:
     Raises:
         CorpusError: If folder or table cannot be read, or some of their content cannot be understood; it names all of
             that at once.
+
+    Warns:
+        CorpusWarning: If a recording lies there only in a format that is not read, and no table names it.
     """
     table = labels or root / LABELS_FILE
     if labels or table.is_file():
@@ -50,6 +53,8 @@ def find_utterances(root: Path, labels: Path | None = None) -> Found:
     else:
         utterances, problems = _of_folders(root, list_audio(root, _TITLE))
         where = str(root)
+        names = {utterance.name for utterance in utterances}
+        warn_of_unread(root, _TITLE, lambda path: _name(path.relative_to(root)), names.__contains__)
     if problems:
         more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise CorpusError(f"{where} cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems[:10]) + more)

@@ -1,12 +1,22 @@
 """CREMA-D: 91 actors, 12 sentences, 6 emotions, 7442 clips (Cao et al. 2014)."""
 
 import csv
-from collections.abc import Iterator, Mapping
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from data_modules.base import CorpusDataModule
-from data_modules.discovery import SHAPES, Found, bad_field, find_audio, refuse_foreign_names
+from data_modules.discovery import (
+    SHAPES,
+    Found,
+    bad_field,
+    find_audio,
+    parse_names,
+    refuse_foreign_names,
+    warn_if_incomplete,
+    warn_of_unread,
+)
 from ser_lightning.data.corpus_source import CorpusSource
 from ser_lightning.data.protocols import ActorFolds, Protocol
 from ser_lightning.data.synthetic import Gender
@@ -19,6 +29,8 @@ CLASS_NAMES = tuple(EMOTIONS.values())
 LEVELS = {"LO": "low", "MD": "medium", "HI": "high", "XX": "unspecified"}
 SENTENCES = ("IEO", "TIE", "IOM", "IWW", "TAI", "MTI", "IWL", "ITH", "DFA", "ITS", "TSI", "WSI")
 ACTORS = tuple(str(actor) for actor in range(1001, 1092))
+CLIPS = 7442
+"""Clips of the whole release, about 82 of each actor."""
 
 PAPER_BLOCKS = (*(f"{first}-{first + 8}" for first in range(1001, 1082, 9)), "1082-1091")
 """Ten blocks of actors for `ActorFolds`, as far as Table 1 of Mocanu et al. 2021 can be read."""
@@ -76,26 +88,39 @@ def parse_name(path: Path) -> Utterance:
 
 
 def find_utterances(root: Path) -> Found:
-    """Find the clips below ``root``; genders come from ``VideoDemographics.csv`` in ``root`` or its parent, if there.
+    """Find the clips below ``root``.
+
+    Genders come from ``VideoDemographics.csv``, if it lies in ``root``, in its parent, or beside the folder of clips.
 
     Args:
         root: The release's folder, its ``AudioWAV``, or one above.
 
     Raises:
         CorpusError: If ``root`` is missing, holds no clip of this corpus, or holds audio that is not of it.
+
+    Warns:
+        CorpusWarning: If all actors are there but clips are missing, or lie there only in a format that is not read.
     """
     audio = find_audio(root, _TITLE)
     for old, new in _RENAMED.items():
         if old in audio and new in audio:
             del audio[old]
     refuse_foreign_names(root, _TITLE, "crema_d", _EXAMPLE, audio)
-    genders = _read_genders(root)
-    parsed = map(parse_name, audio.values())
+    parsed = parse_names(parse_name, audio.values())
+    genders = _read_genders([root, root.parent, *dict.fromkeys(u.path.parent.parent for u in parsed)])
     found = sorted((replace(u, gender=genders.get(u.speaker)) for u in parsed), key=lambda u: u.name)
     left_out = {u.name: FAULTY[u.name] for u in found if u.name in FAULTY}
     utterances = tuple(u for u in found if u.name not in left_out)
     if not utterances:
         raise CorpusError(f"{_TITLE}: {root} holds only known faulty clips: {', '.join(left_out)}. Add the others.")
+    names = {u.name for u in found}
+    warn_of_unread(
+        root,
+        _TITLE,
+        lambda path: _RENAMED.get(path.stem, path.stem),
+        lambda name: name in names or not SHAPES["crema_d"].fullmatch(name),
+    )
+    warn_if_incomplete(root, _TITLE, utterances, ACTORS, CLIPS - len(FAULTY))
     return Found(utterances, left_out)
 
 
@@ -146,25 +171,28 @@ def _synthetic_gender(actor: str) -> Gender:
     return "male" if int(actor) % 2 else "female"
 
 
-def _read_genders(root: Path) -> Mapping[str, Gender]:
-    path = next((folder / _DEMOGRAPHICS for folder in (root, root.parent) if (folder / _DEMOGRAPHICS).is_file()), None)
+def _read_genders(folders: Sequence[Path]) -> Mapping[str, Gender]:
+    path = next((folder / _DEMOGRAPHICS for folder in folders if (folder / _DEMOGRAPHICS).is_file()), None)
     if path is None:
         return {}
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        table = csv.DictReader(file)
-        if missing := {"ActorID", "Sex"} - set(table.fieldnames or ()):
-            raise CorpusError(
-                f"{path}: the column {', '.join(sorted(missing))} is missing; fetch the file again, or move it away to "
-                "do without genders."
-            )
-        genders: dict[str, Gender] = {}
-        for row in table:
-            match (row["Sex"] or "").strip().lower():
-                case "male":
-                    genders[row["ActorID"].strip()] = "male"
-                case "female":
-                    genders[row["ActorID"].strip()] = "female"
-        return genders
+    way_out = "fetch the file again, or move it away to do without genders."
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise CorpusError(f"{path} cannot be read ({error.strerror}); {way_out}") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path} is no UTF-8 text ({error.reason}); {way_out}") from error
+    table = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    if missing := {"ActorID", "Sex"} - set(table.fieldnames or ()):
+        raise CorpusError(f"{path}: the column {', '.join(sorted(missing))} is missing; {way_out}")
+    genders: dict[str, Gender] = {}
+    for row in table:
+        match row["Sex"].strip().lower():
+            case "male":
+                genders[row["ActorID"].strip()] = "male"
+            case "female":
+                genders[row["ActorID"].strip()] = "female"
+    return genders
 
 
 class CremaD(CorpusDataModule):

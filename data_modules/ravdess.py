@@ -5,7 +5,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_modules.base import CorpusDataModule
-from data_modules.discovery import SHAPES, Found, bad_field, find_audio, refuse_foreign_names
+from data_modules.discovery import (
+    SHAPES,
+    Found,
+    bad_field,
+    find_audio,
+    parse_names,
+    refuse_foreign_names,
+    warn_if_incomplete,
+    warn_of_unread,
+)
 from ser_lightning.data.corpus_source import Archive, CorpusSource
 from ser_lightning.data.protocols import ActorFolds, Protocol
 from ser_lightning.data.synthetic import Gender
@@ -26,6 +35,8 @@ EMOTIONS = {
 CLASS_NAMES = tuple(EMOTIONS.values())
 LEVELS = {"01": "normal", "02": "strong"}
 ACTORS = tuple(f"{actor:02d}" for actor in range(1, 25))
+CLIPS = 1440
+"""Speech clips of the whole release, 60 of each actor."""
 
 PAPER_BLOCKS = ("1-2", "3-5", "6-7", "8-10", "11-12", "13-14", "15-17", "18-19", "20-22", "23-24")
 """Ten blocks of actors for `ActorFolds`; Mocanu et al. 2021 (section 4.1) state ten, not which actors these hold."""
@@ -107,15 +118,21 @@ def find_utterances(root: Path) -> Found:
 
     Raises:
         CorpusError: If ``root`` is missing, holds no speech of this corpus, or holds audio that is not of it.
+
+    Warns:
+        CorpusWarning: If all actors are there but clips are missing, or lie there only in a format that is not read.
     """
     audio = find_audio(root, _TITLE)
     refuse_foreign_names(root, _TITLE, "ravdess", _EXAMPLE, audio)
-    utterances = tuple(utterance for path in audio.values() if (utterance := parse_name(path)))
+    utterances = tuple(utterance for utterance in parse_names(parse_name, audio.values()) if utterance)
     if not utterances:
         raise CorpusError(
             f"{_TITLE}: {root} holds {len(audio)} clips, all of song or video, such as {next(iter(audio))}; set `root` "
             "to the speech part, whose names begin with 03-01 (Audio_Speech_Actors_01-24.zip of the release)."
         )
+    speech = re.compile(r"03-01(-\d+){5}")
+    warn_of_unread(root, _TITLE, lambda path: path.stem, lambda name: name in audio or not speech.fullmatch(name))
+    warn_if_incomplete(root, _TITLE, utterances, ACTORS, CLIPS)
     return Found(utterances, left_out={})
 
 

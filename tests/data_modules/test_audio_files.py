@@ -10,6 +10,7 @@ import pytest
 
 from data_modules import audio_files
 from data_modules.audio_files import AudioFiles, find_utterances
+from data_modules.discovery import CorpusWarning
 from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.protocols import ActorFolds, LeaveOneSpeakerOut
 from ser_lightning.errors import CorpusError, ProtocolError
@@ -76,6 +77,16 @@ def test_without_a_table_folders_say_label_and_speaker(tmp_path: Path) -> None:
         Utterance("cross/Bea/1", tmp_path / "cross/Bea/1.wav", "Bea", "cross"),
         Utterance("glad/Bea/1", tmp_path / "glad/Bea/1.wav", "Bea", "glad"),
     )
+
+
+def test_recordings_in_a_format_that_is_not_read_are_named_unless_a_table_says_what_is_meant(tmp_path: Path) -> None:
+    recordings(tmp_path, None, "glad/Bea/1.wav", "glad/Bea/1.mp3", "glad/Bea/2.mp3", "cross/Ali/1.mp3")
+    with pytest.warns(
+        CorpusWarning, match=r"2 utterances lie in .*: cross/Ali/1 \(\.mp3\), glad/Bea/2 \(\.mp3\)\. Convert them"
+    ):
+        assert names(tmp_path) == ["glad/Bea/1"]
+    recordings(tmp_path, "path,speaker,label\nglad/Bea/2.mp3,Bea,glad\n")
+    assert names(tmp_path) == ["glad/Bea/2"]
 
 
 def test_a_recording_outside_the_folders_is_named_with_both_layouts(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_modules import crema_d
+from data_modules.discovery import CorpusWarning
 from ser_lightning.data.protocols import ActorFolds
 from ser_lightning.errors import CorpusError
 from ser_lightning.types import Utterance
@@ -118,12 +119,23 @@ def test_utterances_are_ordered_by_name(tmp_path: Path) -> None:
 
 def test_other_folders_of_the_release_do_not_count(tmp_path: Path) -> None:
     touch(tmp_path, "1001_DFA_ANG_XX")
-    for other in ("AudioMP3/1001_DFA_ANG_XX.mp3", "AudioMP3/1001_DFA_SAD_XX.mp3", "VideoFlash/1001_DFA_HAP_XX.flv"):
+    touch(tmp_path, "1040_ITH_SAD_X")
+    others = ("AudioMP3/1001_DFA_ANG_XX.mp3", "AudioMP3/1040_ITH_SAD_XX.mp3", "VideoFlash/1001_DFA_HAP_XX.flv")
+    for other in others:
         (tmp_path / other).parent.mkdir(exist_ok=True)
         (tmp_path / other).touch()
-    assert [u.path.parent.name for u in find(tmp_path)] == ["AudioWAV"]
+    assert [u.path.parent.name for u in find(tmp_path)] == ["AudioWAV"] * 2
     with pytest.raises(CorpusError, match=r"It holds 2 \.mp3: .*ffmpeg"):
         find(tmp_path / "AudioMP3")
+
+
+def test_clips_that_lie_there_only_in_a_format_that_is_not_read_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "1001_DFA_ANG_XX")
+    for emotion in ("DIS", "FEA", "HAP", "NEU", "SAD", "ANG"):
+        for level in ("LO", "HI"):
+            (tmp_path / "AudioWAV" / f"1001_IEO_{emotion}_{level}.mp3").touch()
+    with pytest.warns(CorpusWarning, match=r"12 utterances lie in .*: 1001_IEO_ANG_HI \(\.mp3\), .* and 7 more\."):
+        assert len(find(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("below", ["", "AudioWAV"])
@@ -133,6 +145,19 @@ def test_genders_are_read_from_the_root_or_its_parent(tmp_path: Path, below: str
         '"ActorID","Age","Sex","Race","Ethnicity"\n1001,51,"Male","a","b"\n1002,21,"Female","a","b"\n1003,3,"","",""\n'
     )
     assert [u.gender for u in find(tmp_path / below)] == ["male", "female", None, None]
+
+
+def test_genders_are_read_beside_the_folder_of_clips_from_far_above(tmp_path: Path) -> None:
+    touch(tmp_path / "data" / "CREMA-D", "1001_DFA_ANG_XX")
+    (tmp_path / "data" / "CREMA-D" / "VideoDemographics.csv").write_text("ActorID,Sex\n1001,Male\n")
+    assert [u.gender for u in find(tmp_path)] == ["male"]
+
+
+def test_demographics_that_are_no_utf_8_are_named(tmp_path: Path) -> None:
+    touch(tmp_path, "1001_DFA_ANG_XX")
+    (tmp_path / "VideoDemographics.csv").write_bytes("ActorID,Sex,Race\n1001,Male,wei\xdf\n".encode("latin-1"))
+    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv is no UTF-8 text.*without genders"):
+        find(tmp_path)
 
 
 def test_demographics_without_their_columns_are_named(tmp_path: Path) -> None:
@@ -185,9 +210,32 @@ def test_more_than_the_release_holds_is_refused(tmp_path: Path, speakers: int, c
     assert list(tmp_path.iterdir()) == []
 
 
+def release(root: Path, without: int) -> Path:
+    """A copy of all actors and as many clips as the release has, less so many; which ones are missing is made up."""
+    names = [clip.file.stem for actor in crema_d.ACTORS for clip in crema_d._clips(actor)]
+    missing = {name for name in names if "_WSI_" in name and name.startswith("100")}  # 9 actors, 6 clips each
+    assert len(names) == 91 * 82
+    kept = [name for name in names if name not in sorted(missing)[: 20 + without]]
+    return touch(root, *kept)
+
+
+def test_a_whole_release_is_found_without_a_warning(tmp_path: Path) -> None:
+    found = crema_d.find_utterances(release(tmp_path, without=0))
+    assert (len(found.utterances), len(found.left_out)) == (7441, 1)
+    (tmp_path / "AudioWAV" / "1076_MTI_SAD_XX.wav").unlink()  # nobody needs it
+    assert len(find(tmp_path)) == 7441
+
+
+def test_an_incomplete_release_of_all_actors_is_said_with_the_actors_that_lack_most(tmp_path: Path) -> None:
+    release(tmp_path, without=1)
+    with pytest.warns(CorpusWarning, match=r"all 91 actors, but 7440 of the 7441 clips .* of actors 1001 \(76\), 1002"):
+        assert len(find(tmp_path)) == 7440
+
+
 def test_the_papers_blocks_hold_every_actor_once(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{actor}_DFA_ANG_XX" for actor in crema_d.ACTORS))
-    blocks = ActorFolds(crema_d.PAPER_BLOCKS).speaker_blocks(find(tmp_path))
+    with pytest.warns(CorpusWarning):
+        blocks = ActorFolds(crema_d.PAPER_BLOCKS).speaker_blocks(find(tmp_path))
     assert [len(block) for block in blocks] == [9] * 9 + [10]
     assert (blocks[0][0], blocks[1][0], blocks[8][-1], blocks[9]) == (
         "1001",

@@ -1,3 +1,4 @@
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -6,8 +7,9 @@ import pytest
 import soundfile
 
 from data_modules import ravdess
+from data_modules.discovery import CorpusWarning
 from ser_lightning.data.protocols import ActorFolds
-from ser_lightning.data.synthetic import is_synthetic
+from ser_lightning.data.synthetic import is_synthetic, write_marker
 from ser_lightning.errors import CorpusError
 
 
@@ -178,9 +180,76 @@ def test_the_folder_of_another_corpus_is_recognised(tmp_path: Path, file: str, a
 
 
 def test_two_corpora_in_one_folder_are_told_apart(tmp_path: Path) -> None:
-    touch(tmp_path, "Actor_01/03-01-05-01-01-01-01.wav", "AudioWAV/1001_DFA_ANG_XX.wav")
-    with pytest.raises(CorpusError, match=r"1 of the 2 .*1001_DFA_ANG_XX\.wav.*`data_modules\.crema_d`.*RAVDESS alone"):
+    touch(tmp_path, "Actor_01/03-01-05-01-01-01-01.wav")
+    touch(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav", "AudioWAV/1001_DFA_SAD_XX.wav")
+    with pytest.raises(
+        CorpusError, match=r"2 of the 3 .* are not.*1001_DFA_ANG_XX\.wav.*`data_modules\.crema_d`.*RAVDESS alone"
+    ):
         ravdess.find_utterances(tmp_path)
+
+
+def test_one_stray_clip_of_another_corpus_makes_no_other_corpus(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"Actor_0{n}/03-01-05-01-01-01-0{n}.wav" for n in (1, 2)), "Actor_01/1001_DFA_ANG_XX.wav")
+    with pytest.raises(CorpusError, match=r"1 of the 3 audio files in .* is not named.* Move it out") as caught:
+        ravdess.find_utterances(tmp_path)
+    assert "data_modules" not in str(caught.value)
+
+
+def test_all_names_that_cannot_be_understood_are_named_at_once_up_to_ten(tmp_path: Path) -> None:
+    touch(
+        tmp_path, *(f"03-01-{code:02d}-01-01-01-01.wav" for code in range(9, 21)), "Actor_01/03-01-05-01-01-01-02.wav"
+    )
+    with pytest.raises(CorpusError, match=r"^13 file names cannot be understood:") as caught:
+        ravdess.find_utterances(tmp_path)
+    assert "actor 02, its folder Actor_01" in str(caught.value)
+    assert str(caught.value).count("the emotion") == 9
+    assert str(caught.value).endswith("\n  and 3 more")
+
+
+def whole_release(root: Path) -> Path:
+    return touch(root, *(str(clip.file) for actor in ravdess.ACTORS for clip in ravdess._clips(actor)))
+
+
+def test_a_whole_release_is_found_without_a_warning(tmp_path: Path) -> None:
+    assert len(names(whole_release(tmp_path))) == ravdess.CLIPS
+
+
+def test_an_incomplete_release_of_all_actors_is_said_with_the_actors_that_lack_most(tmp_path: Path) -> None:
+    whole_release(tmp_path)
+    for clip in sorted((tmp_path / "Actor_05").iterdir())[8:]:
+        clip.unlink()
+    next((tmp_path / "Actor_07").iterdir()).unlink()
+    with pytest.warns(
+        CorpusWarning,
+        match=r"all 24 actors, but 1387 of the 1440 clips .*, of up to 60, of actors 05 \(8\), 07 \(59\)\.",
+    ):
+        assert len(names(tmp_path)) == 1387
+
+
+def test_neither_a_synthetic_release_nor_some_of_the_actors_are_called_incomplete(tmp_path: Path) -> None:
+    some = touch(tmp_path / "some", *(f"Actor_{a}/03-01-05-01-01-01-{a}.wav" for a in ravdess.ACTORS[:23]))
+    assert len(names(some)) == 23
+    made = touch(tmp_path / "made", *(f"Actor_{a}/03-01-05-01-01-01-{a}.wav" for a in ravdess.ACTORS))
+    write_marker(made, "ravdess", seed=0, speakers=24, clips_per_speaker=1)
+    assert len(names(made)) == 24
+
+
+def test_speech_that_lies_there_only_in_a_format_that_is_not_read_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "Actor_01/03-01-05-01-01-01-01.wav", "Actor_01/03-01-05-01-01-01-01.mp3", "Actor_01/jingle.mp3")
+    touch(tmp_path, "Actor_01/03-02-05-01-01-01-01.mp3", "Actor_01/02-01-05-01-01-01-01.mp4", "Actor_01/._x.mp3")
+    assert len(names(tmp_path)) == 1
+    touch(tmp_path, "Actor_01/03-01-04-01-01-01-01.MP3")
+    with pytest.warns(
+        CorpusWarning, match=r"1 utterance lies in .*: 03-01-04-01-01-01-01 \(\.MP3\)\. Convert it to use it: `ffmpeg"
+    ):
+        assert len(names(tmp_path)) == 1
+
+
+def test_a_path_that_is_no_utf_8_is_refused_with_the_way_out(tmp_path: Path) -> None:
+    folder = os.fsdecode(b"donn\xe9es")
+    touch(tmp_path, f"{folder}/03-01-05-01-01-01-01.wav")
+    with pytest.raises(CorpusError, match=r"1 of 1 audio files are no UTF-8, such as .*/donn\\xe9es/.*convmv"):
+        names(tmp_path)
 
 
 def test_a_missing_folder_a_file_and_an_empty_folder_each_say_so(tmp_path: Path) -> None:
@@ -224,8 +293,9 @@ def test_more_than_the_release_holds_is_refused(tmp_path: Path, speakers: int, c
 
 
 def test_the_papers_blocks_hold_every_actor_once(tmp_path: Path) -> None:
-    touch(tmp_path, *(f"Actor_{actor}/03-01-05-01-01-01-{actor}.wav" for actor in ravdess.ACTORS))
-    blocks = ActorFolds(ravdess.PAPER_BLOCKS).speaker_blocks(ravdess.find_utterances(tmp_path).utterances)
+    blocks = ActorFolds(ravdess.PAPER_BLOCKS).speaker_blocks(
+        ravdess.find_utterances(whole_release(tmp_path)).utterances
+    )
     assert [len(block) for block in blocks] == [2, 3, 2, 3, 2, 2, 3, 2, 3, 2]
     assert [speaker for block in blocks for speaker in block] == list(ravdess.ACTORS)
 
