@@ -37,8 +37,8 @@ NEIGHBOURS = {
 """What evaluators who do not hear an emotion hear instead."""
 
 # What evaluators hear, mostly three: P the played emotion, Q and R its neighbours, O something else.
-_AGREEING = ("P P P", "P P P", "P P P", "P P Q", "P P Q", "PQ P P", "PQ P P", "P PQ R", "P P O", "PQ PR P", "P P P Q")
-_DISAGREEING = ("P Q R", "PQ P Q", "P Q O", "P QR O", "P Q R O")
+_AGREEING = ("P P P", "P P P", "P P P Q", "P P Q", "P P Q", "PQ P P", "PQ P P", "P PQ R", "P P O", "PQ PR P")
+_DISAGREEING = ("P Q R", "PQ P Q", "P Q R O", "P QR O")
 _PLAYED_WITHOUT_MAJORITY = ("frustrated", "neutral", "happy", "angry", "sad", "excited")
 _TURNS_A_DIALOG = 5
 _EVALUATORS = ("E1", "E2", "E3", "E4", "E5", "E6")
