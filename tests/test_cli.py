@@ -12,6 +12,7 @@ import pytest
 from ser_lightning import cli
 from ser_lightning.cli import main, parser
 from ser_lightning.commands.lightning import LIGHTNING_COMMANDS
+from ser_lightning.cross_validation.job_process import REFUSED
 
 
 def test_help_names_every_command() -> None:
@@ -77,6 +78,15 @@ def test_what_the_machine_refuses_is_one_line_with_file_reason_and_way_out(
     monkeypatch.setenv("SER_TRACEBACK", "1")
     with pytest.raises(OSError, match="/place/file"):
         main(["synth"])
+
+
+@pytest.mark.parametrize(("more", "status"), [([], 1), (["--end-with-parent"], REFUSED)])
+def test_a_job_tells_its_runner_that_the_user_has_to_mend_something(more: list[str], status: int) -> None:
+    command = [sys.executable, "-m", "ser_lightning.cli", "run-fold", "--config=nowhere.yaml", *more]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert process.wait(120) == status
+        assert "error: nowhere.yaml: no such experiment file" in process.stderr.read()
 
 
 def test_an_error_of_the_system_without_a_file_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,11 +24,16 @@ examples:
   ser report runs/quickstart --out report
   ser classify runs/quickstart/ravdess-synthetic/default/seed-0/fold-00/checkpoints/best.ckpt RECORDINGS
   ser cv --config experiments/huang2020/ravdess/netvlad_unigram.yaml --data.init_args.root /data/ravdess
+
+With SER_TRACEBACK=1 in the environment, what the file system refuses is shown with the code that asked for it.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0 done, 1 an error the user can mend, 130 interrupted."""
+    """Run the command line; return the exit status: 0 done, 1 an error the user can mend, 130 interrupted.
+
+    In a job of ours an error the user can mend ends with ``job_process.REFUSED``, by which the runner knows it.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     refused = 1
     if "--end-with-parent" in arguments:
