@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.features import LogMelFilterbank, MagnitudeSpectrogram, SpeedPerturbation
+from ser_lightning.features import FeatureExtractor, LogMelFilterbank, MagnitudeSpectrogram, SpeedPerturbation
 
 
 def tone(hertz: float, samples: int) -> torch.Tensor:
@@ -36,6 +36,26 @@ def test_padding_and_batch_mates_never_matter() -> None:
     alone, length = extractor(waves[1:, :9000], torch.tensor([9000]))
     assert lengths[1] == length[0]
     torch.testing.assert_close(together[1, : length[0]], alone[0], atol=1e-4, rtol=0)
+
+
+class Waveforms(FeatureExtractor):
+    """Keeps what it is handed: the samples themselves, each a frame."""
+
+    version = 1
+    sample_rate_hz, num_features, hop_seconds = 16000, 1, 1 / 16000
+
+    def forward(self, waveforms: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return waveforms.unsqueeze(2), lengths
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_resampling_leaves_padding_silent(factor: float) -> None:
+    waves = torch.randn(2, 16000, generator=torch.Generator().manual_seed(0))
+    waves[1, 9000:] = 0
+    samples, lengths = SpeedPerturbation(Waveforms(), factor)(waves, torch.tensor([16000, 9000]))
+    assert lengths.tolist() == [samples.shape[1], pytest.approx(9000 / factor, abs=1)]
+    assert samples[1, : lengths[1]].count_nonzero() > 0.99 * lengths[1]
+    assert not samples[1, lengths[1] :].any()
 
 
 def test_it_is_built_again_from_its_configuration_and_refuses_an_impossible_speed() -> None:
