@@ -135,9 +135,9 @@ def plan_experiment(
     if not choice.dry_run or any(group.glob(f"seed-*/*/{CONFIG_FILE}")):
         console.print(f"{cli.run_name.experiment} on {data.corpus_name}: features", highlight=False, markup=False)
         data.extract()
-        console.print(usage(data), highlight=False, markup=False, soft_wrap=True)
         if data.skipped_audio:
             chosen = _divide(data, asked)  # again, without them: no fold is started that must fail
+        console.print(usage(data), highlight=False, markup=False, soft_wrap=True)
     jobs = plan_folds(
         experiment=cli.config_files[0],
         overrides=_without_experiment(arguments, cli.config_files[0]),
