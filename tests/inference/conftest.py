@@ -111,6 +111,7 @@ def save() -> Save:
             if hasattr(module, "running_variance"):
                 module.running_mean.copy_(torch.rand(module.running_mean.shape, generator=noise))
                 module.running_variance.copy_(torch.rand(module.running_mean.shape, generator=noise) + 0.5)
+                torch.nn.init.ones_(module.bias)  # lest of so few units none is active, and frames do not matter
             if isinstance(module, SupportVectorMachine) and name == "mocanu_svm":
                 fit(module, noise)
         system.configuration = {"class_path": class_path, "init_args": arguments}

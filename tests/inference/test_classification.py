@@ -143,6 +143,23 @@ def test_windows_are_recordings_of_their_own(checkpoint: Path, tmp_path: Path) -
     assert joined.emotion == classifier.class_names[int(mean.argmax())]
 
 
+@pytest.mark.parametrize("name", ["zhou_trimmed", "zhou_padded"])
+def test_a_system_that_trims_hears_a_recording_to_its_end(save: Save, tmp_path: Path, name: str) -> None:
+    classifier = Classifier(save(tmp_path / "best.ckpt", name), "cpu")
+    path = tmp_path / "speech.wav"
+    for seconds, ends in ((1.5, [1.5]), (4.0, [1.5, 3.0, 4.0]), (61.0, [*(1.5 * n for n in range(1, 41)), 61.0])):
+        soundfile.write(path, speech(seconds), 16000)
+        result = one(classifier, path)
+        assert [heard.end_seconds for heard in result.heard] == ends
+        assert result.windowing == (None if seconds == 1.5 else Windowing(1.5, 1.5))
+    quiet = speech(4.0)
+    soundfile.write(path, quiet, 16000)
+    before = probabilities(one(classifier, path))
+    quiet[3 * 16000 :] *= 0.001
+    soundfile.write(path, quiet, 16000)
+    assert (probabilities(one(classifier, path)) - before).abs().max() > 1e-6
+
+
 def test_windows_of_digital_silence_say_nothing_and_count_for_nothing(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "pause.wav"
     voice = speech(1.0)

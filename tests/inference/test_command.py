@@ -131,6 +131,19 @@ def test_what_does_not_fit_together_is_refused(
     assert not (tmp_path / "p.png").exists()
 
 
+def test_windows_that_a_system_would_trim_are_refused_and_its_own_are_said(
+    save: Save, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trims = save(tmp_path / "best.ckpt", "zhou_padded")
+    assert run(capsys, trims, folder)[1].splitlines()[2].endswith("65.00 s   mean of 44 windows of 1.5 s")
+    assert run(capsys, trims, folder / "short.wav", "--window", 1.5)[0] == 0
+    status, out, err = run(capsys, trims, folder, "--window", 4, "--hop", 1, "--out", tmp_path / "out.csv")
+    assert (status, out) == (1, "")
+    assert err.startswith("error: --window 4: of each window this system would hear the first 1.5 s (max_frames)")
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out.csv").exists()
+
+
 @pytest.mark.parametrize("option", ["--out", "--plot"])
 def test_a_folder_to_write_into_is_refused_before_anything_is_classified(
     checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str

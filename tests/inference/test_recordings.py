@@ -1,5 +1,6 @@
 """Which files a folder stands for, and how a recording is cut."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from ser_lightning.audio import read_audio
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.inference.recordings import Recording, Windowing, cut, find_recordings
+from ser_lightning.inference.recordings import Recording, Windowing, cut, default_windowing, find_recordings
 
 
 def windows_of(length: int, window: int, hop: int) -> list[tuple[int, int]]:
@@ -54,6 +55,23 @@ def test_only_long_recordings_are_cut_unless_asked(tmp_path: Path) -> None:
     stretches = list(Recording.open(path, Windowing(2.0, 1.5)).stretches(16000))
     assert [(s.start_seconds, s.end_seconds) for s in stretches[:3]] == [(0, 2), (1.5, 3.5), (3, 5)]
     assert stretches[-1].end_seconds == 61
+
+
+@pytest.mark.parametrize(
+    ("heard_seconds", "uncut", "windowing"),
+    [
+        (math.inf, 60.0, Windowing(4.0, 4.0)),
+        (90.0, 60.0, Windowing(4.0, 4.0)),  # what is not taken whole is cut as for other systems
+        (7.5, 7.5, Windowing(7.5, 7.5)),
+        (1.5, 1.5, Windowing(1.5, 1.5)),
+    ],
+)
+def test_recordings_are_cut_where_a_system_would_not_hear_them_whole(
+    heard_seconds: float, uncut: float, windowing: Windowing
+) -> None:
+    assert default_windowing(uncut, heard_seconds) is None
+    for seconds in (uncut + 0.01, uncut + 30, 3600.0):
+        assert default_windowing(seconds, heard_seconds) == windowing
 
 
 def test_a_folder_stands_for_the_audio_below_it_in_order(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 
 import torch
@@ -129,6 +130,11 @@ class Classifier:
         """Whether the system has heard recordings, or only synthetic speech."""
         return not str(self.system.origin.get("corpus", "")).endswith("-synthetic")
 
+    @property
+    def heard_seconds(self) -> float:
+        """How much of a recording, or of a window, the system hears: its beginning."""
+        return inf if self.system.max_frames is None else self.system.max_frames * self.extractor.hop_seconds
+
     def classify(
         self,
         paths: Iterable[Path],
@@ -139,7 +145,8 @@ class Classifier:
 
         Args:
             paths: The files; asked for one by one.
-            windowing: How to cut recordings; only long ones are, in windows of 4 s, if None.
+            windowing: How to cut recordings; if None, those above a minute are, in windows of 4 s, and if the system
+                hears less than a minute, those it does not hear whole, in windows that it does.
             advance: Told which share of a file has been read; the shares of a file add up to 1.
         """
         waiting: deque[_Open] = deque()
@@ -167,7 +174,7 @@ class Classifier:
         """Yield the stretches of ``file`` as frames; what is wrong with it is written into it."""
         known = 0.0
         try:
-            file.recording = Recording.open(file.path, windowing)
+            file.recording = Recording.open(file.path, windowing, self.heard_seconds)
             for stretch in file.recording.stretches(self.extractor.sample_rate_hz):
                 seconds = (stretch.start_seconds, stretch.end_seconds)
                 file.heard.append(Heard(*seconds, None, ()))

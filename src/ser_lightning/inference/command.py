@@ -50,11 +50,17 @@ def classify(classifier: Classifier, files: Sequence[Path], windowing: Windowing
         if it was interrupted: unlike other commands, this one does not go on where it was.
 
     Raises:
-        ConfigurationError: If a folder holds no audio, there is more to be drawn than a picture holds, or a file cannot
-            be written. What was classified until then is kept, and standard error says where.
+        ConfigurationError: If a folder holds no audio, windows are longer than what the system hears, there is more to
+            be drawn than a picture holds, or a file cannot be written. What was classified until then is kept, and
+            standard error says where.
     """
     if output.plot and not windowing:
         raise ConfigurationError("--plot draws emotions over time, and needs windows; add --window 4 --hop 1")
+    if windowing and windowing.seconds > classifier.heard_seconds:
+        raise ConfigurationError(
+            f"--window {windowing.seconds:g}: of each window this system would hear the first "
+            f"{classifier.heard_seconds:g} s (max_frames) and pass over the rest; choose that or less"
+        )
     for option, file in (("--out", output.file), ("--plot", output.plot)):
         if file and file.is_dir():  # or else this would be found when everything has been classified
             raise ConfigurationError(f"{option} {file} is a folder; give the name of a file")

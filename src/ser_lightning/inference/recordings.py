@@ -3,6 +3,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import torch
@@ -59,6 +60,20 @@ WINDOWS_OF_LONG_RECORDINGS = Windowing(4.0, 4.0)
 """About as long as what the systems learn from; each second of a recording is heard once."""
 
 
+def default_windowing(seconds: float, heard_seconds: float = inf) -> Windowing | None:
+    """Return how a recording of ``seconds`` is cut if nobody says: not at all, unless it is long.
+
+    Args:
+        seconds: Its length.
+        heard_seconds: How much of what it is given a system hears; longer recordings are cut in windows of that length.
+    """
+    if seconds <= min(heard_seconds, LONGEST_WHOLE_SECONDS):
+        return None
+    return (
+        WINDOWS_OF_LONG_RECORDINGS if heard_seconds > LONGEST_WHOLE_SECONDS else Windowing(heard_seconds, heard_seconds)
+    )
+
+
 @dataclass(frozen=True)
 class Stretch:
     """A part of a recording, or the whole.
@@ -89,16 +104,14 @@ class Recording:
     windowing: Windowing | None
 
     @classmethod
-    def open(cls, path: Path, windowing: Windowing | None) -> "Recording":
-        """Look at the header of ``path``, and cut it as ``windowing`` says, or only if it is long.
+    def open(cls, path: Path, windowing: Windowing | None, heard_seconds: float = inf) -> "Recording":
+        """Look at the header of ``path``, and cut it as ``windowing`` says, or as ``default_windowing`` does.
 
         Raises:
             AudioError: If it cannot be read.
         """
         seconds = duration_seconds(path)
-        if windowing is None and seconds > LONGEST_WHOLE_SECONDS:
-            windowing = WINDOWS_OF_LONG_RECORDINGS
-        return cls(path, seconds, windowing)
+        return cls(path, seconds, windowing or default_windowing(seconds, heard_seconds))
 
     def stretches(self, sample_rate_hz: int) -> Iterator[Stretch]:
         """Yield what is classified of it, one after the other; never is more in memory than a window and a block.

@@ -56,6 +56,7 @@ class EmotionClassifier(LightningModule):
 
     Attributes:
         is_pretraining: Whether only other systems want what it has learned: it is not tested on any fold.
+        max_frames: Of longer utterances only so many frames are heard, the first; all are if None.
         configuration: Class path and arguments, set by whoever builds the system from a YAML or a checkpoint.
         origin: What a checkpoint says of its training data.
 
@@ -69,6 +70,7 @@ class EmotionClassifier(LightningModule):
     """
 
     is_pretraining: ClassVar[bool] = False
+    max_frames: int | None = None
 
     class_prior: Tensor
 
