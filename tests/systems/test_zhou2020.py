@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.features import LogMelFilterbank
 from ser_lightning.losses import AMSoftmax, FocalLoss, WeightedCrossEntropy
 from ser_lightning.nn.encoders import ConvolutionBlock
 from ser_lightning.nn.heads import CosineHead
@@ -145,9 +146,11 @@ def test_blocks_are_those_of_section_3_1() -> None:
     assert sum(isinstance(module, nn.AvgPool2d) for module in model.modules()) == 5
     assert [block.window for block in model.modules() if isinstance(block, ConvolutionBlock)] == [2] * 5 + [1]
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.25] * 6
-    states, mask = model.eval().descriptors(torch.zeros(1, 750, 40), torch.ones(1, 750, dtype=torch.bool))
-    assert states.shape == (1, 23, 64)
-    assert mask.all()
+    assert LogMelFilterbank().num_frames(torch.tensor(7.5 * 16000).int()) == 748
+    for num_frames in (748, 750):
+        states, mask = model.eval().descriptors(torch.zeros(1, num_frames, 40), torch.ones(1, num_frames).bool())
+        assert states.shape == (1, 23, 64)
+        assert mask.all()
 
 
 def test_what_is_trimmed_never_matters(frames: Tensor) -> None:
