@@ -165,7 +165,7 @@ def test_a_file_below_a_file_is_refused(checkpoint: Path, folder: Path, capsys: 
     ("error", "status", "last"),
     [
         (OSError(errno.ENOSPC, "No space left on device"), 1, "error: --out {} cannot be written: No space left"),
-        (PermissionError(errno.EACCES, "no", "elsewhere"), 1, "error: no permission"),
+        (PermissionError(errno.EACCES, "no", "elsewhere"), 1, "error: elsewhere: no; change its permissions"),
         (KeyboardInterrupt(), 130, "interrupted; the next call begins anew"),
     ],
 )
