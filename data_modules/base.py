@@ -83,6 +83,10 @@ class CorpusDataModule(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ConfigurationError(f"data.init_args.batch_size is {batch_size}; a batch needs at least one utterance")
+        if workers < 1:
+            raise ConfigurationError(
+                f"data.init_args.workers is {workers}; somebody has to extract features: at least 1"
+            )
         if crop_frames is not None and crop_frames < 1:
             raise ConfigurationError(f"data.init_args.crop_frames is {crop_frames}; a crop needs at least one frame")
         self.root = root

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_modules.discovery import find_audio, refuse_foreign_names
+from data_modules.discovery import CorpusWarning, find_audio, refuse_foreign_names
 from data_modules.emo_evaluation import Evaluation, read_evaluations
 from ser_lightning.errors import CorpusError
 
@@ -32,7 +32,7 @@ _EXAMPLE = "Ses01F_impro01_F000.wav"
 _LEVELS = 5  # the root itself, the sessions in it, or below up to three folders in it
 
 
-class ReleaseWarning(UserWarning):
+class ReleaseWarning(CorpusWarning):
     """A copy of the release holds less, or other things, than the release."""
 
 

@@ -192,7 +192,12 @@ def test_batches_by_class_hold_equally_many_of_each(make: Callable[..., RAVDESS]
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"crop_frames": 0}, "crop_frames is 0"), ({"batch_size": 0}, "batch_size is 0")]
+    ("options", "message"),
+    [
+        ({"crop_frames": 0}, "crop_frames is 0"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"workers": -3}, "workers is -3"),
+    ],
 )
 def test_numbers_that_do_not_fit_are_refused(
     make: Callable[..., RAVDESS], options: dict[str, Any], message: str
