@@ -10,7 +10,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from lightning.pytorch import LightningModule, Trainer
 
+from ser_lightning.callbacks import EpochSeed
 from ser_lightning.checkpoint import load_system, read_checkpoint
 from ser_lightning.cli import main
 from ser_lightning.cross_validation.worker import run_fold
@@ -138,18 +140,37 @@ def test_evaluation_without_a_checkpoint_or_on_what_it_was_trained_on_is_refused
     assert (finished / "predictions.csv").read_bytes() == before
 
 
-def test_a_run_goes_on_from_another_place_with_its_best_score(
+def test_a_run_goes_on_from_another_place_with_its_best_score_and_its_patience(
     tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run_fold(arguments(tmp_path / "whole", "--trainer.logger=false", "--trainer.max_epochs=4"), "default")
-    begun = arguments(tmp_path / "begun", "--trainer.logger=false", "--trainer.max_epochs=4")
-    monkeypatch.setattr("ser_lightning.cross_validation.worker._facts", lambda *_: (_ for _ in ()).throw(Halt()))
+    begin_epoch = EpochSeed.on_train_epoch_start
+    more = (
+        "--trainer.logger=false",
+        "--trainer.max_epochs=4",
+        "--trainer.callbacks=ser_lightning.callbacks.EarlyStopping",
+        "--trainer.callbacks.init_args.monitor=validation/loss",
+        "--trainer.callbacks.init_args.mode=max",  # the loss falls: no epoch is better than the first
+        "--trainer.callbacks.init_args.patience=2",
+    )
+
+    def halt_in_the_second(seed: EpochSeed, trainer: Trainer, system: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            raise Halt
+        begin_epoch(seed, trainer, system)
+
+    def last_epoch(folder: Path) -> int:
+        return int(read_checkpoint(folder / "checkpoints" / "last.ckpt")["epoch"])
+
+    whole = run_fold(arguments(tmp_path / "whole", *more), "default")
+    assert last_epoch(whole) == 2
+    monkeypatch.setattr(EpochSeed, "on_train_epoch_start", halt_in_the_second)
     with pytest.raises(Halt):
-        run_fold([*begun, "--trainer.max_time=00:00:00:00"], "default")
+        run_fold(arguments(tmp_path / "begun", *more), "default")
     monkeypatch.undo()
     (tmp_path / "begun").rename(tmp_path / "moved")
-    (tmp_path / "moved" / "config.yaml").unlink()  # it names the time limit
-    moved = run_fold(arguments(tmp_path / "moved", "--trainer.logger=false", "--trainer.max_epochs=4"), "default")
+    assert last_epoch(tmp_path / "moved") == 0
+    moved = run_fold(arguments(tmp_path / "moved", *more), "default")
+    assert last_epoch(moved) == 2
     assert (moved / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
 
 
