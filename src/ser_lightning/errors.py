@@ -37,7 +37,7 @@ class AudioError(SerError):
         super().__init__(
             f"{count} audio {'file is' if count == 1 else 'files are'} unusable:\n"
             + "\n".join(lines)
-            + "\nMend them. --data.init_args.on_bad_audio skip leaves out what a set can do without (`ser audit` lists it)"
+            + "\nMend them. --data.init_args.on_bad_audio skip leaves out what a set can do without (`ser audit`: what)"
         )
 
     def __reduce__(self) -> tuple[type["AudioError"], tuple[dict[Path, str]]]:

@@ -57,7 +57,8 @@ def obtain(corpus: Any, folder: Path, agreed: bool, console: Console) -> int:
     if not agreed and not _agrees(console):
         console.print("Nothing was fetched.")
         return 1
-    console.print(f"\nFetching {source.archive.name} ({source.archive.size}) into {folder}", highlight=False, markup=False)
+    start = f"\nFetching {source.archive.name} ({source.archive.size}) into {folder}"
+    console.print(start, highlight=False, markup=False)
     unpacked = fetch(source.archive, folder, console)
     done = f"{folder}: {unpacked} files unpacked from {source.archive.name}, which may be deleted now"
     console.print(done, markup=False)
