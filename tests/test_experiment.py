@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
 
 from ser_lightning.callbacks import EpochSeed
 from ser_lightning.checkpoint import load_system, read_checkpoint
@@ -184,6 +185,12 @@ def test_a_few_batches_of_evaluation_write_no_predictions(finished: Path, tmp_pa
     best = f"--ckpt_path={finished}/checkpoints/best.ckpt"
     assert main(["test", *arguments(tmp_path, "--trainer.fast_dev_run=true", best)]) == 0
     assert not (tmp_path / "predictions.csv").exists()
+
+
+def test_a_time_limit_is_kept(tmp_path: Path, arguments: Arguments) -> None:
+    limit = ["--trainer.logger=false", "--trainer.max_time=00:00:01:00"]
+    callbacks = ExperimentCLI(arguments(tmp_path, *limit), run=False).trainer.callbacks
+    assert [timer.time_remaining() for timer in callbacks if isinstance(timer, Timer)] == [60]
 
 
 def test_a_device_that_is_not_there_is_one_error(

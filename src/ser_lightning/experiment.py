@@ -169,9 +169,10 @@ class ExperimentCLI(LightningCLI):
             wandb = [] if trainer["logger"] is False else [self._wandb_logger(folder)]
             kwargs["logger"] = [MetricsTable(folder), *wandb]
         kwargs["plugins"] = [*(trainer["plugins"] or []), AtomicCheckpointIO()]
-        self._timer = Timer()
-        trainer["callbacks"] = [*(trainer["callbacks"] or []), EpochSeed(seed), ResultFiles(), self._timer]
         try:
+            # Where there is a timer, Lightning leaves the limit to it.
+            self._timer = Timer(trainer["max_time"])
+            trainer["callbacks"] = [*(trainer["callbacks"] or []), EpochSeed(seed), ResultFiles(), self._timer]
             return super().instantiate_trainer(default_root_dir=folder, **kwargs)
         except MisconfigurationException as error:
             raise ConfigurationError(
