@@ -14,8 +14,8 @@ def add_commands(commands: CommandLine) -> None:
         _classify,
         "classify the emotions in recordings with a checkpoint",
         "Exit status 0: every file was classified. 1: some could not be, and say why on standard error; the others "
-        "were. Recordings above 60 s are averaged over windows of 4 s, those longer than the system hears over windows of "
-        "what it hears, unless --window says otherwise.",
+        "were. Recordings above 60 s are averaged over windows of 4 s, those longer than the system hears over windows "
+        "of what it hears, unless --window says otherwise.",
     )
     command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT)
     command.add_argument(
