@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+
+from ser_lightning.run_record import file_hash, recorded_sources
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for orphans in /proc"),
 ]
 KILLS = 5
+CHECKPOINT = "model.init_args.existence_checkpoint"
 RESULTS = ("predictions.csv", "validation_predictions.csv", "metrics.csv", "config.yaml")
 
 
@@ -31,20 +35,32 @@ def processes_with(text: str) -> dict[int, str]:
     return found
 
 
+def stage(experiment: Path, system: str, criterion: str) -> str:
+    """The quick start's YAML with a stage of Ando et al. 2019 in the place of its system."""
+    content = yaml.safe_load(experiment.read_text())
+    widths = {"channels": [2, 2, 2], "cells": 4, "attention_dim": 4, "hidden_dim": 8}
+    arguments = {"criterion": {"class_path": f"ser_lightning.losses.{criterion}"}, **widths}
+    content["model"] = {"class_path": f"ser_lightning.systems.{system}", "init_args": arguments}
+    return str(yaml.safe_dump(content))
+
+
 @pytest.fixture
 def table(synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, repository: Path) -> list[str]:
-    """``ser table run`` of two rows on two folds; ``--runs`` is left to say."""
+    """``ser table run`` of three rows, of which one needs another, on two folds; ``--runs`` is left to say."""
     path = tmp_path / "experiments" / "table.yaml"
     path.parent.mkdir()
     experiment = repository / "experiments" / "quickstart.yaml"
+    (path.parent / "first.yaml").write_text(stage(experiment, "MultiLabelEmotionExistence", "ExistenceLoss"))
+    (path.parent / "second.yaml").write_text(stage(experiment, "ExistencePretraining", "WeightedCrossEntropy"))
     path.write_text(
         "title: T\ncorpus: ravdess\nrows:\n"
         f"  - {{name: eight cells, experiment: {experiment}, overrides: [--model.init_args.cells=8]}}\n"
-        f"  - {{name: six cells, experiment: {experiment}, overrides: [--model.init_args.cells=6]}}\n"
+        "  - {name: existence, experiment: first.yaml}\n"
+        f"  - {{name: dominance, experiment: second.yaml, needs: {{{CHECKPOINT}: existence}}}}\n"
     )
     program = [sys.executable, "-m", "ser_lightning.cli"]
     features = f"--data.init_args.feature_folder={feature_folder}"
-    few = ["--folds=0,1", "--trainer.max_epochs=30", "--trainer.logger=false"]
+    few = ["--folds=0,1", "--trainer.max_epochs=10", "--trainer.logger=false"]
     return [*program, "table", "run", str(path), f"--data.init_args.root={synthetic_ravdess}", features, *few]
 
 
@@ -68,7 +84,7 @@ def test_a_table_killed_at_five_random_moments_ends_as_if_undisturbed_and_leaves
     subprocess.run([*table, f"--runs={calm}"], cwd=repository, check=True, timeout=600, stdout=subprocess.DEVNULL)
     longest = time.monotonic() - began
     expected = results(calm)
-    assert len(expected) == 4 * len(RESULTS)
+    assert len(expected) == 6 * len(RESULTS)
 
     disturbed = [*table, f"--runs={killed}", f"--jobs={jobs}"]
     moments = random.Random(jobs)
@@ -76,7 +92,7 @@ def test_a_table_killed_at_five_random_moments_ends_as_if_undisturbed_and_leaves
     for _ in range(KILLS):
         process = subprocess.Popen(disturbed, cwd=repository, stdout=subprocess.DEVNULL)
         try:
-            process.wait(moments.uniform(0.1, 0.6) * longest)
+            process.wait(moments.uniform(0.1, 0.4) * longest)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             hit += 1
@@ -97,6 +113,12 @@ def test_a_table_killed_at_five_random_moments_ends_as_if_undisturbed_and_leaves
             assert ended[name] == content.replace(str(calm).encode(), str(killed).encode()), name
         else:
             assert ended[name] == content, name
+    later = sorted(killed.glob("second/*/*/seed-0/fold-*"))
+    assert len(later) == 2
+    for folder in later:  # started from the stage before as it lies there now, not from one that was killed since
+        before = killed / "first" / folder.relative_to(killed / "second").parts[0] / "default"
+        (named,) = recorded_sources(folder).items()
+        assert named == (CHECKPOINT, file_hash(before / "seed-0" / folder.name / "checkpoints" / "best.ckpt"))
     one, other = weights(calm), weights(killed)
     assert set(one) == set(other)
     for name, state in one.items():
