@@ -181,3 +181,18 @@ def test_a_record_that_fits_nothing_is_refused(change: tuple[str, str], named: s
 def test_the_command_writes_it(tmp_path: Path) -> None:
     assert main(["reproduction", "--out", str(tmp_path / "new" / "ledger.md")]) == 0
     assert (tmp_path / "new" / "ledger.md").read_text() == LEDGER.read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"- a\n", "top level: a list does not fit"),
+        (b"runs: \xe4", "is no UTF-8 text"),
+        (b"runs: 3", "runs: "),
+        (b"7", "give keys with values"),
+    ],
+)
+def test_a_faulty_file_of_measured_scores_is_named(content: bytes, fault: str, tmp_path: Path) -> None:
+    (tmp_path / "measured.yaml").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=rf"measured\.yaml.*{fault}"):
+        read_measured(tmp_path / "measured.yaml")

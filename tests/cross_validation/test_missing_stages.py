@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ser_lightning.cli import parser
+from ser_lightning.cli import main, parser
 from ser_lightning.cross_validation.missing_stages import refuse_missing_stages
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import WeightedCrossEntropy
@@ -64,3 +64,12 @@ def test_a_table_on_another_corpus_is_named_with_that_corpus_and_none_if_there_i
         ConfigurationError, match=r"ser table run experiments/mine/table1.yaml corpus=crema_d --rows late"
     ):
         refuse_missing_stages(later_stage(), path, [])
+
+
+def test_cross_validation_stops_before_features_are_extracted(
+    synthetic_iemocap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = [f"--data.init_args.root={synthetic_iemocap}", f"--data.init_args.feature_folder={tmp_path / 'features'}"]
+    assert main(["cv", f"--config={ANDO / 'pretraining_hard.yaml'}", f"--runs={tmp_path / 'runs'}", *where]) != 0
+    assert f"{EXISTENCE} is missing" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

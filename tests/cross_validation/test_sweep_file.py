@@ -133,6 +133,11 @@ def test_a_file_that_is_not_there_or_no_yaml_is_named(tmp_path: Path) -> None:
     (tmp_path / "sweep.yaml").write_text("a: [")
     with pytest.raises(ConfigurationError, match=r"sweep\.yaml is no YAML"):
         read_sweep(tmp_path / "sweep.yaml")
+    (tmp_path / "sweep.yaml").write_bytes(b"method: \xe4")
+    with pytest.raises(ConfigurationError, match=r"sweep\.yaml is no UTF-8 text"):
+        read_sweep(tmp_path / "sweep.yaml")
+    with pytest.raises(ConfigurationError, match="is a folder; give a sweep file"):
+        read_sweep(tmp_path)
 
 
 def test_early_termination_begins_where_wandbs_does(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
 from ser_lightning.cross_validation.corpus_usage import usage
 from ser_lightning.cross_validation.dry_run import Form, show_plan
+from ser_lightning.cross_validation.missing_stages import refuse_missing_stages
 from ser_lightning.cross_validation.plan import Job, parse_numbers, plan_folds, write_plan
 from ser_lightning.cross_validation.published import EXPERIMENTS, publications
 from ser_lightning.cross_validation.resources import Resources
@@ -114,8 +115,8 @@ def plan_experiment(
         once: Plan one job for each seed that belongs to no fold.
 
     Raises:
-        ConfigurationError: If a folder holds a run of another configuration, or it is not said what share of a GPU
-            each of several jobs gets.
+        ConfigurationError: If a folder holds a run of another configuration, a stage's checkpoint is missing, or it is
+            not said what share of a GPU each of several jobs gets.
         ProtocolError: If a fold does not exist, or the corpus cannot be divided.
     """
     _refuse_own_keys(arguments)
@@ -126,6 +127,7 @@ def plan_experiment(
     if not cli.config_files:
         raise ConfigurationError("no experiment is given; name its YAML: --config experiments/....yaml")
     _refuse_unshared_gpus(cli, choice.resources)
+    refuse_missing_stages(cli.model, cli.config_files[0], needs)
     data = cli.data
     group = cli.run_name.folder(choice.runs).parent.parent
     # What is trained once has folds of its own, to which the caller's choice does not apply.

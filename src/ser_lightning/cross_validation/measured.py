@@ -4,11 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-import yaml
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-from ser_lightning.cross_validation.structured_file import misfit
+from ser_lightning.cross_validation.structured_file import load_file, named_faults
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.run_record import DEFAULT_ROW
 
@@ -68,15 +66,10 @@ def read_measured(path: Path) -> list[Measured]:
         ConfigurationError: Naming the file and the key, if a key is unknown, missing or of the wrong kind, or a run
             occurs twice.
     """
-    try:
-        loaded = OmegaConf.merge(OmegaConf.structured(_File), OmegaConf.load(path))
+    kind = "file of measured scores"
+    with named_faults(path, kind):
+        loaded = OmegaConf.merge(OmegaConf.structured(_File), load_file(path, kind))
         runs = cast(_File, OmegaConf.to_object(loaded)).runs
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{path}: no such file of measured scores") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is no YAML: {error}") from error
-    except OmegaConfBaseException as error:
-        raise misfit(path, error) from error
     known: set[tuple[str, str, str, str]] = set()
     for run in runs:
         key = (run.paper, run.experiment, run.corpus, run.row)

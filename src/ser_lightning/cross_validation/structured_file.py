@@ -1,5 +1,7 @@
 """How a table, sweep or measurement file is read, and what is said of one that does not fit its schema."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -14,19 +16,20 @@ def misfit(path: Path, error: OmegaConfBaseException) -> ConfigurationError:
     return ConfigurationError(f"{path}: {error.full_key or 'top level'}: {_fault(error)}")
 
 
-def load_file(path: Path, kind: str) -> DictConfig:
-    """Load a YAML file of keys with values.
+@contextmanager
+def named_faults(path: Path, kind: str) -> Iterator[None]:
+    """Name the file in what goes wrong within, while it is read and held against its schema.
 
     Args:
         path: The file.
         kind: What it is, for errors.
 
     Raises:
-        ConfigurationError: If it is not there, is a folder, no text, no YAML, or holds no keys.
+        ConfigurationError: If it is not there, is a folder, no text, no YAML, or does not fit its schema.
         PermissionError: If it may not be read.
     """
     try:
-        content = OmegaConf.load(path)
+        yield
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigurationError(f"{path}: no such {kind}") from error
     except IsADirectoryError as error:
@@ -43,6 +46,21 @@ def load_file(path: Path, kind: str) -> DictConfig:
         raise
     except OSError as error:  # OmegaConf's of a file that is one number
         raise ConfigurationError(f"{path}: {error}; give keys with values") from error
+
+
+def load_file(path: Path, kind: str) -> DictConfig:
+    """Load a YAML file of keys with values.
+
+    Args:
+        path: The file.
+        kind: What it is, for errors.
+
+    Raises:
+        ConfigurationError: If it is not there, is a folder, no text, no YAML, or holds no keys.
+        PermissionError: If it may not be read.
+    """
+    with named_faults(path, kind):
+        content = OmegaConf.load(path)
     if not isinstance(content, DictConfig):
         raise ConfigurationError(f"{path}: top level: a list does not fit; give keys with values")
     return content

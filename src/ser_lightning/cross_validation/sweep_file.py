@@ -14,11 +14,10 @@ from typing import Any, cast
 
 import yaml
 from omegaconf import MISSING, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ser_lightning.cross_validation.objective import OBJECTIVES
 from ser_lightning.cross_validation.search_space import Choices, Parameter, as_arguments, read_parameters
-from ser_lightning.cross_validation.structured_file import misfit
+from ser_lightning.cross_validation.structured_file import named_faults
 from ser_lightning.errors import ConfigurationError
 
 _COMMAND = "[ser, cv, --config, <experiment>.yaml, '${args}']"
@@ -158,7 +157,7 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         ConfigurationError: Naming the file and the key, if a key is unknown, missing, of the wrong kind, or something
             that W&B knows and this suite does not.
     """
-    try:
+    with named_faults(path, "sweep file; see experiments/sweeps/"):
         content = yaml.safe_load(path.read_text())
         if not isinstance(content, dict):
             raise ConfigurationError(f"{path} holds no keys; a sweep needs method, metric, parameters and command")
@@ -166,12 +165,6 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         # W&B's macros look like OmegaConf's interpolations, of which there are none here.
         merged = OmegaConf.merge(schema, OmegaConf.create(_escaped(_overridden(content, overrides))))
         file = cast(SweepFile, OmegaConf.to_object(merged))
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{path}: no such sweep file; see experiments/sweeps/") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is no YAML: {error}") from error
-    except OmegaConfBaseException as error:
-        raise misfit(path, error) from error
     try:
         _check(file)
         parameters = read_parameters(file.parameters)
