@@ -383,6 +383,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def run_before() -> set[tuple[str, ...]]:
+    """Commands that have been run in the workspace."""
+    return set()
+
+
 def run(folder: Path, command: Command) -> None:
     text, status = shortened(command, folder / "data")
     path = f"{folder / '.venv/bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -403,10 +409,13 @@ def run(folder: Path, command: Command) -> None:
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(not command.needs for command in commands(page))], ids=name
 )
-def test_the_commands_of_a_page_run(page: Path, workspace: Path) -> None:
+def test_the_commands_of_a_page_run(page: Path, workspace: Path, run_before: set[tuple[str, ...]]) -> None:
     for command in commands(page):
         if not command.needs and not (command.words[0] == "make" and command.words[1] in BY_HAND):
-            run(workspace, command)
+            # What another page has said already is run once; that a command can be repeated has tests of its own.
+            if tuple(command.words) not in run_before:
+                run(workspace, command)
+            run_before.add(tuple(command.words))
 
 
 @pytest.mark.slow
