@@ -24,7 +24,7 @@ from ser_lightning.callbacks.monitored import refuse_unknown_scores
 from ser_lightning.callbacks.results import FILES
 from ser_lightning.checkpoint import read_checkpoint
 from ser_lightning.checkpoint_checks import LINKED, refuse_other_system, refuse_what_it_knows
-from ser_lightning.data.corpus_data import CorpusData
+from ser_lightning.data.corpus_data import CorpusData, protocol_hash
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.execution import Execution, threads_of_environment
 from ser_lightning.experiment_file import (
@@ -48,7 +48,7 @@ from ser_lightning.run_record import (
     code_version,
 )
 from ser_lightning.systems.stages import refuse_other_frames
-from ser_lightning.types import Stage, hash_splits
+from ser_lightning.types import Stage
 
 TRAINER_DEFAULTS = {
     # Ours share batches without repeating an utterance; Lightning's evaluated 31 of 61 in each of two processes.
@@ -304,17 +304,3 @@ class ExperimentCLI(LightningCLI):
             self.claim_run()
         if evaluated is not None:
             refuse_what_it_knows(checkpoint, path, self.data, evaluated)
-
-
-def protocol_hash(data: CorpusData) -> str:
-    """Return the hash of a corpus's protocol: of the labelled utterances of every set of all folds.
-
-    Runs with equal ones are compared: they hear, validate on and test the same speakers and labels. Utterances without
-    label, which targets made of votes can learn from, are a matter of the system, as augmentation is; the hash of a
-    split counts them. Where everything is labelled, the two agree on one fold.
-    """
-    splits = [data.split(fold) for fold in range(data.num_folds())]
-    if len(splits) == 1 and not data.protocol.has_test_set:
-        # Nothing is tested, so nothing is compared; and the split knows its hash without asking a million utterances.
-        return splits[0].hash
-    return hash_splits([split.labelled for split in splits])

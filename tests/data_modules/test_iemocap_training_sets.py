@@ -11,10 +11,10 @@ from data_modules.base import CorpusDataModule
 from data_modules.emo_evaluation import Evaluation
 from data_modules.iemocap import IEMOCAP, Others
 from data_modules.iemocap_synthetic import recordings
+from ser_lightning.data.corpus_data import protocol_hash
 from ser_lightning.data.protocols import Protocol
 from ser_lightning.data.targets import ExistenceTargets, HardTargets, SoftTargets, Targets
 from ser_lightning.errors import ProtocolError
-from ser_lightning.experiment import protocol_hash
 from ser_lightning.features import LogPowerSpectrogram
 from ser_lightning.types import Stage, Utterance
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from data_modules.iemocap import IEMOCAP, Others
-from ser_lightning.experiment import protocol_hash
+from ser_lightning.data.corpus_data import protocol_hash
 from ser_lightning.features import LogMelFilterbank
 from ser_lightning.reports.paired_tests import (
     Contestant,

@@ -12,10 +12,10 @@ from rich.text import Text
 
 from ser_lightning.audio import read_audio
 from ser_lightning.cross_validation.corpus_usage import usage
-from ser_lightning.data.corpus_data import CorpusData
+from ser_lightning.data.corpus_data import CorpusData, protocol_hash
 from ser_lightning.data.protocols import speaker_overlap
 from ser_lightning.errors import AudioError
-from ser_lightning.experiment import ExperimentCLI, protocol_hash
+from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.types import STAGES, Split, Utterance
 
 MOST_CLASSES = 16

@@ -16,8 +16,9 @@ from lightning.pytorch import Trainer
 from ser_lightning.atomic_file import write_atomically
 from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
 from ser_lightning.cross_validation.run_state import is_finished
+from ser_lightning.data.corpus_data import protocol_hash
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.experiment import ExperimentCLI, protocol_hash
+from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.inference.model_card import write_model_card
 from ser_lightning.reports.run_facts import RunFacts
 from ser_lightning.run_record import FACTS_FILE, code_version, hardware

@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 from ser_lightning.data.protocols import Protocol
 from ser_lightning.data.statistics import TrainingStatistics
 from ser_lightning.features import FeatureExtractor, Prepared
-from ser_lightning.types import Batch, Split, Utterance
+from ser_lightning.types import Batch, Split, Utterance, hash_splits
 
 
 class CorpusData(Interface):
@@ -63,3 +63,17 @@ class CorpusData(Interface):
 
     def training_statistics(self) -> TrainingStatistics:
         """Return what is fitted on the training split."""
+
+
+def protocol_hash(data: CorpusData) -> str:
+    """Return the hash of a corpus's protocol: of the labelled utterances of every set of all folds.
+
+    Runs with equal ones are compared: they hear, validate on and test the same speakers and labels. Utterances without
+    label, which targets made of votes can learn from, are a matter of the system, as augmentation is; the hash of a
+    split counts them. Where everything is labelled, the two agree on one fold.
+    """
+    splits = [data.split(fold) for fold in range(data.num_folds())]
+    if len(splits) == 1 and not data.protocol.has_test_set:
+        # Nothing is tested, so nothing is compared; and the split knows its hash without asking a million utterances.
+        return splits[0].hash
+    return hash_splits([split.labelled for split in splits])
