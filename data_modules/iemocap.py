@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from data_modules.base import CorpusDataModule
-from data_modules.discovery import Found
+from data_modules.discovery import Found, some
 from data_modules.emo_evaluation import CODES, Evaluation
-from data_modules.iemocap_release import ReleaseWarning, count_differences, read_release, some
+from data_modules.iemocap_release import ReleaseWarning, count_differences, read_release
 from data_modules.iemocap_synthetic import documents, recordings
 from ser_lightning.data.corpus_source import CorpusSource
 from ser_lightning.data.protocols import LeaveOneSpeakerOut, Protocol

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_modules.discovery import CorpusWarning, find_audio, refuse_foreign_names
+from data_modules.discovery import CorpusWarning, find_audio, refuse_foreign_names, some
 from data_modules.emo_evaluation import Evaluation, read_evaluations
 from ser_lightning.errors import CorpusError
 
@@ -180,8 +180,3 @@ def _folders_in(folder: Path) -> list[Path]:
     except OSError:  # such as lost+found, which nobody may read, and which files_below passes over too
         return []
     return [folder / name for name in names if not name.startswith(".") and os.path.isdir(folder / name)]
-
-
-def some(values: Sequence[str]) -> str:
-    """Return up to five of ``values`` for a message, and how many more there are."""
-    return ", ".join(values[:5]) + (f" and {len(values) - 5} more" if len(values) > 5 else "")
