@@ -77,7 +77,7 @@ report: $(INSTALLED)/core ## Gather what is under runs/ into one page that compa
 
 .PHONY: reproduction
 reproduction: $(INSTALLED)/core ## Write docs/reproduction.md: every published row, its command, the paper's number, ours
-	.venv/bin/ser reproduction
+	$(PYTHON) -m tools.ledger
 
 .PHONY: docs
 docs: $(INSTALLED)/dev ## Build the documentation into build/docs; a dead link or an undocumented argument stops it

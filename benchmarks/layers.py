@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from benchmarks.row import Row, compare, row_of
-from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.pooling import GhostVLAD
+from ser_lightning.nn.tensors import frame_mask
 
 REPETITIONS = 9
 

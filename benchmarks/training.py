@@ -13,8 +13,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from benchmarks.row import Row, row_of
 from data_modules.ravdess import write_synthetic
-from ser_lightning.experiment import ExperimentCLI
 from ser_lightning.systems.classifier import EmotionClassifier
+from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.types import Batch
 
 EXPERIMENT = Path(__file__).parents[1] / "experiments" / "quickstart.yaml"

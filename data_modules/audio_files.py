@@ -9,12 +9,12 @@ from typing import Literal
 
 from data_modules.base import CorpusDataModule
 from data_modules.discovery import Found, list_audio, warn_of_unread
-from ser_lightning.atomic_file import write_atomically
 from ser_lightning.data.protocols import LeaveOneSpeakerOut, Protocol
 from ser_lightning.data.synthetic import Gender
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
 from ser_lightning.errors import CorpusError
 from ser_lightning.features import FeatureExtractor
+from ser_lightning.files import write_atomically
 from ser_lightning.types import Utterance
 
 LABELS_FILE = "labels.csv"

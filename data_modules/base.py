@@ -10,22 +10,22 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from data_modules.discovery import Found
-from data_modules.loading import (
+from ser_lightning.data.batches import (
     BatchSampler,
     DeviceFrames,
+    FrameDataset,
     WaveformDataset,
+    keep_batch,
     num_frames,
     pins_memory,
     process_of,
     refuse_without_test_set,
 )
-from ser_lightning.data.dataset import FrameDataset, keep_batch
 from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.protocols import Protocol
 from ser_lightning.data.samplers import BucketBatchSampler, ClassBatchSampler, EvaluationBatchSampler, RandomCrops
-from ser_lightning.data.statistics import TrainingStatistics
 from ser_lightning.data.synthetic import is_synthetic
-from ser_lightning.data.targets import HardTargets, Targets
+from ser_lightning.data.targets import HardTargets, Targets, TrainingStatistics
 from ser_lightning.errors import AudioError, ConfigurationError, ProtocolError
 from ser_lightning.features import FeatureExtractor, FeatureStore, Prepared, SpeedPerturbation
 from ser_lightning.types import Batch, Split, Utterance

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ser_lightning.data.folders import files_below
 from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.errors import CorpusError
+from ser_lightning.files import files_below
 from ser_lightning.types import Utterance
 
 AUDIO_ENDINGS = (".wav", ".flac", ".ogg")

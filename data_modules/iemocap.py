@@ -13,7 +13,7 @@ from data_modules.discovery import Found, some
 from data_modules.emo_evaluation import CODES, Evaluation
 from data_modules.iemocap_release import ReleaseWarning, count_differences, read_release
 from data_modules.iemocap_synthetic import documents, recordings
-from ser_lightning.data.corpus_source import CorpusSource
+from ser_lightning.data.corpora import CorpusSource
 from ser_lightning.data.protocols import LeaveOneSpeakerOut, Protocol
 from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus

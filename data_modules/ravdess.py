@@ -15,7 +15,7 @@ from data_modules.discovery import (
     warn_if_incomplete,
     warn_of_unread,
 )
-from ser_lightning.data.corpus_source import Archive, CorpusSource
+from ser_lightning.data.corpora import Archive, CorpusSource
 from ser_lightning.data.protocols import ActorFolds, Protocol
 from ser_lightning.data.synthetic import Gender
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus

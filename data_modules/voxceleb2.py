@@ -1,5 +1,6 @@
 """VoxCeleb2's part to train on: 5,994 speakers, 1,092,009 clips of interviews, 2,360 hours (Chung et al. 2018)."""
 
+import base64
 import hashlib
 import logging
 import os
@@ -15,21 +16,42 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data_modules.loading import DeviceFrames, pins_memory, process_of, refuse_without_test_set
-from data_modules.voxceleb2_clips import ClipDataset, ClipLoader, Problems
 from data_modules.voxceleb2_index import ClipIndex, find_release, open_index
-from data_modules.voxceleb2_split import Clips, ClipSplit, held_out
-from data_modules.voxceleb2_synthetic import clips_of
-from ser_lightning.data.corpus_source import CorpusSource
-from ser_lightning.data.dataset import keep_batch
+from data_modules.voxceleb2_split import ClipDataset, ClipLoader, Clips, ClipSplit, Problems, held_out
+from ser_lightning.data.batches import DeviceFrames, keep_batch, pins_memory, process_of, refuse_without_test_set
+from ser_lightning.data.corpora import CorpusSource
 from ser_lightning.data.held_out import HeldOutClips, ListedClips
 from ser_lightning.data.samplers import BucketBatchSampler, EvaluationBatchSampler, RandomCrops
-from ser_lightning.data.statistics import TrainingStatistics
 from ser_lightning.data.synthetic import MARKER
-from ser_lightning.data.synthetic_corpus import write_corpus
+from ser_lightning.data.synthetic_corpus import Clip, write_corpus
+from ser_lightning.data.targets import TrainingStatistics
 from ser_lightning.errors import AudioError, ConfigurationError
 from ser_lightning.features import FeatureExtractor, Prepared
 from ser_lightning.types import Batch
+
+_VIDEOS = 3
+_CLIPS = 6  # of a video
+
+
+def clips_of(speaker: int) -> list[Clip]:
+    """Return all clips of a speaker: three videos of six clips."""
+    name = f"id{speaker:05d}"
+    clips = []
+    for number in range(_VIDEOS * _CLIPS):
+        # As in the release, the numbers of a speaker's clips go on from one video to the next.
+        digest = hashlib.sha256(f"{name}/{number // _CLIPS}".encode()).digest()
+        video = base64.urlsafe_b64encode(digest).decode()[:11].replace("-", "_")
+        clip = Clip(
+            file=Path(name, video, f"{number + 1:05d}.wav"),
+            speaker=name,
+            gender="male" if speaker % 2 else "female",
+            emotion=("neutral", "happy", "excited")[number % 3],
+            intensity=0.5,
+            sentence=number,
+        )
+        clips.append(clip)
+    return clips
+
 
 SOURCE = CorpusSource(
     title="VoxCeleb2, its part to train on (5994 speakers, 1092009 clips)",

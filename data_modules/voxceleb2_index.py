@@ -22,8 +22,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from data_modules.discovery import AUDIO_ENDINGS
-from ser_lightning.atomic_file import write_atomically
 from ser_lightning.errors import CorpusError
+from ser_lightning.files import write_atomically
 from ser_lightning.types import Utterance
 
 _LOG = logging.getLogger(__name__)

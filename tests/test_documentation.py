@@ -20,13 +20,13 @@ import pytest
 import yaml
 from markdown.extensions.toc import slugify
 
-from ser_lightning.cli import parser
-from ser_lightning.commands.lightning import LIGHTNING_COMMANDS, own_options
-from ser_lightning.commands.training import split_keys
-from ser_lightning.cross_validation.sweep_file import read_sweep
-from ser_lightning.cross_validation.table_file import read_table
+from ser_lightning.cli.command_line import LIGHTNING_COMMANDS, own_options
+from ser_lightning.cli.main import parser
+from ser_lightning.cli.training import split_keys
 from ser_lightning.cross_validation.tables import ONCE, row_arguments
-from ser_lightning.experiment import ExperimentCLI
+from ser_lightning.published.table_file import read_table
+from ser_lightning.sweeps.file import read_sweep
+from ser_lightning.training.experiment import ExperimentCLI
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = REPOSITORY / "README.md"

@@ -10,8 +10,7 @@ from rich.console import Console
 from data_modules.crema_d import FAULTY, CremaD, write_synthetic
 from data_modules.iemocap_synthetic import Turn, recordings
 from ser_lightning.audio import read_audio
-from ser_lightning.cross_validation.audit import audit, prepare
-from ser_lightning.cross_validation.corpus_usage import usage
+from ser_lightning.cross_validation.audit import audit, prepare, usage
 from ser_lightning.cross_validation.cross_validate import Choice, cross_validate
 from ser_lightning.features import LogMelFilterbank
 

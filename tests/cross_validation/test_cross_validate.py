@@ -15,10 +15,10 @@ import wandb
 import yaml
 from rich.console import Console
 
-from ser_lightning.cli import main
+from ser_lightning.cli.main import main
 from ser_lightning.cross_validation import cross_validate
 from ser_lightning.cross_validation.cross_validate import Choice, plan_experiment
-from ser_lightning.cross_validation.plan import Job
+from ser_lightning.jobs.plan import Job
 
 
 def arguments(root: Path, features: Path, runs: Path, *more: str) -> list[str]:

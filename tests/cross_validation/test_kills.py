@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from ser_lightning.run_record import file_hash, recorded_sources
+from ser_lightning.runs.folder import file_hash, recorded_sources
 
 pytestmark = [
     pytest.mark.slow,

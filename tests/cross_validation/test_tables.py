@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ser_lightning.cli import main
-from ser_lightning.commands.training import split_keys
+from ser_lightning.cli.main import main
+from ser_lightning.cli.training import split_keys
 from ser_lightning.cross_validation.cross_validate import Choice, _with_needs
-from ser_lightning.cross_validation.plan import plan_folds
 from ser_lightning.cross_validation.tables import (
     Row,
     folder_name,
@@ -20,6 +19,7 @@ from ser_lightning.cross_validation.tables import (
     show_table,
 )
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.jobs.plan import plan_folds
 
 TABLES = sorted(path for path in Path("experiments").glob("*/*.yaml") if path.parent.name not in ("trainer", "sweeps"))
 

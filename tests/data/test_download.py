@@ -16,13 +16,12 @@ import pytest
 from rich.console import Console
 
 from data_modules.ravdess import SOURCE
-from ser_lightning.atomic_file import UNFINISHED_PREFIX
-from ser_lightning.cli import main
+from ser_lightning.cli.main import main
 from ser_lightning.data import download
-from ser_lightning.data.corpora import find_corpus
-from ser_lightning.data.corpus_source import Archive
+from ser_lightning.data.corpora import Archive, find_corpus
 from ser_lightning.data.download import fetch, obtain, unpack
 from ser_lightning.errors import CorpusError
+from ser_lightning.files import UNFINISHED_PREFIX
 
 SILENT = Console(file=io.StringIO())
 CHUNK = download._CHUNK

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ser_lightning.data.dataset import FrameDataset
-from ser_lightning.data.statistics import TrainingStatistics, mean_and_deviation
+from ser_lightning.data.batches import FrameDataset
+from ser_lightning.data.targets import TrainingStatistics, mean_and_deviation
 
 
 def test_mean_and_deviation_equal_numpys_over_all_frames() -> None:

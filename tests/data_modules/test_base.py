@@ -15,7 +15,7 @@ from data_modules.iemocap import IEMOCAP
 from data_modules.ravdess import RAVDESS
 from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.protocols import ActorFolds
-from ser_lightning.data.statistics import mean_and_deviation
+from ser_lightning.data.targets import mean_and_deviation
 from ser_lightning.errors import ConfigurationError, ProtocolError
 from ser_lightning.features import (
     ComParE147,
@@ -257,7 +257,7 @@ def test_mean_and_deviation_are_not_computed_before_a_system_asks(
         asked.append(1)
         return mean_and_deviation(frames)
 
-    monkeypatch.setattr("ser_lightning.data.statistics.mean_and_deviation", counted)
+    monkeypatch.setattr("ser_lightning.data.targets.mean_and_deviation", counted)
     data = make()
     data.setup("fit")
     assert data.training_statistics().class_prior.sum() == pytest.approx(1.0)

@@ -11,7 +11,7 @@ from data_modules.base import CorpusDataModule
 from data_modules.emo_evaluation import Evaluation
 from data_modules.iemocap import IEMOCAP, Others
 from data_modules.iemocap_synthetic import recordings
-from ser_lightning.data.corpus_data import protocol_hash
+from ser_lightning.data.corpora import protocol_hash
 from ser_lightning.data.protocols import Protocol
 from ser_lightning.data.targets import ExistenceTargets, HardTargets, SoftTargets, Targets
 from ser_lightning.errors import ProtocolError

@@ -15,8 +15,8 @@ from data_modules import voxceleb2
 from data_modules.voxceleb2 import VoxCeleb2
 from ser_lightning.audio import read_audio
 from ser_lightning.data.held_out import HeldOutClips, ListedClips
-from ser_lightning.data.statistics import mean_and_deviation
 from ser_lightning.data.synthetic import is_synthetic
+from ser_lightning.data.targets import mean_and_deviation
 from ser_lightning.errors import AudioError, ConfigurationError, CorpusError, ProtocolError
 from ser_lightning.features import FeatureExtractor, MagnitudeSpectrogram, SilenceRemoval
 from ser_lightning.types import Batch, hash_splits

@@ -10,9 +10,9 @@ import torch
 import yaml
 
 from ser_lightning.cross_validation.tables import Row, read_table, row_arguments
-from ser_lightning.cross_validation.worker import run_fold
-from ser_lightning.experiment import ExperimentCLI
-from ser_lightning.reports.run_facts import RunFacts
+from ser_lightning.runs.facts import RunFacts
+from ser_lightning.training.experiment import ExperimentCLI
+from ser_lightning.training.fold import run_fold
 
 # experiments/<name>.yaml and experiments/<paper>/<corpus>/<name>.yaml; between them lie tables and trainers.
 EXPERIMENTS = sorted(path for pattern in ("*.yaml", "*/*/*.yaml") for path in Path("experiments").glob(pattern))

@@ -7,7 +7,7 @@ import torch
 from scipy.signal import get_window
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.features.short_time_spectrum import ShortTimeSpectrum, Window
+from ser_lightning.features.spectra import ShortTimeSpectrum, Window
 
 
 @pytest.mark.parametrize("window", ["hamming", "hann"])

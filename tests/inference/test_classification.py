@@ -230,7 +230,8 @@ def test_a_gpu_says_the_same(save: Save, tmp_path: Path, system_name: str) -> No
 @pytest.mark.slow
 def test_half_an_hour_takes_hardly_more_memory_than_three_minutes(checkpoint: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, resource; from ser_lightning.cli import main; main(['classify', *sys.argv[1:], '--device=cpu']);"
+        "import sys, resource; from ser_lightning.cli.main import main\n"
+        "main(['classify', *sys.argv[1:], '--device=cpu'])\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )
     peaks = []

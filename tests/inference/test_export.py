@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from ser_lightning.checkpoint import load_system
-from ser_lightning.cli import main
+from ser_lightning.cli.main import main
 from ser_lightning.features import LogMelFilterbank, build_extractor
 from ser_lightning.inference import export as module
 from ser_lightning.inference.classification import batch_of
 from ser_lightning.inference.export import export
 from ser_lightning.nn.pooling import MeanPooling
 from ser_lightning.systems import PooledLSTM
+from ser_lightning.systems.checkpoint import load_system
 from ser_lightning.systems.classifier import Decision
 from ser_lightning.types import Batch
 

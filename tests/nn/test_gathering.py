@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, multiprocessing
 
-from ser_lightning.nn.gathering import gather_batch, gather_to_first, in_company
+from ser_lightning.nn.tensors import gather_batch, gather_to_first, in_company
 
 NUM_PROCESSES = 2
 

@@ -5,9 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from ser_lightning.nn.heads import CosineHead
-from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.pooling import AttentiveStatisticsPooling, NetVLAD, Pooling
-from ser_lightning.nn.precision import recurrent_states, without_autocast
+from ser_lightning.nn.tensors import frame_mask, recurrent_states, without_autocast
 
 LENGTHS = torch.tensor([30, 12, 20])
 # Frames far from zero and close to each other, whose deviations are little more than what half precision rounds off.

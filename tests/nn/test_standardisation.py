@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.standardisation import Standardisation, UtteranceStandardisation
+from ser_lightning.nn.tensors import frame_mask
 
 LENGTHS = torch.tensor([50, 20, 1, 35])
 

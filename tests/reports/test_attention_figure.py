@@ -6,8 +6,8 @@ import pytest
 import torch
 from matplotlib.patches import StepPatch
 
-from ser_lightning.reports.attention_figure import Attended, Heard, attention_figure
 from ser_lightning.reports.figures import png
+from ser_lightning.reports.time_figures import Attended, Heard, attention_figure
 
 
 def heard(name: str, seconds: float) -> Heard:

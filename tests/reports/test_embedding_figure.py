@@ -11,12 +11,12 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from torch import Tensor
 
-from ser_lightning.cli import main
+from ser_lightning.cli.main import main
 from ser_lightning.reports import embedding_figure as module
 from ser_lightning.reports.embedding_figure import COLOURS, EmbeddingMap, embedding_figure, embedding_map
-from ser_lightning.reports.embeddings import write_embeddings
 from ser_lightning.reports.figures import png
-from ser_lightning.reports.predictions import Predictions
+from ser_lightning.runs.predictions import Predictions
+from ser_lightning.runs.scores import write_embeddings
 
 CLASSES = ("neutral", "calm", "happy", "sad")
 

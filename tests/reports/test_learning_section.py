@@ -10,10 +10,10 @@ import torch
 from ser_lightning.reports import embedding_figure as module
 from ser_lightning.reports.document import Picture, Section, SideBySide
 from ser_lightning.reports.embedding_figure import EmbeddingMap
-from ser_lightning.reports.embeddings import write_embeddings
 from ser_lightning.reports.figures import png, training_figure
 from ser_lightning.reports.sections.learning import left_pictures
 from ser_lightning.reports.systems import find_systems
+from ser_lightning.runs.scores import write_embeddings
 
 WriteFold = Callable[..., Path]
 FOUR = ((2, 0, 0, 0), (0, 2, 0, 0), (0, 0, 2, 0), (0, 0, 0, 2))

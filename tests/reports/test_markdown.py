@@ -3,7 +3,7 @@
 import pandas as pd
 
 from ser_lightning.reports.document import Caveats, Document, Heading, Picture, Section, SideBySide, Table
-from ser_lightning.reports.markdown import escape, markdown_page
+from ser_lightning.reports.render import escape, markdown_page
 
 
 def test_nothing_from_a_run_becomes_markup() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from data_modules.iemocap import IEMOCAP, Others
-from ser_lightning.data.corpus_data import protocol_hash
+from ser_lightning.data.corpora import protocol_hash
 from ser_lightning.features import LogMelFilterbank
 from ser_lightning.reports.paired_tests import (
     Contestant,
@@ -20,8 +20,8 @@ from ser_lightning.reports.paired_tests import (
     paired_tests,
     sign_flip_p_value,
 )
-from ser_lightning.reports.runs import find_cross_validations
 from ser_lightning.reports.uncertainty import RESAMPLES
+from ser_lightning.runs.gathering import find_cross_validations
 
 WriteFold = Callable[..., Path]
 RIGHT = ((4, 0), (0, 4))

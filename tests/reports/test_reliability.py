@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from ser_lightning.metrics import Calibration, calibration
+from ser_lightning.reports.curves import reliability_figure, reliability_table
 from ser_lightning.reports.figures import png
-from ser_lightning.reports.predictions import Predictions
-from ser_lightning.reports.reliability import reliability_figure, reliability_table
 from ser_lightning.reports.report import write_report
-from ser_lightning.reports.soft_scores import fold_scores
+from ser_lightning.runs.predictions import Predictions
+from ser_lightning.runs.scores import fold_scores
 
 
 def _case(seed: int) -> Calibration:

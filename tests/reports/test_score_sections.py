@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from ser_lightning.reports.document import Caveats, Paragraph, Picture, Section, Table
-from ser_lightning.reports.sections.classes import classes
 from ser_lightning.reports.sections.facts import opening
 from ser_lightning.reports.sections.scores import beside_the_paper, hyper_parameters, which_differ
+from ser_lightning.reports.sections.spread import classes
 from ser_lightning.reports.systems import ReportedSystem, find_systems
 
 WriteFold = Callable[..., Path]

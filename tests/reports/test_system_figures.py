@@ -3,8 +3,7 @@
 import pytest
 from matplotlib.figure import Figure
 
-from ser_lightning.reports.figures import png
-from ser_lightning.reports.system_figures import COLOURS, MARKS, MOST_TOGETHER, recall_figure, systems_figure
+from ser_lightning.reports.figures import COLOURS, MARKS, MOST_TOGETHER, png, recall_figure, systems_figure
 from ser_lightning.reports.uncertainty import Estimate
 
 

@@ -8,7 +8,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.patches import StepPatch
 
 from ser_lightning.reports.figures import png
-from ser_lightning.reports.timeline_figure import Timeline, timeline_figure
+from ser_lightning.reports.time_figures import Timeline, timeline_figure
 
 NAMES = ("neutral", "happy", "sad")
 PAUSE = Timeline(

@@ -10,13 +10,12 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from ser_lightning.callbacks import BestCheckpoint, EpochSeed, LastCheckpoint
-from ser_lightning.callbacks.checkpoints import AtomicCheckpointIO
-from ser_lightning.data.dataset import FrameDataset, keep_batch
+from ser_lightning.data.batches import FrameDataset, keep_batch
 from ser_lightning.data.samplers import BucketBatchSampler, ClassBatchSampler, EvaluationBatchSampler
-from ser_lightning.data.statistics import TrainingStatistics
+from ser_lightning.data.targets import TrainingStatistics
 from ser_lightning.features import MagnitudeSpectrogram
-from ser_lightning.loggers import MetricsTable
+from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
+from ser_lightning.training.loggers import MetricsTable
 from ser_lightning.types import Batch, Split, Utterance
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")

@@ -11,15 +11,15 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ser_lightning.callbacks import EpochSeed, LastCheckpoint
-from ser_lightning.data.dataset import FrameDataset, keep_batch
+from ser_lightning.data.batches import FrameDataset, keep_batch
 from ser_lightning.data.samplers import BucketBatchSampler, EvaluationBatchSampler
-from ser_lightning.data.statistics import TrainingStatistics
+from ser_lightning.data.targets import TrainingStatistics
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.features import LogPowerSpectrogram
 from ser_lightning.losses import ExistenceLoss, WeightedCrossEntropy
 from ser_lightning.systems import DominantEmotionRecognition, ExistencePretraining, MultiLabelEmotionExistence
 from ser_lightning.systems.stages import refuse_heard_speakers
+from ser_lightning.training.callbacks import EpochSeed, LastCheckpoint
 from ser_lightning.types import Batch, Split, Utterance
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
@@ -199,7 +199,7 @@ def test_the_earlier_stages_standardisation_counts_and_not_this_stages(build: Bu
 def test_frames_are_not_read_for_a_standardisation_that_nothing_uses(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ser_lightning.data.statistics.mean_and_deviation", lambda _: pytest.fail("frames are read"))
+    monkeypatch.setattr("ser_lightning.data.targets.mean_and_deviation", lambda _: pytest.fail("frames are read"))
     fit(build(), Voices(), tmp_path)
     with pytest.raises(pytest.fail.Exception, match="frames are read"):
         fit(MultiLabelEmotionExistence(F, EMOTIONS, ExistenceLoss(), **WIDTHS), Voices(), tmp_path)

@@ -10,8 +10,8 @@ from torch import Tensor, multiprocessing
 
 from ser_lightning.losses import AMSoftmax, ExistenceLoss, FocalLoss, LabelSmoothing, WeightedCrossEntropy
 from ser_lightning.nn.encoders import ThinSEResNet34
-from ser_lightning.nn.gathering import in_company
 from ser_lightning.nn.pooling import AttentiveStatisticsPooling, NetVLAD, WeightedPooling
+from ser_lightning.nn.tensors import in_company
 from ser_lightning.systems import (
     ConvBLSTMAttention,
     DominantEmotionRecognition,

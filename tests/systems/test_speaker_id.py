@@ -12,18 +12,17 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 from torch import Tensor
 
-from ser_lightning.cli import main
+from ser_lightning.cli.main import main
 from ser_lightning.cross_validation.cross_validate import Choice, plan_experiment
-from ser_lightning.cross_validation.plan import Job
-from ser_lightning.cross_validation.run_state import is_done
-from ser_lightning.cross_validation.worker import run_fold
 from ser_lightning.errors import ProtocolError
-from ser_lightning.experiment import ExperimentCLI
+from ser_lightning.jobs.plan import Job, is_done
 from ser_lightning.losses import AMSoftmax, Criterion, WeightedCrossEntropy
 from ser_lightning.nn.encoders import ThinSEResNet34
 from ser_lightning.nn.heads import CosineHead
 from ser_lightning.nn.pooling import NetVLAD
 from ser_lightning.systems import SpeakerIdentification
+from ser_lightning.training.experiment import ExperimentCLI
+from ser_lightning.training.fold import run_fold
 from ser_lightning.types import Batch
 
 SPEAKERS = ("01", "02", "03", "04", "05", "06")

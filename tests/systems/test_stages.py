@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from ser_lightning.checkpoint import read_checkpoint
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.systems import DominantEmotionRecognition, MultiLabelEmotionExistence, SEResNetVLAD
+from ser_lightning.systems.checkpoint import read_checkpoint
 from ser_lightning.systems.stages import (
     Taken,
     load_parts,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ser_lightning.data.protocols import Protocol
-from ser_lightning.experiment import ExperimentCLI
+from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.types import Stage, Utterance
 
 

@@ -1,4 +1,4 @@
-"""A look at a corpus and its folds before anything is trained."""
+"""A corpus and its folds, checked before anything is trained."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,12 +11,37 @@ from rich.table import Table
 from rich.text import Text
 
 from ser_lightning.audio import read_audio
-from ser_lightning.cross_validation.corpus_usage import usage
-from ser_lightning.data.corpus_data import CorpusData, protocol_hash
+from ser_lightning.data.corpora import CorpusData, protocol_hash
 from ser_lightning.data.protocols import speaker_overlap
 from ser_lightning.errors import AudioError
-from ser_lightning.experiment import ExperimentCLI
+from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.types import STAGES, Split, Utterance
+
+_MOST_NAMED = 3
+
+
+def usage(data: CorpusData) -> str:
+    """Return how many utterances were found, left out, skipped and are used, the first few of each by name.
+
+    Args:
+        data: Its audio has been looked at; until then nothing is skipped.
+    """
+    left_out = sorted(data.left_out.items())
+    skipped = [(path.name, reason) for path, reason in sorted(data.skipped_audio.items())]
+    parts = [f"{len(data.all_utterances) + len(left_out)} utterances found"]
+    if left_out:
+        parts.append(f"{len(left_out)} left out ({_some(left_out)})")
+    if skipped:
+        parts.append(f"{len(skipped)} skipped as unusable ({_some(skipped)})")
+    used = sum(utterance.path not in data.skipped_audio for utterance in data.all_utterances)
+    return ", ".join([*parts, f"{used} used"])
+
+
+def _some(reasons: Sequence[tuple[str, str]]) -> str:
+    more = len(reasons) - _MOST_NAMED
+    named = [f"{name}: {reason}" for name, reason in reasons[:_MOST_NAMED]]
+    return "; ".join([*named, f"and {more} more"] if more > 0 else named)
+
 
 MOST_CLASSES = 16
 """More classes than that, speakers for example, have no column each."""

@@ -1,7 +1,8 @@
 """All folds of an experiment, their summary and their report."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,24 +12,78 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.markup import escape
 
-from ser_lightning.callbacks.checkpoints import FOLDER as CHECKPOINTS
-from ser_lightning.cross_validation.corpus_usage import usage
-from ser_lightning.cross_validation.dry_run import Form, show_plan
-from ser_lightning.cross_validation.missing_stages import refuse_missing_stages
-from ser_lightning.cross_validation.plan import Job, parse_numbers, plan_folds, write_plan
-from ser_lightning.cross_validation.published import EXPERIMENTS, publications
-from ser_lightning.cross_validation.resources import Resources
-from ser_lightning.cross_validation.runner import run_jobs
-from ser_lightning.cross_validation.summaries import write_missing_cards, write_summaries
-from ser_lightning.cross_validation.summary_run import log_summaries
-from ser_lightning.cross_validation.wandb_agent import told_to_agent
-from ser_lightning.data.corpus_data import CorpusData
-from ser_lightning.errors import ConfigurationError, ProtocolError
-from ser_lightning.experiment import ExperimentCLI
-from ser_lightning.experiment_file import chosen_strategy
+from ser_lightning.cross_validation.audit import usage
+from ser_lightning.cross_validation.wandb import log_summaries, told_to_agent
+from ser_lightning.data.corpora import CorpusData
+from ser_lightning.errors import ConfigurationError, ProtocolError, SerError
+from ser_lightning.jobs.engine import Resources
+from ser_lightning.jobs.plan import Job, parse_numbers, plan_folds, write_plan
+from ser_lightning.jobs.progress import Form, show_plan
+from ser_lightning.jobs.runner import run_jobs
+from ser_lightning.published.lookup import EXPERIMENTS, publications, refuse_missing_stages
+from ser_lightning.reports.figures import confusion_figure, save
+from ser_lightning.reports.model_card import CARD, write_model_card
 from ser_lightning.reports.report import write_report
-from ser_lightning.reports.summary_table import summary_table
-from ser_lightning.run_record import CONFIG_FILE, DEFAULT_ROW, RUNS, claim_folder
+from ser_lightning.reports.terminal import summary_table
+from ser_lightning.runs.folder import CHECKPOINTS, CONFIG_FILE, DEFAULT_ROW, RUNS, claim_folder
+from ser_lightning.runs.gathering import find_cross_validations
+from ser_lightning.runs.summary import Summary, corpus_title, pooled_confusion, summarize, write_summary
+from ser_lightning.training.experiment import ExperimentCLI
+from ser_lightning.training.experiment_file import chosen_strategy
+
+
+def write_summaries(jobs: Sequence[Job], failures: Collection[Path]) -> dict[Path, Summary]:
+    """Write ``summary.json`` and ``confusion.png`` of each seed, unless they say already what is on disk.
+
+    Args:
+        jobs: What was run.
+        failures: Folders of the jobs that are missing.
+
+    Returns:
+        The summary by the seed's folder, where a fold of it is tested.
+
+    Raises:
+        ConfigurationError: If what lies in a seed's folder must not be averaged.
+    """
+    tested = {job.folder.parent for job in jobs if job.scored and job.tested and job.folder not in failures}
+    return {folder: _write_summary(folder) for folder in sorted(tested)}
+
+
+def write_missing_cards(jobs: Sequence[Job], failures: Collection[Path], console: Console) -> None:
+    """Write the model card of each job that was stopped between its last predictions and its card.
+
+    Args:
+        jobs: What was run.
+        failures: Folders of the jobs that are missing.
+        console: Where to say which card could not be written.
+    """
+    for job in jobs:
+        if job.folder not in failures and not (job.folder / CHECKPOINTS / CARD).exists():
+            try:
+                write_model_card(job.folder, job.allow)
+            except SerError as error:
+                console.print(f"{job.folder} has no model card: {error}", highlight=False, markup=False)
+
+
+def _write_summary(folder: Path) -> Summary:
+    runs = find_cross_validations([folder])
+    summary = summarize(runs)
+    picture, path = folder / "confusion.png", folder / "summary.json"
+    # A table of a hundred rows of which one has changed draws one picture.
+    if not picture.exists() or not _says(path, summary):
+        title = f"{summary.experiment}, {corpus_title(summary)}"
+        save(confusion_figure(pooled_confusion(runs[0]), summary.class_names, title), picture)
+        write_summary(folder)
+    return summary
+
+
+def _says(path: Path, summary: Summary) -> bool:
+    """Whether a ``summary.json`` is there and up to date; a damaged one is not: all of it can be computed again."""
+    try:
+        return bool(json.loads(path.read_bytes()) == json.loads(json.dumps(asdict(summary))))
+    except (FileNotFoundError, ValueError):
+        return False
+
 
 _ANYWHERE = ("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.strategy=auto")
 

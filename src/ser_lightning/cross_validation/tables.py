@@ -7,26 +7,26 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from ser_lightning.configuration import Difference, unlike_file
 from ser_lightning.cross_validation.cross_validate import (
     Choice,
     build_anywhere,
     group_folder,
     plan_experiment,
     run_planned,
+    write_summaries,
 )
-from ser_lightning.cross_validation.dry_run import show_plan
-from ser_lightning.cross_validation.plan import Job, parse_numbers
-from ser_lightning.cross_validation.summaries import write_summaries
-from ser_lightning.cross_validation.summary_run import log_summaries
-from ser_lightning.cross_validation.table_file import Row, Table, folder_name, read_table
+from ser_lightning.cross_validation.wandb import log_summaries
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.reports.comparison import TableRow, comparison
+from ser_lightning.jobs.plan import Job, parse_numbers
+from ser_lightning.jobs.progress import show_plan
+from ser_lightning.published.table_file import Row, Table, folder_name, read_table
 from ser_lightning.reports.report import write_systems
-from ser_lightning.reports.runs import FOLD_FOLDER, CrossValidation, find_cross_validations
-from ser_lightning.reports.summary import summarize
 from ser_lightning.reports.systems import AbsentRow, Published, ReportedSystem
-from ser_lightning.run_record import fold_name, read_config, seed_name
+from ser_lightning.reports.terminal import TableRow, comparison
+from ser_lightning.runs.configuration import Difference, unlike_file
+from ser_lightning.runs.folder import fold_name, read_config, seed_name
+from ser_lightning.runs.gathering import FOLD_FOLDER, CrossValidation, find_cross_validations
+from ser_lightning.runs.summary import summarize
 
 # A fold's own, and the protocol, which is stated as a whole.
 _OWN_KEYS = ("seed_everything", "data.init_args.seed", "data.init_args.fold")

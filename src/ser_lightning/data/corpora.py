@@ -1,10 +1,64 @@
-"""The corpora that are installed: plug-ins, which the core finds by their entry points."""
+"""What a corpus is: its data module's interface, where it comes from, and the plug-ins that are installed."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any
+from typing import Protocol as Interface
 
-from ser_lightning.data.corpus_source import CorpusSource
+from torch.utils.data import DataLoader
+
+from ser_lightning.data.protocols import Protocol
+from ser_lightning.data.targets import TrainingStatistics
 from ser_lightning.errors import CorpusError
+from ser_lightning.features import FeatureExtractor, Prepared
+from ser_lightning.types import Batch, Split, Utterance, hash_splits
+
+
+@dataclass(frozen=True)
+class Archive:
+    """An archive that anyone may fetch without signing or logging in.
+
+    Attributes:
+        url: Where it lies.
+        name: What its file is called.
+        md5: Digest of its bytes.
+        size: About how large it is, and what it holds, in words.
+    """
+
+    url: str
+    name: str
+    md5: str
+    size: str
+
+
+@dataclass(frozen=True)
+class CorpusSource:
+    """Where a corpus comes from.
+
+    Attributes:
+        title: What its readers call it.
+        licence: Its licence's name.
+        terms: What the licence allows and asks for, in a sentence or two; its own text counts, not this.
+        licence_url: Where that text stands.
+        home: The corpus's page.
+        citation: The paper to cite.
+        speech: Who speaks, how and what: what a system that learned from it has heard, and so what it has not.
+        steps: How to come by it by hand, one step after the other; ``{folder}`` stands for where the user wants it.
+        archive: What ``ser download`` fetches and unpacks, where that is allowed.
+    """
+
+    title: str
+    licence: str
+    terms: str
+    licence_url: str
+    home: str
+    citation: str
+    speech: str
+    steps: tuple[str, ...] = ()
+    archive: Archive | None = None
+
 
 GROUP = "ser_lightning.corpora"
 
@@ -27,3 +81,70 @@ def source_of(name: str) -> CorpusSource | None:
         source: CorpusSource | None = getattr(entry.load(), "SOURCE", None)
         return source
     return None
+
+
+class CorpusData(Interface):
+    """One fold of one corpus, as training, scoring and reporting see it.
+
+    Attributes:
+        corpus: The corpus's name.
+        class_names: The emotions, in the order of the logits.
+        extractor: What makes frames of waveforms.
+        protocol: How utterances become folds.
+        fold: Index of the fold, counted from 0.
+        skipped_audio: Reason by file that was found unusable and skipped.
+    """
+
+    corpus: str
+    class_names: tuple[str, ...]
+    extractor: FeatureExtractor
+    protocol: Protocol
+    fold: int
+    skipped_audio: Mapping[Path, str]
+
+    @property
+    def corpus_name(self) -> str:
+        """The corpus's name, with ``-synthetic`` behind it if the folder is a made one."""
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """Reason by utterance name: faulty files of the release and labels without audio, which are not used."""
+
+    @property
+    def all_utterances(self) -> tuple[Utterance, ...]:
+        """Every utterance of the folder, also those whose audio turns out unusable."""
+
+    def num_folds(self) -> int:
+        """Return how many folds the protocol makes of the corpus."""
+
+    def split(self, fold: int | None = None) -> Split:
+        """Return the split of ``fold``, or of the module's own fold."""
+
+    def set_utterances(self, name: str) -> tuple[Utterance, ...]:
+        """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus."""
+
+    def evaluation_dataloader(self, name: str) -> DataLoader[Batch]:
+        """Return a set that is set up, each of its utterances once and whole."""
+
+    def extract(self, progress: bool = True) -> Prepared:
+        """Extract features where they are missing, leave out what is unusable, and return what was done."""
+
+    def leave_out(self, problems: Mapping[Path, str]) -> None:
+        """Treat unusable audio, a reason by file, as the user wants it."""
+
+    def training_statistics(self) -> TrainingStatistics:
+        """Return what is fitted on the training split."""
+
+
+def protocol_hash(data: CorpusData) -> str:
+    """Return the hash of a corpus's protocol: of the labelled utterances of every set of all folds.
+
+    Runs with equal ones are compared: they hear, validate on and test the same speakers and labels. Utterances without
+    label, which targets made of votes can learn from, are a matter of the system, as augmentation is; the hash of a
+    split counts them. Where everything is labelled, the two agree on one fold.
+    """
+    splits = [data.split(fold) for fold in range(data.num_folds())]
+    if len(splits) == 1 and not data.protocol.has_test_set:
+        # Nothing is tested, so nothing is compared; and the split knows its hash without asking a million utterances.
+        return splits[0].hash
+    return hash_splits([split.labelled for split in splits])

@@ -16,9 +16,9 @@ import requests
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from ser_lightning.atomic_file import UNFINISHED_PREFIX
-from ser_lightning.data.corpus_source import Archive, CorpusSource
+from ser_lightning.data.corpora import Archive, CorpusSource
 from ser_lightning.errors import CorpusError
+from ser_lightning.files import UNFINISHED_PREFIX
 
 ATTEMPTS = 5
 _PAUSE_SECONDS = 2.0

@@ -18,7 +18,7 @@ import soundfile
 from numpy.typing import NDArray
 from scipy.signal import lfilter, sosfilt
 
-from ser_lightning.data.folders import files_below
+from ser_lightning.files import files_below
 
 Gender = Literal["female", "male"]
 Waveform = NDArray[np.float32]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.progress import track
 
-from ser_lightning.atomic_file import write_atomically
 from ser_lightning.data.synthetic import (
     MARKER,
     Gender,
@@ -22,6 +21,7 @@ from ser_lightning.data.synthetic import (
     write_marker,
 )
 from ser_lightning.errors import CorpusError
+from ser_lightning.files import write_atomically
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,17 @@
 
 The three targets of Ando et al. 2019: hard (section 2.1, eq. 3), soft (2.2, eq. 4) and existence (3.1, eq. 5).
 """
-# K classes; h_nk: whether evaluator n gave the label k, and an evaluator may give several.
+# K or C classes; h_nk: whether evaluator n gave the label k, and an evaluator may give several.
+# Shapes: F features, [T, F] frames of one utterance.
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import chain
 from typing import Literal
+
+import torch
+from torch import Tensor
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.types import Utterance
@@ -127,3 +133,58 @@ class ExistenceTargets(Targets):
     def trains_on(self, utterance: Utterance, class_names: Sequence[str]) -> bool:
         """Return True."""
         return True
+
+
+class TrainingStatistics:
+    """Statistics of one fold's training split; what needs all of its frames is computed when it is first asked for.
+
+    Args:
+        frames: Frames [T, F] of each training utterance; gone through once at most.
+        class_prior: Mean target of each class [C]: the class's share of utterances (one label each), of the evaluators'
+            votes (soft targets), or the share of utterances in which it exists.
+        speakers: Sorted training speakers.
+    """
+
+    def __init__(self, frames: Iterable[Tensor], class_prior: Tensor, speakers: tuple[str, ...]) -> None:
+        self._frames = frames
+        self.class_prior = class_prior
+        self.speakers = speakers
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        return mean_and_deviation(self._frames)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of each feature over all training frames [F]."""
+        return self._moments[0]
+
+    @property
+    def deviation(self) -> Tensor:
+        """Standard deviation of each feature over all training frames [F]."""
+        return self._moments[1]
+
+
+def mean_and_deviation(frames: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the mean [F] and the standard deviation [F] over all frames of all utterances.
+
+    Each utterance's sums are taken in float64 around a common shift, so that features with a large mean and a small
+    deviation keep their digits.
+
+    Args:
+        frames: Frames [T, F] of each utterance; at least one.
+    """
+    utterances = iter(frames)
+    first = next(utterances)
+    shift = first.mean(0, dtype=torch.float64)
+    count = 0
+    total = torch.zeros_like(shift)
+    squares = torch.zeros_like(shift)
+    for utterance in chain([first], utterances):
+        shifted = utterance.double() - shift
+        count += shifted.shape[0]
+        total += shifted.sum(0)
+        squares += shifted.square().sum(0)
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp_min(0.0)
+    return (mean + shift).float(), variance.sqrt().float()

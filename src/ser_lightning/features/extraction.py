@@ -1,27 +1,70 @@
-"""Frames of many audio files, by this process or by several."""
+"""Frames of many audio files, extracted by this process or by several."""
 # Shapes: T frames, F features a frame.
 
 import functools
+import importlib
+import inspect
 import json
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 from torch import Tensor
 
+from ser_lightning.allow_list import refuse_foreign_classes
 from ser_lightning.audio import read_audio
 from ser_lightning.errors import AudioError, ConfigurationError
-from ser_lightning.features.build import build_trusted_extractor
 from ser_lightning.features.extractor import FeatureExtractor
+
+
+def build_extractor(configuration: Mapping[str, object]) -> FeatureExtractor:
+    """Return the extractor that ``FeatureExtractor.configuration`` described.
+
+    Raises:
+        ConfigurationError: If a class lies outside the allow-list (nothing is imported then), does not exist, is no
+            extractor, or does not take the arguments.
+    """
+    refuse_foreign_classes(configuration, "feature extractor")
+    return build_trusted_extractor(configuration)
+
+
+def build_trusted_extractor(configuration: Mapping[str, object]) -> FeatureExtractor:
+    """As ``build_extractor``, for a configuration that a live extractor of this process gave."""
+    class_path, arguments = configuration.get("class_path"), configuration.get("init_args", {})
+    if not isinstance(class_path, str) or "." not in class_path or not isinstance(arguments, Mapping):
+        raise ConfigurationError(
+            f"feature extractor: expected class_path (a dotted name) and init_args (a mapping), got {configuration}"
+        )
+    module_name, _, name = class_path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigurationError(f"feature extractor: there is no class '{class_path}' ({error})") from error
+    if not (inspect.isclass(found) and issubclass(found, FeatureExtractor)) or inspect.isabstract(found):
+        raise ConfigurationError(f"feature extractor: '{class_path}' is no FeatureExtractor")
+    values = {
+        str(key): build_trusted_extractor(value) if isinstance(value, Mapping) and "class_path" in value else value
+        for key, value in arguments.items()
+    }
+    try:
+        inspect.signature(found).bind(**values)
+    except TypeError as error:
+        raise ConfigurationError(f"feature extractor {class_path}: init_args do not fit: {error}") from error
+    return found(**values)
+
 
 # A worker imports torch first, which takes seconds: it must be worth it.
 TRIAL_SECONDS = 1.0
@@ -116,3 +159,30 @@ def _die_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
+
+
+Item = TypeVar("Item")
+
+
+class _FilesPerSecond(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        """Return the mean speed of ``task`` since it began."""
+        return Text(f"{task.completed / task.elapsed:.1f} files/s" if task.elapsed else "")
+
+
+def show_progress(files: Iterable[Item], total: int, description: str, shown: bool) -> Iterator[Item]:
+    """Yield ``files``, ``total`` of them, with a bar on standard error: done, files per second, time left.
+
+    Args:
+        files: What is worked on.
+        total: How many.
+        description: Stands before the bar.
+        shown: Whether to show anything.
+    """
+    if not shown:
+        yield from files
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _FilesPerSecond())
+    console = Console(stderr=True)
+    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+        yield from bar.track(files, total=total, description=description)

@@ -80,7 +80,7 @@ class FeatureExtractor(nn.Module, ABC):
 
         The first gives waveforms [B, N, 1]; the second takes them, less their last dimension.
         """
-        from ser_lightning.features.waveform import Waveform  # an extractor too, so it stands on this file
+        from ser_lightning.features.extractor import Waveform  # an extractor too, so it stands on this file
 
         return Waveform(self.sample_rate_hz), self
 
@@ -110,3 +110,28 @@ def shortest(lengths: Tensor) -> int:
     What a clip does not need can so be left out on a CPU, where it is a third of the time of a log-Mel spectrum.
     """
     return min(lengths.tolist()) if lengths.device.type == "cpu" else 0
+
+
+class Waveform(FeatureExtractor):
+    """Every sample a frame of one feature.
+
+    Args:
+        sample_rate_hz: The rate of the waveforms.
+    """
+
+    version: ClassVar[int] = 1
+
+    def __init__(self, sample_rate_hz: int = 16000) -> None:
+        super().__init__()
+        self.sample_rate_hz = sample_rate_hz
+        self.num_features = 1
+        self.hop_seconds = 1 / sample_rate_hz
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``waveforms`` [B, N] as frames [B, N, 1], zero past ``lengths`` [B], and the lengths."""
+        lengths = lengths.to(waveforms.device)
+        return zero_past_the_end(waveforms[..., None].clone(), lengths), lengths
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Return ``lengths`` [B]."""
+        return lengths

@@ -10,7 +10,7 @@ from torchaudio.functional import melscale_fbanks
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.features.extractor import FeatureExtractor, zero_past_the_end
-from ser_lightning.features.short_time_spectrum import ShortTimeSpectrum, Window
+from ser_lightning.features.spectra import ShortTimeSpectrum, Window
 
 _NUM_BANDS = 3
 

@@ -17,11 +17,9 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.features.digests import Digests
-from ser_lightning.features.extraction import extract_file, extract_files
+from ser_lightning.features.extraction import extract_file, extract_files, show_progress
 from ser_lightning.features.extractor import FeatureExtractor
-from ser_lightning.features.progress import show_progress
-from ser_lightning.features.shards import Shards
+from ser_lightning.features.shards import Digests, Shards
 
 _LOG = logging.getLogger(__name__)
 

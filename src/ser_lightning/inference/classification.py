@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ser_lightning.checkpoint import load_system
 from ser_lightning.errors import AudioError, ConfigurationError
 from ser_lightning.features import FeatureExtractor
-from ser_lightning.features.build import build_trusted_extractor
+from ser_lightning.features.extraction import build_trusted_extractor
 from ser_lightning.inference.recordings import LONGEST_WHOLE_SECONDS, Recording, Stretch, Windowing
 from ser_lightning.systems import EmotionClassifier
+from ser_lightning.systems.checkpoint import load_system
 from ser_lightning.types import Batch
 
 # No batch is larger than the longest recording that is taken whole: windows need no more memory than that.

@@ -12,13 +12,13 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ser_lightning.atomic_file import UNFINISHED_PREFIX
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.files import UNFINISHED_PREFIX
 from ser_lightning.inference.classification import Classified, Classifier, Unusable
 from ser_lightning.inference.recordings import Windowing, find_recordings
 from ser_lightning.inference.tables import CSVWriter, Format, JSONWriter, TableWriter, Writer
 from ser_lightning.reports.figures import save
-from ser_lightning.reports.timeline_figure import MOST_TIMELINES, Timeline, timeline_figure
+from ser_lightning.reports.time_figures import MOST_TIMELINES, Timeline, timeline_figure
 
 
 @dataclass(frozen=True)

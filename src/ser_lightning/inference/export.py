@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ser_lightning.atomic_file import write_atomically
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.features import FeatureExtractor
+from ser_lightning.files import write_atomically
 from ser_lightning.inference.classification import batch_of, load_trained
 from ser_lightning.nn.standardisation import Standardisation
-from ser_lightning.run_record import code_version
+from ser_lightning.runs.folder import code_version
 from ser_lightning.systems import EmotionClassifier
 from ser_lightning.types import Batch
 

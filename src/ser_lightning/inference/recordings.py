@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ser_lightning.audio import duration_seconds, read_audio, read_blocks
-from ser_lightning.data.folders import files_below
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.files import files_below
 
 AUDIO_ENDINGS = frozenset({
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64"),

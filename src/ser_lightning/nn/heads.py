@@ -1,11 +1,15 @@
 """Heads: an utterance-level vector [B, D] to one number for each class [B, C]. The plain one is ``torch.nn.Linear``."""
-# Shapes: B utterances, D channels, C classes.
+# Shapes: B utterances, T frames (padded), F features a frame, D channels, E embedding dimensions, C classes.
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ser_lightning.nn.precision import without_autocast
+from ser_lightning.nn.encoders import Encoder
+from ser_lightning.nn.pooling import Pooling
+from ser_lightning.nn.tensors import frame_mask, without_autocast
 
 
 class CosineHead(nn.Module):
@@ -28,3 +32,35 @@ class CosineHead(nn.Module):
         with without_autocast(features.device):
             features = features.to(self.weight.dtype)
             return F.linear(F.normalize(features, dim=1), F.normalize(self.weight, dim=1))
+
+
+class EmbeddingNetwork(nn.Module):
+    """An encoder, the aggregation of its descriptors over time, and one connected layer.
+
+    What a stage of training hands to the next: heads differ between stages, this does not.
+
+    Args:
+        num_features: F.
+        encoder: Makes the encoder of F features.
+        pooling: Makes the aggregation of its descriptors.
+        embedding_dim: E, neurons of the connected layer.
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        encoder: Callable[[int], Encoder],
+        pooling: Callable[[int], Pooling],
+        embedding_dim: int,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder(num_features)
+        self.pooling = pooling(self.encoder.output_dim)
+        self.connected = nn.Linear(self.pooling.output_dim, embedding_dim)
+        self.output_dim = embedding_dim
+
+    def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return embeddings [B, E] of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
+        descriptors, lengths = self.encoder(frames, mask.sum(1))
+        embeddings: Tensor = self.connected(self.pooling(descriptors, frame_mask(lengths, descriptors.shape[1])))
+        return embeddings

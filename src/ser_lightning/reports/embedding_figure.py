@@ -18,13 +18,13 @@ from sklearn.manifold import TSNE
 from torch import Tensor
 from torch.nn import functional as F
 
-from ser_lightning.atomic_file import write_atomically
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.reports.embeddings import read_embeddings
+from ser_lightning.files import write_atomically
 from ser_lightning.reports.figures import GREY, plain, save
-from ser_lightning.reports.predictions import Predictions
-from ser_lightning.reports.runs import FOLD_FOLDER, FoldRun
-from ser_lightning.reports.summary import corpus_title
+from ser_lightning.runs.gathering import FOLD_FOLDER, FoldRun
+from ser_lightning.runs.predictions import Predictions
+from ser_lightning.runs.scores import read_embeddings
+from ser_lightning.runs.summary import corpus_title
 
 PERPLEXITY = 30.0  # scikit-learn's default, where there are points enough
 # Okabe and Ito's palette, distinct to colour-blind readers.

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ser_lightning.reports.runs import CrossValidation, folds_in_all
-from ser_lightning.reports.speakers import SCORES, SpeakerCounts
-from ser_lightning.reports.uncertainty import FEWEST_SPEAKERS, RESAMPLES, bootstrap_interval
+from ser_lightning.reports.uncertainty import FEWEST_SPEAKERS, RESAMPLES, SCORES, SpeakerCounts, bootstrap_interval
+from ser_lightning.runs.gathering import CrossValidation, folds_in_all
 
 SIGNIFICANT = 0.05
 MOST_IN_ALL_PAIRS = 5  # with more systems, each is compared with the first alone

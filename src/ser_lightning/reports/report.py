@@ -4,18 +4,17 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ser_lightning.atomic_file import write_atomically
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.files import write_atomically
 from ser_lightning.reports.document import Document
 from ser_lightning.reports.markdown import markdown_page
-from ser_lightning.reports.markup import html_page
-from ser_lightning.reports.sections.classes import classes
+from ser_lightning.reports.render import html_page
 from ser_lightning.reports.sections.facts import left_out, opening, what_was_run
 from ser_lightning.reports.sections.learning import left_pictures, reliability, training
 from ser_lightning.reports.sections.scores import beside_the_paper, hyper_parameters, which_differ
-from ser_lightning.reports.sections.spread import folds, speakers
-from ser_lightning.reports.summary import corpus_title
+from ser_lightning.reports.sections.spread import classes, folds, speakers
 from ser_lightning.reports.systems import AbsentRow, Publications, ReportedSystem, find_systems
+from ser_lightning.runs.summary import corpus_title
 
 PAGE, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
 

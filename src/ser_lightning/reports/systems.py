@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ser_lightning.reports.paired_tests import SAME_SPLIT
-from ser_lightning.reports.runs import CrossValidation, find_cross_validations, finished_folds, folds_in_all
-from ser_lightning.reports.summary import Summary, corpus_title, summarize
+from ser_lightning.runs.gathering import CrossValidation, find_cross_validations, finished_folds, folds_in_all
+from ser_lightning.runs.summary import Summary, corpus_title, summarize
 
 _LONGEST_KEY = 100  # bytes
 

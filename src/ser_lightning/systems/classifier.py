@@ -16,10 +16,8 @@ from torchmetrics import MeanMetric
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import Criterion
 from ser_lightning.metrics import EmotionScores, SpeakerScores
-from ser_lightning.nn.gathering import weigh_share
-from ser_lightning.nn.masking import frame_mask
-from ser_lightning.nn.precision import at_least_float32
 from ser_lightning.nn.standardisation import Standardisation, UtteranceStandardisation
+from ser_lightning.nn.tensors import at_least_float32, frame_mask, weigh_share
 from ser_lightning.types import Batch
 
 CHECKPOINT_KEY = "ser_lightning"

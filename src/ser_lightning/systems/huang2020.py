@@ -8,9 +8,8 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from ser_lightning.losses import Criterion
-from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.pooling import AttentiveStatisticsPooling, Pooling, WeightedPooling
-from ser_lightning.nn.precision import recurrent_states
+from ser_lightning.nn.tensors import frame_mask, recurrent_states
 from ser_lightning.systems.classifier import EmotionClassifier
 
 

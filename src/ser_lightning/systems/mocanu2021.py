@@ -1,25 +1,75 @@
-"""Mocanu et al. 2021, utterance-level aggregation by GhostVLAD and emotion-constrained metric learning."""
-# Shapes: B utterances, T frames (padded), F bins, E embedding dimensions, C classes.
+"""Mocanu et al. 2021: utterance-level aggregation by NetVLAD or GhostVLAD (S1-S3), and its speaker pre-training."""
+# Shapes: B utterances, T frames (padded), F bins, E embedding dimensions, C classes or speakers.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
 from ser_lightning.losses import AMSoftmax, Criterion
-from ser_lightning.nn.embedding_network import EmbeddingNetwork
+from ser_lightning.metrics import SpeakerScores
 from ser_lightning.nn.encoders import Encoder
-from ser_lightning.nn.heads import CosineHead
-from ser_lightning.nn.masking import frame_mask
+from ser_lightning.nn.heads import CosineHead, EmbeddingNetwork
 from ser_lightning.nn.pooling import Pooling
-from ser_lightning.nn.precision import at_least_float32
 from ser_lightning.nn.standardisation import UtteranceStandardisation
+from ser_lightning.nn.tensors import at_least_float32, frame_mask
 from ser_lightning.systems.classifier import Decision, EmotionClassifier
-from ser_lightning.systems.speaker_id import SpeakerIdentification
 from ser_lightning.systems.stages import start_from
 from ser_lightning.types import Batch
+
+
+class SpeakerIdentification(EmotionClassifier):
+    """An embedding network and a layer that tells training speakers apart: a stage before others, no emotions.
+
+    The text names the corpus, VoxCeleb2, and nothing of the loss: softmax or AM-softmax is the YAML's choice. Scores
+    are those of a closed set: ``UA`` is the mean recall of speakers, ``WA`` the share of clips whose speaker is found,
+    ``top_5`` of those with the speaker among the five likeliest.
+
+    Args:
+        num_features: F; linked from the data module.
+        class_names: The C speakers; linked from the data module.
+        encoder: Makes the encoder of F bins, ``ThinSEResNet34``.
+        pooling: Makes the aggregation over time, ``NetVLAD`` or ``GhostVLAD``.
+        criterion: Training criterion.
+        optimizer: Makes the optimiser of the parameters.
+        scheduler: Makes the schedule of its learning rate; constant when absent.
+        embedding_dim: Neurons of the connected layer that later stages start from.
+    """
+
+    is_pretraining: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        num_features: int,
+        class_names: Sequence[str],
+        encoder: Callable[[int], Encoder],
+        pooling: Callable[[int], Pooling],
+        criterion: Criterion,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        scheduler: LRSchedulerCallable | None = None,
+        embedding_dim: int = 512,
+    ) -> None:
+        standardisation = UtteranceStandardisation(num_features)
+        super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
+        self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim)
+        head = CosineHead if isinstance(criterion, AMSoftmax) else nn.Linear
+        self.output = nn.Sequential(nn.ReLU(), head(embedding_dim, len(self.class_names)))
+        self.evaluation_scores = SpeakerScores(len(self.class_names))
+
+    def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return logits [B, C], cosines for AM-softmax, of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
+        logits: Tensor = self.output(self.network(frames, mask))
+        return logits
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probability of each speaker [B, C]; AM-softmax's cosines count with their scale."""
+        return super().probabilities(self.criterion.scale * logits if isinstance(self.criterion, AMSoftmax) else logits)
+
+    def _count(self, decision: Decision, batch: Batch) -> None:
+        self.evaluation_scores.update(decision.logits, batch.labels)
 
 
 class SEResNetVLAD(EmotionClassifier):

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.systems.checkpoint_file import read_checkpoint_file
+from ser_lightning.systems.checkpoint import read_checkpoint_file
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 
 

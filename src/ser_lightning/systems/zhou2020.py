@@ -14,8 +14,8 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import AMSoftmax, Criterion
 from ser_lightning.nn.encoders import BidirectionalLSTM, ConvolutionBlock, ConvolutionStack
 from ser_lightning.nn.heads import CosineHead
-from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.pooling import AttentiveStatisticsPooling, Pooling, WeightedPooling
+from ser_lightning.nn.tensors import frame_mask
 from ser_lightning.systems.classifier import EmotionClassifier
 
 

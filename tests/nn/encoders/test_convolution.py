@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ser_lightning.nn.encoders import ConvolutionBlock, ConvolutionStack
-from ser_lightning.nn.masking import frame_mask
+from ser_lightning.nn.tensors import frame_mask
 
 
 def averaging(dropout: float = 0.0) -> ConvolutionStack:

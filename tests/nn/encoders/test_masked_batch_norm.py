@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from ser_lightning.nn.encoders.masked_batch_norm import MaskedBatchNorm
-from ser_lightning.nn.masking import frame_mask
+from ser_lightning.nn.tensors import frame_mask
 
 LENGTHS = torch.tensor([6, 1, 3])
 

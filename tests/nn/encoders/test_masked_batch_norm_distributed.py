@@ -8,7 +8,7 @@ import torch.distributed as dist
 from torch import Tensor, multiprocessing, nn
 
 from ser_lightning.nn.encoders.masked_batch_norm import MaskedBatchNorm
-from ser_lightning.nn.masking import frame_mask
+from ser_lightning.nn.tensors import frame_mask
 
 NUM_PROCESSES = 2
 # The first process's utterances alone are all of one length, so that only they would do without a mask.

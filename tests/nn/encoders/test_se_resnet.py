@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ser_lightning.nn.encoders import ThinSEResNet34, se_resnet
 from ser_lightning.nn.encoders.masked_batch_norm import MaskedBatchNorm
-from ser_lightning.nn.masking import frame_mask
+from ser_lightning.nn.tensors import frame_mask
 
 LENGTHS = torch.tensor([75, 1, 2, 32, 33, 50, 17])
 NUM_BINS = 40

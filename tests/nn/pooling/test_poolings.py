@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.pooling import (
     AttentiveStatisticsPooling,
     FinalPooling,
@@ -19,6 +18,7 @@ from ser_lightning.nn.pooling import (
     SelfAttentionPooling,
     WeightedPooling,
 )
+from ser_lightning.nn.tensors import frame_mask
 
 POOLINGS: dict[str, Callable[[], Pooling]] = {
     "final": lambda: FinalPooling(5),

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ser_lightning.nn.masking import frame_mask
 from ser_lightning.nn.pooling import AttentiveStatisticsPooling, SelfAttentionPooling, WeightedPooling
+from ser_lightning.nn.tensors import frame_mask
 
 LENGTHS = torch.tensor([7, 2, 4])
 

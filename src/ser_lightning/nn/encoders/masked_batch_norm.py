@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ser_lightning.nn.gathering import in_company, sum_over_processes
+from ser_lightning.nn.tensors import in_company, sum_over_processes
 
 
 def _sum_over_processes(*parts: Tensor) -> tuple[Tensor, ...]:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ser_lightning.nn.encoders.encoder import Encoder
+from ser_lightning.nn.encoders.layers import Encoder
 from ser_lightning.nn.encoders.masked_batch_norm import MaskedBatchNorm
-from ser_lightning.nn.masking import frame_mask
+from ser_lightning.nn.tensors import frame_mask
 
 STAGES = ((2, 48, 96), (3, 96, 128), (3, 128, 256), (3, 256, 512))
 """Blocks of a stage, channels inside a block and behind it, where the first convolution has ``FULL_WIDTH`` channels."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ser_lightning.nn.pooling.attention import WeightedPooling
 from ser_lightning.nn.pooling.pooling import Pooling
-from ser_lightning.nn.precision import without_autocast
+from ser_lightning.nn.tensors import without_autocast
 
 
 class AttentiveStatisticsPooling(Pooling):

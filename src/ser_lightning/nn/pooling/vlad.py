@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ser_lightning.nn.pooling.pooling import Pooling
-from ser_lightning.nn.precision import without_autocast
+from ser_lightning.nn.tensors import without_autocast
 
 
 class NetVLAD(Pooling):

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 
 from ser_lightning.reports.document import Block, Caveats, Definitions, Folded, Headline, Paragraph, Section, Table
-from ser_lightning.reports.speakers import SCORES, SpeakerCounts
-from ser_lightning.reports.summary import METRICS, Summary, corpus_title
-from ser_lightning.reports.summary_table import SPEAKERS_SHARED, caveats, folds_in_words, percentages
 from ser_lightning.reports.systems import ReportedSystem
-from ser_lightning.reports.uncertainty import estimate, too_narrow
+from ser_lightning.reports.terminal import SPEAKERS_SHARED, caveats, folds_in_words, percentages
+from ser_lightning.reports.uncertainty import SCORES, SpeakerCounts, estimate, too_narrow
+from ser_lightning.runs.summary import METRICS, Summary, corpus_title
 
 MOST_CONFIGURATIONS = 5  # side by side; a table of rows says in their names what they vary
 _OF_EACH_FOLD = ("seed_everything", "data.init_args.fold")

@@ -5,15 +5,14 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from ser_lightning.metrics import calibration
+from ser_lightning.reports.curves import reliability_figure, reliability_table
 from ser_lightning.reports.document import Block, Paragraph, Picture, Section, SideBySide
-from ser_lightning.reports.embeddings import EMBEDDINGS_FILE
-from ser_lightning.reports.figures import png, training_figure
-from ser_lightning.reports.predictions import tensors
-from ser_lightning.reports.reliability import reliability_figure, reliability_table
-from ser_lightning.reports.runs import FoldRun
-from ser_lightning.reports.summary import corpus_title
-from ser_lightning.reports.system_figures import MOST_TOGETHER
+from ser_lightning.reports.figures import MOST_TOGETHER, png, training_figure
 from ser_lightning.reports.systems import ReportedSystem, drawn_together
+from ser_lightning.runs.gathering import FoldRun
+from ser_lightning.runs.predictions import tensors
+from ser_lightning.runs.scores import EMBEDDINGS_FILE
+from ser_lightning.runs.summary import corpus_title
 
 EMBEDDINGS, ATTENTION = "embeddings.png", "attention.png"
 PNG = b"\x89PNG"
@@ -104,7 +103,7 @@ def _map_picture(name: str, folds: Mapping[str, FoldRun], systems: Sequence[Repo
     """Return the test embeddings of a fold of each of ``systems``, all on the same split, side by side."""
     # Only systems with embeddings wait for scikit-learn's part.
     from ser_lightning.reports.embedding_figure import embedding_figure, embedding_map
-    from ser_lightning.reports.embeddings import read_embeddings
+    from ser_lightning.runs.scores import read_embeddings
 
     maps = {
         called: embedding_map(

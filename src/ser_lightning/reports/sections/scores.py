@@ -6,11 +6,10 @@ from ser_lightning.reports.curves import Point, curve_figure, curve_tables
 from ser_lightning.reports.document import Block, Folded, Paragraph, Picture, Section, Table
 from ser_lightning.reports.figures import png
 from ser_lightning.reports.paired_tests import MOST_IN_ALL_PAIRS, SIGNIFICANT, Contestant, PairedTest, paired_tests
-from ser_lightning.reports.speakers import SCORES, SpeakerCounts
-from ser_lightning.reports.summary import Summary, corpus_title
-from ser_lightning.reports.summary_table import mean_and_spread, mean_and_spread_in_words
 from ser_lightning.reports.systems import AbsentRow, Published, ReportedSystem
-from ser_lightning.reports.uncertainty import Estimate, estimate, too_narrow
+from ser_lightning.reports.terminal import mean_and_spread, mean_and_spread_in_words
+from ser_lightning.reports.uncertainty import SCORES, Estimate, SpeakerCounts, estimate, too_narrow
+from ser_lightning.runs.summary import Summary, corpus_title
 
 
 def beside_the_paper(systems: Sequence[ReportedSystem], absent: Sequence[AbsentRow] = ()) -> Section:

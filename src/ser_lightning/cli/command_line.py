@@ -1,0 +1,115 @@
+"""How commands are added to the command line, with the options that several of them take."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+from collections.abc import Sequence
+
+# Options and LightningCLI's arguments in, exit status out.
+Function = Callable[[argparse.Namespace, list[str]], int]
+
+CHECKPOINT = "a run's checkpoints/best.ckpt"
+
+
+class CommandLine:
+    """The parser of ``ser``, to which each file of this package adds its commands.
+
+    Attributes:
+        parser: Its options hold ``function`` and ``takes_overrides`` of the command that was named.
+    """
+
+    def __init__(self, description: str = "", epilog: str = "") -> None:
+        self.parser = argparse.ArgumentParser(
+            prog="ser",
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._commands = self.parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def mention(self, name: str, text: str) -> None:
+        """List a command that another parser reads."""
+        self._commands.add_parser(name, help=text, add_help=False)
+
+    def add(
+        self, name: str, function: Function, text: str, epilog: str = "", overrides: str = ""
+    ) -> argparse.ArgumentParser:
+        """Add the command ``name`` that runs ``function``; ``overrides`` says which further arguments it takes."""
+        description = f"{text[0].upper()}{text[1:]}. {overrides}".rstrip()
+        command = self._commands.add_parser(
+            name, help=text, description=description, epilog=epilog or None, allow_abbrev=False
+        )
+        command.set_defaults(function=function, takes_overrides=bool(overrides))
+        return command
+
+
+def add_allow(command: argparse.ArgumentParser) -> None:
+    """Let a command name modules whose classes a YAML or a checkpoint may use."""
+    command.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="trust classes of this module, installed or in the current folder (repeatable)",
+    )
+
+
+def add_row(command: argparse.ArgumentParser) -> None:
+    """Let a command name the variant of an experiment that it runs."""
+    command.add_argument(
+        "--row", default="default", metavar="NAME", help="name of this variant, part of its folder (default: default)"
+    )
+
+
+def add_out(command: argparse.ArgumentParser, default: str, metavar: str, text: str) -> None:
+    """Let a command name the file or folder that it writes."""
+    command.add_argument(
+        "--out", type=Path, default=Path(default), metavar=metavar, help=f"{text} (default: {default})"
+    )
+
+
+def console(dry_run: str | None = None) -> "Console":
+    """Return where a command writes what people read."""
+    from rich.console import Console
+
+    if dry_run == "json":  # standard output is for it alone
+        return Console(width=160, stderr=True)
+    # Not a terminal: lines of a log, which nobody wants broken at 80 columns.
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
+LIGHTNING_COMMANDS = {
+    "fit": "train on one fold (LightningCLI)",
+    "validate": "score a checkpoint on the fold's validation set (LightningCLI)",
+    "test": "score a checkpoint on the fold's test set (LightningCLI)",
+    "predict": "predict the whole corpus with a checkpoint (LightningCLI)",
+}
+
+
+def mention_commands(commands: CommandLine) -> None:
+    """List the commands of this file, whose arguments LightningCLI reads."""
+    for name, text in LIGHTNING_COMMANDS.items():
+        commands.mention(name, text)
+
+
+def own_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Take ``--row`` and ``--allow``, which are ours, out of LightningCLI's arguments."""
+    parser = argparse.ArgumentParser(prog="ser", add_help=False, allow_abbrev=False)
+    add_row(parser)
+    add_allow(parser)
+    return parser.parse_known_args(arguments)
+
+
+def run_lightning(command: str, options: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Run ``command`` by LightningCLI, with what ``own_options`` returned."""
+    from ser_lightning.training.experiment import ExperimentCLI
+
+    ExperimentCLI([command, *arguments], row=options.row, allow=options.allow).finish()
+    return 0

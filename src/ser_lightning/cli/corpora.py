@@ -1,0 +1,68 @@
+"""Commands about corpora: ``prepare``, ``audit``, ``download``, ``synth``."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ser_lightning.cli.command_line import CommandLine, add_allow, console
+from ser_lightning.cli.training import OF_AN_EXPERIMENT
+
+
+def add_commands(commands: CommandLine) -> None:
+    """Add the commands of this file."""
+    add_allow(commands.add("prepare", _prepare, "extract features into the store", overrides=OF_AN_EXPERIMENT))
+    add_allow(
+        commands.add(
+            "audit",
+            _audit,
+            "show every fold's utterances, speakers and hours; fail if a speaker is in two sets",
+            overrides=OF_AN_EXPERIMENT,
+        )
+    )
+    command = commands.add(
+        "download", _download, "show a corpus's licence, then fetch it where that is allowed, or say how to come by it"
+    )
+    command.add_argument("corpus", help="ravdess, crema_d, iemocap, voxceleb2, or another corpus that is installed")
+    command.add_argument("folder", type=Path, help="where to put it")
+    command.add_argument("--yes", action="store_true", help="agree to the licence without being asked")
+    command = commands.add("synth", _synth, "write a synthetic corpus in a corpus's true layout")
+    command.add_argument(
+        "corpus", help="ravdess, crema_d, iemocap, voxceleb2, audio_files, or another corpus that is installed"
+    )
+    command.add_argument("folder", type=Path, help="where to write")
+    command.add_argument("--speakers", type=int, default=6, help="number of speakers (default: 6)")
+    command.add_argument("--clips-per-speaker", type=int, metavar="N", help="clips of each (default: as the release)")
+    command.add_argument("--seed", type=int, default=0, help="seed of voices and clips (default: 0)")
+
+
+def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ser_lightning.cross_validation.audit import prepare
+
+    return prepare(overrides, options.allow, console())
+
+
+def _audit(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ser_lightning.cross_validation.audit import audit
+
+    return audit(overrides, options.allow, console())
+
+
+def _download(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.data.download import obtain
+
+    return obtain(_corpus(options.corpus), options.folder, options.yes, console())
+
+
+def _synth(options: argparse.Namespace, _: list[str]) -> int:
+    written = _corpus(options.corpus).write_synthetic(
+        options.folder, options.speakers, options.seed, options.clips_per_speaker, progress=True
+    )
+    print(f"{options.folder}: {written} clips written" if written else f"{options.folder}: already there")
+    return 0
+
+
+def _corpus(name: str) -> Any:
+    """Return the module of a corpus, which is a plug-in."""
+    from ser_lightning.data.corpora import find_corpus
+
+    return find_corpus(name)

@@ -1,0 +1,84 @@
+"""Commands that use a trained system: ``classify``, ``attention``, ``export``."""
+
+import argparse
+from pathlib import Path
+
+from ser_lightning.cli.command_line import CHECKPOINT, CommandLine, add_allow, add_out
+from ser_lightning.errors import ConfigurationError
+
+
+def add_commands(commands: CommandLine) -> None:
+    """Add the commands of this file."""
+    command = commands.add(
+        "classify",
+        _classify,
+        "classify the emotions in recordings with a checkpoint",
+        "Exit status 0: every file was classified. 1: some could not be, and say why on standard error; the others "
+        "were. Recordings above 60 s are averaged over windows of 4 s, those longer than the system hears over windows "
+        "of what it hears, unless --window says otherwise.",
+    )
+    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT)
+    command.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE|FOLDER", help="recordings, and folders with recordings below them"
+    )
+    kind = command.add_mutually_exclusive_group()
+    kind.add_argument("--csv", dest="format", action="store_const", const="csv", help="write CSV instead of a table")
+    kind.add_argument("--json", dest="format", action="store_const", const="json", help="write JSON instead of a table")
+    command.add_argument("--out", type=Path, metavar="FILE", help="output file; .csv or .json sets the format")
+    command.add_argument("--window", type=float, metavar="SECONDS", help="length of windows: emotions over time")
+    command.add_argument("--hop", type=float, metavar="SECONDS", help="step between windows (default: --window)")
+    command.add_argument("--plot", type=Path, metavar="FILE.png", help="draw emotions over time; needs --window")
+    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    add_allow(command)
+    command = commands.add(
+        "export", _export, "write the system of a checkpoint as ONNX, from features to probabilities, and check it"
+    )
+    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT)
+    command.add_argument("file", type=Path, metavar="FILE.onnx", help="where to write it")
+    add_allow(command)
+    command = commands.add("attention", _attention, "draw where in recordings the systems of checkpoints look")
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recordings, drawn side by side")
+    command.add_argument(
+        "--checkpoint",
+        action="append",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help=f"{CHECKPOINT} (repeatable: one below another)",
+    )
+    add_out(
+        command, "attention.png", "FILE", "where to write it; a run's report shows it if it lies in a fold's folder"
+    )
+    add_allow(command)
+
+
+def _classify(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.inference.classification import Classifier
+    from ser_lightning.inference.command import Output, classify
+    from ser_lightning.inference.recordings import Windowing
+    from ser_lightning.inference.tables import Format
+
+    if options.hop is not None and options.window is None:
+        raise ConfigurationError("--hop is the distance between windows; say how long these are with --window")
+    windowing = None
+    if options.window is not None:
+        windowing = Windowing(options.window, options.window if options.hop is None else options.hop)
+    ending = options.out.suffix.lower().removeprefix(".") if options.out else ""
+    by_ending: dict[str, Format] = {"csv": "csv", "json": "json"}
+    kind: Format = options.format or by_ending.get(ending, "table")
+    classifier = Classifier(options.checkpoint, options.device, options.allow)
+    return classify(classifier, options.files, windowing, Output(kind, options.out, options.plot))
+
+
+def _attention(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.inference.attention import write_attention
+
+    print(write_attention(options.checkpoint, options.files, options.out, options.allow))
+    return 0
+
+
+def _export(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.inference.export import export
+
+    print(export(options.checkpoint, options.file, options.allow))
+    return 0

@@ -1,0 +1,175 @@
+"""Commands that train: ``run-fold``, ``cv``, ``table``, ``sweep``."""
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ser_lightning.cli.command_line import CommandLine, add_allow, add_row, console
+from ser_lightning.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from ser_lightning.cross_validation.cross_validate import Choice
+
+OF_AN_EXPERIMENT = "Further arguments are LightningCLI's: --config EXPERIMENT.yaml and any --key value."
+_OF_A_FILE = "Further arguments are LightningCLI's, for every training: --config TRAINER.yaml and any --key value."
+
+
+def add_commands(commands: CommandLine) -> None:
+    """Add the commands of this file."""
+    command = commands.add(
+        "run-fold", _run_fold, "fit, validate and test one fold, going on where it stopped", overrides=OF_AN_EXPERIMENT
+    )
+    add_row(command)
+    add_allow(command)
+    command.add_argument("--no-test", action="store_true", help="end with the validation set; a later run tests")
+    command.add_argument(
+        "--wait",
+        type=float,
+        default=0,
+        metavar="SECONDS",
+        help="wait up to SECONDS for another process that runs this fold (default: 0)",
+    )
+    command = commands.add(
+        "cv", _cv, "run all folds that are not done, then summary and report", overrides=OF_AN_EXPERIMENT
+    )
+    add_row(command)
+    _add_choice(command)
+    command = commands.add(
+        "table",
+        _table,
+        "train the missing rows of a published table and print ours beside the paper's",
+        "key=value, anywhere behind FILE, overrides a key of FILE, such as corpus=ravdess. Rows that are "
+        "trained once, for pre-training, take --config and --trainer arguments, and all that stand behind --once, such "
+        "as --once --data.init_args.root /data/voxceleb2.",
+        _OF_A_FILE,
+    )
+    command.add_argument("action", choices=["run", "show"], help="show: only what is on disk")
+    command.add_argument("file", type=Path, metavar="FILE", help="a table file, experiments/<paper>/<table>.yaml")
+    command.add_argument("--rows", action="append", default=[], metavar="NAME", help="run only this row (repeatable)")
+    _add_choice(command)
+    command = commands.add(
+        "sweep",
+        _sweep,
+        "run the trials of a sweep without a W&B server, and test the winner",
+        "key=value, anywhere behind FILE, overrides a key of FILE, such as method=random. All options of "
+        "`ser cv` (--folds, --seeds, --runs, --jobs, ...) hold for every trial.",
+        _OF_A_FILE,
+    )
+    command.add_argument("file", type=Path, metavar="FILE", help="in W&B's format, such as experiments/sweeps/*.yaml")
+    command.add_argument("--trials", type=int, metavar="N", help="trials at most (default: the whole grid, or run_cap)")
+    command.add_argument("--storage", metavar="URL", help="database that machines share (default: a file)")
+    add_row(command)
+    add_allow(command)
+
+
+def _add_choice(command: argparse.ArgumentParser) -> None:
+    add_allow(command)
+    command.add_argument("--folds", metavar="0,3-5", help="folds to run (default: all)")
+    command.add_argument("--seeds", default="0", metavar="0,1", help="seeds to run (default: 0)")
+    command.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of all runs")
+    group = command.add_argument_group("many jobs at once (docs/scaling.md)")
+    group.add_argument(
+        "--jobs", type=int, metavar="N", help="at most N jobs at once (default: 1; on a cluster as many as fit)"
+    )
+    group.add_argument("--address", metavar="HOST:PORT", help="run them on the Ray cluster there")
+    group.add_argument(
+        "--gpus-per-job", type=float, metavar="X", help="0.25: four jobs share a GPU; 2: a job trains on two (DDP)"
+    )
+    group.add_argument(
+        "--cpus-per-job", type=int, metavar="N", help="threads of a job (default: OMP_NUM_THREADS, or 1)"
+    )
+    group.add_argument(
+        "--retries", type=int, default=1, metavar="N", help="restart a failed job up to N times (default: 1)"
+    )
+    group.add_argument(
+        "--dry-run", dest="dry_run", action="store_const", const="text", help="print the jobs' commands and run none"
+    )
+    group.add_argument("--dry-run=json", dest="dry_run", action="store_const", const="json", help="the same as JSON")
+
+
+def _choice(options: argparse.Namespace) -> "Choice":
+    from ser_lightning.cross_validation.cross_validate import Choice
+    from ser_lightning.jobs.engine import Resources
+    from ser_lightning.training.experiment_file import threads_of_environment
+
+    cpus = threads_of_environment() if options.cpus_per_job is None else options.cpus_per_job
+    # SLURM's tasks are a cluster's machines here; Lightning would take them for the processes of one training.
+    os.environ.pop("SLURM_NTASKS", None)
+    resources = Resources(options.jobs, options.address, options.gpus_per_job, cpus, options.retries)
+    return Choice(options.folds, options.seeds, options.runs, tuple(options.allow), resources, options.dry_run)
+
+
+def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ser_lightning.training.fold import run_fold
+
+    print(run_fold(overrides, options.row, options.allow, tested=not options.no_test, wait_seconds=options.wait))
+    return 0
+
+
+def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ser_lightning.cross_validation.cross_validate import cross_validate
+    from ser_lightning.cross_validation.wandb import agents_row
+
+    choice = _choice(options)
+    return cross_validate(overrides, agents_row(options.row), choice, console(choice.dry_run))
+
+
+def _table(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ser_lightning.cross_validation.tables import run_table, show_table
+
+    keys, overrides = split_keys(overrides)
+    if any(override.startswith("--row=") for override in overrides):
+        raise ConfigurationError("--row names a variant of one experiment; --rows NAME runs one row of a table")
+    choice = _choice(options)
+    if options.action == "run":
+        return run_table(options.file, keys, overrides, options.rows, choice, console(choice.dry_run))
+    show_table(options.file, keys, overrides, choice, console())
+    return 0
+
+
+def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ser_lightning.sweeps.file import read_sweep
+
+    try:
+        from ser_lightning.sweeps.run import Setting, run_sweep
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            f"ser sweep needs {error.name}: in the clone, pip install -e '.[sweeps]' or make setup-dev"
+        ) from error
+    keys, overrides = split_keys(overrides)
+    sweep = read_sweep(options.file, keys)
+    # A trial is `ser cv` with the file's arguments, then the caller's, then its parameters.
+    allowed = [f"--allow={module}" for module in options.allow]
+    rows = [] if options.row == "default" else [f"--row={options.row}"]
+    commands = CommandLine()
+    add_commands(commands)
+    of_cv, arguments = commands.parser.parse_known_args(["cv", *sweep.arguments, *rows, *allowed, *overrides])
+    choice = _choice(of_cv)
+    return run_sweep(
+        Setting(sweep, tuple(arguments), of_cv.row, choice, console(choice.dry_run)), options.trials, options.storage
+    )
+
+
+def split_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Tell ``key=value`` of a table or sweep file from LightningCLI's arguments, and write these as ``--key=value``.
+
+    argparse cannot: positional arguments that are optional are taken only directly behind those that are not.
+    """
+    keys: list[str] = []
+    others: list[str] = []
+    awaits_value = False
+    for argument in arguments:
+        if argument.startswith("--") or argument == "-c":
+            others.append("--config" if argument == "-c" else argument)
+            awaits_value = "=" not in argument and argument not in ("--once", "--dry-run")
+        elif awaits_value:
+            others[-1] += f"={argument}"
+            awaits_value = False
+        elif re.match(r"\w[\w.]*=", argument):
+            keys.append(argument)
+        else:
+            raise ConfigurationError(f"'{argument}' is neither a key=value of FILE nor the value of a --key before it")
+    return keys, others

@@ -1,0 +1,277 @@
+"""A cross-validation's own run in W&B, beside those of its folds: what a W&B sweep optimises and a team compares.
+
+Keys are such as ``cv/validation_UA_mean`` and ``cv/test_WA_std`` (ddof 0); the table of folds is ``cv/folds``.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch.utilities import rank_zero_warn
+
+from ser_lightning.files import write_atomically
+from ser_lightning.jobs.plan import is_validated
+from ser_lightning.metrics import scores
+from ser_lightning.runs.facts import RunFacts
+from ser_lightning.runs.folder import CONFIG_FILE, FACTS_FILE, FILES, RunName, trial_row
+from ser_lightning.runs.gathering import FOLD_FOLDER
+from ser_lightning.runs.predictions import Predictions, confusion
+from ser_lightning.runs.summary import METRICS, OBJECTIVES, Scores, Statistics, validation_scores
+from ser_lightning.training.loggers import PROJECT, kept_run_id, wandb_mode
+
+_LOGGED_FILE = "wandb_summary.json"
+AGENT_PARAMETERS = "WANDB_SWEEP_PARAM_PATH"  # variable that W&B's agent sets for a trial: a file of its parameters
+_FOLD_COLUMNS = ("seed", "fold", "utterances", "best_epoch", "epochs", "seconds")
+
+
+def log_summaries(seed_folders: Sequence[Path], failures: Collection[Path] = ()) -> None:
+    """Write the summary run of each seed, unless W&B has it already or the folds' runs are not in W&B either.
+
+    A W&B agent has one run for its trial, which then is the summary of all seeds together. Where folds failed, that run
+    has failed too, and has no score for the sweep to compare: the mean over the folds that are left is not the trial's.
+    A W&B that does not start costs a warning and nothing else.
+
+    Args:
+        seed_folders: The seeds' folders; those without a validated fold are left out.
+        failures: Folders of the jobs that are missing.
+    """
+    summaries = [summary for folder in seed_folders if (summary := _Summary.read([folder]))]
+    found = [summary for summary in summaries if not _is_turned_off(summary.folds[0].folder)]
+    if not found:
+        return
+    try:
+        if AGENT_PARAMETERS in os.environ:
+            together = _Summary([fold for summary in found for fold in summary.folds])
+            _log(together, found[0].folder, None, failed=bool(failures))
+            return
+        for summary in found:
+            numbers = json.dumps(summary.numbers())
+            logged = summary.folder / _LOGGED_FILE
+            if not logged.exists() or logged.read_text() != numbers:
+                _log(summary, summary.folder, kept_run_id(summary.folder))
+                write_atomically(logged, numbers.encode())
+    except Exception as error:  # W&B's own errors have no common base
+        rank_zero_warn(f"the summary could not be written to W&B: {error}")
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """A validated fold; ``predictions`` of its test set are None while it is not tested."""
+
+    folder: Path
+    facts: RunFacts
+    validation: Scores
+    predictions: Predictions | None
+
+    @property
+    def test(self) -> Scores | None:
+        if self.predictions is None:
+            return None
+        values = scores(confusion(self.predictions, self.facts.class_names))
+        return {name: value.item() for name, value in values.items()}
+
+
+@dataclass(frozen=True)
+class _Summary:
+    """The validated folds of one cross-validation, or of several under other seeds; at least one."""
+
+    folds: list[_Fold]
+
+    @classmethod
+    def read(cls, seed_folders: Sequence[Path]) -> "_Summary | None":
+        found = []
+        for folder in (fold for seed in seed_folders for fold in sorted(seed.glob("fold-*"))):
+            if FOLD_FOLDER.fullmatch(folder.name) and is_validated(folder):
+                tested = folder / FILES["test"]
+                predictions = Predictions.read(tested) if tested.exists() else None
+                facts = RunFacts.read(folder / FACTS_FILE)
+                found.append(_Fold(folder, facts, validation_scores(folder), predictions))
+        return cls(found) if found else None
+
+    @property
+    def folder(self) -> Path:
+        """The first seed's folder."""
+        return self.folds[0].folder.parent
+
+    def numbers(self) -> dict[str, float]:
+        """Return everything that is a number about the folds as a whole."""
+        found: dict[str, float] = {"cv/num_folds": len(self.folds)}
+        found |= statistics("validation", [fold.validation for fold in self.folds])
+        if tested := [fold.test for fold in self.folds if fold.test is not None]:
+            found["cv/num_folds_tested"] = len(tested)
+            found |= statistics("test", tested)
+            names = self.folds[0].facts.class_names
+            matrices = [confusion(fold.predictions, names) for fold in self.folds if fold.predictions]
+            pooled = torch.stack(matrices).sum(dim=0)
+            found |= {f"cv/test_{name}_pooled": value.item() for name, value in scores(pooled).items()}
+        return found
+
+    def table(self) -> tuple[list[str | int], list[Iterable[Any]]]:
+        """Return columns and rows of the table of folds."""
+        columns: list[str | int] = [
+            *_FOLD_COLUMNS,
+            *(f"{stage}_{name}" for stage in ("validation", "test") for name in METRICS),
+        ]
+        rows: list[Iterable[Any]] = []
+        for fold in self.folds:
+            utterances = None if fold.predictions is None else len(fold.predictions.table)
+            facts = fold.facts
+            known = [facts.seed, facts.fold, utterances, facts.best_epoch, facts.epochs, facts.seconds]
+            rows.append([*known, *fold.validation.values(), *(fold.test or dict.fromkeys(METRICS)).values()])
+        return columns, rows
+
+
+def statistics(stage: str, several: Sequence[Scores]) -> dict[str, float]:
+    """Return mean, standard deviation (ddof 0), minimum and maximum of scores over folds, by key in W&B.
+
+    Args:
+        stage: ``validation`` or ``test``.
+        several: Each fold's, at least one.
+    """
+    over = Statistics.over(several)
+    spread = over.standard_deviation_ddof_0 or dict.fromkeys(METRICS, 0.0)
+    kinds = {"mean": over.mean, "std": spread, "min": over.minimum, "max": over.maximum}
+    return {f"cv/{stage}_{name}_{kind}": values[name] for name in METRICS for kind, values in kinds.items()}
+
+
+def _is_turned_off(fold: Path) -> bool:
+    """Whether ``trainer.logger`` was false, or the user's own, when a fold was run."""
+    return yaml.safe_load((fold / CONFIG_FILE).read_text())["trainer"]["logger"] not in (None, True)
+
+
+def _log(summary: _Summary, folder: Path, run_id: str | None, failed: bool = False) -> None:
+    """Write a summary into a W&B run.
+
+    Args:
+        summary: What is known of the folds.
+        folder: Where the run's files lie.
+        run_id: The run's; None for the one that W&B's agent has made.
+        failed: Whether folds are missing, without which the agent's run has no score to be compared by.
+    """
+    first = summary.folds[0]
+    facts = first.facts
+    corpus = f"{facts.corpus}-synthetic" if facts.synthetic else facts.corpus
+    name = RunName(facts.paper, facts.experiment, corpus, facts.row, facts.seed, facts.fold)
+    config = yaml.safe_load((first.folder / CONFIG_FILE).read_text())
+    of_a_fold = ("protocol_hash", "code_version")
+    run = start_run(
+        id=run_id,
+        name="cross-validation",
+        group=name.group,
+        job_type="summary",
+        tags=[tag for tag in (facts.paper, corpus, facts.protocol) if tag],
+        config=config | {key: getattr(facts, key) for key in of_a_fold},
+        dir=folder,
+    )
+    exit_code = 1
+    try:
+        left_out = OBJECTIVES if failed else ()
+        numbers = {key: value for key, value in summary.numbers().items() if key not in left_out}
+        run.log({"cv/fold_count": len(summary.folds), **numbers, **_media(summary)})
+        for key in set(left_out) & set(run.summary.keys()):  # what the agent was told before the end
+            del run.summary[key]
+        exit_code = int(failed)
+    finally:
+        run.finish(exit_code=exit_code)
+
+
+def start_run(**options: Any) -> Any:
+    """Start a W&B run, or go on with it, in which the number of folds is the axis.
+
+    Args:
+        options: Of ``wandb.init``.
+    """
+    import wandb
+
+    settings = wandb.Settings(console="off", quiet=True)
+    run = wandb.init(project=PROJECT, mode=wandb_mode(), resume="allow", settings=settings, **options)
+    run.define_metric("cv/fold_count")
+    run.define_metric("cv/*", step_metric="cv/fold_count")
+    return run
+
+
+def _media(summary: _Summary) -> dict[str, Any]:
+    """Return the table of folds, and the pooled confusion matrix as a chart and as a picture."""
+    import wandb
+
+    columns, rows = summary.table()
+    found: dict[str, Any] = {"cv/folds": wandb.Table(columns=columns, data=rows)}
+    class_names = list(summary.folds[0].facts.class_names)
+    index = {name: position for position, name in enumerate(class_names)}
+    tables = [fold.predictions.table for fold in summary.folds if fold.predictions]
+    if not tables:
+        return found
+    found["cv/confusion_matrix"] = wandb.plot.confusion_matrix(
+        y_true=[index[name] for table in tables for name in table["target"]],
+        preds=[index[name] for table in tables for name in table["predicted"]],
+        class_names=class_names,
+    )
+    folders = list(dict.fromkeys(fold.folder.parent for fold in summary.folds))
+    pictures = [wandb.Image(str(path)) for folder in folders if (path := folder / "confusion.png").exists()]
+    if pictures:
+        found["cv/confusion_picture"] = pictures if len(pictures) > 1 else pictures[0]
+    return found
+
+
+_LOOK_SECONDS = 5.0
+
+
+def agents_row(row: str) -> str:
+    """Return the row of a W&B agent's trial, so that trials do not share folders; without an agent, ``row`` itself.
+
+    Args:
+        row: What the user calls the row.
+    """
+    path = os.environ.get(AGENT_PARAMETERS)
+    if path is None:
+        return row
+    content = yaml.safe_load(Path(path).read_text())
+    return trial_row({name: entry["value"] for name, entry in content.items() if isinstance(entry, dict)}, row)
+
+
+@contextmanager
+def told_to_agent(folds: Sequence[Path]) -> Iterator[None]:
+    """Tell the run of a W&B agent's trial what the folds score on average, whenever one of them ends.
+
+    W&B may then terminate the trial early. Without an agent nothing is done.
+
+    Args:
+        folds: Folders of the trial's folds.
+    """
+    if AGENT_PARAMETERS not in os.environ:
+        yield
+        return
+    try:
+        folds[0].parent.mkdir(parents=True, exist_ok=True)
+        run = start_run(dir=folds[0].parent)
+    except Exception as error:  # W&B's own errors have no common base
+        rank_zero_warn(f"W&B's agent is told nothing before the end: {error}")
+        yield
+        return
+    ended = threading.Event()
+
+    def tell() -> None:
+        told = 0
+        going_on = True
+        while going_on:
+            going_on = not ended.wait(_LOOK_SECONDS)
+            validated = [validation_scores(fold) for fold in folds if is_validated(fold)]
+            if told < len(validated) < len(folds):  # the whole is told at the end, with everything else
+                told = len(validated)
+                run.log({"cv/fold_count": told, **statistics("validation", validated)})
+
+    thread = threading.Thread(target=tell, name="tells W&B's agent", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        run.finish(exit_code=0 if all(map(is_validated, folds)) else 1)

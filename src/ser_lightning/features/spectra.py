@@ -1,0 +1,207 @@
+"""Short-time spectra: the transform all spectral extractors share, log-power (Ando) and magnitude (Mocanu)."""
+# Shapes: B utterances, N samples (padded), T frames (padded), W samples a window, D samples of the transform,
+# F or K bins.
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.features.extractor import FeatureExtractor, shortest, zero_past_the_end
+
+Window = Literal["hamming", "hann"]
+
+
+class ShortTimeSpectrum(nn.Module):
+    """Power spectra of windows that lie wholly inside the utterance.
+
+    An utterance of n samples has ``1 + max(0, n - W) // hop`` frames: nothing is padded at its edges, so no frame
+    depends on what follows the utterance in a batch. Only a clip shorter than one window is filled up with zeros, to
+    one frame. Frame t begins at sample ``t * hop``.
+
+    Args:
+        sample_rate_hz: The rate of the waveforms.
+        window_seconds: Length of the window, W samples when rounded.
+        hop_seconds: Time from one window to the next.
+        window: Its shape, in the periodic form.
+        dft_length: D samples, the window followed by zeros; the next power of two when absent.
+        max_frequency_hz: Bins below this are kept; all D // 2 + 1 when absent.
+
+    Attributes:
+        bin_frequencies_hz: Centre of each of the K bins.
+
+    Raises:
+        ConfigurationError: If a length is not positive, or the transform is shorter than the window.
+    """
+
+    weights: Tensor
+
+    def __init__(
+        self,
+        sample_rate_hz: int,
+        window_seconds: float,
+        hop_seconds: float,
+        window: Window,
+        dft_length: int | None,
+        max_frequency_hz: float | None,
+    ) -> None:
+        super().__init__()
+        self.window_length = round(window_seconds * sample_rate_hz)
+        self.hop_length = round(hop_seconds * sample_rate_hz)
+        if self.window_length < 1 or self.hop_length < 1:
+            raise ConfigurationError(
+                f"window_seconds ({window_seconds}) and hop_seconds ({hop_seconds}) must each be at least one sample "
+                f"at {sample_rate_hz} Hz"
+            )
+        self.dft_length = dft_length or 1 << (self.window_length - 1).bit_length()
+        if self.dft_length < self.window_length:
+            raise ConfigurationError(
+                f"dft_length ({dft_length}) must be at least the window's {self.window_length} samples "
+                f"(window_seconds {window_seconds} at {sample_rate_hz} Hz)"
+            )
+        frequencies_hz = [k * sample_rate_hz / self.dft_length for k in range(self.dft_length // 2 + 1)]
+        self.bin_frequencies_hz = [f for f in frequencies_hz if max_frequency_hz is None or f < max_frequency_hz]
+        if not self.bin_frequencies_hz:
+            raise ConfigurationError(f"max_frequency_hz ({max_frequency_hz}) leaves no frequency bin")
+        shapes = {"hamming": torch.hamming_window, "hann": torch.hann_window}
+        weights = shapes[window](self.window_length, dtype=torch.float64).float()
+        self.register_buffer("weights", weights, persistent=False)
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Return the number of frames of utterances of ``lengths`` [B] samples."""
+        return (lengths + (self.hop_length - self.window_length)).floor_divide_(self.hop_length).clamp_min_(1)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the power [B, T, K] of ``waveforms`` [B, N], and the frames [B] that ``lengths`` [B] give.
+
+        Half precision is raised to float32 first: a power spectrum outgrows its range. Autocast lowers nothing here.
+        """
+        squares, num_frames = self.squares(waveforms, lengths)
+        return squares[..., 0] + squares[..., 1], num_frames
+
+    def squares(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what ``forward`` sums, the squared real and imaginary parts [B, T, K, 2], and the frames [B]."""
+        if waveforms.dtype not in (torch.float32, torch.float64):
+            waveforms = waveforms.float()
+        lengths = lengths.to(waveforms.device)
+        if waveforms.shape[1] < self.window_length:
+            waveforms = functional.pad(waveforms, (0, self.window_length - waveforms.shape[1]))
+        windows = waveforms.unfold(1, self.window_length, self.hop_length)
+        # Weighted where the transform reads them: padding each window afterwards would copy all of them once more.
+        frames = windows.new_empty(*windows.shape[:2], self.dft_length)
+        frames[..., self.window_length :] = 0
+        weighted = frames[..., : self.window_length]
+        if waveforms.requires_grad:  # which ``out`` cannot follow
+            weighted.copy_(windows).mul_(self.weights)
+        else:
+            torch.mul(windows, self.weights, out=weighted)
+        # The one frame that may reach past its utterance's end is the first of a clip shorter than a window.
+        if shortest(lengths) < self.window_length:
+            frames[:, 0] *= torch.arange(self.dft_length, device=lengths.device) < lengths[:, None]
+        spectra = torch.fft.rfft(frames)
+        if len(self.bin_frequencies_hz) < spectra.shape[2]:
+            spectra = spectra[..., : len(self.bin_frequencies_hz)]
+        # With the sum, twice as fast as that of real and imaginary part, nine times as fast as the absolute value.
+        return torch.view_as_real(spectra).square_(), self.num_frames(lengths)
+
+
+class LogPowerSpectrogram(FeatureExtractor):
+    """Natural logarithm of the power in each frequency bin from 0 Hz up to, not including, ``max_frequency_hz``.
+
+    Windows are framed as in ``ShortTimeSpectrum``: ``1 + max(0, n - window) // hop`` frames for n samples.
+
+    Args:
+        sample_rate_hz: The rate of the waveforms.
+        window_seconds: Length of a window.
+        hop_seconds: Time from one window to the next.
+        window: Shape of the window.
+        dft_length: Samples of the transform; the next power of two that holds the window when absent.
+        max_frequency_hz: Bins below this are kept; all when absent.
+        floor: Least power before the logarithm; digital silence gives its logarithm.
+
+    Raises:
+        ConfigurationError: If the numbers do not fit.
+    """
+
+    version: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        sample_rate_hz: int = 16000,
+        window_seconds: float = 0.025,
+        hop_seconds: float = 0.010,
+        window: Window = "hamming",
+        dft_length: int | None = None,
+        max_frequency_hz: float | None = None,
+        floor: float = 1e-10,
+    ) -> None:
+        super().__init__()
+        self.sample_rate_hz = sample_rate_hz
+        self.window_seconds = window_seconds
+        self.hop_seconds = hop_seconds
+        self.window = window
+        self.dft_length = dft_length
+        self.max_frequency_hz = max_frequency_hz
+        self.floor = floor
+        if floor <= 0:
+            raise ConfigurationError(f"floor ({floor}) must be positive")
+        self.spectrum = ShortTimeSpectrum(
+            sample_rate_hz, window_seconds, hop_seconds, window, dft_length, max_frequency_hz
+        )
+        self.num_features = len(self.spectrum.bin_frequencies_hz)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log powers [B, T, F] of ``waveforms`` [B, N] of ``lengths`` [B], and the frames of each [B]."""
+        power, frame_lengths = self.spectrum(waveforms, lengths)
+        return zero_past_the_end(power.clamp_min_(self.floor).log_(), frame_lengths), frame_lengths
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Return the number of frames [B] of waveforms of ``lengths`` [B] samples."""
+        return self.spectrum.num_frames(lengths)
+
+
+class MagnitudeSpectrogram(FeatureExtractor):
+    """Magnitude in each frequency bin from 0 Hz to half the sample rate.
+
+    Windows are framed as in ``ShortTimeSpectrum``: ``1 + max(0, n - window) // hop`` frames for n samples.
+
+    Args:
+        sample_rate_hz: The rate of the waveforms.
+        window_seconds: Length of a window.
+        hop_seconds: Time from one window to the next.
+        window: Shape of the window.
+        dft_length: Samples of the transform; the next power of two that holds the window when absent.
+
+    Raises:
+        ConfigurationError: If the numbers do not fit.
+    """
+
+    version: ClassVar[int] = 1
+
+    def __init__(
+        self,
+        sample_rate_hz: int = 16000,
+        window_seconds: float = 0.025,
+        hop_seconds: float = 0.010,
+        window: Window = "hamming",
+        dft_length: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.sample_rate_hz = sample_rate_hz
+        self.window_seconds = window_seconds
+        self.hop_seconds = hop_seconds
+        self.window = window
+        self.dft_length = dft_length
+        self.spectrum = ShortTimeSpectrum(sample_rate_hz, window_seconds, hop_seconds, window, dft_length, None)
+        self.num_features = len(self.spectrum.bin_frequencies_hz)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return magnitudes [B, T, F] of ``waveforms`` [B, N] of ``lengths`` [B], and the frames of each [B]."""
+        power, frame_lengths = self.spectrum(waveforms, lengths)
+        return zero_past_the_end(power.sqrt_(), frame_lengths), frame_lengths
+
+    def num_frames(self, lengths: Tensor) -> Tensor:
+        """Return the number of frames [B] of waveforms of ``lengths`` [B] samples."""
+        return self.spectrum.num_frames(lengths)

@@ -1,0 +1,123 @@
+"""Extractors around another extractor: silence removal (Mocanu et al. 2021) and speed perturbation (Ando et al.)."""
+# Shapes: B utterances, N samples (padded), T frames (padded), F features a frame.
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torchaudio.functional import speed
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.features.extractor import FeatureExtractor
+
+
+class SilenceRemoval(FeatureExtractor):
+    """Joins the stretches louder than ``top_db`` below the utterance's own loudest, then extracts frames of them.
+
+    The stretches are those of ``librosa.effects.split``: energy is measured in windows, so up to one window of silence
+    remains on either side of a sound. The loudest stretch always stays; a clip of nothing but zeros has no loudest
+    and stays whole. The cutting is done on the CPU, wherever the waveforms are.
+
+    Args:
+        extractor: What turns the joined stretches into frames.
+        top_db: How far below the loudest window's level silence begins, in dB.
+        energy_window_seconds: Length of the windows that energy is measured in.
+        energy_hop_seconds: Time from one of them to the next; stretches begin and end on multiples of it.
+
+    Raises:
+        ConfigurationError: If a number is not positive.
+    """
+
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ("librosa",)
+
+    def __init__(
+        self,
+        extractor: FeatureExtractor,
+        top_db: float,
+        energy_window_seconds: float = 0.064,
+        energy_hop_seconds: float = 0.016,
+    ) -> None:
+        super().__init__()
+        if min(top_db, energy_window_seconds, energy_hop_seconds) <= 0:
+            raise ConfigurationError(
+                f"top_db ({top_db}), energy_window_seconds ({energy_window_seconds}) and energy_hop_seconds "
+                f"({energy_hop_seconds}) must be positive"
+            )
+        self.extractor = extractor
+        self.top_db = top_db
+        self.energy_window_seconds = energy_window_seconds
+        self.energy_hop_seconds = energy_hop_seconds
+        self.sample_rate_hz = extractor.sample_rate_hz
+        self.num_features = extractor.num_features
+        self.hop_seconds = extractor.hop_seconds
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frames [B, T, F] of the sounds in ``waveforms`` [B, N] of ``lengths`` [B], and their number [B]."""
+        sounds = [
+            self.cut(waveform[:length]) for waveform, length in zip(waveforms.cpu(), lengths.tolist(), strict=True)
+        ]
+        sound_lengths = torch.tensor([len(sound) for sound in sounds], device=waveforms.device)
+        result: tuple[Tensor, Tensor] = self.extractor(
+            pad_sequence(sounds, batch_first=True).to(waveforms.device), sound_lengths
+        )
+        return result
+
+    def split_for_device(self) -> tuple[FeatureExtractor, FeatureExtractor]:
+        """Return the cutting, which is done on the CPU, and what is made of the sounds."""
+        stored, device = self.extractor.split_for_device()
+        cutting = SilenceRemoval(stored, self.top_db, self.energy_window_seconds, self.energy_hop_seconds)
+        return cutting, device
+
+    def cut(self, waveform: Tensor) -> Tensor:
+        """Return the sounds in ``waveform`` [N] on the CPU, one after another."""
+        from librosa.effects import split  # heavy, and most systems do without
+
+        stretches = split(
+            waveform.float().numpy(),
+            top_db=self.top_db,
+            frame_length=round(self.energy_window_seconds * self.sample_rate_hz),
+            hop_length=round(self.energy_hop_seconds * self.sample_rate_hz),
+        )
+        if len(stretches) == 0:
+            return waveform
+        return torch.cat([waveform[start:end] for start, end in stretches.tolist()])
+
+
+class SpeedPerturbation(FeatureExtractor):
+    """Resample each utterance so that it plays ``factor`` times as fast, then hand it to another extractor.
+
+    Args:
+        extractor: What makes frames of the changed waveforms.
+        factor: Speed; 1.1 is a tenth faster and higher.
+
+    Raises:
+        ConfigurationError: If ``factor`` is not positive.
+    """
+
+    version: ClassVar[int] = 1
+
+    def __init__(self, extractor: FeatureExtractor, factor: float) -> None:
+        super().__init__()
+        if factor <= 0:
+            raise ConfigurationError(f"factor is {factor}; a speed must be positive")
+        self.extractor = extractor
+        self.factor = factor
+        self.sample_rate_hz = extractor.sample_rate_hz
+        self.num_features = extractor.num_features
+        self.hop_seconds = extractor.hop_seconds
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return frames [B, T, F] of ``waveforms`` [B, N] of ``lengths`` [B] at the new speed, and their number [B]."""
+        changed, given = speed(waveforms, self.sample_rate_hz, self.factor, lengths)
+        new_lengths = (lengths if given is None else given).long().clamp(1, changed.shape[1])
+        # Resampling rings past an utterance's end, into its padding.
+        real = torch.arange(changed.shape[1], device=changed.device) < new_lengths[:, None]
+        frames: tuple[Tensor, Tensor] = self.extractor(changed * real, new_lengths)
+        return frames
+
+    def split_for_device(self) -> tuple[FeatureExtractor, FeatureExtractor]:
+        """Return the change of speed with whatever else is stored, and what is made of it."""
+        stored, device = self.extractor.split_for_device()
+        return SpeedPerturbation(stored, self.factor), device

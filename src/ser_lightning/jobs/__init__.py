@@ -1,0 +1,1 @@
+"""Run processes, one or many, here or on a Ray cluster."""

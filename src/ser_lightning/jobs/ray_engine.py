@@ -1,0 +1,171 @@
+"""Many jobs at once, on this machine or on a cluster: Ray finds room for them and says what became of them.
+
+Imported only where Ray is installed and asked for.
+"""
+
+import logging
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+# Read when Ray is imported. Its ports let whoever reaches them run anything, hence the token. Nothing is reported to
+# Ray's makers; `uv run` must not make Ray install an environment of its own; gRPC need not say that we start processes.
+os.environ.setdefault("RAY_AUTH_MODE", "token")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.jobs.engine import Ended, Resources, command, environment
+from ser_lightning.jobs.plan import Job
+from ser_lightning.jobs.process import POLL_SECONDS, run_to_end
+
+# Jobs hand over an exit status: the smallest store that Ray allows, in bytes.
+_OBJECT_STORE = 75 * 1024 * 1024
+_STOP_SECONDS = 15.0
+# Ray puts sockets with long names below its folder, and a socket's path has 107 characters at most.
+_LONGEST_FOLDER = 40
+
+
+class RayEngine:
+    """Runs jobs as Ray's tasks, each of which waits for a job's own process.
+
+    Args:
+        resources: How many jobs at once, where, and what each gets.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self.resources = resources
+        self.at_once = resources.at_once
+        self._running: dict[ray.ObjectRef[int], Path] = {}
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        """Start Ray, or join the cluster, and check that it can hold a job at all.
+
+        Raises:
+            ConfigurationError: If the cluster cannot be joined, or no machine has what a job needs.
+        """
+        with ExitStack() as stack:
+            stack.enter_context(ray_session(self.resources))
+            _refuse_what_fits_nowhere(self.resources)
+            self._stack = stack.pop_all()
+        self._task = ray.remote(
+            num_cpus=self.resources.cpus_per_job,
+            num_gpus=self.resources.gpus_per_job or 0,
+            max_calls=1,
+            max_retries=0,  # the runner starts it anew, and says so
+            scheduling_strategy="SPREAD" if self.resources.address else "DEFAULT",
+        )(run_to_end)
+        self._environment = environment(self.resources)
+        if self.resources.gpus_per_job is None:
+            self._environment["CUDA_VISIBLE_DEVICES"] = ""  # no job takes what Ray does not count
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop the jobs that run, then Ray."""
+        try:
+            for reference in self._running:
+                ray.cancel(reference)
+            if self._running:
+                ray.wait(list(self._running), num_returns=len(self._running), timeout=_STOP_SECONDS)
+        finally:
+            self._stack.close()
+
+    def start(self, job: Job) -> None:
+        """Hand a job to Ray, which starts it where and when there is room."""
+        reference = self._task.options(name=str(job.folder)).remote(
+            command(job, self.resources), str(job.folder), str(Path.cwd()), self._environment
+        )
+        self._running[reference] = job.folder
+
+    def ended(self) -> list[Ended]:
+        """Wait a moment, and return the jobs that have ended or were lost."""
+        references = list(self._running)
+        if not references:  # Ray refuses to wait for nothing
+            time.sleep(POLL_SECONDS)
+            return []
+        ready, _ = ray.wait(references, num_returns=len(references), timeout=POLL_SECONDS)
+        return [_ended(reference, self._running.pop(reference)) for reference in ready]
+
+
+def _ended(reference: "ray.ObjectRef[int]", folder: Path) -> Ended:
+    try:
+        return Ended(folder, ray.get(reference))
+    except RayTaskError as error:  # it could not start: no such folder, no permission
+        return Ended(folder, 1, str(error.cause))
+    except RayError as error:  # its worker or its machine is gone
+        return Ended(folder, None, str(error).strip().split(".")[0])
+
+
+@contextmanager
+def ray_session(resources: Resources) -> Iterator[None]:
+    """Start Ray on this machine, or join the cluster at the address; a session that runs already is used as it is.
+
+    Args:
+        resources: How many jobs at once, where, and what each gets.
+
+    Raises:
+        ConfigurationError: If the cluster cannot be joined.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="ser-ray-", dir=_short_folder(), ignore_cleanup_errors=True) as folder:
+        if resources.address:
+            _join(resources.address)
+        else:
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+            ray.init(
+                address="local",  # whatever RAY_ADDRESS says
+                num_cpus=(resources.at_once or 1) * resources.cpus_per_job,
+                num_gpus=None if resources.gpus_per_job else 0,
+                object_store_memory=_OBJECT_STORE,
+                _temp_dir=folder,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        try:
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _join(address: str) -> None:
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigurationError(
+            f"--address {address}: Ray's cluster could not be joined: {reason}\nIts machines and this one need the "
+            "same token (RAY_AUTH_MODE=token, ~/.ray/auth_token) and the same versions; see docs/scaling.md"
+        ) from error
+
+
+def _refuse_what_fits_nowhere(resources: Resources) -> None:
+    """Refuse what Ray would wait for without end."""
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray's
+    wanted = {"CPU": resources.cpus_per_job, "GPU": resources.gpus_per_job or 0}
+    if any(all(machine.get(name, 0) >= number for name, number in wanted.items()) for machine in machines):
+        return
+    there = "; ".join(f"{machine.get('CPU', 0):g} CPUs, {machine.get('GPU', 0):g} GPUs" for machine in machines)
+    raise ConfigurationError(f"no machine has what a job is to get ({resources}); there is: {there}")
+
+
+def _short_folder() -> str:
+    folder = tempfile.gettempdir()
+    return folder if len(folder) <= _LONGEST_FOLDER - len("/ser-ray-12345678") else "/tmp"

@@ -1,0 +1,1 @@
+"""What papers report: table files, and which row a run belongs to."""

@@ -1,0 +1,199 @@
+"""Summaries and tables for a terminal: scores in words, and ours next to the paper's."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from ser_lightning.runs.scores import soft_scores_in_words
+from ser_lightning.runs.summary import METRICS, Scores, SeedSummary, Statistics, Summary, corpus_title
+
+SPEAKERS_SHARED = "speakers occur in training and test"
+
+
+def caveats(summary: Summary) -> list[str]:
+    """Return the sentences that a reader of any number of the summary has to know."""
+    found = []
+    if summary.synthetic:
+        found.append("synthetic speech: these scores say nothing about recordings of people")
+    if not summary.speakers_disjoint:
+        found.append(SPEAKERS_SHARED)
+    for seed in summary.seeds:
+        if seed.folds_missing:
+            missing = ", ".join(map(str, seed.folds_missing))
+            share = f"{len(seed.folds)} of {summary.num_folds} folds are finished"
+            found.append(f"seed {seed.seed}: only {share}; missing: {missing}")
+        found += [
+            f"seed {seed.seed}, fold {fold.fold}: no utterance of {', '.join(fold.absent_classes)} is tested, "
+            "UA is the mean over the other classes"
+            for fold in seed.folds
+            if fold.absent_classes
+        ]
+    if len(summary.code_versions) > 1:
+        found.append(f"folds ran with different versions of the code: {', '.join(summary.code_versions)}")
+    return found
+
+
+def statistics_rows(statistics: Statistics, over: str) -> list[tuple[str, Scores | None]]:
+    """Return mean, standard deviation, minimum and maximum with their headings; ``over`` is such as "10 folds"."""
+    return [
+        (f"mean over {over}", statistics.mean),
+        ("standard deviation (ddof 0)", statistics.standard_deviation_ddof_0),
+        ("minimum", statistics.minimum),
+        ("maximum", statistics.maximum),
+    ]
+
+
+def percentages(values: Scores | None) -> list[str]:
+    """Return the scores in the order of ``METRICS``, in percent with two decimals, or dashes."""
+    return [f"{100 * values[name]:.2f}" if values else "-" for name in METRICS]
+
+
+def mean_and_spread(summary: Summary, metric: str) -> str:
+    """Return such as "55.3 ± 2.1", in percent; without ± where a single fold or seed has no spread."""
+    mean, deviation = summary.statistics.mean, summary.statistics.standard_deviation_ddof_0
+    return f"{100 * mean[metric]:.1f}" + (f" ± {100 * deviation[metric]:.1f}" if deviation else "")
+
+
+def mean_and_spread_in_words(summaries: Sequence[Summary]) -> str:
+    """Return what ``mean_and_spread`` of the summaries is."""
+    several = any(len(summary.seeds) > 1 for summary in summaries)
+    over = "; of several seeds, the mean of their means ± standard deviation over seeds" if several else ""
+    return f"mean over folds ± standard deviation over folds{over} (ddof 0)"
+
+
+def soft_scores_lines(summary: Summary) -> list[str]:
+    """Return a line about the probabilities for each seed that has scores of them."""
+    label = "seed {}, " if len(summary.seeds) > 1 else ""
+    return [
+        label.format(seed.seed) + soft_scores_in_words(seed.soft_scores) for seed in summary.seeds if seed.soft_scores
+    ]
+
+
+def folds_in_words(seed: SeedSummary, num_folds: int) -> str:
+    """Return such as "10 folds", or "9 of 10 folds" where some are missing."""
+    present = str(len(seed.folds)) if not seed.folds_missing else f"{len(seed.folds)} of {num_folds}"
+    return f"{present} {'fold' if num_folds == 1 else 'folds'}"
+
+
+def summary_table(summary: Summary) -> Table:
+    """Return the summary for a terminal: folds, mean, spread, extremes, pooled; then the same over seeds."""
+    title = f"{summary.experiment} ({summary.system}) on {corpus_title(summary)}"
+    protocol = f"{summary.protocol}; protocol {summary.protocol_hash}"
+    notes = [*soft_scores_lines(summary), protocol, *caveats(summary)]
+    table = Table(title=escape(title), caption=escape("\n".join(notes)), caption_justify="left", min_width=60)
+    table.add_column("", no_wrap=True)
+    table.add_column("utterances", justify="right")
+    for heading in METRICS.values():
+        table.add_column(heading, justify="right", no_wrap=True)
+    for seed in summary.seeds:
+        label = f"seed {seed.seed}, " if len(summary.seeds) > 1 else ""
+        for fold in seed.folds:
+            table.add_row(f"{label}fold {fold.fold}", str(fold.utterances), *percentages(fold.scores))
+        table.add_section()
+        for heading, values in statistics_rows(seed.over_folds, folds_in_words(seed, summary.num_folds)):
+            table.add_row(f"{label}{heading}", "", *percentages(values))
+        table.add_row(f"{label}pooled", str(seed.utterances), *percentages(seed.pooled), end_section=True)
+    for name, statistics in (
+        ("mean over folds", summary.over_seeds_of_the_mean_over_folds),
+        ("pooled", summary.over_seeds_of_pooled),
+    ):
+        if statistics:
+            for heading, values in statistics_rows(statistics, f"{len(summary.seeds)} seeds"):
+                table.add_row(f"{name}: {heading}", "", *percentages(values))
+            table.add_section()
+    return table
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row of a published table.
+
+    Attributes:
+        name: What the row is called.
+        paper: The paper's scores in percent, by metric.
+        ours: What is on disk of the seeds and folds to show; None where nothing is finished.
+        note: What a reader of the number must know.
+        parameters: What the paper says of the number of trainable parameters.
+        quoted: Whether the paper itself quotes the number, so that there is nothing to run.
+        unlike_file: Where ours was configured otherwise than the row's file says, a key and both values each.
+    """
+
+    name: str
+    paper: dict[str, float]
+    ours: Summary | None
+    note: str
+    parameters: str = ""
+    quoted: bool = False
+    unlike_file: Sequence[str] = ()
+
+
+def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[Table | str]:
+    """Return a table of ours beside the paper's, and what must be said below it.
+
+    Ours is the mean over folds in percent with the standard deviation over folds (ddof 0), then the difference from the
+    paper's number. With several seeds, it is the mean of the seeds' means with the standard deviation over seeds. A
+    single fold has no spread, and none is shown.
+
+    Args:
+        title: Which table, and of what.
+        paper_corpus: The corpus that the paper's numbers are on; where ours are on another, there is no difference.
+        rows: Its rows.
+    """
+    metrics = [metric for metric in METRICS if any(metric in row.paper for row in rows)] or list(METRICS)
+    table = Table(title=Text(title, "table.title"))  # no markup: it may hold brackets
+    table.add_column("")
+    for metric in metrics:
+        for heading in (f"paper {metric}", f"ours {metric}", "difference"):
+            table.add_column(heading, justify="right")
+    for heading in ("folds", "seed"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        cells = [cell for metric in metrics for cell in _cells(row, metric, paper_corpus)]
+        seeds = row.ours.seeds if row.ours else ()
+        finished = ", ".join(str(len(seed.folds)) for seed in seeds)
+        folds = f"{finished} of {row.ours.num_folds}" if row.ours else "not run"
+        table.add_row(row.name, *cells, "quoted" if row.quoted else folds, ", ".join(str(s.seed) for s in seeds))
+    lines: list[Table | str] = [table]
+    run = [row.ours for row in rows if row.ours]
+    if run:
+        lines.append(f"Ours: {mean_and_spread_in_words(run)}.")
+    lines += _protocols(rows)
+    lines += [f"{row.name}: not as in the file: {_shortened(row.unlike_file)}" for row in rows if row.unlike_file]
+    if any(not ours.is_on(paper_corpus) for ours in run):
+        lines.append(f"The paper's numbers are on {paper_corpus} and do not compare with ours.")
+    if any(not ours.speakers_disjoint for ours in run):
+        lines.append("The protocol mixes speakers: who is tested was also trained on.")
+    lines += [f"{row.name}: {row.note}" for row in rows if row.note]
+    for row in rows:
+        if row.parameters:
+            counted = f"{row.ours.seeds[0].folds[0].parameters:,}" if row.ours else "not run"
+            lines.append(f"{row.name}, trainable parameters: ours {counted}; paper {row.parameters}")
+    if not run:
+        lines.append("Nothing is finished yet: ser table run.")
+    return lines
+
+
+def _cells(row: TableRow, metric: str, paper_corpus: str) -> list[str]:
+    """Return the paper's score, ours and the difference, of which there may be none."""
+    paper, ours = row.paper.get(metric), row.ours
+    difference = ""
+    if paper is not None and ours is not None and ours.is_on(paper_corpus):
+        difference = f"{100 * ours.statistics.mean[metric] - paper:+.1f}"
+    return ["" if paper is None else f"{paper:.1f}", "" if ours is None else mean_and_spread(ours, metric), difference]
+
+
+def _protocols(rows: Sequence[TableRow]) -> list[str]:
+    """Return a line for each corpus and protocol, with the rows it belongs to where there are several."""
+    names = defaultdict(list)
+    for row in rows:
+        if ours := row.ours:
+            names[f"{corpus_title(ours)}, {ours.protocol}, protocol hash {ours.protocol_hash}"].append(row.name)
+    return [line if len(names) == 1 else f"{line}: {', '.join(names[line])}" for line in sorted(names)]
+
+
+def _shortened(values: Sequence[str], most: int = 5) -> str:
+    return ", ".join(values[:most]) + (f", and {len(values) - most} more" if len(values) > most else "")

@@ -1,0 +1,192 @@
+"""Pictures over time: attention of several systems (Ando et al. 2019, figure 3), and emotions in each window."""
+# Shapes: T frames, K frequency bins, T' steps of a system, W windows, C classes.
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ser_lightning.reports.figures import BLUE, GREY, ORANGE, plain, tidy
+
+DYNAMIC_RANGE = 8.0  # decades of power below the loudest that are drawn: 80 dB
+
+
+@dataclass(frozen=True)
+class Attended:
+    """What one system does with one utterance.
+
+    Attributes:
+        system: What the system is called.
+        decision: What it recognises.
+        weights: Its attention [T'], adding up to one; also to steps behind the utterance's end, if padding counts.
+        step_seconds: How long a step lasts.
+    """
+
+    system: str
+    decision: str
+    weights: Tensor
+    step_seconds: float
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One utterance and what the systems do with it.
+
+    Attributes:
+        name: What the utterance is called.
+        seconds: How long it lasts.
+        power: Its spectrogram [T, K], as decadic logarithm of the power.
+        max_frequency_hz: Where the spectrogram ends.
+        attended: For each system.
+    """
+
+    name: str
+    seconds: float
+    power: Tensor
+    max_frequency_hz: float
+    attended: Sequence[Attended]
+
+
+def attention_figure(utterances: Sequence[Heard]) -> Figure:
+    """Draw a column for each utterance: its spectrogram, and below it the attention of each system.
+
+    Attention is drawn in multiples of what every step would get if all got the same, so that systems with steps of
+    different length, and utterances of different length, compare. Panels end where the utterance does; how much of the
+    attention lies behind it, on padding that counts, is said above them.
+
+    Args:
+        utterances: At least one, all with the same systems in the same order.
+    """
+    systems = len(utterances[0].attended)
+    figure = Figure(figsize=(0.8 + 4.8 * len(utterances), 2.3 + 1.55 * systems), layout="constrained")
+    panels = figure.subplots(
+        1 + systems, len(utterances), sharex="col", squeeze=False, height_ratios=[1.4, *[1.0] * systems]
+    )
+    for column, utterance in enumerate(utterances):
+        _draw_spectrogram(panels[0, column], utterance)
+        for axes, attended in zip(panels[1:, column], utterance.attended, strict=True):
+            _draw_attention(axes, attended, utterance.seconds)
+        panels[-1, column].set_xlabel("seconds", fontsize=12)
+        panels[-1, column].set_xlim(0, utterance.seconds)
+    panels[0, 0].set_ylabel("kHz", fontsize=12)
+    for axes in panels[1:, 0]:
+        axes.set_ylabel("attention", fontsize=12)
+    figure.supxlabel("Attention as a multiple of an even spread (dotted).", fontsize=11, color=GREY)
+    return figure
+
+
+def _draw_spectrogram(axes: Axes, utterance: Heard) -> None:
+    loudest = utterance.power.max().item()
+    axes.imshow(
+        utterance.power.T.numpy(),
+        origin="lower",
+        aspect="auto",
+        interpolation="bilinear",
+        cmap="magma",
+        vmin=loudest - DYNAMIC_RANGE,
+        vmax=loudest,
+        extent=(0.0, utterance.seconds, 0.0, utterance.max_frequency_hz / 1000),
+    )
+    axes.set_title(plain(utterance.name), fontsize=13)
+    axes.tick_params(labelsize=11)
+
+
+def _draw_attention(axes: Axes, attended: Attended, seconds: float) -> None:
+    multiples = (attended.weights * len(attended.weights)).tolist()
+    edges = [step * attended.step_seconds for step in range(len(multiples) + 1)]
+    axes.stairs(multiples, edges, fill=True, color=BLUE, alpha=0.25)
+    axes.stairs(multiples, edges, color=BLUE, linewidth=1.6)
+    axes.axhline(1, color=GREY, linestyle=":", linewidth=1.5)
+    axes.set_ylim(0, 1.1 * max(*multiples, 1.5))
+    title = plain(f"{attended.system}: {attended.decision}")
+    behind = sum(weight for weight, start in zip(attended.weights.tolist(), edges, strict=False) if start >= seconds)
+    if behind > 0:
+        title += f"\n{100 * behind:.0f}% of the attention lies behind the end, on padding"
+    axes.set_title(title, loc="left", fontsize=11)
+    tidy(axes)
+
+
+MOST_TIMELINES = 12  # more are no picture any more
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What was heard in one recording.
+
+    Attributes:
+        name: What the recording is called.
+        seconds: How long it lasts.
+        starts: Where each window begins [W], in seconds.
+        ends: Where each window ends [W].
+        probabilities: Of each class in each window [W][C]; None of digital silence.
+        decided: Class decided on in each window [W]; None of digital silence.
+        windows: How the recording was cut, in words.
+    """
+
+    name: str
+    seconds: float
+    starts: Sequence[float]
+    ends: Sequence[float]
+    probabilities: Sequence[Sequence[float] | None]
+    decided: Sequence[int | None]
+    windows: str
+
+
+def timeline_figure(timelines: Sequence[Timeline], class_names: Sequence[str]) -> Figure:
+    """Draw a panel for each recording: a row for each emotion, darker where it is more probable.
+
+    A window that overlaps its neighbours is drawn up to the middle of what they share with it. A line follows the
+    emotion decided on. Where there is digital silence, there is nothing.
+
+    Args:
+        timelines: At least one.
+        class_names: The emotions, C of them.
+    """
+    height = 1.0 + 0.28 * len(class_names)
+    figure = Figure(figsize=(9.5, 0.9 + height * len(timelines)), layout="constrained")
+    panels = figure.subplots(len(timelines), 1, squeeze=False)[:, 0]
+    for axes, timeline in zip(panels, timelines, strict=True):
+        _draw(axes, timeline, class_names)
+    panels[-1].set_xlabel("seconds", fontsize=12)
+    scale = ScalarMappable(Normalize(0, 1), matplotlib.colormaps["Blues"])
+    bar = figure.colorbar(scale, ax=list(panels), shrink=min(1.0, 3 / (height * len(timelines))), aspect=14, pad=0.015)
+    bar.set_label("probability", fontsize=11)
+    bar.outline.set_visible(False)
+    figure.supxlabel(
+        f"Windows of {timelines[0].windows}; the line is what the system decides for.", size=11, color=GREY
+    )
+    return figure
+
+
+def _draw(axes: Axes, timeline: Timeline, class_names: Sequence[str]) -> None:
+    edges = _edges(timeline)
+    shares = np.full((len(class_names), len(timeline.starts)), np.nan)
+    for window, probabilities in enumerate(timeline.probabilities):
+        if probabilities is not None:
+            shares[:, window] = probabilities
+    rows = np.arange(len(class_names) + 1) - 0.5
+    axes.pcolormesh(edges, rows, np.ma.masked_invalid(shares), cmap="Blues", vmin=0, vmax=1, rasterized=True)
+    decided = np.array([np.nan if one is None else one for one in timeline.decided], dtype=float)
+    axes.stairs(decided, edges, baseline=None, color=ORANGE, linewidth=2)
+    axes.set_xlim(0, timeline.seconds)
+    axes.set_ylim(len(class_names) - 0.5, -0.5)  # the first class on top
+    axes.set_yticks(range(len(class_names)), [plain(name) for name in class_names])
+    axes.set_title(plain(timeline.name), loc="left", fontsize=12)
+    tidy(axes)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _edges(timeline: Timeline) -> list[float]:
+    """Return W + 1 edges between the windows' drawn parts: in the middle of what two share, and the recording's ends.
+
+    Windows that only touch are drawn as they are, also a last one that is shorter than the others.
+    """
+    between = [(end + start) / 2 for end, start in zip(timeline.ends[:-1], timeline.starts[1:], strict=True)]
+    return [0.0, *between, timeline.seconds]

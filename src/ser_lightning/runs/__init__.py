@@ -1,0 +1,1 @@
+"""What a run's folder holds: read and written here alone."""

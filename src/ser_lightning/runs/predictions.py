@@ -1,0 +1,187 @@
+"""A fold's product: what a system said about every utterance of a test set, in one CSV file."""
+# Shapes: N utterances, C classes.
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.files import write_atomically
+
+COLUMNS = ("utterance", "speaker", "fold", "target", "predicted")
+PROBABILITY = "probability_"
+SUM_TOLERANCE = 1e-3  # probabilities of float16 networks add up to one no better than this
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Targets, decisions and probabilities, one row for each utterance.
+
+    Attributes:
+        class_names: The classes, in the order of the probabilities.
+        table: ``utterance``, ``speaker``, ``target`` and ``predicted`` as text, ``fold`` as integer, then
+            ``probability_<class>`` for each class as float64; each utterance once.
+    """
+
+    class_names: tuple[str, ...]
+    table: pd.DataFrame
+
+    @classmethod
+    def collect(
+        cls,
+        *,
+        utterances: Sequence[str],
+        speakers: Sequence[str],
+        fold: int,
+        targets: Tensor,
+        predicted: Tensor,
+        probabilities: Tensor,
+        class_names: Sequence[str],
+    ) -> Self:
+        """Make predictions of what a system returned.
+
+        Args:
+            utterances: Name of each utterance, N of them.
+            speakers: Speaker of each utterance.
+            fold: Index of the fold, counted from 0.
+            targets: Index of the reference class [N].
+            predicted: Index of the class decided on [N]; need not be the most probable one (a support vector machine).
+            probabilities: Probability of each class [N, C].
+            class_names: The classes, C of them.
+
+        Raises:
+            ConfigurationError: If an utterance occurs twice, or probabilities are not finite or do not sum to one.
+            IndexError: If a class index is not below C.
+        """
+        names = np.asarray(class_names, dtype=object)
+        table = pd.DataFrame(
+            {
+                "utterance": list(utterances),
+                "speaker": list(speakers),
+                "fold": fold,
+                "target": names[targets.cpu().numpy()],
+                "predicted": names[predicted.cpu().numpy()],
+            }
+        )
+        table[_probability_columns(class_names)] = probabilities.detach().double().cpu().numpy()
+        _check(table, tuple(class_names), table, f"predictions of fold {fold}, row", 0)
+        return cls(tuple(class_names), table)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read and check a predictions file.
+
+        Raises:
+            ConfigurationError: If the file is missing, or is not what ``write`` writes; the message names the file, the
+                line and the value.
+        """
+        cells = _read_cells(path)
+        class_names = _class_names(list(cells.iloc[0]), path)
+        texts = cells.iloc[1:].reset_index(drop=True)
+        texts.columns = pd.Index([*COLUMNS, *_probability_columns(class_names)])
+        table = texts.copy()
+        for column in ("fold", *_probability_columns(class_names)):
+            table[column] = pd.to_numeric(texts[column], errors="coerce")  # what is no number becomes NaN
+        _check(table, class_names, texts, f"{path}, line", 2)
+        return cls(class_names, table.astype({"fold": "int64"}))
+
+    def write(self, path: Path) -> None:
+        """Write the file atomically: its presence means that the fold is done."""
+        text = io.StringIO()
+        self.table.to_csv(text, index=False, float_format="%.9g", lineterminator="\n")  # 9 digits restore a float32
+        write_atomically(path, text.getvalue().encode())
+
+
+def confusion(predictions: Predictions, class_names: Sequence[str]) -> Tensor:
+    """Return the confusion matrix [C, C] (int64; rows: reference, columns: decision) in the order of ``class_names``.
+
+    Raises:
+        ConfigurationError: If the predictions know other classes than ``class_names``.
+    """
+    if set(predictions.class_names) != set(class_names):
+        message = f"the predictions know {list(predictions.class_names)}, asked for were {list(class_names)}"
+        raise ConfigurationError(message)
+    _, targets, predicted = tensors(predictions.table, class_names)
+    counts = torch.zeros(len(class_names), len(class_names), dtype=torch.long)
+    return counts.index_put((targets, predicted), torch.ones_like(targets), accumulate=True)
+
+
+def tensors(table: pd.DataFrame, class_names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return probabilities [N, C] in float64, reference classes [N] and classes decided on [N] of a table's rows.
+
+    Args:
+        table: Rows of ``Predictions.table``, of one fold or of several.
+        class_names: The classes that the table knows, in the order that is wanted.
+    """
+    index = {name: position for position, name in enumerate(class_names)}
+    targets, predicted = (
+        torch.tensor([index[name] for name in table[column]], dtype=torch.long) for column in ("target", "predicted")
+    )
+    return torch.tensor(table[_probability_columns(class_names)].to_numpy(copy=True)), targets, predicted
+
+
+def _probability_columns(class_names: Sequence[str]) -> list[str]:
+    return [f"{PROBABILITY}{name}" for name in class_names]
+
+
+def _read_cells(path: Path) -> pd.DataFrame:
+    """Read all cells as text, header included: pandas then neither renames columns nor turns speaker 01 into 1."""
+    try:
+        cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except FileNotFoundError as error:
+        message = f"{path} is missing: the fold is not finished; run it (again) to have its predictions"
+        raise ConfigurationError(message) from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        message = f"{path} is not a predictions file ({str(error).strip()}); delete it and run the fold again"
+        raise ConfigurationError(message) from error
+    return cells.fillna("")  # a line that is too short
+
+
+def _class_names(header: list[str], path: Path) -> tuple[str, ...]:
+    expected = f"{','.join(COLUMNS)},{PROBABILITY}<class>,..."
+    rest = header[len(COLUMNS) :]
+    odd = [name for name in rest if not name.startswith(PROBABILITY)]
+    if tuple(header[: len(COLUMNS)]) != COLUMNS or odd or not rest or len(set(rest)) < len(rest):
+        raise ConfigurationError(f"{path}, line 1: the columns are {','.join(header)}; expected {expected}")
+    return tuple(name.removeprefix(PROBABILITY) for name in rest)
+
+
+def _check(table: pd.DataFrame, class_names: tuple[str, ...], texts: pd.DataFrame, source: str, first: int) -> None:
+    """Refuse a table that is no set of predictions; the message names the first faulty row and its value.
+
+    Args:
+        table: What to check.
+        class_names: The classes that may occur.
+        texts: The same table as it was written, to quote.
+        source: Where the table comes from and what a row is called there, such as "predictions.csv, line".
+        first: Number of the first row in the source.
+    """
+
+    def refuse(faulty: "pd.Series[bool]", column: str, reason: str) -> None:
+        if faulty.any():
+            row = int(np.flatnonzero(faulty.to_numpy())[0])
+            raise ConfigurationError(f"{source} {row + first}: {column} {str(texts[column].iloc[row])!r} {reason}")
+
+    if table.empty:
+        raise ConfigurationError(f"{source} {first}: no utterance; delete it and run the fold again")
+    refuse(table["utterance"] == "", "utterance", "is not a name")
+    refuse(table["utterance"].duplicated(), "utterance", "occurs a second time; a fold tests each utterance once")
+    refuse(table["speaker"] == "", "speaker", "is not a name")
+    refuse(~((table["fold"] >= 0) & (table["fold"] % 1 == 0)), "fold", "is not the index of a fold")
+    for column in ("target", "predicted"):
+        refuse(~table[column].isin(class_names), column, f"is not one of the classes {', '.join(class_names)}")
+    columns = _probability_columns(class_names)
+    for column in columns:
+        refuse(~table[column].between(0, 1 + SUM_TOLERANCE), column, "is not a probability between 0 and 1")
+    total = table[columns].sum(axis="columns")
+    faulty = (total - 1).abs() > SUM_TOLERANCE
+    if faulty.any():
+        row = int(np.flatnonzero(faulty.to_numpy())[0])
+        raise ConfigurationError(f"{source} {row + first}: the probabilities sum to {total.iloc[row]:.6g}, not to 1")

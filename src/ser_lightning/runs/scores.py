@@ -1,0 +1,142 @@
+"""What a fold records about its test set besides predictions: scores of probabilities, and embeddings."""
+# Shapes: N utterances, C classes, E channels of an embedding.
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.files import write_atomically
+from ser_lightning.metrics import calibration, scores, vote_cross_entropy, vote_kl
+from ser_lightning.runs.predictions import Predictions, confusion, tensors
+
+SCORES_FILE = "scores.json"
+SOFT_SCORES = {  # name in files, and what it is
+    "ECE": "expected calibration error",
+    "vote_cross_entropy": "cross entropy under the evaluators' votes",
+    "vote_KL": "KL divergence from the evaluators' votes",
+}
+
+
+def fold_scores(predictions: Predictions, votes: Tensor) -> dict[str, float]:
+    """Return UA, WA and macro F1 of a fold's decisions, and the ``SOFT_SCORES`` of its probabilities.
+
+    Args:
+        predictions: The fold's product.
+        votes: Each class's part of the evaluators' votes [N, C], zero where nobody voted for a class. If so for all
+            utterances, the scores on votes are left out.
+    """
+    probabilities, labels, predicted = tensors(predictions.table, predictions.class_names)
+    found = scores(confusion(predictions, predictions.class_names)) | {
+        "ECE": calibration(probabilities, labels, predicted).error,
+        "vote_cross_entropy": vote_cross_entropy(probabilities, votes),
+        "vote_KL": vote_kl(probabilities, votes),
+    }
+    return {name: value.item() for name, value in found.items() if not value.isnan()}
+
+
+def write_scores(folder: Path, found: Mapping[str, float]) -> None:
+    """Write ``scores.json`` into a fold's folder, atomically."""
+    write_atomically(folder / SCORES_FILE, f"{json.dumps(found, indent=2, allow_nan=False)}\n".encode())
+
+
+def read_scores(folder: Path) -> dict[str, float]:
+    """Return what ``write_scores`` has written into a fold's folder; nothing where no file is.
+
+    Raises:
+        ConfigurationError: If ``scores.json`` cannot be read.
+    """
+    path = folder / SCORES_FILE
+    if not path.is_file():
+        return {}
+    try:
+        return {str(name): float(value) for name, value in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigurationError(
+            f"{path} holds no scores ({error}); delete the fold's folder and run it again"
+        ) from error
+
+
+def mean_soft_scores(folders: Sequence[Path]) -> dict[str, float]:
+    """Return the mean over folds of each of ``SOFT_SCORES`` that every fold has.
+
+    A mean over some of the folds would stand beside means over all, so it is left out: folds that an earlier version
+    has run have no ``scores.json``.
+
+    Args:
+        folders: Folders of finished folds.
+
+    Raises:
+        ConfigurationError: If a ``scores.json`` cannot be read.
+    """
+    found = [read_scores(folder) for folder in folders]
+    return {
+        name: math.fsum(fold[name] for fold in found) / len(found)
+        for name in SOFT_SCORES
+        if found and all(name in fold for fold in found)
+    }
+
+
+def soft_scores_in_words(means: Mapping[str, float]) -> str:
+    """Return the mean soft scores in one line: calibration in percent, the others in nats; empty without any."""
+    names, shown = dict(SOFT_SCORES), dict(means)
+    # Without votes each label counts as one: what is under them is under the labels, and both scores are the same.
+    if {"vote_cross_entropy", "vote_KL"} <= set(means) and math.isclose(
+        means["vote_cross_entropy"], means["vote_KL"], rel_tol=1e-6
+    ):
+        names["vote_cross_entropy"] = "cross entropy under the labels"
+        del shown["vote_KL"]
+    said = (
+        f"{names[name]} {f'{100 * value:.1f}%' if name == 'ECE' else f'{value:.3f} nats'}"
+        for name, value in shown.items()
+    )
+    return f"probabilities, mean over folds: {', '.join(said)}" if means else ""
+
+
+EMBEDDINGS_FILE = "embeddings.safetensors"
+TENSOR = "embeddings"
+
+
+def write_embeddings(folder: Path, embeddings: Tensor) -> Path:
+    """Write ``embeddings`` [N, E], in the order of ``predictions.csv``, into a fold's folder, atomically, as float32.
+
+    Returns:
+        The file.
+    """
+    path = folder / EMBEDDINGS_FILE
+    write_atomically(path, save({TENSOR: embeddings.detach().cpu().float().contiguous()}))
+    return path
+
+
+def read_embeddings(folder: Path) -> Tensor:
+    """Return the embeddings [N, E] of a finished fold, in the order of its ``predictions.csv``.
+
+    Raises:
+        ConfigurationError: If there are none, the file is damaged, or it is not one embedding for each prediction.
+    """
+    path = folder / EMBEDDINGS_FILE
+    try:
+        embeddings = load(path.read_bytes())[TENSOR]
+    except FileNotFoundError as error:
+        raise ConfigurationError(
+            f"{path} is missing: the fold is not tested, or its system has no embeddings; `ser test` writes the file"
+        ) from error
+    except (SafetensorError, KeyError) as error:
+        raise ConfigurationError(f"{path} holds no embeddings ({error}); test the fold again") from error
+    predictions = Predictions.read(folder / "predictions.csv")
+    if embeddings.dim() != 2 or len(embeddings) != len(predictions.table):
+        raise ConfigurationError(
+            f"{path} holds {' x '.join(map(str, embeddings.shape))} numbers, which is no embedding for each of the "
+            f"{len(predictions.table)} utterances of predictions.csv; test the fold again"
+        )
+    faulty = ~embeddings.isfinite().all(1)
+    if faulty.any():
+        name = predictions.table["utterance"].iloc[int(torch.nonzero(faulty)[0])]
+        raise ConfigurationError(f"{path}: the embedding of {name} is not finite; the fold's training has diverged")
+    return embeddings

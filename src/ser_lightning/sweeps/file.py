@@ -1,0 +1,242 @@
+"""Sweep files, in W&B's own format: what ``wandb sweep`` and ``ser sweep`` both read.
+
+A file such as `experiments/sweeps/huang2020_grid.yaml` is an OmegaConf structured config: merged with ``key=value``
+overrides, and refused with file and key where it does not fit. Its ``command`` is a whole cross-validation.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from omegaconf import MISSING, OmegaConf
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.files import named_faults
+from ser_lightning.runs.summary import OBJECTIVES
+from ser_lightning.sweeps.space import Choices, Parameter, as_arguments, read_parameters
+
+_COMMAND = "[ser, cv, --config, <experiment>.yaml, '${args}']"
+_ARGUMENTS = "${args}"
+_VARIABLE = re.compile(r"\$\{envvar:(\w+)\}")
+# What an override of a parameter may set: the last part of a key whose middle is a name with dots.
+_PARAMETER_KEY = re.compile(r"parameters\.(.+)\.(value|values|min|max|q|distribution|probabilities)=(.*)", re.DOTALL)
+
+
+class Method(Enum):
+    """How the next parameters are chosen."""
+
+    grid = "grid"
+    random = "random"
+    bayes = "bayes"
+
+
+class Goal(Enum):
+    """What is better."""
+
+    minimize = "minimize"
+    maximize = "maximize"
+
+
+@dataclass
+class Metric:
+    """What a sweep optimises.
+
+    Attributes:
+        name: Key in the summary run of a cross-validation.
+        goal: What is better; W&B takes a lower value for better unless it is told otherwise.
+        target: A sweep ends once a trial has reached it.
+    """
+
+    name: str = MISSING
+    goal: Goal = Goal.minimize
+    target: float | None = None
+
+
+@dataclass
+class EarlyTerminate:
+    """W&B's early termination: at some folds only the best share of the trials goes on.
+
+    Attributes:
+        type: ``hyperband``, the only one there is.
+        min_iter: Folds after which a trial may first be stopped; then after ``eta`` times as many, and so on.
+        max_iter: Folds of a trial that is not stopped; it may be after ``max_iter / eta``, and so on, ``s`` times.
+        s: How often a trial may be stopped, with ``max_iter``.
+        eta: One of so many goes on.
+    """
+
+    type: str = MISSING
+    min_iter: int | None = None
+    max_iter: int | None = None
+    s: int | None = None
+    eta: float = 3.0
+
+    def first_rung(self) -> int:
+        """Return the number of folds after which a trial may first be stopped."""
+        if self.min_iter is not None:
+            return self.min_iter
+        # W&B divides from the end, s times or until it is below 1.
+        rungs = [int(cast(int, self.max_iter) / self.eta**power) for power in range(1, cast(int, self.s) + 1)]
+        return min(rung for rung in rungs if rung >= 1)
+
+
+@dataclass
+class SweepFile:
+    """A sweep.
+
+    Attributes:
+        method: How the next parameters are chosen.
+        metric: What is optimised.
+        parameters: What may differ between trials, by LightningCLI's key, in W&B's format.
+        command: What runs a trial, with W&B's macros.
+        program: What ``${program}`` in ``command`` stands for.
+        early_terminate: When trials are stopped before their last fold.
+        run_cap: Number of trials at most.
+        name: What W&B calls it.
+        description: What it is for.
+        project: W&B's project.
+        entity: W&B's team or user.
+    """
+
+    method: Method = MISSING
+    metric: Metric = MISSING
+    parameters: dict[str, Any] = MISSING
+    command: list[str] = MISSING
+    program: str = ""
+    early_terminate: EarlyTerminate | None = None
+    run_cap: int | None = None
+    name: str = ""
+    description: str = ""
+    project: str = ""
+    entity: str = ""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep file, read and checked.
+
+    Attributes:
+        path: The file.
+        file: What it holds.
+        parameters: What may differ between trials, by LightningCLI's key.
+        arguments: Arguments of ``ser cv`` for every trial; the parameters' own stand behind them.
+    """
+
+    path: Path
+    file: SweepFile
+    parameters: Mapping[str, Parameter] = field(hash=False)
+    arguments: tuple[str, ...]
+
+    def refuse_fixed(self, arguments: Sequence[str]) -> None:
+        """Refuse arguments for every trial that are parameters of the sweep.
+
+        Raises:
+            ConfigurationError: Naming the first.
+        """
+        for argument in arguments:
+            name = argument.split("=")[0].removeprefix("--")
+            if name in self.parameters:
+                raise ConfigurationError(
+                    f"--{name} is a parameter of {self.path}; to fix it, give parameters.{name}.values=[...]"
+                )
+
+
+def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+    """Read a sweep file.
+
+    Args:
+        path: The YAML file.
+        overrides: ``key=value`` for keys of the file, such as ``method=random`` or
+            ``parameters.model.init_args.dropout.values=[0.1,0.2]``.
+
+    Raises:
+        ConfigurationError: Naming the file and the key, if a key is unknown, missing, of the wrong kind, or something
+            that W&B knows and this suite does not.
+    """
+    with named_faults(path, "sweep file; see experiments/sweeps/"):
+        content = yaml.safe_load(path.read_text())
+        if not isinstance(content, dict):
+            raise ConfigurationError(f"{path} holds no keys; a sweep needs method, metric, parameters and command")
+        schema = OmegaConf.structured(SweepFile)
+        # W&B's macros look like OmegaConf's interpolations, of which there are none here.
+        merged = OmegaConf.merge(schema, OmegaConf.create(_escaped(_overridden(content, overrides))))
+        file = cast(SweepFile, OmegaConf.to_object(merged))
+    try:
+        _check(file)
+        parameters = read_parameters(file.parameters)
+        if file.method is Method.grid:
+            parameters = {name: Choices(tuple(parameter.grid(name))) for name, parameter in parameters.items()}
+        if all(isinstance(parameter, Choices) and len(parameter.values) == 1 for parameter in parameters.values()):
+            raise ConfigurationError("parameters: none has more than one value")
+        sweep = Sweep(path, file, parameters, tuple(_cv_arguments(file.command, file.program)))
+        sweep.refuse_fixed(sweep.arguments)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    return sweep
+
+
+def _overridden(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Put ``key=value`` into a file's content; names of parameters hold dots, which are no levels."""
+    others = []
+    for override in overrides:
+        if found := _PARAMETER_KEY.fullmatch(override):
+            name, key, value = found.groups()
+            parameters = content.setdefault("parameters", {})
+            # Values say all of a parameter; what else there is belongs to a range.
+            earlier = {} if key in ("value", "values") else parameters.get(name, {})
+            parameters[name] = {**earlier, key: yaml.safe_load(value)}
+        else:
+            others.append(override)
+    merged = OmegaConf.merge(OmegaConf.create(_escaped(content)), OmegaConf.from_dotlist(others))
+    return cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _escaped(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_escaped(inner) for inner in value]
+    return value.replace("${", "\\${") if isinstance(value, str) else value
+
+
+def _check(file: SweepFile) -> None:
+    metric = file.metric
+    if metric.name not in OBJECTIVES:
+        raise ConfigurationError(
+            f"metric.name is '{metric.name}'; a sweep optimises a score of the validation sets, never of the test "
+            f"sets: {', '.join(OBJECTIVES)}"
+        )
+    if metric.goal is not Goal.maximize:
+        raise ConfigurationError(f"metric.goal must be maximize: a higher {metric.name} is better (W&B minimises else)")
+    early = file.early_terminate
+    if early is None:
+        return
+    if early.type != "hyperband":
+        raise ConfigurationError(f"early_terminate.type is '{early.type}'; there is only hyperband")
+    if early.min_iter is None and (early.max_iter is None or early.s is None):
+        raise ConfigurationError("early_terminate needs min_iter, or max_iter and s; each counts folds")
+    if early.eta != int(early.eta) or early.eta < 2:
+        raise ConfigurationError(f"early_terminate.eta is {early.eta}; it must be an integer above 1")
+    if early.min_iter is None and cast(int, early.max_iter) / early.eta < 1:
+        raise ConfigurationError(f"early_terminate.max_iter is {early.max_iter}, and less than eta {early.eta:g}")
+
+
+def _cv_arguments(command: Sequence[str], program: str) -> list[str]:
+    """Return what a sweep's command hands to ``ser cv`` for every trial."""
+    parts = [program if part == "${program}" else part for part in command if part != "${env}"]
+    if len(parts) < 2 or Path(parts[0]).name != "ser" or parts[1] != "cv" or parts.count(_ARGUMENTS) != 1:
+        raise ConfigurationError(f"command is {list(command)}; it must be of the form {_COMMAND}")
+    fixed = [_VARIABLE.sub(lambda found: os.environ.get(found[1], found[1]), part) for part in parts[2:]]
+    fixed.remove(_ARGUMENTS)
+    if odd := next((part for part in fixed if "${" in part), None):
+        raise ConfigurationError(f"command: {odd} is a macro of W&B that is not supported here; use {_ARGUMENTS}")
+    return fixed
+
+
+def trial_arguments(arguments: Sequence[str], parameters: Mapping[str, Any]) -> list[str]:
+    """Return LightningCLI's arguments for a trial: those of all trials, then its parameters."""
+    return [*arguments, *as_arguments(parameters)]

@@ -1,0 +1,202 @@
+"""Parameters of a sweep in W&B's format: what each may be, drawn by Optuna, and what a set of values is called.
+
+Names are LightningCLI's keys, such as ``model.init_args.dropout``; groups (``parameters`` inside a parameter) are
+flattened into such names.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.runs.configuration import flatten
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+DISTRIBUTIONS = (
+    *("constant", "categorical", "categorical_w_probabilities", "uniform", "log_uniform_values"),
+    *("q_uniform", "q_log_uniform_values", "int_uniform"),
+)
+_INSTEAD = {
+    "log_uniform": "log_uniform_values, whose min and max are values instead of exponents",
+    "q_log_uniform": "q_log_uniform_values, whose min and max are values instead of exponents",
+}
+_FIELDS = {
+    "constant": {"value"},
+    "categorical": {"values"},
+    "categorical_w_probabilities": {"values", "probabilities"},
+    "q_uniform": {"min", "max", "q"},
+    "q_log_uniform_values": {"min", "max", "q"},
+}
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One of several values; a constant is the only one of its kind.
+
+    Attributes:
+        values: What may be chosen: anything that YAML can hold.
+        probabilities: How often each is, or none where all are equally likely.
+    """
+
+    values: tuple[Any, ...]
+    probabilities: tuple[float, ...] = ()
+
+    def grid(self, name: str) -> Sequence[Any]:
+        """Return every value.
+
+        Raises:
+            ConfigurationError: If they have probabilities, which a grid cannot heed.
+        """
+        if self.probabilities:
+            raise ConfigurationError(f"parameters.{name}: a grid has no probabilities; leave them out")
+        return self.values
+
+    def draw(self, trial: "BaseTrial", name: str) -> Any:
+        """Return the value that ``trial`` shall have."""
+        if len(self.values) == 1:
+            return self.values[0]
+        if self.probabilities:
+            # Optuna's categories are equally likely; a number between 0 and 1 picks from ours.
+            drawn = trial.suggest_float(name, 0.0, 1.0)
+            bounds = itertools.accumulate(self.probabilities[:-1])
+            return self.values[sum(drawn >= bound for bound in bounds)]
+        # As text, since for Optuna 1, 1.0 and true are one and the same, and a list is none of its values.
+        return json.loads(trial.suggest_categorical(name, [json.dumps(value) for value in self.values]))
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number between two others, both included.
+
+    Attributes:
+        low: The lowest.
+        high: The highest.
+        is_integer: Whether only integers are meant.
+        is_log: Whether its logarithm is uniform, instead of itself.
+        step: What a drawn number is rounded to a multiple of, or none.
+    """
+
+    low: float
+    high: float
+    is_integer: bool = False
+    is_log: bool = False
+    step: float | None = None
+
+    def grid(self, name: str) -> Sequence[Any]:
+        """Return every number, if they can be counted.
+
+        Raises:
+            ConfigurationError: If they cannot.
+        """
+        if self.is_integer:
+            return range(int(self.low), int(self.high) + 1)
+        if self.step is None or self.is_log:
+            raise ConfigurationError(f"parameters.{name}: a grid needs values, an int_uniform or a q_uniform")
+        # W&B's own, which leaves out the end: min, min + q, and so on below max.
+        count = math.ceil((self.high - self.low) / self.step - 1e-9)
+        return [_tidy(self.low + self.step * index, self.step) for index in range(count)]
+
+    def draw(self, trial: "BaseTrial", name: str) -> Any:
+        """Return the number that ``trial`` shall have."""
+        if self.is_integer:
+            return trial.suggest_int(name, int(self.low), int(self.high))
+        drawn = trial.suggest_float(name, self.low, self.high, log=self.is_log)
+        return drawn if self.step is None else _tidy(round(drawn / self.step) * self.step, self.step)
+
+
+Parameter = Choices | Range
+
+
+def read_parameters(content: Mapping[str, Any], group: str = "") -> dict[str, Parameter]:
+    """Read W&B's ``parameters``, and those of the groups among them.
+
+    Args:
+        content: What the file holds by name.
+        group: Name of the group that they are of, for the names and for errors.
+
+    Raises:
+        ConfigurationError: Naming the parameter, if it is none that can be drawn.
+    """
+    found: dict[str, Parameter] = {}
+    for key, entry in content.items():
+        name = f"{group}{key}"
+        if not isinstance(entry, Mapping):
+            raise ConfigurationError(f"parameters.{name}: {entry!r} is no parameter; write {{value: {entry!r}}}")
+        inner = (
+            read_parameters(entry["parameters"], f"{name}.") if "parameters" in entry else {name: _read(name, entry)}
+        )
+        if repeated := sorted(set(found) & set(inner)):
+            raise ConfigurationError(f"parameters.{repeated[0]} occurs twice, by itself and in a group")
+        found |= inner
+    return found
+
+
+def _read(name: str, entry: Mapping[str, Any]) -> Parameter:
+    kind = entry.get("distribution") or _kind(entry)
+    if kind not in DISTRIBUTIONS:
+        instead = _INSTEAD.get(str(kind), ", ".join(DISTRIBUTIONS))
+        raise ConfigurationError(f"parameters.{name}: distribution {kind!r} is not supported here; there is {instead}")
+    allowed = _FIELDS.get(kind, {"min", "max"})
+    if odd := sorted(set(entry) - allowed - {"distribution"}):
+        raise ConfigurationError(f"parameters.{name}.{odd[0]} does not belong to {kind}: {', '.join(sorted(allowed))}")
+    if missing := sorted(allowed - set(entry) - {"q"}):
+        raise ConfigurationError(f"parameters.{name}.{missing[0]} is missing: {kind} needs it")
+    if kind == "constant":
+        return Choices((entry["value"],))
+    if kind.startswith("categorical"):
+        return _read_choices(name, entry)
+    return _read_range(name, kind, entry)
+
+
+def _kind(entry: Mapping[str, Any]) -> str:
+    """Return the distribution that W&B takes a parameter without one for."""
+    if "value" in entry:
+        return "constant"
+    if "values" in entry:
+        return "categorical_w_probabilities" if "probabilities" in entry else "categorical"
+    both_integer = all(isinstance(entry.get(key), int) for key in ("min", "max"))
+    return "int_uniform" if both_integer else "uniform"
+
+
+def _read_choices(name: str, entry: Mapping[str, Any]) -> Choices:
+    values, shares = entry["values"], entry.get("probabilities", [])
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise ConfigurationError(f"parameters.{name}.values is {values!r}; it must be a list of at least one value")
+    if "probabilities" in entry and (len(shares) != len(values) or not math.isclose(sum(shares), 1.0, abs_tol=1e-6)):
+        raise ConfigurationError(
+            f"parameters.{name}.probabilities is {shares!r}; it must be one for each of the {len(values)} values, "
+            "together 1"
+        )
+    return Choices(tuple(values), tuple(float(share) for share in shares))
+
+
+def _read_range(name: str, kind: str, entry: Mapping[str, Any]) -> Range:
+    numbers = {key: entry[key] for key in ("min", "max", "q") if key in entry}
+    wanted = int if kind == "int_uniform" else (int, float)
+    for key, value in numbers.items():
+        if not isinstance(value, wanted) or isinstance(value, bool):
+            raise ConfigurationError(f"parameters.{name}.{key} is {value!r}; {kind} needs a number there")
+    low, high, step = numbers["min"], numbers["max"], numbers.get("q", 1.0)
+    is_log = "log" in kind
+    if low >= high:
+        raise ConfigurationError(f"parameters.{name}: min {low} is not less than max {high}")
+    if is_log and low <= 0:
+        raise ConfigurationError(f"parameters.{name}.min is {low}; a logarithm needs it to be above 0")
+    if step <= 0:
+        raise ConfigurationError(f"parameters.{name}.q is {step}; it must be above 0")
+    return Range(low, high, kind == "int_uniform", is_log, step if kind.startswith("q_") else None)
+
+
+def _tidy(value: float, step: float) -> float:
+    """Return a multiple of ``step`` without what rounding left behind: 0.3, not 0.30000000000000004."""
+    return round(value) if isinstance(step, int) else float(f"{value:.12g}")
+
+
+def as_arguments(parameters: Mapping[str, Any]) -> list[str]:
+    """Return LightningCLI's arguments for a trial's parameters."""
+    return [f"--{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in flatten(parameters)]

@@ -1,0 +1,101 @@
+"""Checkpoints: read without running anything in them, and turned back into the system they hold."""
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+
+from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
+
+
+def read_checkpoint_file(path: Path, named: str) -> dict[str, Any]:
+    """Read a file of weights and plain data, memory-mapped; nothing of it is run.
+
+    Args:
+        path: The file.
+        named: What errors begin with, in front of "is a folder".
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        PermissionError: If it may not be read.
+        ConfigurationError: If it is a folder, damaged, no checkpoint, or holds more than weights and plain data.
+    """
+    try:
+        checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except NotADirectoryError as error:
+        raise FileNotFoundError(error.errno, error.strerror, error.filename) from error
+    except IsADirectoryError as error:
+        raise ConfigurationError(f"{named} is a folder; give a file, such as a run's checkpoints/best.ckpt") from error
+    except pickle.UnpicklingError as error:
+        lines = [line.strip() for line in str(error).splitlines()]
+        fault = next((line for line in lines if line.startswith("WeightsUnpickler error:")), lines[0] if lines else "")
+        raise ConfigurationError(
+            f"{named} is damaged, or holds more than weights and plain data, and was not loaded: {fault}"
+        ) from error
+    except Exception as error:  # a damaged file can make the unpickler, zip reader and operating system raise anything
+        raise _no_checkpoint(named) from error
+    if not isinstance(checkpoint, dict):
+        raise _no_checkpoint(named)
+    return checkpoint
+
+
+def _no_checkpoint(named: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{named} is no checkpoint, or not all of one; copy it again, delete it and train it anew, or give another file"
+    )
+
+
+def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a checkpoint of this suite, its weights memory-mapped.
+
+    Args:
+        path: The file.
+        allow: Module prefixes that the user trusts besides the allow-list.
+
+    Raises:
+        ConfigurationError: If it is missing, damaged, no checkpoint, of no system of this suite, holds more than
+            weights and plain data, or names a class outside the allow-list.
+        PermissionError: If it may not be read.
+    """
+    try:
+        checkpoint = read_checkpoint_file(path, str(path))
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{path}: no such checkpoint; a run's lie in its folder checkpoints/") from error
+    for key in ("hyper_parameters", "datamodule_hyper_parameters", CHECKPOINT_KEY):
+        refuse_foreign_classes(checkpoint.get(key), f"{path}: {key}", allow)
+    if CHECKPOINT_KEY not in checkpoint:
+        raise ConfigurationError(
+            f"{path} holds no system of this suite; its keys are {', '.join(map(str, checkpoint))}"
+        )
+    return checkpoint
+
+
+def load_system(path: Path, allow: Sequence[str] = ()) -> EmotionClassifier:
+    """Build the system of a checkpoint and give it its weights, in evaluation mode, on the CPU.
+
+    Args:
+        path: The file.
+        allow: Module prefixes that the user trusts besides the allow-list.
+
+    Raises:
+        ConfigurationError: As ``read_checkpoint``, or if the checkpoint does not say how to build its system.
+    """
+    checkpoint = read_checkpoint(path, allow)
+    configuration = checkpoint[CHECKPOINT_KEY]["configuration"]
+    if not configuration:
+        raise ConfigurationError(f"{path} was saved from a system built in Python; build it again and load its weights")
+    enforce_allow_list(allow)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(EmotionClassifier, "system")
+    system: EmotionClassifier = parser.instantiate_classes(parser.parse_object({"system": configuration})).system
+    system.configuration = configuration
+    system.on_load_checkpoint(checkpoint)
+    system.load_state_dict(checkpoint["state_dict"])
+    return system.eval()

@@ -1,0 +1,1 @@
+"""One fold: its experiment file, checks, callbacks, loggers and lifecycle."""

@@ -1,0 +1,183 @@
+"""The files and arguments that make up an experiment, how it is computed, and clear errors about them."""
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+from torchmetrics import Metric
+
+from ser_lightning.errors import ConfigurationError, SerError
+
+_STRATEGY = "--trainer.strategy"
+_PARTS = ("model", "data")
+# Arguments that ask about the parser, which answers without an experiment.
+_QUESTIONS = ("-h", "--help", "--print_config")
+
+
+def config_files(arguments: Sequence[str]) -> list[Path]:
+    """Return the files behind ``--config`` or ``-c`` among LightningCLI's arguments, in order."""
+    return [Path(value) for key, value in _pairs(arguments) if key in ("-c", "--config")]
+
+
+def chosen_strategy(arguments: Sequence[str]) -> Any:
+    """Return what the last of LightningCLI's arguments or files to say so has as ``trainer.strategy``; None if none.
+
+    Args:
+        arguments: LightningCLI's arguments.
+
+    Raises:
+        ConfigurationError: As ``read_experiment_file``.
+    """
+    chosen = None
+    for key, value in _pairs(arguments):
+        if key in ("-c", "--config"):
+            trainer = read_experiment_file(Path(value)).get("trainer") or {}
+            chosen = trainer.get("strategy", chosen)
+        elif key == _STRATEGY or key.startswith(f"{_STRATEGY}."):
+            chosen = value
+    return None if chosen == "auto" else chosen
+
+
+def refuse_without_classes(arguments: Sequence[str]) -> None:
+    """Refuse an experiment without system or corpus, which the parser would look for among Lightning's base classes.
+
+    Args:
+        arguments: LightningCLI's arguments.
+
+    Raises:
+        ConfigurationError: Naming what neither a file nor an argument gives; also as ``read_experiment_file``.
+    """
+    if any(argument.startswith(_QUESTIONS) or ".help" in argument for argument in arguments):
+        return
+    given: set[str] = set()
+    for key, value in _pairs(arguments):
+        if key in ("-c", "--config"):
+            content = read_experiment_file(Path(value))
+            given |= {part for part in _PARTS if _names_class(content.get(part))}
+        else:
+            given |= {part for part in _PARTS if key in (f"--{part}", f"--{part}.class_path")}
+    missing = " and ".join(f"{part}.class_path" for part in _PARTS if part not in given)
+    if missing:
+        files = ", ".join(map(str, config_files(arguments)))
+        where = (
+            f"{files}: neither there nor in an argument is" if files else "no experiment is given, and no argument has"
+        )
+        raise ConfigurationError(f"{where} {missing}; name an experiment's YAML: --config experiments/....yaml")
+
+
+def _names_class(part: Any) -> bool:
+    return isinstance(part, str) or (isinstance(part, Mapping) and bool(part.get("class_path")))
+
+
+def read_experiment_file(path: Path) -> Mapping[str, Any]:
+    """Read a YAML file of an experiment or of a trainer.
+
+    Raises:
+        ConfigurationError: If it is not there, is no YAML, or holds no keys.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is no text in UTF-8 ({error}); save it as UTF-8") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path}: no such experiment file ({error.strerror}); see experiments/") from error
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{path} is no YAML: {error}") from error
+    if not isinstance(content, Mapping):
+        raise ConfigurationError(f"{path} holds no keys; an experiment needs at least model and data")
+    return content
+
+
+def readable(message: str) -> str:
+    """Leave out of jsonargparse's message what repeats the value or speaks of types."""
+    noise = ("- Expected a <class 'NoneType'>", "Given value", "Subtypes:", "Errors:", "Does not validate against any")
+    lines = (line for line in message.splitlines() if not line.strip().startswith(noise))
+    hint = "Add the import path to import_path_allowlist in set_parsing_settings to allow it."
+    return "\n".join(lines).replace(hint, "If you trust it, add --allow and its module.")
+
+
+def place_of(message: str, arguments: Sequence[str]) -> str:
+    """Return where what the parser refuses was given: in an argument, as far as its message tells, or in the files.
+
+    Args:
+        message: The parser's.
+        arguments: What it has parsed.
+    """
+    files = ", ".join(map(str, config_files(arguments)))
+    if message.startswith("unrecognized arguments") or not files:
+        return "command line"
+    # Of nested keys the message names the outermost first and the wrong one last.
+    if named := re.findall(r"""(?:Parser key|Option) ["']([\w.]+)["']""", message):
+        part, wrong = named[0].split(".")[0], named[-1].split(".")[-1]
+        for key, value in reversed(_pairs(arguments)):
+            names = key.removeprefix("--").removesuffix(".class_path").split(".")
+            in_value = value.startswith("{") and re.search(rf"\b{wrong}\b", value)
+            if names[0] == part and (names[-1] == wrong or in_value):
+                return f"command line, {key}"
+    return files
+
+
+def first_cause(error: ValueError) -> SerError:
+    """Return what a constructor had to say, which jsonargparse wraps into a page about types."""
+    cause: BaseException = error
+    while not isinstance(cause, SerError) and (inner := cause.__cause__ or cause.__context__) is not None:
+        cause = inner
+    return cause if isinstance(cause, SerError) else ConfigurationError(str(cause))
+
+
+def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """Return key and value of each argument, which may stand in one word or in two."""
+    found = []
+    for index, argument in enumerate(arguments):
+        key, equals, value = argument.partition("=")
+        if key.startswith("-") and (equals or index + 1 < len(arguments)):
+            found.append((key, value if equals else arguments[index + 1]))
+    return found
+
+
+class Execution:
+    """What a trainer file may ask of the layers, whatever the system.
+
+    Args:
+        channels_last: Keep maps of convolutions with their channels innermost, which cuDNN and oneDNN compute faster.
+        compile: Translate layers by ``torch.compile`` when they are first used. It takes about a minute, and a compiler
+            of the machine; lengths of utterances may vary without translating anew.
+    """
+
+    def __init__(self, channels_last: bool = False, compile: bool = False) -> None:
+        self.channels_last = channels_last
+        self.compile = compile
+
+    def prepare(self, system: nn.Module) -> None:
+        """Make a system's layers so; names and values of its weights do not change."""
+        if self.channels_last:
+            system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+        if self.compile:
+            for layer in _called(system):
+                layer.compile(dynamic=True)
+
+
+def _called(system: nn.Module) -> Iterator[nn.Module]:
+    """Return the layers with weights that a system calls: of a list, which is only gone through, those in it."""
+    for layer in system.children():
+        if isinstance(layer, nn.ModuleList):
+            yield from _called(layer)
+        elif not isinstance(layer, Metric) and any(True for _ in layer.parameters()):
+            yield layer
+
+
+def threads_of_environment() -> int:
+    """Return OMP_NUM_THREADS, or 1: on busy cores a second thread made training six times slower.
+
+    Raises:
+        ConfigurationError: If it is not a number of threads.
+    """
+    value = os.environ.get("OMP_NUM_THREADS") or "1"
+    if not value.isdecimal() or int(value) < 1:
+        raise ConfigurationError(f"OMP_NUM_THREADS is '{value}': give one number of threads, such as 1")
+    return int(value)

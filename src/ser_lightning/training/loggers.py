@@ -1,0 +1,144 @@
+"""Where a run's numbers go: ``metrics.csv`` beside its checkpoints, and Weights & Biases."""
+
+import os
+import secrets
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import pandas as pd
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+
+from ser_lightning.files import write_atomically
+
+PROJECT = "ser-lightning"
+Mode = Literal["online", "offline", "disabled", "shared"]
+_WANDB_ID_FILE = "wandb_id"
+
+
+class MetricsTable(Logger):
+    """One row for each epoch in ``metrics.csv``, kept when a run resumes.
+
+    Lightning's CSVLogger deletes the file on resume. Here a row replaces those of its own and later epochs, and the
+    file is written anew as a whole: what a killed run had logged beyond its last checkpoint disappears.
+
+    Args:
+        folder: The run's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+
+    @property
+    def name(self) -> str:
+        """The file's stem."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """Runs are told apart by folder, so there are no versions."""
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Hyperparameters stand in ``config.yaml``."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Write the row of an epoch; what is logged outside training is no epoch and is left out."""
+        if "train/loss" not in metrics:
+            return
+        row = {"epoch": int(metrics["epoch"]), "step": step, **{k: v for k, v in metrics.items() if k != "epoch"}}
+        rows = pd.DataFrame([row])
+        if self.path.exists():
+            earlier = pd.read_csv(self.path)
+            earlier = earlier[earlier["epoch"] < row["epoch"]]
+            rows = pd.concat([earlier, rows], ignore_index=True) if len(earlier) else rows
+        write_atomically(self.path, rows.to_csv(index=False).encode())
+
+
+class FoldWandbLogger(WandbLogger):
+    """A W&B run for one fold, with the epoch as axis of its curves.
+
+    The run's id is made once and kept in the fold's folder, so that a resumed fold continues its run. Without a key
+    the run is written offline, beside the fold, and can be sent later.
+
+    Args:
+        folder: The fold's folder.
+        name: Name of the run, such as ``fold-03``.
+        group: What the folds of one experiment and seed share.
+        tags: Paper, corpus and protocol.
+        config: Everything that decides the run.
+    """
+
+    def __init__(self, folder: Path, name: str, group: str, tags: list[str], config: Mapping[str, Any]) -> None:
+        import wandb
+
+        super().__init__(
+            name=name,
+            save_dir=folder,
+            project=PROJECT,
+            group=group,
+            tags=tags,
+            config=dict(config),
+            mode=wandb_mode(),
+            settings=wandb.Settings(console="off", quiet=True),
+        )
+        self._folder = folder
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
+        """The run's configuration holds the whole YAML already."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The W&B run, started when first asked for."""
+        is_new = self._experiment is None
+        if is_new:
+            self._wandb_init["id"] = self._id = kept_run_id(self._folder)
+
+        try:
+            run = super().experiment
+        except Exception as error:  # W&B's own errors have no common base: ServerResponseError is a bare Exception
+            # A night of training is worth more than its curves in W&B; the files beside it hold the same numbers.
+            rank_zero_warn(f"W&B could not be started and is left out of this run: {error}")
+            self._wandb_init["mode"] = "disabled"
+            run = super().experiment
+        if is_new:
+            if self._wandb_init["mode"] == "offline":
+                rank_zero_info(f"W&B is offline: `wandb sync {self._folder}/wandb/offline-run-*` sends this run later.")
+            for pattern in ("train/*", "validation/*"):
+                run.define_metric(pattern, step_metric="epoch")
+        return run
+
+    @rank_zero_only
+    def finish(self, exit_code: int = 0) -> None:
+        """End the run if it was started; a later one in this process is then its own.
+
+        Args:
+            exit_code: What the run ends with; W&B shows all but 0 as failed.
+        """
+        if self._experiment is not None:
+            self._experiment.finish(exit_code=exit_code)
+            self._experiment = None
+
+
+def wandb_mode() -> Mode:
+    """Return what the user has chosen by ``WANDB_MODE``, or offline where W&B has no key."""
+    import wandb
+
+    chosen = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+    return cast(Mode, chosen)
+
+
+def kept_run_id(folder: Path) -> str:
+    """Return the id of the W&B run whose files lie in ``folder``, made if there is none yet."""
+    path = folder / _WANDB_ID_FILE
+    if not path.exists():
+        write_atomically(path, secrets.token_hex(4).encode())
+    return path.read_text()

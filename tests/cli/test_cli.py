@@ -1,0 +1,117 @@
+"""The ``ser`` command: what it refuses, and what it puts where."""
+
+import errno
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ser_lightning.cli import main as cli
+from ser_lightning.cli.command_line import LIGHTNING_COMMANDS
+from ser_lightning.cli.main import main, parser
+from ser_lightning.jobs.process import REFUSED
+
+
+def test_help_names_every_command() -> None:
+    text = parser().format_help()
+    commands = {*LIGHTNING_COMMANDS, "run-fold", "cv", "table", "sweep", "prepare", "audit", "report", "reproduction"}
+    commands |= {"attention", "embeddings", "classify", "export", "download", "synth"}
+    listed = {line.split()[0] for line in text.split("COMMAND")[-1].splitlines() if re.match(r" {4}\w", line)}
+    assert listed == commands
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    code = (
+        "import sys; from ser_lightning.cli.main import parser; parser().format_help(); "
+        "print([name for name in ('torch', 'sklearn', 'matplotlib', 'pandas', 'rich') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_module_of_the_current_folder_can_be_allowed_and_hides_no_library(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise RuntimeError('this is not torch')")
+    (tmp_path / "my_system.py").write_text(
+        "from ser_lightning.systems import PooledLSTM\n\nclass Mine(PooledLSTM):\n    '''Ours.'''\n"
+    )
+    script = str(Path(sys.executable).with_name("ser"))  # not python -m, which puts the current folder first
+    experiment = str(Path("experiments/quickstart.yaml").resolve())
+    command = [script, "fit", "--config", experiment, "--model=my_system.Mine", "--print_config"]
+
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert refused.returncode
+    assert "add --allow" in refused.stderr
+    done = subprocess.run([*command, "--allow", "my_system"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "class_path: my_system.Mine" in done.stdout
+
+
+def test_one_row_of_a_table_is_not_named_as_the_variant_of_an_experiment_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table", "run", "experiments/huang2020/table1.yaml", "--row", "mean"]) == 1
+    assert "--rows NAME runs one row" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "way"),
+    [
+        (errno.EROFS, "Read-only file system; choose another place"),
+        (errno.ENOSPC, "No space left on device; free space there, or choose"),
+        (errno.EDQUOT, "Disk quota exceeded; free space there, or choose"),
+        (errno.EACCES, "Permission denied; change its permissions, or choose"),
+        (errno.EIO, "Input/output error; SER_TRACEBACK=1 in the environment shows"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line_with_file_reason_and_way_out(
+    code: int, way: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(code, os.strerror(code), "/place/file")
+
+    monkeypatch.setattr(cli, "_run", refuse)
+    assert main(["synth"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: /place/file: {way}")
+    assert len(said.splitlines()) == 1
+    monkeypatch.setenv("SER_TRACEBACK", "1")
+    with pytest.raises(OSError, match="/place/file"):
+        main(["synth"])
+
+
+@pytest.mark.parametrize(("more", "status"), [([], 1), (["--end-with-parent"], REFUSED)])
+def test_a_job_tells_its_runner_that_the_user_has_to_mend_something(more: list[str], status: int) -> None:
+    command = [sys.executable, "-m", "ser_lightning.cli", "run-fold", "--config=nowhere.yaml", *more]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        assert process.wait(120) == status
+        assert "error: nowhere.yaml: no such experiment file" in process.stderr.read()
+
+
+def test_an_error_of_the_system_without_a_file_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise TimeoutError(errno.ETIMEDOUT, "no answer")
+
+    monkeypatch.setattr(cli, "_run", fail)
+    with pytest.raises(TimeoutError, match="no answer"):
+        main(["synth"])
+
+
+def test_a_full_disk_names_the_file_that_did_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # so it comes of writing: without a name
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main(["reproduction", f"--out={tmp_path / 'ledger.md'}"]) == 1
+    assert f"error: {tmp_path / 'ledger.md'}: No space left on device; free space there" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_command_does_not_know_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", "runs", "--fold=1"])
+    assert stopped.value.code == 2
+    assert "--fold=1" in capsys.readouterr().err

@@ -1,0 +1,69 @@
+"""Jobs that take no time: a program in the place of ``ser`` that does what its experiment's name says."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ser_lightning.jobs import engine
+from ser_lightning.jobs.plan import Job
+
+PRETENCE = """\
+import json, os, pathlib, signal, sys, time
+
+given = dict(argument[2:].split("=", 1) for argument in sys.argv[1:] if "=" in argument)
+folder, kind = pathlib.Path(given["trainer.default_root_dir"]), given["config"]
+tries = len(list(folder.glob("try-*")))
+(folder / f"try-{tries}").touch()
+print("this is", kind, "at try", tries, flush=True)
+if kind == "fails" or (kind == "fails-once" and tries == 0):
+    sys.exit(3)
+if kind == "refuses":
+    print("error: there is no such corpus\\n  choose another")
+    sys.exit(78)
+if kind == "is-killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+if kind == "loses-worker" and tries == 0:
+    os.kill(os.getppid(), signal.SIGKILL)
+if kind in ("waits", "loses-worker") and (kind == "waits" or tries == 0):
+    sys.stdin.read()  # ends with the parent, as `ser run-fold --end-with-parent` does
+    sys.exit(9)
+began = time.time()
+while kind == "meets" and len(list(folder.parent.glob("*/try-0"))) < 2:  # until another one runs too
+    time.sleep(0.05)
+(folder / "saw.json").write_text(json.dumps(
+    {"began": began, "ended": time.time(), "environment": dict(os.environ), "arguments": sys.argv[1:]}
+))
+if kind == "leaves-nothing":
+    sys.exit()
+if kind == "is-seen-later" and tries == 0:
+    if os.fork():
+        sys.exit()
+    os.setsid()
+    time.sleep(2)
+(folder / "run.json").touch()
+(folder / "predictions.csv").touch()
+if kind == "aborts-at-the-end":
+    sys.exit(3)
+"""
+
+
+@pytest.fixture
+def pretence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The program, in the place of ``ser``."""
+    program = tmp_path / "pretence.py"
+    program.write_text(PRETENCE)
+    monkeypatch.setattr(engine, "PROGRAM", (sys.executable, str(program)))
+    return program
+
+
+@pytest.fixture
+def job(tmp_path: Path, pretence: Path) -> Callable[..., Job]:
+    """Makes a job that does what ``kind`` says, in a folder of its own, and needs other jobs."""
+
+    def make(kind: str, name: str, *needs: Job) -> Job:
+        folder = tmp_path / "runs" / "seed-0" / name
+        return Job(Path(kind), (), 0, 0, folder, needs=tuple(other.folder for other in needs))
+
+    return make

@@ -1,0 +1,104 @@
+"""Jobs side by side: overlapping, in the order they need each other, run again where a worker is lost."""
+
+import importlib.util
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.jobs.engine import Resources
+from ser_lightning.jobs.plan import Job
+from ser_lightning.jobs.runner import run_jobs
+
+if importlib.util.find_spec("ray") is None:  # not imported here: it reads its settings then, which the engine makes
+    pytest.skip("Ray is not installed", allow_module_level=True)
+MakeJob = Callable[..., Job]
+QUIET = Console(quiet=True)
+TWO = Resources(jobs=2)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _session() -> Iterator[None]:
+    """One session of Ray for all tests: it takes seconds to start."""
+    from ser_lightning.jobs.ray_engine import ray_session
+
+    with ray_session(TWO):
+        yield
+
+
+def saw(job: Job) -> dict[str, object]:
+    content: dict[str, object] = json.loads((job.folder / "saw.json").read_text())
+    return content
+
+
+def test_two_jobs_run_at_once_and_one_that_needs_both_behind_them(job: MakeJob) -> None:
+    first, second = job("meets", "fold-00"), job("meets", "fold-01")  # each ends only when both have begun
+    third = job("fine", "fold-02", first, second)
+    assert run_jobs([third, first, second], QUIET, TWO) == {}
+    one, other, last = saw(first), saw(second), saw(third)
+    assert last["began"] > max(one["ended"], other["ended"])  # type: ignore[operator, type-var]
+
+
+def test_what_fails_is_tried_again_and_reported_and_the_rest_goes_on(job: MakeJob) -> None:
+    fails, mended, fine = job("fails", "fold-00"), job("fails-once", "fold-01"), job("fine", "fold-02")
+    needing = job("fine", "fold-03", fails)
+    failures = run_jobs([fails, mended, fine, needing], QUIET, TWO)
+    assert set(failures) == {fails.folder, needing.folder}
+    assert "failed 2 times, exit status 3; the end of its log" in failures[fails.folder]
+    assert (mended.folder / "predictions.csv").exists()
+
+
+def test_what_the_user_has_to_mend_is_not_tried_again(job: MakeJob) -> None:
+    refused = job("refuses", "fold-00")
+    assert run_jobs([refused], QUIET, TWO) == {refused.folder: "there is no such corpus\n  choose another"}
+    assert not (refused.folder / "try-1").exists()
+
+
+def test_a_job_that_is_lost_with_its_worker_is_run_again_and_that_is_no_failure_of_its(
+    job: MakeJob, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lost = job("loses-worker", "fold-00")
+    assert run_jobs([lost], Console(width=200), Resources(jobs=2, retries=0)) == {}
+    assert (lost.folder / "try-1").exists()
+    assert "fold-00: lost (" in capsys.readouterr().out
+
+
+def test_a_job_gets_its_threads_and_this_ones_wandb_but_neither_its_key_nor_rays_token(
+    job: MakeJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    fine = job("fine", "fold-00")
+    run_jobs([fine], QUIET, Resources(jobs=2, cpus_per_job=2))
+    environment = saw(fine)["environment"]
+    assert isinstance(environment, dict)
+    assert environment["OMP_NUM_THREADS"] == "2"
+    assert environment["CUDA_VISIBLE_DEVICES"] == ""
+    assert environment["WANDB_PROJECT"] == "mine"
+    assert not {"WANDB_API_KEY", "RAY_AUTH_TOKEN"} & set(environment)
+
+
+@pytest.mark.parametrize(
+    ("resources", "named"),
+    [(Resources(jobs=1000, cpus_per_job=999), "999 CPUs"), (Resources(jobs=2, gpus_per_job=999), "999 GPUs")],
+)
+def test_what_no_machine_has_is_refused_instead_of_waited_for(resources: Resources, named: str, job: MakeJob) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        run_jobs([job("fine", "fold-00")], QUIET, resources)
+
+
+def test_a_job_that_cannot_start_says_why(job: MakeJob) -> None:
+    blocked = job("fine", "fold-00")
+    (blocked.folder / "log.txt").mkdir(parents=True)
+    failures = run_jobs([blocked], QUIET, TWO)
+    assert "Is a directory" in failures[blocked.folder]
+
+
+def test_a_machine_without_the_shared_folder_is_named(tmp_path: Path) -> None:
+    from ser_lightning.jobs.process import run_to_end
+
+    with pytest.raises(FileNotFoundError, match=r"has no folder .*elsewhere"):
+        run_to_end(["true"], "fold-00", str(tmp_path / "elsewhere"), {})

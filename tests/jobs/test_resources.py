@@ -1,0 +1,37 @@
+"""What jobs get."""
+
+import pytest
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.jobs.engine import Resources
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"jobs": 0}, "--jobs 0"),
+        ({"cpus_per_job": 0}, "--cpus-per-job 0"),
+        ({"retries": -1}, "--retries -1"),
+        ({"gpus_per_job": 1.5}, "--gpus-per-job 1.5"),
+        ({"gpus_per_job": 0.0}, "--gpus-per-job 0"),
+    ],
+)
+def test_what_means_nothing_is_refused_by_name(given: dict[str, float], named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        Resources(**given)  # type: ignore[arg-type]
+
+
+def test_one_machine_runs_one_job_at_once_and_a_cluster_as_many_as_fit_unless_said_otherwise() -> None:
+    assert Resources().at_once == 1
+    assert Resources(jobs=3).at_once == 3
+    assert Resources(address="head:6379").at_once is None
+    assert Resources(address="head:6379", jobs=1).at_once == 1
+
+
+def test_a_part_of_a_gpu_is_one_device_and_several_share_batches_and_threads() -> None:
+    assert Resources().arguments() == ()
+    part, pair = Resources(gpus_per_job=0.25), Resources(gpus_per_job=2, cpus_per_job=8)
+    assert part.arguments() == ("--trainer.accelerator=gpu", "--trainer.devices=1")
+    assert pair.arguments() == ("--trainer.accelerator=gpu", "--trainer.devices=2", "--trainer.strategy=ddp")
+    assert pair.environment() == {"OMP_NUM_THREADS": "4"}
+    assert (str(Resources()), str(part), str(pair)) == ("1 CPU", "1 CPU, 0.25 GPU", "8 CPUs, 2 GPUs")

@@ -1,0 +1,87 @@
+"""What a run is called, and when two are the same."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.runs.folder import RunName, claim_folder, claim_sources, code_version, recorded_sources
+
+CONFIG = {
+    "seed_everything": 0,
+    "trainer": {"max_epochs": 5, "devices": 1, "logger": None},
+    "data": {"class_path": "data_modules.ravdess.RAVDESS", "init_args": {"root": "here", "batch_size": 32}},
+}
+
+
+def test_a_run_lies_where_its_experiment_corpus_row_seed_and_fold_say() -> None:
+    name = RunName.of(Path("some/experiments/huang2020/ravdess/netvlad.yaml"), "ravdess-synthetic", "default", 1, 3)
+    assert name.folder() == Path("runs/huang2020/netvlad/ravdess-synthetic/default/seed-1/fold-03")
+    assert name.group == "huang2020/netvlad/ravdess-synthetic/default/seed-1"
+
+
+def test_an_experiment_outside_any_papers_folder_has_no_paper() -> None:
+    assert RunName.of(Path("experiments/quickstart.yaml"), "c", "default", 0, 0).group == "quickstart/c/default/seed-0"
+    assert RunName.of(Path("/tmp/mine.yaml"), "c", "default", 0, 0).group == "mine/c/default/seed-0"
+
+
+def test_a_folder_of_another_configuration_is_refused_key_by_key(tmp_path: Path) -> None:
+    claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
+    claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")  # the same run again is welcome
+    other = yaml.safe_load(yaml.safe_dump(CONFIG))
+    other["trainer"]["max_epochs"] = 6
+    del other["data"]["init_args"]["batch_size"]
+    with pytest.raises(ConfigurationError) as caught:
+        claim_folder(tmp_path, yaml.safe_dump(other), "def")
+    message = str(caught.value)
+    assert "trainer.max_epochs: 5 there, 6 now" in message
+    assert "data.init_args.batch_size: 32 there, absent now" in message
+    assert "split hash: abc there, def now" in message
+    assert "--row" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"), [(b"trainer: [", "while parsing"), (b"\xff\xfet\x00", "codec can't decode"), (b"", "no keys")]
+)
+def test_a_damaged_configuration_of_a_run_is_named_with_the_way_out(content: bytes, cause: str, tmp_path: Path) -> None:
+    claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
+    (tmp_path / "config.yaml").write_bytes(content)
+    with pytest.raises(
+        ConfigurationError, match=rf"config.yaml is not .* \(.*{cause}.*\); put the file back, or delete"
+    ):
+        claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
+
+
+def test_a_run_without_the_hash_of_its_split_is_named(tmp_path: Path) -> None:
+    claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
+    (tmp_path / "split_hash").unlink()
+    with pytest.raises(ConfigurationError, match=r"split_hash is missing; put it back, or delete"):
+        claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
+
+
+@pytest.mark.parametrize("content", ['{"model.init_args', "[]"])
+def test_a_damaged_record_of_checkpoints_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "source_hashes.json").write_text(content)
+    with pytest.raises(ConfigurationError, match=r"source_hashes.json does not say .* delete the folder"):
+        recorded_sources(tmp_path)
+
+
+def test_a_run_knows_the_checkpoints_it_started_from_by_their_content(tmp_path: Path) -> None:
+    stage, run = tmp_path / "stage.ckpt", tmp_path / "run"
+    stage.write_text("weights")
+    config = yaml.safe_dump({"model": {"init_args": {"encoder_checkpoint": str(stage), "other_checkpoint": None}}})
+    claim_sources(run, config)
+    assert list(recorded_sources(run)) == ["model.init_args.encoder_checkpoint"]
+    (tmp_path / "copy.ckpt").write_text("weights")
+    claim_sources(run, config.replace("stage", "copy"))
+    stage.write_text("others")
+    with pytest.raises(ConfigurationError, match=r"run started from another model.init_args.encoder_checkpoint"):
+        claim_sources(run, config)
+    stage.unlink()
+    claim_sources(run, config)  # to evaluate, the run's own checkpoint is enough
+    assert list(recorded_sources(run)) == ["model.init_args.encoder_checkpoint"]
+
+
+def test_the_code_version_begins_with_the_packages() -> None:
+    assert code_version().startswith("0.")

@@ -1,0 +1,141 @@
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.runs.gathering import CrossValidation, FoldRun, find_cross_validations
+
+WriteFold = Callable[..., Path]
+RIGHT = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
+
+
+def _change(fold_folder: Path, **changes: object) -> None:
+    path = fold_folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_all_folds_of_a_seed_are_found_in_order(seed_folder: Path) -> None:
+    run = CrossValidation.read(seed_folder)
+    assert [fold.facts.fold for fold in run.folds] == [0, 1, 2]
+    assert run.missing == ()
+    assert [len(fold.predictions.table) for fold in run.folds] == [8, 6, 8]
+
+
+@pytest.mark.parametrize("levels", range(5))
+def test_runs_are_found_from_any_folder_above(seed_folder: Path, levels: int) -> None:
+    folder = [seed_folder, *seed_folder.parents][levels]
+    (run,) = find_cross_validations([folder, seed_folder, seed_folder / "fold-01"])
+    assert run.folder == seed_folder.resolve()
+    assert len(run.folds) == 3
+
+
+def test_a_fold_without_predictions_is_missing_not_faulty(seed_folder: Path) -> None:
+    (seed_folder / "fold-01" / "predictions.csv").rename(seed_folder / "fold-01" / ".predictions.csv.7.tmp")
+    run = CrossValidation.read(seed_folder)
+    assert [fold.facts.fold for fold in run.folds] == [0, 2]
+    assert run.missing == (1,)
+
+
+def test_a_single_fold_can_be_asked_for_and_the_others_count_as_missing(seed_folder: Path) -> None:
+    (run,) = find_cross_validations([seed_folder / "fold-02"])
+    assert [fold.facts.fold for fold in run.folds] == [2]
+    assert run.missing == (0, 1)
+
+
+def test_seeds_are_found_in_order(seed_folder: Path, write_fold: WriteFold) -> None:
+    for seed in (10, 2):
+        write_fold(seed_folder.parent / f"seed-{seed}", 0, RIGHT)
+    assert [run.facts.seed for run in find_cross_validations([seed_folder.parent])] == [0, 2, 10]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("protocol_hash", "ba9876543210"),
+        ("corpus", "crema_d"),
+        ("experiment", "other"),
+        ("synthetic", False),
+        ("num_folds", 10),
+        ("row", "lambda=0.1"),
+        ("seed", 1),
+    ],
+)
+def test_folds_that_differ_are_not_averaged_and_the_difference_is_named(
+    seed_folder: Path, key: str, value: object
+) -> None:
+    first = json.loads((seed_folder / "fold-00" / "run.json").read_text())[key]
+    _change(seed_folder / "fold-02", **{key: value})
+    with pytest.raises(ConfigurationError) as error:
+        CrossValidation.read(seed_folder)
+    message = str(error.value)
+    assert f"{key} differs: {first!r} in {seed_folder / 'fold-00'}, {value!r} in {seed_folder / 'fold-02'}" in message
+
+
+def test_seeds_with_other_classes_are_not_averaged(seed_folder: Path, write_fold: WriteFold) -> None:
+    other = ("neutral", "happy", "sad", "calm")
+    write_fold(seed_folder.parent / "seed-1", 0, RIGHT, class_names=other)
+    with pytest.raises(ConfigurationError, match=r"class_names differs: .*'angry'.*seed-0.*'calm'.*seed-1"):
+        find_cross_validations([seed_folder.parent])
+
+
+def test_the_same_seed_twice_is_refused(seed_folder: Path) -> None:
+    shutil.copytree(seed_folder, seed_folder.parent / "copy")
+    with pytest.raises(ConfigurationError, match=r"copy and .*seed-0 both have seed 0"):
+        find_cross_validations([seed_folder.parent])
+
+
+def test_a_copied_fold_is_refused(seed_folder: Path) -> None:
+    shutil.copytree(seed_folder / "fold-00", seed_folder / "fold-000")
+    with pytest.raises(ConfigurationError, match=r"fold-00 and .*fold-000 both are fold 0"):
+        CrossValidation.read(seed_folder)
+
+
+def test_an_utterance_that_two_folds_test_is_named(seed_folder: Path) -> None:
+    path = seed_folder / "fold-02" / "predictions.csv"
+    path.write_text(path.read_text().replace("fold2-003", "fold0-003"))
+    with pytest.raises(ConfigurationError, match=r"'fold0-003' is tested in .*fold-00 and again in .*fold-02"):
+        CrossValidation.read(seed_folder)
+
+
+@pytest.mark.parametrize(("key", "value"), [("fold", 1), ("num_folds", 0)])
+def test_a_fold_whose_two_files_disagree_is_refused(seed_folder: Path, key: str, value: int) -> None:
+    _change(seed_folder / "fold-00", **{key: value})
+    with pytest.raises(ConfigurationError, match=r"fold-00: folds \[0\] in predictions\.csv, fold . of . in run\.json"):
+        FoldRun.read(seed_folder / "fold-00")
+
+
+def test_predictions_of_other_classes_than_the_run_says_are_refused(seed_folder: Path) -> None:
+    _change(seed_folder / "fold-00", class_names=["neutral", "happy", "angry", "sad"])
+    with pytest.raises(ConfigurationError, match=r"classes \['neutral', 'happy', 'sad', 'angry'\] in predictions\.csv"):
+        FoldRun.read(seed_folder / "fold-00")
+
+
+def test_predictions_without_facts_are_refused_with_the_way_out(seed_folder: Path) -> None:
+    (seed_folder / "fold-00" / "run.json").unlink()
+    with pytest.raises(ConfigurationError, match=r"run\.json is missing .* run the fold again"):
+        CrossValidation.read(seed_folder)
+
+
+def test_folders_without_runs_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"holds no finished fold"):
+        find_cross_validations([tmp_path])
+    with pytest.raises(ConfigurationError, match=r"nowhere is no folder"):
+        find_cross_validations([tmp_path / "nowhere"])
+    with pytest.raises(ConfigurationError, match=r"no folder of a run was given"):
+        find_cross_validations([])
+
+
+def test_the_history_has_one_row_an_epoch_and_the_last_repetition_counts(seed_folder: Path) -> None:
+    folder = seed_folder / "fold-00"
+    (folder / "metrics.csv").write_text("epoch,step,train/loss\n0,5,2.0\n1,10,1.5\n1,10,1.4\n")
+    history = FoldRun.read(folder).history()
+    assert history is not None
+    assert history["train/loss"].to_dict() == {0: 2.0, 1: 1.4}
+
+
+def test_a_fold_without_metrics_has_no_history(seed_folder: Path) -> None:
+    (seed_folder / "fold-00" / "metrics.csv").unlink()
+    assert FoldRun.read(seed_folder / "fold-00").history() is None

@@ -1,0 +1,153 @@
+"""Sweep files: W&B takes every one that is here, and errors name file and key."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from sweeps.config import schema_violations_from_proposed_config
+from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.sweeps.file import Method, read_sweep, trial_arguments
+from ser_lightning.training.experiment import ExperimentCLI
+
+FILES = sorted(Path("experiments/sweeps").glob("*.yaml"))
+CONTENT: dict[str, Any] = {
+    "program": "ser",
+    "method": "grid",
+    "metric": {"name": "cv/validation_UA_mean", "goal": "maximize"},
+    "parameters": {
+        "model.init_args.dropout": {"values": [0.1, 0.2]},
+        "model.init_args.cells": {"value": 8},
+    },
+    "command": ["ser", "cv", "--config", "experiments/quickstart.yaml", "--folds=0,1", "${args}"],
+}
+
+
+def written(folder: Path, **changes: Any) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(yaml.safe_dump({**CONTENT, **changes}))
+    return path
+
+
+def test_there_is_a_sweep_for_each_paper_and_each_method() -> None:
+    assert {path.stem.split("_")[0] for path in FILES} == {"huang2020", "zhou2020", "ando2019", "mocanu2021"}
+    assert {read_sweep(path).file.method for path in FILES} == set(Method)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_wandbs_own_check_finds_nothing_wrong_with_a_sweep_file(path: Path) -> None:
+    assert schema_violations_from_proposed_config(yaml.safe_load(path.read_text())) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_what_a_wandb_agent_runs_is_what_our_own_sweep_runs(path: Path) -> None:
+    sweep = read_sweep(path)
+    values = dict.fromkeys(sweep.parameters, 0.25)
+    content = yaml.safe_load(path.read_text())
+    macros = create_sweep_command_args({"args": {name: {"value": value} for name, value in values.items()}})
+    agents = [
+        argument
+        for part in create_sweep_command(content["command"])
+        for argument in (macros["args"] if part == "${args}" else [part])
+    ]
+    assert agents == ["ser", "cv", *trial_arguments(sweep.arguments, values)]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_parameters_of_a_sweep_file_are_keys_of_its_experiment(path: Path) -> None:
+    sweep = read_sweep(path)
+    experiment = yaml.safe_load(Path(sweep.arguments[sweep.arguments.index("--config") + 1]).read_text())
+    for name in sweep.parameters:
+        node = experiment
+        for part in name.split("."):
+            assert part in node, f"{name}: no {part}"
+            node = node[part]
+
+
+def test_a_group_as_wandbs_agent_hands_it_over_reaches_the_system(synthetic_ravdess: Path) -> None:
+    """The agent writes a group as one argument, a Python dictionary."""
+    handed = create_sweep_command_args({"args": {"model": {"value": {"init_args": {"dropout": 0.125, "cells": 4}}}}})
+    arguments = ["--config=experiments/quickstart.yaml", f"--data.init_args.root={synthetic_ravdess}", *handed["args"]]
+    model = yaml.safe_load(ExperimentCLI([*arguments, "--trainer.logger=false"], run=False).config_text)["model"]
+    assert (model["init_args"]["dropout"], model["init_args"]["cells"]) == (0.125, 4)
+    assert model["class_path"].endswith("PooledLSTM")
+
+
+def test_overrides_change_keys_of_the_file_and_of_parameters_whose_names_hold_dots(tmp_path: Path) -> None:
+    overrides = ["method=random", "parameters.model.init_args.dropout.values=[0.3, 0.4]", "metric.target=0.9"]
+    sweep = read_sweep(written(tmp_path), overrides)
+    assert sweep.file.method is Method.random
+    assert sweep.parameters["model.init_args.dropout"].values == (0.3, 0.4)  # type: ignore[union-attr]
+    assert sweep.file.metric.target == 0.9
+
+
+def test_variables_of_the_environment_are_read_as_wandbs_agent_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CORPUS_ROOT", "/data/x")
+    command = ["${env}", ".venv/bin/ser", "cv", "--data.init_args.root=${envvar:CORPUS_ROOT}", "${args}"]
+    assert read_sweep(written(tmp_path, command=command)).arguments == ("--data.init_args.root=/data/x",)
+
+
+def test_the_program_may_be_named_apart_from_its_command_as_wandb_allows(tmp_path: Path) -> None:
+    command = ["${env}", "${program}", "cv", "--config", "x.yaml", "${args}"]
+    named = read_sweep(written(tmp_path, program=".venv/bin/ser", command=command))
+    assert named.arguments == read_sweep(written(tmp_path, command=["ser", *command[2:]])).arguments
+    with pytest.raises(ConfigurationError, match="command is"):
+        read_sweep(written(tmp_path, program="train.py", command=command))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"method": "hill"}, "method"),
+        ({"methods": "grid"}, "methods"),
+        ({"metric": {"name": "cv/test_UA_mean", "goal": "maximize"}}, "cv/test_UA_mean.*never of the test"),
+        ({"metric": {"name": "cv/validation_UA_mean"}}, "goal must be maximize"),
+        ({"command": ["python", "x.py", "${args}"]}, "command is"),
+        ({"command": ["ser", "cv", "--config", "x.yaml"]}, "command is"),
+        ({"command": ["ser", "cv", "${args_json}", "${args}"]}, "args_json"),
+        ({"command": ["ser", "cv", "--model.init_args.cells=3", "${args}"]}, "model.init_args.cells is a parameter"),
+        ({"parameters": {"a": {"value": 1}}}, "none has more than one value"),
+        ({"parameters": {"a": {"min": 0.0, "max": 1.0}}}, "parameters.a: a grid needs values"),
+        ({"early_terminate": {"type": "median"}}, "early_terminate.type is 'median'"),
+        ({"early_terminate": {"type": "hyperband"}}, "min_iter"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1.5}}, "eta is 1.5"),
+        ({"early_terminate": {"type": "hyperband", "min_itr": 1}}, "min_itr"),
+        ({"run_cap": "many"}, "run_cap"),
+    ],
+)
+def test_an_error_names_the_file_and_the_key(changes: dict[str, Any], named: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=named) as error:
+        read_sweep(written(tmp_path, **changes))
+    assert "sweep.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_that_is_not_there_or_no_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nothing\.yaml: no such sweep file"):
+        read_sweep(tmp_path / "nothing.yaml")
+    (tmp_path / "sweep.yaml").write_text("a: [")
+    with pytest.raises(ConfigurationError, match=r"sweep\.yaml is no YAML"):
+        read_sweep(tmp_path / "sweep.yaml")
+    (tmp_path / "sweep.yaml").write_bytes(b"method: \xe4")
+    with pytest.raises(ConfigurationError, match=r"sweep\.yaml is no UTF-8 text"):
+        read_sweep(tmp_path / "sweep.yaml")
+    with pytest.raises(ConfigurationError, match="is a folder; give a sweep file"):
+        read_sweep(tmp_path)
+
+
+def test_early_termination_begins_where_wandbs_does(tmp_path: Path) -> None:
+    by_end = {"type": "hyperband", "max_iter": 9, "s": 2, "eta": 3}
+    for early, expected in (({"type": "hyperband", "min_iter": 2}, 2), (by_end, 1), ({**by_end, "s": 5}, 1)):
+        found = read_sweep(written(tmp_path, early_terminate=early)).file.early_terminate
+        assert found is not None
+        assert found.first_rung() == expected, early
+
+
+def test_reading_a_sweep_needs_no_optuna(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    read_sweep(written(tmp_path))

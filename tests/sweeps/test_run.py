@@ -1,0 +1,280 @@
+"""`ser sweep`: trials on the one runner, judged by validation sets alone; the winner is tested, and nothing is lost."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+
+from ser_lightning.cross_validation.cross_validate import Choice
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.jobs.engine import Resources
+from ser_lightning.jobs.plan import Job
+from ser_lightning.runs.folder import trial_row
+from ser_lightning.runs.predictions import Predictions
+from ser_lightning.sweeps import run as module
+from ser_lightning.sweeps.file import read_sweep
+from ser_lightning.sweeps.run import Setting, run_sweep
+from ser_lightning.sweeps.trials import Trials
+
+CLUSTERS = "model.init_args.pooling.init_args.clusters"
+
+
+def sweep_file(folder: Path, **changes: Any) -> Path:
+    path = folder / "tiny.yaml"
+    content = {
+        "method": "grid",
+        "metric": {"name": "cv/validation_UA_mean", "goal": "maximize"},
+        "parameters": {CLUSTERS: {"values": [2, 3, 4]}},
+        "command": ["ser", "cv", "--config", "experiments/quickstart.yaml", "${args}"],
+        **changes,
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+class Pretence:
+    """Runs jobs in no time: a system with K clusters recognises K of ten utterances of its validation sets."""
+
+    def __init__(self) -> None:
+        self.ran: list[Job] = []
+        self.batches: list[int] = []
+        self.failing: set[Path] = set()
+        self.tested: list[tuple[list[str], str]] = []
+
+    def run(self, jobs: Sequence[Job], console: Console, resources: Resources) -> dict[Path, str]:
+        self.ran += jobs
+        self.batches.append(len(jobs))
+        for job in jobs:
+            (clusters,) = [int(text.split("=")[1]) for text in job.overrides if text.startswith(f"--{CLUSTERS}")]
+            targets = torch.arange(10) % 2
+            Predictions.collect(
+                utterances=[f"u{index}" for index in range(10)],
+                speakers=["s"] * 10,
+                fold=job.fold or 0,
+                targets=targets,
+                predicted=torch.where(torch.arange(10) < clusters, targets, 1 - targets),
+                probabilities=torch.full((10, 2), 0.5),
+                class_names=("a", "b"),
+            ).write(job.folder / "validation_predictions.csv")
+        return {job.folder: "exit status 1;\nlog" for job in jobs if job.folder.parents[1] in self.failing}
+
+    def test(self, arguments: Sequence[str], row: str, choice: Choice, console: Console) -> int:
+        self.tested.append((list(arguments), row))
+        return 0
+
+
+@pytest.fixture
+def pretence(monkeypatch: pytest.MonkeyPatch) -> Pretence:
+    pretence = Pretence()
+    monkeypatch.setattr(module, "run_planned", pretence.run)
+    monkeypatch.setattr(module, "cross_validate", pretence.test)
+    return pretence
+
+
+@pytest.fixture
+def setting(tmp_path: Path, synthetic_ravdess: Path, feature_folder: Path) -> Callable[..., Setting]:
+    def make(resources: Resources = Resources(), **changes: Any) -> Setting:  # noqa: B008  # frozen, so shared safely
+        sweep = read_sweep(sweep_file(tmp_path, **changes))
+        places = (
+            f"--data.init_args.root={synthetic_ravdess}",
+            f"--data.init_args.feature_folder={feature_folder}",
+        )
+        choice = Choice(folds="0,1", runs=tmp_path / "runs", resources=resources)
+        return Setting(sweep, (*sweep.arguments, *places), "default", choice, Console(quiet=True))
+
+    return make
+
+
+def sweep_folder(setting: Setting) -> Path:
+    return setting.choice.runs / "quickstart" / "ravdess-synthetic" / "tiny"
+
+
+def test_the_best_trial_by_its_validation_sets_is_tested_once(
+    pretence: Pretence, setting: Callable[..., Setting]
+) -> None:
+    tiny = setting()
+    assert run_sweep(tiny, None, None) == 0
+    assert len(pretence.ran) == 6
+    assert not any(job.tested for job in pretence.ran)
+    assert all("--no-test" in job.command() for job in pretence.ran)
+    ((arguments, row),) = pretence.tested
+    assert f"--{CLUSTERS}=4" in arguments
+    assert row == trial_row({CLUSTERS: 4})
+    content = json.loads((sweep_folder(tiny) / "sweep.json").read_text())
+    assert {trial["parameters"][CLUSTERS]: trial["objective"] for trial in content["trials"]} == {
+        2: pytest.approx(0.2),
+        3: pytest.approx(0.3),
+        4: pytest.approx(0.4),
+    }
+    assert (sweep_folder(tiny) / "parameters.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_test_predictions_on_disk_decide_nothing(pretence: Pretence, setting: Callable[..., Setting]) -> None:
+    tiny = setting()
+    for clusters in (2, 3, 4):
+        folder = sweep_folder(tiny).with_name(trial_row({CLUSTERS: clusters})) / "seed-0" / "fold-00"
+        folder.mkdir(parents=True)
+        (folder / "predictions.csv").write_text("whoever reads this fails")
+    assert run_sweep(tiny, None, None) == 0
+    assert pretence.tested[0][1] == trial_row({CLUSTERS: 4})
+
+
+def test_a_failed_trial_is_named_and_only_it_is_run_again(pretence: Pretence, setting: Callable[..., Setting]) -> None:
+    tiny = setting()
+    pretence.failing = {sweep_folder(tiny).with_name(trial_row({CLUSTERS: 3}))}
+    assert run_sweep(tiny, None, None) == 1
+    content = json.loads((sweep_folder(tiny) / "sweep.json").read_text())
+    (failed,) = [trial for trial in content["trials"] if trial["state"] == "failed"]
+    assert failed["parameters"] == {CLUSTERS: 3}
+    assert failed["note"] == "fold-00: exit status 1; log", "the log's last line says why"
+    pretence.failing.clear()
+    pretence.ran.clear()
+    assert run_sweep(tiny, None, None) == 0
+    assert {job.row for job in pretence.ran} == {trial_row({CLUSTERS: 3})}
+
+
+def test_parameters_that_make_no_system_end_neither_the_sweep_nor_its_dry_run(
+    pretence: Pretence, setting: Callable[..., Setting], capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = io.StringIO()
+    odd = replace(
+        setting(parameters={CLUSTERS: {"values": [2, 0, 4]}}),
+        console=Console(file=said, width=200, force_terminal=True),
+    )
+    assert run_sweep(odd, None, None) == 1
+    assert all(pretence.batches), "an empty plan was run"
+    content = json.loads((sweep_folder(odd) / "sweep.json").read_text())
+    states = {trial["parameters"][CLUSTERS]: trial["state"] for trial in content["trials"]}
+    assert states == {2: "complete", 0: "failed", 4: "complete"}
+    assert "clusters" in said.getvalue()
+    dry = replace(odd, choice=replace(odd.choice, dry_run="json", runs=odd.choice.runs / "elsewhere"))
+    assert run_sweep(dry, None, None) == 1
+    assert len(json.loads(capsys.readouterr().out)["jobs"]) == 4
+
+
+@pytest.mark.parametrize("early", [None, {"type": "hyperband", "min_iter": 1, "eta": 3}])
+def test_a_trial_that_another_process_took_over_is_not_ended_here(
+    early: dict[str, Any] | None,
+    pretence: Pretence,
+    setting: Callable[..., Setting],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tiny = setting(early_terminate=early)
+
+    def run_too_long(jobs: Sequence[Job], *rest: Any) -> dict[Path, str]:
+        if not pretence.ran:
+            folder = sweep_folder(tiny)
+            other = Trials(tiny.sweep, folder.relative_to(tiny.choice.runs).as_posix(), folder, None, None)
+            for trial in other.all():
+                other._begin_again(trial)
+        return pretence.run(jobs, *rest)
+
+    monkeypatch.setattr(module, "run_planned", run_too_long)
+    assert run_sweep(tiny, None, None) == 0
+    content = json.loads((sweep_folder(tiny) / "sweep.json").read_text())
+    assert len(content["trials"]) == 3
+    assert not any(trial["note"] for trial in content["trials"])
+    assert pretence.tested[0][1] == trial_row({CLUSTERS: 4})
+
+
+def test_equal_draws_fail_nothing(pretence: Pretence, setting: Callable[..., Setting]) -> None:
+    tiny = setting(Resources(jobs=16), method="random")
+    assert run_sweep(tiny, 8, None) == 0
+    states = [trial["state"] for trial in json.loads((sweep_folder(tiny) / "sweep.json").read_text())["trials"]]
+    assert states == ["complete"] * 8
+    assert len(pretence.ran) == len({job.folder for job in pretence.ran})
+
+
+def test_jobs_of_several_trials_run_side_by_side_where_there_is_room(
+    pretence: Pretence, setting: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    monkeypatch.setattr(module, "run_planned", lambda jobs, *rest: sizes.append(len(jobs)) or pretence.run(jobs, *rest))
+    assert run_sweep(setting(Resources(jobs=4)), None, None) == 0
+    assert sizes == [4, 2]
+
+
+def test_early_termination_spares_the_folds_of_trials_that_fall_behind(
+    pretence: Pretence, setting: Callable[..., Setting]
+) -> None:
+    early = {"type": "hyperband", "min_iter": 1, "eta": 3}
+    values = {CLUSTERS: {"values": list(range(2, 10))}}
+    tiny = setting(early_terminate=early, parameters=values)
+    assert run_sweep(tiny, None, None) == 0
+    assert pretence.tested[0][1] == trial_row({CLUSTERS: 9})
+    by_fold = [sum(job.fold == fold for job in pretence.ran) for fold in (0, 1)]
+    assert by_fold[0] == 8
+    assert 1 <= by_fold[1] < 8
+    states = {trial["state"] for trial in json.loads((sweep_folder(tiny) / "sweep.json").read_text())["trials"]}
+    assert states == {"complete", "stopped early"}
+
+
+def test_other_folds_or_another_configuration_are_refused(pretence: Pretence, setting: Callable[..., Setting]) -> None:
+    tiny = setting()
+    assert run_sweep(tiny, None, None) == 0
+    with pytest.raises(ConfigurationError, match=r"sweep\.folds: \[0, 1\] there, \[0\] now"):
+        run_sweep(replace(tiny, choice=replace(tiny.choice, folds="0")), None, None)
+    with pytest.raises(ConfigurationError, match=r"model\.init_args\.cells: 64 there, 8 now"):
+        run_sweep(replace(tiny, arguments=(*tiny.arguments, "--model.init_args.cells=8")), None, None)
+    apart = replace(tiny, arguments=(*tiny.arguments, "--model.init_args.cells=8"), row="small")
+    assert run_sweep(apart, None, None) == 0
+    assert pretence.tested[-1][1].startswith("small-")
+
+
+def test_a_parameter_cannot_be_fixed_beside_the_file(pretence: Pretence, setting: Callable[..., Setting]) -> None:
+    tiny = setting()
+    with pytest.raises(ConfigurationError, match=rf"--{CLUSTERS} is a parameter"):
+        run_sweep(replace(tiny, arguments=(*tiny.arguments, f"--{CLUSTERS}=3")), None, None)
+
+
+def test_a_dry_run_shows_every_trials_jobs_and_writes_nothing(
+    pretence: Pretence, setting: Callable[..., Setting], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = setting()
+    assert run_sweep(replace(tiny, choice=replace(tiny.choice, dry_run="json")), None, None) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert len(shown["jobs"]) == 6
+    assert not tiny.choice.runs.exists()
+    assert not pretence.ran
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["grid", "random", "bayes"])
+def test_a_sweep_that_is_killed_goes_on_without_losing_a_fold(
+    method: str, tmp_path: Path, synthetic_ravdess: Path, feature_folder: Path
+) -> None:
+    command = [
+        *(sys.executable, "-m", "ser_lightning.cli", "sweep", str(sweep_file(tmp_path, method=method))),
+        *("--trials=3", "--folds=0,1", f"--runs={tmp_path / 'runs'}", "--trainer.logger=false"),
+        *(f"--data.init_args.root={synthetic_ravdess}", f"--data.init_args.feature_folder={feature_folder}"),
+        *("--model.init_args.cells=8", "--trainer.max_epochs=2"),
+    ]
+    folder = tmp_path / "runs" / "quickstart" / "ravdess-synthetic"
+    process = subprocess.Popen(command)
+    give_up = time.monotonic() + 300
+    while len(done := list(folder.glob("trial-*/seed-0/*/run.json"))) < 3:
+        assert time.monotonic() < give_up, done
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in done}
+    subprocess.run(command, check=True, timeout=400)
+    content = json.loads((folder / "tiny" / "sweep.json").read_text())
+    assert [trial["state"] for trial in content["trials"]] == ["complete"] * 3
+    tested = {path.parents[2].name for path in folder.glob("trial-*/seed-0/*/predictions.csv")}
+    (winner,) = [trial["row"] for trial in content["trials"] if trial["number"] == content["best"]]
+    assert tested == {winner}
+    kept = {path: path.stat().st_mtime_ns for path in before if path.parents[2].name != winner}
+    assert kept == {path: stamp for path, stamp in before.items() if path in kept}

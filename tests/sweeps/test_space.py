@@ -1,0 +1,125 @@
+"""Parameters in W&B's format: what is drawn stays within them, as W&B draws it, and what is not supported is named."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from sweeps.params import HyperParameter
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.runs.configuration import flatten
+from ser_lightning.runs.folder import trial_row
+from ser_lightning.sweeps.space import Choices, Parameter, as_arguments, read_parameters
+
+DRAWS = 300
+
+
+def draws(entry: dict[str, Any]) -> list[Any]:
+    parameter = read_parameters({"x": entry})["x"]
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    return [parameter.draw(study.ask(), "x") for _ in range(DRAWS)]
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"min": 0.5, "max": 2.5},
+        {"min": 2, "max": 7},
+        {"distribution": "int_uniform", "min": -3, "max": 3},
+        {"distribution": "uniform", "min": 0, "max": 1},
+        {"distribution": "log_uniform_values", "min": 1e-5, "max": 1e-2},
+        {"distribution": "q_uniform", "min": 0.05, "max": 0.5, "q": 0.1},
+        {"distribution": "q_uniform", "min": 3, "max": 30, "q": 5},
+        {"distribution": "q_log_uniform_values", "min": 8, "max": 512, "q": 8},
+        {"values": [0.1, 0.2, 0.5], "probabilities": [0.2, 0.5, 0.3]},
+    ],
+)
+def test_a_parameter_is_distributed_as_wandb_itself_draws_it(entry: dict[str, Any]) -> None:
+    reference = HyperParameter("x", dict(entry))
+    ours = np.sort(np.array(draws(entry), dtype=float))
+    theirs = np.array([reference.ppf((index + 0.5) / DRAWS) for index in range(DRAWS)], dtype=float)
+    # Both are samples of one distribution: their quantiles lie close by, on the scale of the whole.
+    assert np.abs(ours - theirs).mean() < 0.06 * np.ptp(theirs), (ours[::30], theirs[::30])
+    assert set(np.round(ours, 9)) <= set(np.round(theirs, 9)) or len(set(theirs)) > 20
+
+
+def test_without_a_distribution_two_integers_mean_integers_as_in_wandb() -> None:
+    assert set(draws({"min": 1, "max": 3})) == {1, 2, 3}
+    assert all(isinstance(value, float) for value in draws({"min": 1, "max": 3.5}))
+
+
+def test_values_keep_their_types_where_optuna_would_take_them_for_one() -> None:
+    found = Counter(map(repr, draws({"values": [1, 1.0, True, None, "1", [0.9, 0.98]]})))
+    assert set(found) == {"1", "1.0", "True", "None", "'1'", "[0.9, 0.98]"}
+
+
+def test_groups_are_flattened_into_lightnings_keys() -> None:
+    content = {"model": {"parameters": {"init_args": {"parameters": {"dropout": {"value": 0.3}}}}}, "lr": {"value": 1}}
+    assert read_parameters(content) == {"model.init_args.dropout": Choices((0.3,)), "lr": Choices((1,))}
+
+
+def test_a_grid_counts_as_wandbs_does() -> None:
+    parameters: dict[str, Parameter] = read_parameters(
+        {
+            "a": {"distribution": "q_uniform", "min": 0.1, "max": 0.5, "q": 0.1},
+            "b": {"min": 2, "max": 4},
+            "c": {"values": ["x", 1]},
+        }
+    )
+    # numpy.arange(0.1, 0.5, 0.1), as W&B's own search says it.
+    assert list(parameters["a"].grid("a")) == [0.1, 0.2, 0.3, 0.4]
+    assert list(parameters["b"].grid("b")) == [2, 3, 4]
+    assert list(parameters["c"].grid("c")) == ["x", 1]
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"),
+    [
+        ({"distribution": "normal", "mu": 0.0, "sigma": 1.0}, "distribution 'normal'"),
+        ({"distribution": "log_uniform", "min": -3.0, "max": 0.0}, "log_uniform_values"),
+        ({"values": []}, r"values is \[\]"),
+        ({"values": [1, 2], "probabilities": [0.5, 0.6]}, "probabilities"),
+        ({"min": 3, "max": 2}, "min 3 is not less than max 2"),
+        ({"min": 1}, "max is missing"),
+        ({"min": "a", "max": 2}, "min is 'a'"),
+        ({"min": 0.0, "max": 1.0, "distribution": "log_uniform_values"}, "above 0"),
+        ({"min": 0.0, "max": 1.0, "distribution": "q_uniform", "q": 0}, "q is 0"),
+        ({"value": 1, "valu": 2}, "x.valu "),
+        (3, "3 is no parameter"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(entry: Any, named: str) -> None:
+    with pytest.raises(ConfigurationError, match=named):
+        read_parameters({"x": entry})
+
+
+@pytest.mark.parametrize("entry", [{"min": 0.0, "max": 1.0}, {"values": [1, 2], "probabilities": [0.5, 0.5]}])
+def test_what_no_grid_can_count_is_named(entry: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=r"parameters\.x"):
+        read_parameters({"x": entry})["x"].grid("x")
+
+
+def test_a_trials_row_depends_on_its_parameters_alone() -> None:
+    def with_groups(dropout: float) -> dict[str, Any]:
+        return {"b": 1, "model": {"init_args": {"dropout": dropout}}}
+
+    assert trial_row({"model.init_args.dropout": 0.3, "b": 1}) == trial_row(with_groups(0.3))
+    assert trial_row(with_groups(0.3)) != trial_row(with_groups(0.31))
+    assert trial_row(with_groups(0.3), "quick").startswith("quick-")
+    assert dict(flatten(with_groups(0.3))) == {"b": 1, "model.init_args.dropout": 0.3}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.1, "0.1"), ("relu", "relu"), (None, "null"), (True, "true"), ([1], "[1]")]
+)
+def test_parameters_become_arguments_that_yaml_reads_as_they_are(value: Any, text: str) -> None:
+    assert as_arguments({"a.b": value}) == [f"--a.b={text}"]
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> Callable[[], None]:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return lambda: None

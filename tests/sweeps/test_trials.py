@@ -1,0 +1,382 @@
+"""The trials of a sweep: the same whoever draws them, none lost with a process, none begun twice."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.trial import TrialState
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.sweeps import study as heartbeat
+from ser_lightning.sweeps.file import read_sweep
+from ser_lightning.sweeps.study import Heartbeat
+from ser_lightning.sweeps.trials import Trial, Trials, TrialTakenError, parameters_of, record_of
+
+Open = Callable[..., Trials]
+
+SPACES: dict[str, dict[str, Any]] = {
+    "grid": {"a": {"values": [1, 2]}, "b": {"values": ["x", "y"]}},
+    "random": {"a": {"min": 0.0, "max": 1.0}, "b": {"min": 1, "max": 1000}},
+    "bayes": {"a": {"min": 0.0, "max": 1.0}, "b": {"min": 1, "max": 1000}},
+}
+
+
+def sweep_file(folder: Path, method: str, **more: Any) -> Path:
+    path = folder / f"{method}.yaml"
+    content = {
+        "method": method,
+        "metric": {"name": "cv/validation_UA_mean", "goal": "maximize"},
+        "parameters": SPACES[method],
+        "command": ["ser", "cv", "${args}"],
+        **more,
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def open_trials(tmp_path: Path) -> Open:
+    def make(method: str, limit: int | None = None, name: str = "sweep", **more: Any) -> Trials:
+        sweep = read_sweep(sweep_file(tmp_path, method, **more))
+        return Trials(sweep, name, tmp_path / name, None, limit)
+
+    return make
+
+
+def run_to_end(trials: Trials) -> list[dict[str, Any]]:
+    """Run what is left with an objective that a hand can compute; return the parameters in the order of their run."""
+    found = []
+    while batch := trials.begin(1):
+        found += [trial.parameters for trial in batch]
+        complete(trials, batch)
+    return found
+
+
+def complete(trials: Trials, batch: list[Trial]) -> None:
+    """Run a batch with that objective."""
+    for trial in batch:
+        trials.complete(trial, 0.001 * float(trial.parameters["a"]))
+
+
+def test_a_grid_runs_each_of_its_points_once(open_trials: Open) -> None:
+    with open_trials("grid") as trials:
+        found = run_to_end(trials)
+        assert trials.are_finished()
+    assert sorted((p["a"], p["b"]) for p in found) == [(1, "x"), (1, "y"), (2, "x"), (2, "y")]
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_a_sweep_that_goes_on_draws_what_an_undisturbed_one_draws(method: str, open_trials: Open) -> None:
+    with open_trials(method, 9, "calm") as trials:
+        expected = run_to_end(trials)
+    with open_trials(method, 4, "stopped") as trials:
+        found = run_to_end(trials)
+    with open_trials(method, 9, "stopped") as trials:
+        found += run_to_end(trials)
+    assert found == expected
+    assert len({parameters["a"] for parameters in found}) == 9
+
+
+def test_bayes_learns_from_what_was_found(open_trials: Open) -> None:
+    with open_trials("bayes", 40) as trials:
+        found = [parameters["a"] for parameters in run_to_end(trials)]
+    assert sum(found[20:]) / 20 > 0.75, found
+
+
+BEGIN_AND_DIE = """
+import os, sys
+from pathlib import Path
+from ser_lightning.cross_validation.sweep_file import read_sweep
+from ser_lightning.cross_validation.trials import Trials
+trials = Trials(read_sweep(Path(sys.argv[1])), "sweep", Path(sys.argv[2]), None, 4)
+trials.__enter__()
+(first,) = trials.begin(1)
+trials.complete(first, 0.5)
+trials.begin(1)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("method", ["grid", "random"])
+def test_a_trial_whose_process_was_killed_is_begun_again_with_its_parameters(
+    method: str, open_trials: Open, tmp_path: Path
+) -> None:
+    with open_trials(method, 4, "calm") as trials:
+        expected = [str(parameters) for parameters in run_to_end(trials)]
+    done = subprocess.run(
+        [sys.executable, "-c", BEGIN_AND_DIE, str(sweep_file(tmp_path, method)), str(tmp_path / "sweep")], timeout=120
+    )
+    assert done.returncode == -9
+    with open_trials(method, 4) as trials:
+        states = [trial.state for trial in trials.all()]
+        assert states == [TrialState.COMPLETE, TrialState.RUNNING]
+        run_to_end(trials)
+        assert trials.are_finished()
+        shown = trials.shown()
+    assert [trial.state for trial in shown] == [TrialState.COMPLETE] * 4
+    assert sorted(str(parameters_of(trial)) for trial in shown) == sorted(expected)
+
+
+def test_a_trial_of_a_living_process_is_left_alone(open_trials: Open) -> None:
+    with open_trials("grid") as one, open_trials("grid") as other:
+        (mine,) = one.begin(1)
+        theirs = run_to_end(other)
+        assert mine.parameters not in theirs
+        assert len(theirs) == 3
+        assert not other.are_finished()
+        one.complete(mine, 0.9)
+        assert other.are_finished()
+
+
+def test_a_process_that_is_interrupted_hands_its_trials_back(open_trials: Open) -> None:
+    with open_trials("random", 2) as trials:
+        (begun,) = trials.begin(1)
+    with open_trials("random", 2) as trials:
+        assert begun.parameters in run_to_end(trials)
+
+
+def test_a_failed_trial_does_not_stop_the_others_and_is_tried_again_by_the_next_call(open_trials: Open) -> None:
+    with open_trials("grid") as trials:
+        (failed,) = trials.begin(1)
+        trials.fail(failed, "fold-00: exit status 1")
+        assert len(run_to_end(trials)) == 3
+        assert [record_of(trial, "default").note for trial in trials.shown()].count("fold-00: exit status 1") == 1
+    with open_trials("grid") as trials:
+        trials.begin_failed_again()
+        assert run_to_end(trials) == [failed.parameters]
+        assert [trial.state for trial in trials.shown()] == [TrialState.COMPLETE] * 4
+
+
+def test_parameters_that_are_drawn_twice_are_run_once(open_trials: Open) -> None:
+    few = {"a": {"values": [1, 2]}, "b": {"value": 0}}
+    with open_trials("random", 8, parameters=few) as trials:
+        assert sorted(parameters["a"] for parameters in run_to_end(trials)) == [1, 2]
+        assert [trial.value for trial in trials.shown()].count(0.002) >= 2
+        assert len(trials.shown()) == 8
+
+
+FEW = {"a": {"values": [1, 2]}, "b": {"value": 0}}
+
+
+def test_parameters_that_are_drawn_twice_in_a_batch_are_run_once_and_fail_nothing(open_trials: Open) -> None:
+    with open_trials("random", 8, parameters=FEW) as trials:
+        batch = trials.begin(8)
+        assert sorted(trial.parameters["a"] for trial in batch) == [1, 2]
+        complete(trials, batch)
+        assert trials.begin(8) == []
+        assert trials.are_finished()
+        shown = trials.shown()
+    assert [trial.state for trial in shown] == [TrialState.COMPLETE] * 8
+    assert {trial.value for trial in shown} == {0.001, 0.002}
+
+
+def test_parameters_that_another_process_runs_wait_for_its_result(open_trials: Open) -> None:
+    with open_trials("random", 8, parameters=FEW) as one, open_trials("random", 8, parameters=FEW) as other:
+        mine, theirs = one.begin(1), other.begin(8)
+        assert {trial.parameters["a"] for trial in (*mine, *theirs)} == {1, 2}
+        assert len(theirs) == 1
+        complete(other, theirs)
+        assert other.begin(8) == []
+        assert not other.are_finished()
+        complete(one, mine)
+        assert one.begin(8) == []
+        assert one.are_finished()
+        assert [trial.state for trial in one.shown()] == [TrialState.COMPLETE] * 8
+
+
+def test_what_fails_is_tried_by_the_trial_that_repeats_it(open_trials: Open) -> None:
+    with open_trials("random", 4, parameters=FEW) as trials:
+        for trial in (batch := trials.begin(4)):
+            trials.fail(trial, "out of memory")
+        again = trials.begin(4)
+        assert {trial.parameters["a"] for trial in again} == {1, 2}
+        assert len(batch) == len(again) == 2
+
+
+def test_processes_that_draw_at_once_know_what_the_other_has_drawn(
+    open_trials: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_trials("random", 8, parameters=FEW) as one, open_trials("random", 8, parameters=FEW) as other:
+        theirs: list[Trial] = []
+        thread = threading.Thread(target=lambda: theirs.extend(other.begin(2)))
+        ask = one.study.ask
+
+        def ask_while_the_other_draws() -> optuna.Trial:
+            drawn = ask()
+            if not thread.ident:
+                thread.start()
+                thread.join(2)
+            return drawn
+
+        monkeypatch.setattr(one.study, "ask", ask_while_the_other_draws)
+        mine = one.begin(1)
+        thread.join()
+        drawn = [trial.parameters["a"] for trial in (*mine, *theirs)]
+        assert sorted(drawn) == [1, 2], drawn
+
+
+def test_processes_that_start_at_once_plan_a_failed_trial_again_once(
+    open_trials: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_trials("grid") as trials:
+        (failed,) = trials.begin(1)
+        trials.fail(failed, "out of memory")
+    with open_trials("grid") as one, open_trials("grid") as other:
+        thread = threading.Thread(target=other.begin_failed_again)
+        add = one.study.add_trial
+
+        def add_while_the_other_looks(trial: optuna.trial.FrozenTrial) -> None:
+            thread.start()
+            thread.join(2)
+            add(trial)
+
+        monkeypatch.setattr(one.study, "add_trial", add_while_the_other_looks)
+        one.begin_failed_again()
+        thread.join()
+        assert [trial.state for trial in one.all()] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_a_lost_trial_is_not_forgotten_by_who_is_killed_while_planning_it_again(open_trials: Open) -> None:
+    with open_trials("grid") as trials:
+        (lost,) = trials.begin(1)
+        trials.study.tell(lost.number, state=TrialState.FAIL)  # and nothing was added in its place
+        trials._running.clear()
+    with open_trials("grid") as trials:
+        trials.begin_failed_again()
+        assert len(run_to_end(trials)) == 4
+        assert [trial.state for trial in trials.shown()] == [TrialState.COMPLETE] * 4
+
+
+def test_trials_that_wait_do_not_keep_a_sweep_from_its_end(open_trials: Open) -> None:
+    with open_trials("grid") as trials:
+        assert len(trials.begin(2)) == 2
+    with open_trials("grid", 1) as trials:
+        assert len(run_to_end(trials)) == 1
+        assert [trial.state for trial in trials.shown()].count(TrialState.WAITING) == 1
+        assert trials.are_finished()
+
+
+@pytest.mark.parametrize("end", ["report", "complete", "stop", "fail"])
+def test_a_trial_that_another_process_took_for_lost_is_that_ones(end: str, open_trials: Open) -> None:
+    with open_trials("grid") as one, open_trials("grid") as other:
+        (taken,) = one.begin(1)
+        (found,) = other.all()
+        other._begin_again(found)
+        arguments = {"report": (1, 0.5), "complete": (0.5,), "stop": (), "fail": ("out of memory",)}[end]
+        with pytest.raises(TrialTakenError, match="trial 0"):
+            getattr(one, end)(taken, *arguments)
+        assert taken.parameters in run_to_end(other)
+        assert other.are_finished()
+        assert [trial.state for trial in other.shown()] == [TrialState.COMPLETE] * 4
+
+
+class AwayForAMoment:
+    """A trial whose database is away at the first sign of life."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error: Exception | None = error
+        self.heard = threading.Event()
+
+    def set_user_attr(self, key: str, value: object) -> None:
+        error, self.error = self.error, None
+        if error:
+            raise error
+        self.heard.set()
+
+
+@pytest.mark.parametrize("error", [StorageInternalError("connection lost"), UpdateFinishedTrialError("finished")])
+def test_a_heart_goes_on_beating_when_the_database_was_away(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(heartbeat, "_BEAT_SECONDS", 0.01)
+    trial: Any = AwayForAMoment(error)
+    with Heartbeat(tmp_path, {0: trial}):
+        assert trial.heard.wait(10)
+
+
+def test_a_database_that_fails_ends_a_sweep_in_words_and_lets_go_of_its_lock(
+    open_trials: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: object) -> None:
+        raise StorageInternalError("An exception is raised") from OSError("server closed the connection")
+
+    trials = open_trials("grid")
+    trials.__enter__()
+    trials.begin(1)
+    monkeypatch.setattr(trials.study, "get_trials", fail)
+    try:
+        trials.all()
+    except StorageInternalError as error:
+        with pytest.raises(ConfigurationError, match="server closed the connection"):
+            trials.__exit__(type(error), error, error.__traceback__)
+    assert not list(trials.folder.glob(".process-*"))
+
+
+def test_a_trial_that_falls_behind_is_stopped(open_trials: Open) -> None:
+    early = {"type": "hyperband", "min_iter": 1, "eta": 2}
+    with open_trials("random", 4, early_terminate=early) as trials:
+        stopped = []
+        for value in (0.5, 0.6, 0.1, 0.7):
+            (trial,) = trials.begin(1)
+            stopped.append(trials.report(trial, 1, value))
+            if stopped[-1]:
+                trials.stop(trial)
+            else:
+                trials.complete(trial, value)
+        best = trials.best()
+        assert stopped == [False, False, True, False]
+        assert best is not None
+        assert best.value == 0.7
+
+
+def test_a_sweep_ends_where_its_target_is_reached(open_trials: Open) -> None:
+    metric = {"name": "cv/validation_UA_mean", "goal": "maximize", "target": 0.002}
+    with open_trials("grid", metric=metric) as trials:
+        found = run_to_end(trials)
+        assert trials.are_finished()
+    assert [parameters["a"] for parameters in found].count(2) == 1
+    assert found[-1]["a"] == 2
+
+
+def test_trials_that_cannot_be_compared_are_refused_by_key(open_trials: Open) -> None:
+    foundation = {"sweep": {"folds": [0, 1]}, "trainer": {"max_epochs": 2, "accelerator": "cpu"}}
+    with open_trials("grid") as trials:
+        trials.refuse_other_foundation(foundation)
+        trials.refuse_other_foundation({**foundation, "trainer": {"max_epochs": 2, "accelerator": "gpu"}})
+        with pytest.raises(ConfigurationError, match=r"trainer\.max_epochs: 2 there, 3 now"):
+            trials.refuse_other_foundation({**foundation, "trainer": {"max_epochs": 3}})
+
+
+def test_what_has_no_end_needs_one(open_trials: Open) -> None:
+    with pytest.raises(ConfigurationError, match="give --trials"):
+        open_trials("random")
+    with open_trials("random", run_cap=2) as trials:
+        assert len(run_to_end(trials)) == 2
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql+nothing://x/y"])
+def test_a_database_that_cannot_be_used_is_an_error_of_one_line(url: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="--storage") as error:
+        Trials(read_sweep(sweep_file(tmp_path, "grid")), "sweep", tmp_path, url, None)
+    assert "\n" not in str(error.value)
+
+
+def test_a_password_is_not_shown(tmp_path: Path) -> None:
+    url = f"sqlite://user:secret@/{tmp_path}/x.db"
+    try:
+        shown = Trials(read_sweep(sweep_file(tmp_path, "grid")), "sweep", tmp_path, url, None).place
+    except ConfigurationError as error:
+        shown = str(error)
+    assert "secret" not in shown
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,0 +1,80 @@
+"""Two processes with a part of the batch each learn metrics as one process does that has all of it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, multiprocessing
+
+from ser_lightning.losses import EmotionConstraint
+from ser_lightning.nn.encoders import ThinSEResNet34
+from ser_lightning.nn.pooling import GhostVLAD
+from ser_lightning.nn.tensors import in_company
+from ser_lightning.systems import MetricLearning
+from ser_lightning.types import Batch
+
+NUM_PROCESSES = 2
+EMOTIONS = ("neutral", "happy", "sad", "angry")
+NUM_BINS = 34
+
+
+def batch(rows: slice) -> Batch:
+    """Some rows of a batch in which the first process's utterances alone are all of one length."""
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randn(8, 40, NUM_BINS, dtype=torch.float64, generator=generator).abs()
+    lengths = torch.tensor([40, 40, 40, 40, 21, 33, 17, 40])
+    labels = torch.arange(8) % 4
+    return Batch(frames[rows], lengths[rows], labels[rows], torch.eye(4)[labels][rows], torch.arange(8)[rows])
+
+
+def build() -> MetricLearning:
+    torch.manual_seed(1)
+    return MetricLearning(
+        NUM_BINS,
+        EMOTIONS,
+        lambda dim: ThinSEResNet34(dim, channels=2),
+        lambda dim: GhostVLAD(dim, 3, 2),
+        lambda names: EmotionConstraint(names, 0.3, 0.4, {"negative": ["sad", "angry"]}),
+        embedding_dim=6,
+    ).double()
+
+
+def training_step(rows: slice) -> dict[str, Tensor]:
+    """Return what a training step on some rows leaves: gradients, averaged as DDP does, loss, and buffers."""
+    system = build()
+    loss = system.training_step(batch(rows), 0)
+    loss.backward()
+    left = {f"gradient of {name}": p.grad for name, p in system.network.named_parameters() if p.grad is not None}
+    if in_company():
+        for gradient in left.values():
+            dist.all_reduce(gradient)
+            gradient /= NUM_PROCESSES
+    return left | {"loss": loss.detach()} | dict(system.named_buffers())
+
+
+def run_process(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=NUM_PROCESSES)
+    torch.save(training_step(slice(4 * rank, 4 * rank + 4)), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_learn_metrics_as_one_does_on_the_joint_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    multiprocessing.spawn(run_process, (tmp_path,), NUM_PROCESSES)
+    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(NUM_PROCESSES)]
+    expected = training_step(slice(None))
+    assert expected["loss"] > 0.1
+    assert max(value.abs().max() for name, value in expected.items() if "gradient" in name) > 1e-3
+    for part in parts:
+        assert part.keys() == expected.keys()
+        for name, value in expected.items():
+            torch.testing.assert_close(
+                part[name], value, atol=1e-9, rtol=1e-7, msg=lambda text, name=name: f"{name}: {text}"
+            )
+    for name, value in parts[0].items():
+        torch.testing.assert_close(value, parts[1][name], atol=1e-12, rtol=0)

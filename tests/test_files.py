@@ -1,0 +1,70 @@
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ser_lightning.data.synthetic import MARKER, is_synthetic
+from ser_lightning.errors import CorpusError
+from ser_lightning.files import files_below
+
+
+@pytest.fixture
+def lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Make folders unreadable also for root, who may read every one."""
+    locked: set[str] = set()
+    scan = os.scandir
+
+    def guarded(folder: Any) -> Iterator[os.DirEntry[str]]:
+        if os.fspath(folder) in locked:
+            raise PermissionError(13, "Permission denied", os.fspath(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    return lambda folder: locked.add(str(folder))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for file in ("b/2.wav", "b/1.wav", "a/3.wav", "4.wav", "lost+found/5.wav", ".hidden/6.wav"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    return tmp_path
+
+
+def test_files_come_sorted_without_hidden_folders_and_what_file_systems_keep(root: Path) -> None:
+    assert [str(path.relative_to(root)) for path in files_below(root)] == ["4.wav", "a/3.wav", "b/1.wav", "b/2.wav"]
+
+
+def test_a_folder_that_cannot_be_read_is_named_with_the_way_out(root: Path, lock: Callable[[Path], None]) -> None:
+    lock(root / "b")
+    with pytest.raises(CorpusError, match=rf"{root}/b: .*\(Permission denied\).*chmod -R u\+rX.* out of {root}\."):
+        list(files_below(root))
+    assert [path.name for path in files_below(root, only_readable=True)] == ["4.wav", "3.wav"]
+
+
+def test_a_disks_lost_and_found_that_nobody_may_read_stops_nothing(root: Path, lock: Callable[[Path], None]) -> None:
+    lock(root / "lost+found")
+    assert len(list(files_below(root))) == 4
+
+
+def test_a_root_that_cannot_be_read_is_named(root: Path, lock: Callable[[Path], None]) -> None:
+    lock(root)
+    with pytest.raises(CorpusError, match=f"{root}: this folder cannot be read"):
+        list(files_below(root))
+
+
+def test_a_synthetic_corpus_behind_a_link_is_none_that_counts_as_real(
+    tmp_path: Path, lock: Callable[[Path], None]
+) -> None:
+    (tmp_path / "made" / "deep").mkdir(parents=True)
+    (tmp_path / "made" / "deep" / MARKER).touch()
+    root = tmp_path / "root"
+    root.mkdir()
+    assert not is_synthetic(root)
+    (root / "link").symlink_to(tmp_path / "made")
+    assert is_synthetic(root)
+    (root / "locked").mkdir()
+    lock(root / "locked")  # what nobody can read says nothing
+    assert is_synthetic(root)

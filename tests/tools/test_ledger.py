@@ -1,0 +1,197 @@
+"""The reproduction ledger: it is up to date, lists every row, and its commands are commands."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from ser_lightning.cli.main import main, parser
+from ser_lightning.cli.training import split_keys
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.published.lookup import EXPERIMENTS, table_files
+from ser_lightning.published.table_file import folder_name, read_table
+from tools.ledger import departures, reproduction_ledger
+from tools.measured import read_measured
+
+MEASURED = Path("docs/measured.yaml")
+LEDGER = Path("docs/reproduction.md")
+
+
+def _rows(text: str) -> dict[str, list[list[str]]]:
+    """Return the cells of each section's rows, by its table file."""
+    found: dict[str, list[list[str]]] = {}
+    file = ""
+    for line in text.splitlines():
+        if line.startswith("## "):
+            file = ""
+        elif match := re.match(r"`(experiments/\S+\.yaml)`\. Needs: ", line):
+            file = match[1]
+        elif file and line.startswith("| ") and not line.startswith(("| row ", "| --- ")):
+            found.setdefault(file, []).append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return found
+
+
+def test_the_ledger_is_up_to_date() -> None:
+    expected = reproduction_ledger(EXPERIMENTS, MEASURED)
+    assert LEDGER.read_text() == expected, "docs/reproduction.md is out of date: make reproduction"
+
+
+def test_it_lists_every_row_of_every_table_with_the_papers_number() -> None:
+    rows = _rows(LEDGER.read_text())
+    assert set(rows) == {str(path) for path in table_files(EXPERIMENTS)}
+    for path in table_files(EXPERIMENTS):
+        table = read_table(path)
+        listed = rows[str(path)]
+        assert [cells[0].replace("\\", "") for cells in listed] == [row.name for row in table.rows]
+        for row, cells in zip(table.rows, listed, strict=True):
+            assert len(cells) == 5
+            printed = {name: float(number) for name, number in re.findall(r"(UA|WA) ([\d.]+)", cells[2])}
+            assert printed == row.paper
+
+
+def test_every_command_is_understood_and_names_its_row() -> None:
+    for file, rows in _rows(LEDGER.read_text()).items():
+        runnable = {row.name for row in read_table(Path(file)).rows if row.experiment}
+        named = set()
+        for cells in rows:
+            if cells[1].startswith("`"):
+                program, *arguments = shlex.split(cells[1].strip("`"))
+                options, rest = parser().parse_known_args(arguments)
+                keys, overrides = split_keys(rest)
+                assert (program, options.action, options.file, keys) == ("ser", "run", Path(file), [])
+                assert "--data.init_args.root=" in " ".join(overrides)
+                named |= set(options.rows)
+        assert named == runnable
+
+
+def test_every_row_that_needs_pre_training_is_given_its_corpus() -> None:
+    text = LEDGER.read_text()
+    lines = [line for line in text.splitlines() if "S2 pre-trained" in line and "ser table run" in line]
+    assert len(lines) == 2
+    assert all("--once --data.init_args.root VOXCELEB2" in line for line in lines)
+
+
+def test_every_link_has_its_heading() -> None:
+    text = LEDGER.read_text()
+    anchors = {re.sub(r"[^\w-]", "", line[4:].lower()) for line in text.splitlines() if line.startswith("### ")}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) == anchors
+
+
+def test_what_was_measured_stands_in_its_rows_with_what_it_is_worth() -> None:
+    rows = _rows(LEDGER.read_text())
+    (proposed,) = (cells for cells in rows["experiments/huang2020/table2.yaml"] if cells[0] == "proposed model")
+    assert proposed[3] == "ravdess: UA 56.0 ± 8.0, WA 57.6 ± 8.1 (10 of 10 folds)"
+    assert any(cells[3] == "not measured" for cells in rows["experiments/ando2019/table3.yaml"])
+
+
+def test_a_run_unlike_any_row_stands_in_the_record_and_in_no_row() -> None:
+    text = LEDGER.read_text()
+    reduced = [run for run in read_measured(MEASURED) if run.row != "default"]
+    assert [run.row for run in reduced] == ["reduced_width", "reduced_width", "quarter"]
+    shown = [cells[3] for rows in _rows(text).values() for cells in rows]
+    record = text.partition("## What was measured")[2]
+    for run in reduced:
+        assert not any(run.in_words() in cell for cell in shown)
+        assert run.in_words() in record
+
+
+def test_a_run_on_the_corpus_of_one_table_stands_in_no_table_of_another(tmp_path: Path) -> None:
+    path = tmp_path / "measured.yaml"
+    path.write_text(MEASURED.read_text().replace("    row: quarter\n", ""))
+    rows = _rows(reproduction_ledger(EXPERIMENTS, path))
+    for corpus, expected in (("ravdess", "ravdess: UA 35.8"), ("crema_d", "not measured")):
+        table = rows[f"experiments/mocanu2021/table2_{corpus}.yaml"]
+        assert next(cells[3] for cells in table if cells[0] == "S1 from scratch").startswith(expected)
+
+
+def test_a_section_names_opensmile_where_its_experiments_need_it() -> None:
+    needs = re.findall(r"^`experiments/(\w+)/\S+\.yaml`\. Needs: (.*)$", LEDGER.read_text(), re.MULTILINE)
+    assert {paper for paper, line in needs if "openSMILE" in line} == {"huang2020"}
+    assert all("openSMILE" in line for paper, line in needs if paper == "huang2020")
+
+
+def test_the_commands_of_what_has_no_score_are_understood_and_name_runs_of_rows() -> None:
+    other = LEDGER.read_text().partition("## Other tables and figures")[2].partition("\n## ")[0]
+    runs = {
+        f"runs/{path.parent.name}/{Path(row.experiment).stem}/{table.corpus}/{folder_name(row)}/seed-0"
+        for path in table_files(EXPERIMENTS)
+        for table in [read_table(path)]
+        for row in table.rows
+        if row.experiment
+    }
+    commands = [shlex.split(found) for found in re.findall(r"`(ser [^`]+)`", other)]
+    assert {command[1] for command in commands} == {"table", "attention", "audit", "embeddings"}
+    for command in commands:
+        options, rest = parser().parse_known_args(command[1:])
+        assert options.takes_overrides or not rest
+        if command[1] == "table":
+            assert set(options.rows) <= {row.name for row in read_table(options.file).rows}
+        folders = [word.partition("/fold-")[0] for word in command if word.startswith("runs/")]
+        assert set(folders) <= runs
+
+
+def test_what_results_say_is_what_was_measured() -> None:
+    results = Path("docs/results.md").read_text().replace("*", "")
+    for run in read_measured(MEASURED):
+        assert all(f"{score:.2f}" in results for score in (*run.scores.values(), *run.deviation.values()))
+        assert run.commit in results
+        assert run.protocol_hash in results
+
+
+def test_a_departure_is_a_key_its_value_and_the_reason(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(
+        "# The folds are chosen.\nmodel:  # §1\n  a: [1, 2]  # §3: not stated; chosen because x # y\n"
+        "  - class_path: b.C  # §2\n  lr: 1.0  # §4\n  - monitor: UA  # not stated\n"
+    )
+    assert departures(path) == [
+        ("", "", "The folds are chosen."),
+        ("a", "[1, 2]", "§3: not stated; chosen because x # y"),
+        ("monitor", "UA", "not stated"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (
+            ("experiment: netvlad_unigram", "experiment: netvlda"),
+            "huang2020/netvlda/ravdess/default is in no table file",
+        ),
+        (
+            ("    seeds:", "    row: other\n    seeds:"),
+            "huang2020/netvlad_unigram/ravdess/other is no row .* and has no note",
+        ),
+        (("commit:", "comit:"), "comit"),
+        (
+            ("experiment: combined_pooling", "experiment: baseline"),
+            "zhou2020/baseline/ravdess/reduced_width occurs twice",
+        ),
+    ],
+)
+def test_a_record_that_fits_nothing_is_refused(change: tuple[str, str], named: str, tmp_path: Path) -> None:
+    path = tmp_path / "measured.yaml"
+    path.write_text(MEASURED.read_text().replace(*change, 1))
+    with pytest.raises(ConfigurationError, match=named):
+        reproduction_ledger(EXPERIMENTS, path)
+
+
+def test_the_command_writes_it(tmp_path: Path) -> None:
+    assert main(["reproduction", "--out", str(tmp_path / "new" / "ledger.md")]) == 0
+    assert (tmp_path / "new" / "ledger.md").read_text() == LEDGER.read_text()
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        (b"- a\n", "top level: a list does not fit"),
+        (b"runs: \xe4", "is no UTF-8 text"),
+        (b"runs: 3", "runs: "),
+        (b"7", "give keys with values"),
+    ],
+)
+def test_a_faulty_file_of_measured_scores_is_named(content: bytes, fault: str, tmp_path: Path) -> None:
+    (tmp_path / "measured.yaml").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=rf"measured\.yaml.*{fault}"):
+        read_measured(tmp_path / "measured.yaml")

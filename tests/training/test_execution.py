@@ -1,0 +1,161 @@
+"""How layers are computed: the same names and numbers, whatever a trainer file asks for."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.losses import LabelSmoothing, TripletLoss, WeightedCrossEntropy
+from ser_lightning.nn.encoders import ThinSEResNet34
+from ser_lightning.nn.pooling import GhostVLAD, NetVLAD
+from ser_lightning.systems import ExistencePretraining, MetricLearning, PooledLSTM, SEResNetVLAD
+from ser_lightning.systems.classifier import EmotionClassifier
+from ser_lightning.training.experiment import ExperimentCLI
+from ser_lightning.training.experiment_file import Execution, threads_of_environment
+from ser_lightning.types import Batch
+
+EMOTIONS = ("neutral", "happy", "sad", "angry")
+NUM_BINS = 34
+
+
+def narrow(num_features: int) -> ThinSEResNet34:
+    return ThinSEResNet34(num_features, channels=2)
+
+
+def ghosts(dim: int) -> GhostVLAD:
+    return GhostVLAD(dim, 3, 2)
+
+
+SYSTEMS: dict[str, Callable[[], EmotionClassifier]] = {
+    "S3": lambda: SEResNetVLAD(NUM_BINS, EMOTIONS, narrow, ghosts, WeightedCrossEntropy("none"), embedding_dim=6),
+    "S4": lambda: MetricLearning(
+        NUM_BINS, EMOTIONS, narrow, ghosts, lambda names: TripletLoss(names, 0.5), embedding_dim=6
+    ),
+    "Huang": lambda: PooledLSTM(NUM_BINS, EMOTIONS, lambda dim: NetVLAD(dim, 3), LabelSmoothing(), cells=4),
+}
+
+
+def build(name: str, execution: Execution | None = None) -> EmotionClassifier:
+    torch.manual_seed(0)
+    system = SYSTEMS[name]()
+    if execution:
+        execution.prepare(system)
+    return system
+
+
+def batch(frames: int = 60, size: int = 8) -> Batch:
+    generator = torch.Generator().manual_seed(frames)
+    inputs = torch.randn(size, frames, NUM_BINS, generator=generator).abs()
+    lengths = torch.randint(frames // 2, frames + 1, (size,), generator=generator)
+    labels = torch.arange(size) % 4
+    return Batch(inputs, lengths, labels, torch.eye(4)[labels], torch.arange(size))
+
+
+def results(system: EmotionClassifier, seen: Batch) -> dict[str, Tensor]:
+    """Loss and gradients of a training step, then what it decides in evaluation, and its weights."""
+    system.train().zero_grad()
+    loss = system.training_step(seen, 0)
+    loss.backward()
+    found = {f"gradient of {name}": p.grad.clone() for name, p in system.named_parameters() if p.grad is not None}
+    with torch.no_grad():
+        outputs = system.eval().predict_step(seen, 0)
+        found |= {"loss": loss.detach(), "logits": system(seen.inputs, seen.lengths)}
+    return found | {name: outputs[name] for name in outputs if name != "predicted"} | system.state_dict()
+
+
+def assert_same(execution: Execution, name: str, *batches: Batch, tolerance: float = 1e-4) -> None:
+    plain, prepared = build(name), build(name, execution)
+    assert list(prepared.state_dict()) == list(plain.state_dict())
+    for key, value in plain.state_dict().items():
+        assert torch.equal(prepared.state_dict()[key], value), key
+    for seen in batches:
+        expected, found = results(plain, seen), results(prepared, seen)
+        assert expected.keys() == found.keys()
+        for key, value in expected.items():
+            # The deep network's gradients are of many sizes; each is held against its own largest.
+            scale = max(1.0, value.abs().max().item()) if value.numel() else 1.0
+            torch.testing.assert_close(
+                found[key], value, atol=tolerance * scale, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
+            )
+    fresh = build(name)
+    fresh.load_state_dict(prepared.state_dict())
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_channels_innermost_change_neither_names_nor_results(name: str) -> None:
+    assert_same(Execution(channels_last=True), name, batch(60), batch(33))
+
+
+def test_channels_are_innermost_in_every_convolution_and_behind_it() -> None:
+    system = build("S3", Execution(channels_last=True))
+    seen: list[Tensor] = []
+    convolutions = [module for module in system.modules() if isinstance(module, nn.Conv2d) and module.in_channels > 1]
+    for convolution in convolutions:
+        convolution.register_forward_hook(lambda _, __, maps: seen.append(maps))
+    system.eval()(batch().inputs, batch().lengths)
+    assert len(seen) == len(convolutions) > 30
+    for convolution in convolutions:
+        assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+    assert all(maps.is_contiguous(memory_format=torch.channels_last) for maps in seen)
+
+
+@pytest.mark.slow
+def test_translated_layers_change_neither_names_nor_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the translator is given is checked, without waiting minutes for a machine's compiler."""
+    compile_ = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_(layer, backend="eager", **how))
+    # In training batch norm sums in another order there, which the deep network's gradients show.
+    assert_same(Execution(channels_last=True, compile=True), "S3", batch(60), tolerance=1e-3)
+
+
+def test_nothing_is_asked_for_by_default_and_nothing_is_done() -> None:
+    system = build("S3", Execution())
+    assert not any(module._compiled_call_impl for module in system.modules())
+    assert system.network.encoder.blocks[0].look_around.weight.is_contiguous()
+
+
+def test_what_has_no_weights_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+
+    def compile_(module: nn.Module, **_: Any) -> None:
+        compiled.append(module)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_)
+    system = build("S4", Execution(compile=True))
+    assert isinstance(system, MetricLearning)
+    assert compiled == [system.network]
+
+
+def test_of_a_list_of_layers_each_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[nn.Module] = []
+
+    def compile_(module: nn.Module, **_: Any) -> None:
+        compiled.append(module)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_)
+    system = ExistencePretraining(NUM_BINS, EMOTIONS, WeightedCrossEntropy(), fusion=True, channels=(2, 2, 2), cells=3)
+    Execution(compile=True).prepare(system)  # nobody calls the list itself
+    assert compiled == [*system.encoders, system.classifier]
+
+
+def test_a_trainer_file_asks_for_it(arguments: Callable[..., list[str]], tmp_path: Any, monkeypatch: Any) -> None:
+    asked: list[tuple[bool, bool]] = []
+    monkeypatch.setattr(Execution, "prepare", lambda self, _: asked.append((self.channels_last, self.compile)))
+    more = ("--config=experiments/trainer/compiled.yaml", "--config=experiments/trainer/cpu.yaml")
+    ExperimentCLI([*arguments(tmp_path, "--trainer.logger=false"), *more], run=False)
+    ExperimentCLI(arguments(tmp_path, "--trainer.logger=false"), run=False)
+    assert asked == [(True, True), (False, False)]
+
+
+def test_threads_are_those_of_the_environment_or_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert threads_of_environment() == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads_of_environment() == 3
+    for refused in ("8,2", "0", "many"):
+        monkeypatch.setenv("OMP_NUM_THREADS", refused)
+        with pytest.raises(ConfigurationError, match=f"OMP_NUM_THREADS is '{refused}'"):
+            threads_of_environment()

@@ -1,0 +1,392 @@
+"""From a YAML to files: one run through LightningCLI, and what it refuses."""
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
+
+from ser_lightning.cli.main import main
+from ser_lightning.errors import ConfigurationError
+from ser_lightning.runs.predictions import Predictions
+from ser_lightning.systems.checkpoint import load_system, read_checkpoint
+from ser_lightning.training.callbacks import EpochSeed
+from ser_lightning.training.experiment import ExperimentCLI
+from ser_lightning.training.fold import run_fold
+
+Arguments = Callable[..., list[str]]
+
+
+class Halt(Exception):  # noqa: N818  # not an error: the run is interrupted on purpose
+    """Stands for a kill between two lines."""
+
+
+@pytest.fixture(scope="module")
+def finished(arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fold that has been fitted, validated and tested, without W&B."""
+    return run_fold(arguments(tmp_path_factory.mktemp("fold"), "--trainer.logger=false"), "default")
+
+
+def test_a_fold_leaves_its_configuration_checkpoints_scores_and_predictions(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert names >= {"config.yaml", "run.json", "predictions.csv", "validation_predictions.csv", "confusion.png"}
+    assert {path.name for path in (finished / "checkpoints").iterdir()} == {"best.ckpt", "best.md", "last.ckpt"}
+
+
+def test_a_fold_scores_its_probabilities_against_the_label_as_one_vote(finished: Path) -> None:
+    stored = json.loads((finished / "scores.json").read_text())
+    assert set(stored) == {"UA", "WA", "macro_F1", "ECE", "vote_cross_entropy", "vote_KL"}
+    table = Predictions.read(finished / "predictions.csv").table
+    of_target = [row[f"probability_{row['target']}"] for _, row in table.iterrows()]
+    assert stored["vote_cross_entropy"] == pytest.approx(-sum(map(math.log, of_target)) / len(table), rel=1e-5)
+    assert stored["vote_KL"] == pytest.approx(stored["vote_cross_entropy"])
+    assert stored["WA"] == pytest.approx((table["target"] == table["predicted"]).mean())
+
+
+def test_a_finished_fold_is_not_run_again(finished: Path, arguments: Arguments) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name != ".lock"}
+    run_fold(arguments(finished, "--trainer.logger=false"), "default")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_checkpoint_alone_predicts_what_the_fold_predicted(finished: Path, arguments: Arguments) -> None:
+    cli = ExperimentCLI(arguments(finished, "--trainer.logger=false"), run=False)
+    data = cli.datamodule
+    data.prepare_data()
+    data.setup("test")
+    system = load_system(finished / "checkpoints" / "best.ckpt")
+    predictions = Predictions.read(finished / "predictions.csv")
+    with torch.no_grad():
+        for batch in data.test_dataloader():
+            probabilities = system(batch.inputs, batch.lengths).softmax(1)
+            stored = predictions.table.iloc[batch.indices.tolist(), -8:].to_numpy()
+            torch.testing.assert_close(probabilities.double(), torch.from_numpy(stored.copy()), atol=1e-6, rtol=0)
+
+
+def test_a_checkpoint_says_where_it_comes_from(finished: Path) -> None:
+    stored = read_checkpoint(finished / "checkpoints" / "best.ckpt")["ser_lightning"]
+    assert stored["system"] == "ser_lightning.systems.huang2020.PooledLSTM"
+    assert stored["origin"]["corpus"] == "ravdess-synthetic"
+    assert stored["origin"]["extractor"]["class_path"].endswith("LogMelFilterbank")
+    assert len(stored["origin"]["training_speakers"]) == 2
+    assert len(stored["origin"]["validation_speakers"]) == 2
+    assert not set(stored["origin"]["validation_speakers"]) & set(stored["origin"]["training_speakers"])
+    assert stored["class_names"][0] == "neutral"
+
+
+def test_the_standardisation_is_fitted_on_training_speakers_alone(finished: Path, arguments: Arguments) -> None:
+    cli = ExperimentCLI(arguments(finished, "--trainer.logger=false"), run=False)
+    data = cli.datamodule
+    data.prepare_data()
+    data.setup("fit")
+    frames = torch.cat(data.store.load([u.path for u in data.split().train]))
+    system = load_system(finished / "checkpoints" / "best.ckpt")
+    torch.testing.assert_close(system.standardisation.mean, frames.double().mean(0).float())
+    torch.testing.assert_close(system.standardisation.deviation, frames.double().std(0, correction=0).float())
+    counts = torch.bincount(torch.tensor([data.class_names.index(u.label) for u in data.split().train]), minlength=8)
+    torch.testing.assert_close(system.class_prior, counts / counts.sum())
+
+
+def test_fit_writes_a_row_an_epoch_and_its_configuration_runs_as_it_is(tmp_path: Path, arguments: Arguments) -> None:
+    (tmp_path / "a").mkdir()
+    earlier = [tmp_path / "a" / name for name in ("predictions.csv", "run.json", "scores.json")]
+    for path in earlier:
+        path.write_text("of an earlier fit")
+    assert main(["fit", *arguments(tmp_path / "a")]) == 0
+    assert not [path.name for path in earlier if path.exists()]
+    metrics = pd.read_csv(tmp_path / "a" / "metrics.csv")
+    assert metrics["epoch"].tolist() == [0, 1]
+    assert set(metrics) >= {"train/loss", "validation/loss", "validation/UA", "validation/WA", "validation/macro_F1"}
+    assert main(["fit", f"--config={tmp_path}/a/config.yaml", f"--trainer.default_root_dir={tmp_path}/b"]) == 0
+    again = pd.read_csv(tmp_path / "b" / "metrics.csv")
+    pd.testing.assert_frame_equal(metrics, again)
+
+
+def test_validate_test_and_predict_read_a_checkpoint(finished: Path, tmp_path: Path, arguments: Arguments) -> None:
+    best = f"--ckpt_path={finished}/checkpoints/best.ckpt"
+    for command, file, count in (
+        ("validate", "validation_predictions.csv", 32),
+        ("test", "predictions.csv", 32),
+        ("predict", "corpus_predictions.csv", 96),
+    ):
+        assert main([command, *arguments(tmp_path, "--trainer.logger=false", best)]) == 0
+        assert len(Predictions.read(tmp_path / file).table) == count
+    for file in ("validation_predictions.csv", "predictions.csv"):
+        assert (tmp_path / file).read_bytes() == (finished / file).read_bytes()
+
+
+def test_evaluation_without_a_checkpoint_or_on_what_it_was_trained_on_is_refused(
+    finished: Path, tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = f"--ckpt_path={finished}/checkpoints/best.ckpt"
+    given = arguments(tmp_path, "--trainer.logger=false")
+    before = (finished / "predictions.csv").read_bytes()
+    for more, named in (
+        ([], "--ckpt_path best"),
+        ([best, "--data.init_args.fold=1"], "was trained on"),
+        ([best, "--data.init_args.extractor.init_args.hop_seconds=0.02"], "hop_seconds"),
+        (["--ckpt_path=last"], "last.ckpt: no such checkpoint"),
+    ):
+        assert main(["test", *given, *more]) == 1
+        assert named in capsys.readouterr().err
+        assert not (tmp_path / "predictions.csv").exists()
+    assert main(["test", *arguments(finished, "--trainer.logger=false"), "--ckpt_path=best"]) == 0
+    assert (finished / "predictions.csv").read_bytes() == before
+
+
+def test_a_run_goes_on_from_another_place_with_its_best_score_and_its_patience(
+    tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_epoch = EpochSeed.on_train_epoch_start
+    more = (
+        "--trainer.logger=false",
+        "--trainer.max_epochs=4",
+        "--trainer.callbacks=ser_lightning.callbacks.EarlyStopping",
+        "--trainer.callbacks.init_args.monitor=validation/loss",
+        "--trainer.callbacks.init_args.mode=max",  # the loss falls: no epoch is better than the first
+        "--trainer.callbacks.init_args.patience=2",
+    )
+
+    def halt_in_the_second(seed: EpochSeed, trainer: Trainer, system: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            raise Halt
+        begin_epoch(seed, trainer, system)
+
+    def last_epoch(folder: Path) -> int:
+        return int(read_checkpoint(folder / "checkpoints" / "last.ckpt")["epoch"])
+
+    whole = run_fold(arguments(tmp_path / "whole", *more), "default")
+    assert last_epoch(whole) == 2
+    monkeypatch.setattr(EpochSeed, "on_train_epoch_start", halt_in_the_second)
+    with pytest.raises(Halt):
+        run_fold(arguments(tmp_path / "begun", *more), "default")
+    monkeypatch.undo()
+    (tmp_path / "begun").rename(tmp_path / "moved")
+    assert last_epoch(tmp_path / "moved") == 0
+    moved = run_fold(arguments(tmp_path / "moved", *more), "default")
+    assert last_epoch(moved) == 2
+    assert (moved / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_other_precisions_train_on_a_cpu(precision: str, tmp_path: Path, arguments: Arguments) -> None:
+    more = ("--trainer.logger=false", f"--trainer.precision={precision}", "--trainer.max_epochs=1")
+    assert (run_fold(arguments(tmp_path, *more), "default") / "predictions.csv").exists()
+
+
+def test_a_few_batches_of_evaluation_write_no_predictions(finished: Path, tmp_path: Path, arguments: Arguments) -> None:
+    best = f"--ckpt_path={finished}/checkpoints/best.ckpt"
+    assert main(["test", *arguments(tmp_path, "--trainer.fast_dev_run=true", best)]) == 0
+    assert not (tmp_path / "predictions.csv").exists()
+
+
+def test_a_time_limit_is_kept(tmp_path: Path, arguments: Arguments) -> None:
+    limit = ["--trainer.logger=false", "--trainer.max_time=00:00:01:00"]
+    callbacks = ExperimentCLI(arguments(tmp_path, *limit), run=False).trainer.callbacks
+    assert [timer.time_remaining() for timer in callbacks if isinstance(timer, Timer)] == [60]
+
+
+def test_a_device_that_is_not_there_is_one_error(
+    tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    assert main(["fit", *arguments(tmp_path, "--config=experiments/trainer/gpu.yaml")]) == 1
+    assert "experiments/trainer/cpu.yaml" in capsys.readouterr().err
+
+
+def test_a_folder_of_another_configuration_is_refused_with_the_key(finished: Path, arguments: Arguments) -> None:
+    with pytest.raises(ConfigurationError, match=r"model.init_args.dropout: 0.5 there, 0.25 now"):
+        run_fold(arguments(finished, "--trainer.logger=false", "--model.init_args.dropout=0.25"), "default")
+
+
+def test_a_checkpoint_of_other_arguments_is_refused_with_the_key(
+    finished: Path, tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ("--trainer.logger=false", "--model.init_args.dropout=0.25", f"--ckpt_path={finished}/checkpoints/best.ckpt")
+    assert main(["test", *arguments(tmp_path, *more)]) == 1
+    error = capsys.readouterr().err
+    assert "best.ckpt" in error
+    assert "init_args.dropout: 0.5 there, 0.25 now" in error
+
+
+def test_a_checkpoint_of_a_system_built_in_python_is_refused_with_what_it_lacks(
+    finished: Path, tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
+    for configuration in (None, {}):
+        checkpoint["ser_lightning"]["configuration"] = configuration
+        torch.save(checkpoint, tmp_path / "python.ckpt")
+        given = arguments(tmp_path, "--trainer.logger=false", f"--ckpt_path={tmp_path}/python.ckpt")
+        assert main(["test", *given]) == 1
+        assert "python.ckpt was saved from a system built in Python" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--model.init_args.cels=3"], "cels"),
+        (["--data.init_args.fold=9"], "fold 9"),
+        (["--trainer.use_distributed_sampler=true"], "use_distributed_sampler"),
+        (["--model=os.system"], "os.system"),
+        (["--model.init_args.pooling=os.system"], "os.system"),
+        (["--data.init_args.root=/nowhere/at/all"], "/nowhere/at/all"),
+        (["--data.init_args.batch_size=0"], "batch_size is 0"),
+        (["--ckpt_path=/nowhere.ckpt"], "/nowhere.ckpt"),
+    ],
+)
+def test_a_wrong_argument_is_one_error_that_names_it(
+    more: list[str], named: str, tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["fit", *arguments(tmp_path, "--trainer.logger=false", *more)]) == 1
+    error = capsys.readouterr().err
+    assert "\nerror: " in f"\n{error}"
+    assert named in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize(
+    ("more", "named"),
+    [
+        (["--best_checkpoint.monitor=val/UA"], "best_checkpoint: monitor is 'val/UA', but the system logs "),
+        (
+            [
+                "--trainer.callbacks=ser_lightning.callbacks.EarlyStopping",
+                "--trainer.callbacks.monitor=UA",
+                "--trainer.callbacks.mode=max",
+            ],
+            "EarlyStopping of trainer.callbacks: monitor is 'UA', but the system logs ",
+        ),
+    ],
+)
+def test_epochs_are_chosen_by_scores_that_the_system_logs(
+    more: list[str], named: str, tmp_path: Path, finished: Path, arguments: Arguments
+) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        ExperimentCLI(arguments(tmp_path, "--trainer.logger=false", *more), run=False)
+    before, listed = str(refused.value).removesuffix("; choose one of these").split("logs ")
+    assert f"{before}logs " == named
+    assert set(listed.split(", ")) == set(pd.read_csv(finished / "metrics.csv")) - {"epoch", "step"}
+
+
+def test_an_experiment_without_system_or_corpus_is_refused_by_what_it_lacks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = yaml.safe_load(Path("experiments/quickstart.yaml").read_text())
+    for part in ("data", "model"):
+        (tmp_path / f"no_{part}.yaml").write_text(yaml.safe_dump({k: v for k, v in experiment.items() if k != part}))
+    smoke = "experiments/trainer/smoke.yaml"
+    both = "model.class_path and data.class_path"
+    way_out = "name an experiment's YAML: --config experiments/....yaml"
+    root = "--data.init_args.root=corpus"
+    for given, named in [
+        ([], f"no experiment is given, and no argument has {both}"),
+        ([f"--config={smoke}"], f"{smoke}: neither there nor in an argument is {both}"),
+        (
+            ["-c", f"{tmp_path}/no_data.yaml"],
+            f"{tmp_path}/no_data.yaml: neither there nor in an argument is data.class",
+        ),
+        (
+            ["--config", f"{tmp_path}/no_model.yaml"],
+            f"{tmp_path}/no_model.yaml: neither there nor in an argument is model.class_path;",
+        ),
+    ]:
+        for command in ("audit", "cv", "fit", "run-fold"):
+            assert main([command, root, *given]) == 1
+            said = capsys.readouterr().err
+            assert said.startswith(f"error: {named}"), said
+            assert way_out in said
+            assert "--allow" not in said
+    ExperimentCLI([f"--config={tmp_path}/no_model.yaml", f"--model={json.dumps(experiment['model'])}"], run=False)
+    with pytest.raises(SystemExit):
+        main(["fit", "--print_config"])
+
+
+@pytest.mark.parametrize(
+    ("more", "place"),
+    [
+        (["--data.init_args.rooot=x"], "command line, --data.init_args.rooot"),
+        (["--data.init_args.batch_size", "x"], "command line, --data.init_args.batch_size"),
+        (["--trainer.max_epochs=x"], "command line, --trainer.max_epochs"),
+        (["--data.init_args.protocol.class_path=Foo"], "command line, --data.init_args.protocol.class_path"),
+        (['--data.init_args.protocol.init_args={"blok": 3}'], "command line, --data.init_args.protocol.init_args"),
+        (["stray"], "command line"),
+        (["--model.init_args.cells=9"], "mine.yaml"),
+    ],
+)
+def test_a_wrong_key_is_sought_where_it_was_given(more: list[str], place: str, tmp_path: Path) -> None:
+    experiment = yaml.safe_load(Path("experiments/quickstart.yaml").read_text())
+    if place == "mine.yaml":
+        experiment["data"]["init_args"]["cells"] = 3  # a key of the system's
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(experiment))
+    with pytest.raises(ConfigurationError) as refused:
+        ExperimentCLI([f"--config={path}", *more], run=False)
+    assert str(refused.value).startswith(f"{path}: " if place == "mine.yaml" else f"{place}: "), refused.value
+
+
+def test_a_file_in_another_encoding_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(Path("experiments/quickstart.yaml").read_text(), encoding="utf-16")
+    assert main(["audit", f"--config={path}"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {path} is no text in UTF-8 (")
+    assert said.endswith("; save it as UTF-8\n")
+
+
+def evil_module(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module that leaves a trace when it is imported."""
+    trace = folder / "executed"
+    (folder / "evil_module.py").write_text(f"open({str(trace)!r}, 'w').close()\nclass Evil: ...\n")
+    monkeypatch.syspath_prepend(folder)
+    return trace
+
+
+def test_nothing_of_a_foreign_class_in_a_yaml_is_executed(
+    tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace = evil_module(tmp_path, monkeypatch)
+    experiment = yaml.safe_load(Path("experiments/quickstart.yaml").read_text())
+    experiment["model"]["init_args"]["criterion"]["class_path"] = "evil_module.Evil"
+    (tmp_path / "evil.yaml").write_text(yaml.safe_dump(experiment))
+    assert main(["fit", f"--config={tmp_path}/evil.yaml"]) == 1
+    assert "evil.yaml: model.init_args.criterion.class_path is 'evil_module.Evil'" in capsys.readouterr().err
+    assert main(["fit", *arguments(tmp_path, "--model.init_args.criterion=evil_module.Evil")]) == 1
+    assert "evil_module" in capsys.readouterr().err
+    assert not trace.exists()
+    assert "evil_module" not in sys.modules
+
+
+def test_nothing_of_a_foreign_class_in_a_checkpoint_is_executed(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trace = evil_module(tmp_path, monkeypatch)
+    checkpoint = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
+    for place in ("hyper_parameters", "ser_lightning"):
+        forged = {**checkpoint, place: {"configuration": {"class_path": "evil_module.Evil"}}}
+        torch.save(forged, tmp_path / "forged.ckpt")
+        with pytest.raises(ConfigurationError, match=rf"forged.ckpt: {place}: .*evil_module.Evil"):
+            load_system(tmp_path / "forged.ckpt")
+    assert not trace.exists()
+
+
+def test_a_file_that_is_no_checkpoint_or_another_systems_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("no checkpoint")
+    torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+    torch.save({"object": ExperimentCLI}, tmp_path / "pickle.ckpt")
+    for name, reason in (
+        ("text.ckpt", "not loaded|no checkpoint"),
+        ("foreign.ckpt", "no system of this suite"),
+        ("pickle.ckpt", "more than weights"),
+        ("absent.ckpt", "no such checkpoint"),
+    ):
+        with pytest.raises(ConfigurationError, match=reason) as caught:
+            load_system(tmp_path / name)
+        assert name in str(caught.value)

@@ -1,0 +1,434 @@
+"""What a run puts on record: its table of epochs, and its W&B run, read back from the file W&B writes offline."""
+
+import json
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import wandb
+import yaml
+from lightning.pytorch import Trainer
+from wandb.proto.wandb_internal_pb2 import Record
+from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
+
+from ser_lightning.cross_validation.wandb import log_summaries, told_to_agent
+from ser_lightning.runs.folder import code_version, trial_row
+from ser_lightning.runs.predictions import Predictions
+from ser_lightning.runs.summary import OBJECTIVES, over_folds
+from ser_lightning.training.callbacks import EpochSeed
+from ser_lightning.training.experiment import ExperimentCLI
+from ser_lightning.training.fold import run_fold
+from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable
+
+Arguments = Callable[..., list[str]]
+
+HEADER_BYTES, BLOCK_BYTES, RECORD_HEADER = 7, 32 * 1024, struct.Struct("<IHB")
+FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+
+
+def records(path: Path) -> Iterator[Record]:
+    """The records of a `.wandb` file: LevelDB's log format behind a header of seven bytes."""
+    content = path.read_bytes()
+    assert content[:4] == b":W&B", content[:4]
+    position, payload = HEADER_BYTES, b""
+    while position + RECORD_HEADER.size <= len(content):
+        left_in_block = BLOCK_BYTES - position % BLOCK_BYTES
+        if left_in_block < RECORD_HEADER.size:
+            position += left_in_block
+            continue
+        _, length, kind = RECORD_HEADER.unpack_from(content, position)
+        position += RECORD_HEADER.size
+        if position + length > len(content):
+            return
+        payload = (b"" if kind in (FULL, FIRST) else payload) + content[position : position + length]
+        position += length
+        if kind in (FULL, LAST):
+            record = Record()
+            record.ParseFromString(payload)
+            yield record
+
+
+class OfflineRun:
+    """What an offline run's folder holds; nested values have keys such as `test/confusion_picture/path`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (file,) = folder.glob("run-*.wandb")
+        self.config: dict[str, Any] = {}
+        self.history: list[dict[str, Any]] = []
+        self.step_metrics: dict[str, str] = {}
+        for record in records(file):
+            kind = record.WhichOneof("record_type")
+            if kind == "run":
+                self.run = record.run
+                self._configure(record.run.config)
+            elif kind == "config":
+                self._configure(record.config)
+            elif kind == "history":
+                self.history.append(_items(record.history.item))
+            elif kind == "exit":
+                self.exit_code = record.exit.exit_code
+            elif kind == "metric":
+                self.step_metrics[record.metric.glob_name or record.metric.name] = record.metric.step_metric
+
+    def _configure(self, config: Any) -> None:
+        self.config |= _items(config.update)
+
+    def of_epochs(self, key: str) -> dict[int, float]:
+        """The value of `key` by epoch."""
+        return {int(row["epoch"]): row[key] for row in self.history if key in row}
+
+
+def _items(items: Any) -> dict[str, Any]:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def offline_runs(folder: Path) -> list[OfflineRun]:
+    """The runs below `folder`, oldest first; W&B's own process may still be writing the last records of one."""
+    folders = sorted((folder / "wandb").glob("offline-run-*"))
+    give_up = time.monotonic() + 20
+    for path in folders:
+        (file,) = path.glob("run-*.wandb")
+        while "exit" not in (kinds := [record.WhichOneof("record_type") for record in records(file)]):
+            assert time.monotonic() < give_up, f"{file} has no end, only {kinds}"
+            time.sleep(0.05)
+    return [OfflineRun(path) for path in folders]
+
+
+@pytest.fixture(scope="module")
+def fold(arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fold that has been fitted, validated and tested with W&B offline."""
+    return run_fold(arguments(tmp_path_factory.mktemp("fold")), "default")
+
+
+@pytest.fixture(scope="module")
+def run(fold: Path) -> OfflineRun:
+    """The fold's W&B run: exactly one."""
+    (run,) = offline_runs(fold)
+    return run
+
+
+def test_the_wandb_run_is_named_and_grouped_by_what_tells_folds_apart(run: OfflineRun, fold: Path) -> None:
+    assert run.run.project == "ser-lightning"
+    assert run.run.display_name == "fold-00"
+    assert run.run.run_group == "quickstart/ravdess-synthetic/default/seed-0"
+    assert list(run.run.tags) == ["ravdess-synthetic", "actor folds (even, 4)"]
+    assert run.run.run_id == (fold / "wandb_id").read_text()
+
+
+def test_the_wandb_run_of_a_papers_experiment_has_the_paper_among_its_tags(
+    tmp_path: Path, arguments: Arguments
+) -> None:
+    experiment = tmp_path / "experiments" / "huang2020" / "tiny.yaml"
+    experiment.parent.mkdir(parents=True)
+    experiment.write_text(Path("experiments/quickstart.yaml").read_text())
+    folder = tmp_path / "run"
+    cli = ExperimentCLI([f"--config={experiment}", *arguments(folder)[1:]], run=False)
+    try:
+        cli.claim_run()
+    finally:
+        cli.finish_loggers()
+    (run,) = offline_runs(folder)
+    assert list(run.run.tags) == ["huang2020", "ravdess-synthetic", "actor folds (even, 4)"]
+    assert run.run.run_group == "huang2020/tiny/ravdess-synthetic/default/seed-0"
+
+
+def test_the_wandb_run_holds_every_epochs_loss_and_scores_as_in_the_table_of_epochs(
+    run: OfflineRun, fold: Path
+) -> None:
+    table = pd.read_csv(fold / "metrics.csv").set_index("epoch")
+    assert table.index.tolist() == [0, 1]
+    for key in ("train/loss", "validation/loss", "validation/UA", "validation/WA", "validation/macro_F1"):
+        assert run.of_epochs(key) == pytest.approx(table[key].to_dict(), rel=1e-6), key
+    assert run.step_metrics["train/*"] == run.step_metrics["validation/*"] == "epoch"
+
+
+def test_the_wandb_run_holds_the_tests_scores_and_its_confusion_matrix(run: OfflineRun, fold: Path) -> None:
+    predictions = Predictions.read(fold / "predictions.csv").table
+    correct = predictions["target"] == predictions["predicted"]
+    merged = {key: value for row in run.history for key, value in row.items()}
+    assert merged["test/WA"] == pytest.approx(correct.mean())
+    assert merged["test/UA"] == pytest.approx(correct.groupby(predictions["target"]).mean().mean())
+    scores = json.loads((fold / "scores.json").read_text())
+    for name in ("ECE", "vote_cross_entropy", "vote_KL"):
+        assert merged[f"test/{name}"] == pytest.approx(scores[name]), name
+    assert merged["test/confusion_picture/_type"] == "image-file"
+    picture = run.folder / "files" / merged["test/confusion_picture/path"]
+    assert picture.read_bytes() == (fold / "confusion.png").read_bytes()
+    assert any(key.startswith("_wandb/visualize/test/confusion_matrix") for key in run.config), list(run.config)
+    assert merged["test/confusion_matrix_table/_type"] == "table-file"
+    table = json.loads((run.folder / "files" / merged["test/confusion_matrix_table/path"]).read_text())
+    counted = pd.DataFrame(table["data"], columns=table["columns"]).set_index(["Actual", "Predicted"])["nPredictions"]
+    expected = predictions.groupby(["target", "predicted"]).size()
+    assert counted[counted > 0].to_dict() == expected.to_dict()
+
+
+def test_the_wandb_run_knows_the_whole_yaml_the_split_and_the_code(run: OfflineRun, fold: Path) -> None:
+    facts = json.loads((fold / "run.json").read_text())
+    for key, value in yaml.safe_load((fold / "config.yaml").read_text()).items():
+        assert run.config[key] == value, key
+    assert run.config["split_hash"] == facts["split_hash"]
+    assert run.config["protocol_hash"] == facts["protocol_hash"]
+    assert run.config["code_version"] == facts["code_version"] == code_version()
+
+
+def test_an_interrupted_fold_goes_on_in_the_same_wandb_run(
+    tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class PowerCutError(Exception):
+        pass
+
+    start = EpochSeed.on_train_epoch_start
+
+    def fail_in_second_epoch(self: EpochSeed, trainer: Trainer, pl_module: Any) -> None:
+        if trainer.current_epoch == 1:
+            raise PowerCutError
+        start(self, trainer, pl_module)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EpochSeed, "on_train_epoch_start", fail_in_second_epoch)
+        with pytest.raises(PowerCutError):
+            run_fold(arguments(tmp_path), "default")
+    run_fold(arguments(tmp_path), "default")
+    before, after = offline_runs(tmp_path)
+    assert before.run.run_id == after.run.run_id == (tmp_path / "wandb_id").read_text()
+    assert (before.exit_code, after.exit_code) == (1, 0)  # in W&B an interrupted fold has failed until it goes on
+    assert list(before.of_epochs("train/loss")) == [0]
+    assert list(after.of_epochs("train/loss")) == [1]
+
+
+def epoch_metrics(epoch: int, loss: float) -> dict[str, float]:
+    return {"epoch": epoch, "train/loss": loss, "validation/UA": 0.5}
+
+
+def test_the_table_of_epochs_drops_what_a_resumed_run_does_again(tmp_path: Path) -> None:
+    table = MetricsTable(tmp_path)
+    for epoch in range(4):
+        table.log_metrics(epoch_metrics(epoch, loss=1.0), step=10 * epoch)
+    resumed = MetricsTable(tmp_path)
+    resumed.log_metrics(epoch_metrics(2, loss=0.25), step=20)
+    rows = pd.read_csv(tmp_path / "metrics.csv")
+    assert rows["epoch"].tolist() == [0, 1, 2]
+    assert rows["train/loss"].tolist() == [1.0, 1.0, 0.25]
+    assert rows["step"].tolist() == [0, 10, 20]
+
+
+def test_what_is_logged_outside_training_is_no_row_of_the_table_of_epochs(tmp_path: Path) -> None:
+    table = MetricsTable(tmp_path)
+    table.log_metrics({"epoch": 0, "test/UA": 0.5}, step=3)
+    assert not (tmp_path / "metrics.csv").exists()
+    table.log_metrics(epoch_metrics(0, loss=1.0), step=3)
+    table.log_metrics({"epoch": 1, "test/UA": 0.5}, step=3)
+    assert list(pd.read_csv(tmp_path / "metrics.csv")) == ["epoch", "step", "train/loss", "validation/UA"]
+
+
+def test_the_table_of_epochs_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = MetricsTable(tmp_path)
+    table.log_metrics(epoch_metrics(0, loss=1.0), step=3)
+    before = table.path.read_bytes()
+
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", fail)
+        with pytest.raises(OSError, match="no space left"):
+            table.log_metrics(epoch_metrics(1, loss=0.5), step=6)
+    assert table.path.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+@pytest.mark.parametrize("error", [wandb.errors.CommError("no service"), ServerResponseError("no service")])
+def test_a_wandb_that_does_not_start_costs_no_training(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts = []
+
+    def fail_unless_disabled(**arguments: object) -> object:
+        starts.append(arguments["mode"])
+        if arguments["mode"] != "disabled":
+            raise error
+        return start(**arguments)
+
+    start = wandb.init
+    monkeypatch.setattr(wandb, "init", fail_unless_disabled)
+    logger = FoldWandbLogger(tmp_path, "fold-00", "group", [], {})
+    with pytest.warns(UserWarning, match="left out of this run: no service"):
+        logger.log_metrics({"validation/UA": 0.5, "epoch": 0}, 1)
+    assert starts == ["offline", "disabled"]
+    logger.finish()
+
+
+def add_fold(seed: Path, fold: Path, index: int) -> None:
+    """Copy a finished fold as another one, of which other classes are recognised."""
+    copy = seed / f"fold-{index:02d}"
+    shutil.copytree(fold, copy, ignore=shutil.ignore_patterns("wandb*", "checkpoints"))
+    facts = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps({**facts, "fold": index}))
+    for name in ("validation_predictions.csv", "predictions.csv"):
+        table = pd.read_csv(copy / name, dtype={"speaker": str})
+        table["fold"] = index
+        table.loc[: 5 * index, "predicted"] = table.loc[: 5 * index, "target"]
+        table.to_csv(copy / name, index=False)
+
+
+@pytest.fixture
+def seed(fold: Path, tmp_path: Path) -> Path:
+    """A seed's folder with two finished folds."""
+    for index in (0, 1):
+        add_fold(tmp_path / "seed-0", fold, index)
+    (tmp_path / "seed-0" / "confusion.png").write_bytes((fold / "confusion.png").read_bytes())
+    return tmp_path / "seed-0"
+
+
+@pytest.fixture
+def summary(seed: Path) -> OfflineRun:
+    """Their summary run: exactly one."""
+    log_summaries([seed])
+    (summary,) = offline_runs(seed)
+    return summary
+
+
+def test_a_cross_validation_has_a_run_of_its_own_in_the_group_of_its_folds(
+    summary: OfflineRun, seed: Path, run: OfflineRun
+) -> None:
+    assert summary.run.run_group == run.run.run_group == "quickstart/ravdess-synthetic/default/seed-0"
+    assert summary.run.project == "ser-lightning"
+    assert (summary.run.display_name, summary.run.job_type) == ("cross-validation", "summary")
+    assert list(summary.run.tags) == list(run.run.tags)
+    assert summary.run.run_id == (seed / "wandb_id").read_text() != run.run.run_id
+    assert summary.config["model"] == run.config["model"]
+    assert summary.config["protocol_hash"] == run.config["protocol_hash"]
+
+
+def test_the_summary_run_holds_mean_and_spread_of_both_sets_and_the_table_of_folds(
+    summary: OfflineRun, seed: Path
+) -> None:
+    (row,) = [row for row in summary.history if "cv/fold_count" in row]
+    folds = [seed / "fold-00", seed / "fold-01"]
+    for stage, name in (("validation", "validation_predictions.csv"), ("test", "predictions.csv")):
+        tables = [Predictions.read(fold / name).table for fold in folds]
+        ua = [(table["target"] == table["predicted"]).groupby(table["target"]).mean().mean() for table in tables]
+        assert ua[0] != ua[1]
+        for key, expected in (("mean", np.mean(ua)), ("std", np.std(ua)), ("min", min(ua)), ("max", max(ua))):
+            assert row[f"cv/{stage}_UA_{key}"] == pytest.approx(expected), (stage, key)
+    pooled = pd.concat([Predictions.read(fold / "predictions.csv").table for fold in folds])
+    assert row["cv/test_WA_pooled"] == pytest.approx((pooled["target"] == pooled["predicted"]).mean())
+    table = json.loads((summary.folder / "files" / row["cv/folds/path"]).read_text())
+    shown = pd.DataFrame(table["data"], columns=table["columns"])
+    assert shown["fold"].tolist() == [0, 1]
+    assert shown["utterances"].sum() == len(pooled)
+    assert shown["validation_UA"].mean() == pytest.approx(row["cv/validation_UA_mean"])
+    matrix = json.loads((summary.folder / "files" / row["cv/confusion_matrix_table/path"]).read_text())
+    counted = pd.DataFrame(matrix["data"], columns=matrix["columns"]).set_index(["Actual", "Predicted"])["nPredictions"]
+    assert counted[counted > 0].to_dict() == pooled.groupby(["target", "predicted"]).size().to_dict()
+    picture = summary.folder / "files" / row["cv/confusion_picture/path"]
+    assert picture.read_bytes() == (seed / "confusion.png").read_bytes()
+
+
+def test_a_cross_validation_that_goes_on_updates_its_run_and_one_that_is_done_leaves_it(
+    summary: OfflineRun, seed: Path, fold: Path
+) -> None:
+    log_summaries([seed])
+    assert len(offline_runs(seed)) == 1
+    time.sleep(1.1)  # W&B names an offline run's folder by the second
+    add_fold(seed, fold, 2)
+    log_summaries([seed])
+    before, after = offline_runs(seed)
+    assert before.run.run_id == after.run.run_id == summary.run.run_id
+    assert [row["cv/num_folds"] for row in after.history if "cv/num_folds" in row] == [3]
+
+
+def test_folds_that_are_not_tested_have_a_summary_of_their_validation_sets(seed: Path) -> None:
+    for fold in ("fold-00", "fold-01"):
+        (seed / fold / "predictions.csv").unlink()
+    log_summaries([seed])
+    (summary,) = offline_runs(seed)
+    (row,) = [row for row in summary.history if "cv/fold_count" in row]
+    assert row["cv/validation_UA_mean"] == pytest.approx(over_folds([seed / "fold-00", seed / "fold-01"]).mean["UA"])
+    assert not [key for key in row if key.startswith("cv/test")]
+
+
+def test_without_a_logger_there_is_no_summary_run_either(seed: Path) -> None:
+    path = seed / "fold-00" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["trainer"]["logger"] = False
+    path.write_text(yaml.safe_dump(config))
+    log_summaries([seed])
+    assert not (seed / "wandb").exists()
+
+
+def test_a_wandb_that_does_not_start_costs_no_cross_validation(seed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> object:
+        raise wandb.errors.CommError("no service")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    with pytest.warns(UserWarning, match="could not be written to W&B: no service"):
+        log_summaries([seed])
+    assert not (seed / "wandb_summary.json").exists()
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `wandb agent` sets for a trial."""
+    (tmp_path / "parameters.yaml").write_text("wandb_version: 1\n\nmodel.init_args.dropout:\n  value: 0.25\n")
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(tmp_path / "parameters.yaml"))
+
+
+@pytest.mark.usefixtures("agent")
+def test_an_agents_trial_of_which_a_fold_failed_has_failed_and_has_no_score_to_win_by(seed: Path) -> None:
+    log_summaries([seed], [seed / "fold-02"])
+    (trial,) = offline_runs(seed)
+    assert trial.exit_code == 1
+    keys = {key for row in trial.history for key in row}
+    assert "cv/validation_UA_max" in keys
+    assert not keys & set(OBJECTIVES)
+
+
+@pytest.mark.usefixtures("agent")
+@pytest.mark.parametrize(("folds", "exit_code"), [(("fold-00", "fold-01"), 0), (("fold-00", "fold-02"), 1)])
+def test_an_agent_is_told_that_a_trial_failed_where_a_fold_left_nothing(
+    folds: tuple[str, ...], exit_code: int, seed: Path
+) -> None:
+    with told_to_agent([seed / fold for fold in folds]):
+        pass
+    (trial,) = offline_runs(seed)
+    assert trial.exit_code == exit_code
+
+
+@pytest.mark.slow
+def test_the_run_of_a_wandb_agents_trial_is_the_summary_and_each_trial_has_its_own_folder(
+    arguments: Arguments, tmp_path: Path
+) -> None:
+    """The variables and the file of parameters are those that `wandb agent` sets and writes."""
+    of_a_run = [argument for argument in arguments(tmp_path) if not argument.startswith("--trainer.default_root_dir")]
+    command = [sys.executable, "-m", "ser_lightning.cli", "cv", f"--runs={tmp_path}", "--folds=0,1", *of_a_run]
+    for run_id, dropout in (("first", 0.25), ("second", 0.125)):
+        parameters = tmp_path / f"{run_id}.yaml"
+        parameters.write_text(f"wandb_version: 1\n\nmodel.init_args.dropout:\n  desc: null\n  value: {dropout}\n")
+        of_agent = {"WANDB_SWEEP_ID": "sweep", "WANDB_RUN_ID": run_id, "WANDB_SWEEP_PARAM_PATH": str(parameters)}
+        subprocess.run(
+            [*command, f"--model.init_args.dropout={dropout}"], env=os.environ | of_agent, check=True, timeout=300
+        )
+        row = trial_row({"model.init_args.dropout": dropout})
+        folder = tmp_path / "quickstart" / "ravdess-synthetic" / row / "seed-0"
+        runs = offline_runs(folder)
+        assert {run.run.run_id for run in runs} == {run_id}
+        assert {run.run.sweep_id for run in runs} == {"sweep"}
+        assert runs[-1].config["model.init_args.dropout"] == dropout
+        objective = {row["cv/fold_count"]: row["cv/validation_UA_mean"] for run in runs for row in run.history}
+        assert list(objective) == [1, 2]
+        assert objective[2] == pytest.approx(over_folds([folder / "fold-00", folder / "fold-01"]).mean["UA"])
+        for fold in ("fold-00", "fold-01"):
+            (own,) = offline_runs(folder / fold)
+            assert own.run.run_id not in ("first", "second")
+            assert own.run.sweep_id == ""

@@ -1,0 +1,1 @@
+"""What maintains this repository; not part of the package."""
