@@ -14,7 +14,7 @@ REPETITIONS = 5
 def rows() -> list[Row]:
     """Return the rows of ``ser --help`` and of a LightningCLI command, against the import that no training avoids."""
     python = [sys.executable]
-    ser = [*python, "-m", "ser_lightning.cli.main"]
+    ser = [*python, "-m", "ser_lightning.cli"]
     commands = (
         [*ser, "--help"],
         [*ser, "fit", "--config", str(EXPERIMENT), "--print_config"],
