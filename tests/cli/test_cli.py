@@ -17,7 +17,7 @@ from ser_lightning.jobs.process import REFUSED
 
 def test_help_names_every_command() -> None:
     text = parser().format_help()
-    commands = {*LIGHTNING_COMMANDS, "run-fold", "cv", "table", "sweep", "prepare", "audit", "report", "reproduction"}
+    commands = {*LIGHTNING_COMMANDS, "run-fold", "cv", "table", "sweep", "prepare", "audit", "report"}
     commands |= {"attention", "embeddings", "classify", "export", "download", "synth"}
     listed = {line.split()[0] for line in text.split("COMMAND")[-1].splitlines() if re.match(r" {4}\w", line)}
     assert listed == commands
@@ -99,15 +99,17 @@ def test_an_error_of_the_system_without_a_file_keeps_its_traceback(monkeypatch: 
 
 
 def test_a_full_disk_names_the_file_that_did_not_fit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    seed_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")  # so it comes of writing: without a name
 
     monkeypatch.setattr(os, "fsync", full)
-    assert main(["reproduction", f"--out={tmp_path / 'ledger.md'}"]) == 1
-    assert f"error: {tmp_path / 'ledger.md'}: No space left on device; free space there" in capsys.readouterr().err
-    assert list(tmp_path.iterdir()) == []
+    assert main(["report", str(seed_folder), f"--out={tmp_path / 'report'}"]) == 1
+    error = capsys.readouterr().err
+    assert f"error: {tmp_path / 'report'}" in error
+    assert "No space left on device" in error
+    assert not [path for path in (tmp_path / "report").rglob("*") if path.is_file()]
 
 
 def test_what_a_command_does_not_know_is_refused_by_name(capsys: pytest.CaptureFixture[str]) -> None:

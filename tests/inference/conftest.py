@@ -71,9 +71,9 @@ SYSTEMS = {
     "mocanu_s2": mocanu("mocanu2021.SEResNetVLAD", pooling("NetVLAD", clusters=3), criterion=CROSS_ENTROPY),
     "mocanu_am": mocanu("mocanu2021.SEResNetVLAD", pooling("NetVLAD", clusters=3), criterion=AM_SOFTMAX),
     "mocanu_s3": mocanu("mocanu2021.SEResNetVLAD", pooling("GhostVLAD", clusters=3, ghosts=2), criterion=CROSS_ENTROPY),
-    "mocanu_means": mocanu("metric_learning.MetricLearning", pooling("NetVLAD", clusters=3), **TRIPLETS),
-    "mocanu_svm": mocanu("metric_learning.MetricLearning", pooling("NetVLAD", clusters=3), **TRIPLETS),
-    "speakers": mocanu("speaker_id.SpeakerIdentification", pooling("NetVLAD", clusters=3), criterion=CROSS_ENTROPY),
+    "mocanu_means": mocanu("MetricLearning", pooling("NetVLAD", clusters=3), **TRIPLETS),
+    "mocanu_svm": mocanu("MetricLearning", pooling("NetVLAD", clusters=3), **TRIPLETS),
+    "speakers": mocanu("SpeakerIdentification", pooling("NetVLAD", clusters=3), criterion=CROSS_ENTROPY),
 }
 
 Save = Callable[..., Path]
