@@ -28,7 +28,7 @@ from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.data.targets import HardTargets, Targets, TrainingStatistics
 from ser_lightning.errors import AudioError, ConfigurationError, ProtocolError
 from ser_lightning.features import FeatureExtractor, FeatureStore, Prepared, SpeedPerturbation
-from ser_lightning.types import Batch, Split, Utterance
+from ser_lightning.types import Batch, Split, TargetKind, Utterance
 
 
 class CorpusDataModule(LightningDataModule):
@@ -133,6 +133,11 @@ class CorpusDataModule(LightningDataModule):
     def num_features(self) -> int:
         """Features of a frame; known before any file is read."""
         return self.extractor.num_features
+
+    @property
+    def target_kind(self) -> TargetKind:
+        """What an utterance teaches."""
+        return self.targets.kind
 
     @property
     def found(self) -> Found:

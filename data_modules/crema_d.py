@@ -2,13 +2,13 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from data_modules.base import CorpusDataModule
 from data_modules.discovery import (
-    SHAPES,
     Found,
     bad_field,
     find_audio,
@@ -32,6 +32,9 @@ ACTORS = tuple(str(actor) for actor in range(1001, 1092))
 CLIPS = 7442
 """Clips of the whole release, about 82 of each actor."""
 
+NAME_SHAPE = re.compile(r"\d{4}_[A-Z]{3}_[A-Z]{3}_[A-Z]{1,2}")
+"""What every audio file is named like, without ending."""
+
 PAPER_BLOCKS = (*(f"{first}-{first + 8}" for first in range(1001, 1082, 9)), "1082-1091")
 """Ten blocks of actors for `ActorFolds`, as far as Table 1 of Mocanu et al. 2021 can be read."""
 
@@ -47,6 +50,7 @@ SOURCE = CorpusSource(
     home="https://github.com/CheyneyComputerScience/CREMA-D",
     citation="Cao et al. 2014, IEEE Transactions on Affective Computing 5(4), https://doi.org/10.1109/TAFFC.2014.2336244",
     speech="91 actors of several backgrounds, who play six emotions in twelve English sentences",
+    name_shape=NAME_SHAPE,
     steps=(
         "Install git and git-lfs (https://git-lfs.com), and run once: git lfs install",
         "GIT_LFS_SKIP_SMUDGE=1 git clone https://github.com/CheyneyComputerScience/CREMA-D {folder}",
@@ -72,7 +76,7 @@ def parse_name(path: Path) -> Utterance:
         CorpusError: If the name has another shape or an unknown value.
     """
     name = _RENAMED.get(path.stem, path.stem)
-    if not SHAPES["crema_d"].fullmatch(name):
+    if not NAME_SHAPE.fullmatch(name):
         raise CorpusError(f"{path}: not a file name of {_TITLE}, such as {_EXAMPLE}.")
     actor, sentence, emotion, level = name.split("_")
     if actor not in ACTORS:
@@ -105,7 +109,7 @@ def find_utterances(root: Path) -> Found:
     for old, new in _RENAMED.items():
         if old in audio and new in audio:
             del audio[old]
-    refuse_foreign_names(root, _TITLE, "crema_d", _EXAMPLE, audio)
+    refuse_foreign_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
     parsed = parse_names(parse_name, audio.values())
     genders = _read_genders([root, root.parent, *dict.fromkeys(u.path.parent.parent for u in parsed)])
     found = sorted((replace(u, gender=genders.get(u.speaker)) for u in parsed), key=lambda u: u.name)
@@ -118,7 +122,7 @@ def find_utterances(root: Path) -> Found:
         root,
         _TITLE,
         lambda path: _RENAMED.get(path.stem, path.stem),
-        lambda name: name in names or not SHAPES["crema_d"].fullmatch(name),
+        lambda name: name in names or not NAME_SHAPE.fullmatch(name),
     )
     warn_if_incomplete(root, _TITLE, utterances, ACTORS, CLIPS - len(FAULTY))
     return Found(utterances, left_out)

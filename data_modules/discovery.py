@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from ser_lightning.data.corpora import corpus_of_name
 from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.errors import CorpusError
 from ser_lightning.files import files_below
@@ -23,13 +24,6 @@ _FOREIGN_ENDINGS = (*_UNREAD_ENDINGS, ".mp4", ".flv", ".avi", ".zip", ".tar", ".
 _CONVERSION = "`ffmpeg -i IN -ar 16000 -ac 1 OUT.wav`"
 
 Parsed = TypeVar("Parsed")
-
-SHAPES = {
-    "ravdess": re.compile(r"\d+(-\d+){6}"),
-    "crema_d": re.compile(r"\d{4}_[A-Z]{3}_[A-Z]{3}_[A-Z]{1,2}"),
-    "iemocap": re.compile(r"Ses\d\d[FM]_(impro|script)\w+"),
-}
-"""The shape of the file names, without ending, of each corpus whose names tell it apart; by module of this package."""
 
 
 class CorpusWarning(UserWarning):
@@ -104,26 +98,28 @@ def find_audio(root: Path, corpus: str) -> dict[str, Path]:
     return dict(sorted(first.items()))
 
 
-def refuse_foreign_names(root: Path, corpus: str, module: str, example: str, audio: Mapping[str, Path]) -> None:
+def refuse_foreign_names(
+    root: Path, corpus: str, shape: re.Pattern[str], example: str, audio: Mapping[str, Path]
+) -> None:
     """Check that every name has the corpus's shape.
 
     Args:
         root: The corpus folder.
         corpus: The corpus as its readers call it.
-        module: Key of the corpus in `SHAPES`.
+        shape: What every file name of the corpus looks like, without ending.
         example: A file name of the corpus, for the message.
         audio: Files by name, as `find_audio` returns them.
 
     Raises:
         CorpusError: If some names or all have another shape; says which, and which corpus they look like.
     """
-    foreign = [path for name, path in audio.items() if not SHAPES[module].fullmatch(name)]
+    foreign = [path for name, path in audio.items() if not shape.fullmatch(name)]
     if not foreign:
         return
-    ((other, count),) = Counter(map(_corpus_of, foreign)).most_common(1)
+    ((other, count),) = Counter(corpus_of_name(path.stem) for path in foreign).most_common(1)
     advice = ""
     if other and count > len(audio) / 2:
-        advice = f" They look like another corpus: use the data module of `data_modules.{other}`."
+        advice = f" They look like another corpus: use the data module of `{other}`."
     if len(foreign) == len(audio):
         raise CorpusError(
             f"{corpus}: none of the {len(audio)} audio files in {root} is named as in {corpus} ({example}); one of "
@@ -211,10 +207,6 @@ def bad_field(path: Path, field: str, value: str, known: Iterable[str]) -> Corpu
         f"{path}: the {field} {value!r} in the file name is unknown; known are {', '.join(known)}. Mend the name, or "
         "move the file out of the corpus folder."
     )
-
-
-def _corpus_of(path: Path) -> str | None:
-    return next((corpus for corpus, shape in SHAPES.items() if shape.fullmatch(path.stem)), None)
 
 
 def _instead(files: Iterable[Path]) -> str:

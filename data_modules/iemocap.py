@@ -11,7 +11,7 @@ from typing import Literal
 from data_modules.base import CorpusDataModule
 from data_modules.discovery import Found, some
 from data_modules.emo_evaluation import CODES, Evaluation
-from data_modules.iemocap_release import ReleaseWarning, count_differences, read_release
+from data_modules.iemocap_release import NAME_SHAPE, ReleaseWarning, count_differences, read_release
 from data_modules.iemocap_synthetic import documents, recordings
 from ser_lightning.data.corpora import CorpusSource
 from ser_lightning.data.protocols import LeaveOneSpeakerOut, Protocol
@@ -39,6 +39,7 @@ SOURCE = CorpusSource(
     home="https://sail.usc.edu/iemocap",
     citation="Busso et al. 2008, Language Resources and Evaluation 42(4), https://doi.org/10.1007/s10579-008-9076-6",
     speech="ten actors in a laboratory, in pairs, who improvise and play scripted scenes in American English",
+    name_shape=NAME_SHAPE,
     steps=(
         "Fill in and send the release form at https://sail.usc.edu/iemocap/iemocap_release.htm; a link comes by mail.",
         "Unpack IEMOCAP_full_release into {folder}; needed are sentences/wav and dialog/EmoEvaluation of each session.",

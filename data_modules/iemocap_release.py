@@ -26,6 +26,9 @@ IMPROVISED = 4784
 IMPROVISED_COUNTS: Mapping[str, int] = {"neu": 1099, "hap": 284, "sad": 608, "ang": 289}
 """Utterances of its improvised dialogs by label code (Ando et al. 2019, section 4.1)."""
 
+NAME_SHAPE = re.compile(r"Ses\d\d[FM]_(impro|script)\w+")
+"""What every audio file is named like, without ending."""
+
 _SESSIONS = {1, 2, 3, 4, 5}
 _TITLE = "IEMOCAP"
 _EXAMPLE = "Ses01F_impro01_F000.wav"
@@ -108,7 +111,7 @@ def read_release(root: Path) -> Release:
                 "session out of the folder to do without it."
             )
         audio |= find_audio(sentences, _TITLE)
-    refuse_foreign_names(root, _TITLE, "iemocap", _EXAMPLE, audio)
+    refuse_foreign_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
     return Release(root, dict(sorted(evaluations.items())), audio)
 
 
@@ -153,7 +156,7 @@ def _sessions(root: Path) -> list[Path]:
             return found
         level = [folder for above in level for folder in _folders_in(above)]
     audio = find_audio(root, _TITLE)
-    refuse_foreign_names(root, _TITLE, "iemocap", _EXAMPLE, audio)
+    refuse_foreign_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
     raise CorpusError(
         f"{_TITLE}: {root} holds {len(audio)} audio files, but none of the folders Session1 to Session5, which hold "
         "dialog/EmoEvaluation with the labels and sentences/wav. Set `root` to the folder of the unpacked release."

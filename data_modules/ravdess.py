@@ -6,7 +6,6 @@ from pathlib import Path
 
 from data_modules.base import CorpusDataModule
 from data_modules.discovery import (
-    SHAPES,
     Found,
     bad_field,
     find_audio,
@@ -38,6 +37,9 @@ ACTORS = tuple(f"{actor:02d}" for actor in range(1, 25))
 CLIPS = 1440
 """Speech clips of the whole release, 60 of each actor."""
 
+NAME_SHAPE = re.compile(r"\d+(-\d+){6}")
+"""What every audio file is named like, without ending."""
+
 PAPER_BLOCKS = ("1-2", "3-5", "6-7", "8-10", "11-12", "13-14", "15-17", "18-19", "20-22", "23-24")
 """Ten blocks of actors for `ActorFolds`; Mocanu et al. 2021 (section 4.1) state ten, not which actors these hold."""
 
@@ -52,6 +54,7 @@ SOURCE = CorpusSource(
     home="https://zenodo.org/records/1188976",
     citation="Livingstone & Russo 2018, PLoS ONE 13(5): e0196391, https://doi.org/10.1371/journal.pone.0196391",
     speech="24 actors in a studio, who play eight emotions in two North American English sentences",
+    name_shape=NAME_SHAPE,
     archive=Archive(
         url="https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1",
         name="Audio_Speech_Actors_01-24.zip",
@@ -78,7 +81,7 @@ def parse_name(path: Path) -> Utterance | None:
     Raises:
         CorpusError: If the name has another shape or an unknown value, or stands in another actor's folder.
     """
-    if not SHAPES["ravdess"].fullmatch(path.stem):
+    if not NAME_SHAPE.fullmatch(path.stem):
         raise CorpusError(f"{path}: not a file name of {_TITLE}, such as {_EXAMPLE}.")
     modality, channel, emotion, level, statement, repetition, actor = path.stem.split("-")
     for field, value, known in (
@@ -123,7 +126,7 @@ def find_utterances(root: Path) -> Found:
         CorpusWarning: If all actors are there but clips are missing, or lie there only in a format that is not read.
     """
     audio = find_audio(root, _TITLE)
-    refuse_foreign_names(root, _TITLE, "ravdess", _EXAMPLE, audio)
+    refuse_foreign_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
     utterances = tuple(utterance for utterance in parse_names(parse_name, audio.values()) if utterance)
     if not utterances:
         raise CorpusError(

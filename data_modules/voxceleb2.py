@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from ser_lightning.data.synthetic_corpus import Clip, write_corpus
 from ser_lightning.data.targets import TrainingStatistics
 from ser_lightning.errors import AudioError, ConfigurationError
 from ser_lightning.features import FeatureExtractor, Prepared
-from ser_lightning.types import Batch
+from ser_lightning.types import Batch, TargetKind
 
 _VIDEOS = 3
 _CLIPS = 6  # of a video
@@ -103,6 +103,8 @@ class VoxCeleb2(LightningDataModule):
     """
 
     corpus = "voxceleb2"
+    batches: ClassVar[str] = "length"
+    target_kind: ClassVar[TargetKind] = "hard"
 
     def __init__(
         self,
@@ -287,17 +289,18 @@ class VoxCeleb2(LightningDataModule):
         batches = BucketBatchSampler(lengths, self.batch_size, self.seed, *process_of(self))
         return self._loader(dataset, RandomCrops(batches, self.seed))
 
-    def _evaluation_loader(self, name: str) -> ClipLoader:
+    def evaluation_dataloader(self, name: str) -> ClipLoader:
+        """Return the middles of a set's clips, each once."""
         dataset = self._dataset(name)
         return self._loader(dataset, EvaluationBatchSampler([0] * len(dataset), self.batch_size, *process_of(self)))
 
     def val_dataloader(self) -> ClipLoader:
         """Return the middles of the held-out clips, each once."""
-        return self._evaluation_loader("validation")
+        return self.evaluation_dataloader("validation")
 
     def predict_dataloader(self) -> ClipLoader:
         """Return the middles of all clips, each once."""
-        return self._evaluation_loader("all")
+        return self.evaluation_dataloader("all")
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         """Make frames of a batch's waveforms, where it is."""

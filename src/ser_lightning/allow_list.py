@@ -1,11 +1,16 @@
-"""Which classes a YAML or a checkpoint may name, checked before anything is imported or built.
+"""Which classes a YAML or a checkpoint may name, checked before anything is imported or built, and by which paths.
 
 ``weights_only=True`` is no boundary: a checkpoint whose hyperparameters hold ``class_path: os.system`` runs a command
 when the system is rebuilt from them. jsonargparse has an import policy, which ``enforce_allow_list`` closes to our
 list; ``refuse_foreign_classes`` walks plain data first, so that the error names the place.
+
+Files on disk name classes by public paths, as YAMLs do: ``ser_lightning.systems.PooledLSTM`` stays where it is when the
+module that holds the class moves.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ser_lightning.errors import ConfigurationError
 
@@ -20,6 +25,40 @@ ALLOWED_PREFIXES = (
     "lightning.pytorch.strategies",
 )
 _PATH_KEYS = ("class_path", "_class_path")
+_OWN_PACKAGES = ("ser_lightning", "data_modules")
+
+
+def public_path(kind: type) -> str:
+    """Return the path by which files on disk name a class: the shortest that a package of ours exports it under.
+
+    Classes of other packages are named by the module that they are defined in, which is what ``--allow`` admits.
+    """
+    return shortest_path(f"{kind.__module__}.{kind.__qualname__}")
+
+
+def shortest_path(path: str) -> str:
+    """Return the path of a class of ours by the highest package above it that exports the name; other paths as is.
+
+    Nothing is imported; what is no longer at ``path`` is found where a package that was imported exports it.
+    """
+    module, _, name = path.rpartition(".")
+    parts = module.split(".")
+    if parts[0] in _OWN_PACKAGES:
+        for depth in range(1, len(parts)):
+            package = ".".join(parts[:depth])
+            if name in getattr(sys.modules.get(package), "__all__", ()):
+                return f"{package}.{name}"
+    return path
+
+
+def with_public_paths(configuration: Any) -> Any:
+    """Return nested mappings, lists and plain values with every class path of ours as ``shortest_path`` gives it."""
+    if isinstance(configuration, Mapping):
+        return {
+            key: shortest_path(value) if key in _PATH_KEYS and isinstance(value, str) else with_public_paths(value)
+            for key, value in configuration.items()
+        }
+    return [with_public_paths(value) for value in configuration] if isinstance(configuration, list) else configuration
 
 
 def _is_allowed(path: str, prefixes: Sequence[str]) -> bool:

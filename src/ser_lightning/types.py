@@ -1,4 +1,4 @@
-"""Types that all parts share: utterance, split, batch."""
+"""Types that all parts share: utterance, split, batch, and what a system sees of a data module."""
 # Shapes: B utterances, T frames (padded), F features a frame, C classes.
 
 import hashlib
@@ -6,12 +6,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Protocol, Self
 
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 Stage = Literal["train", "validation", "test"]
 STAGES: tuple[Stage, ...] = ("train", "validation", "test")
+
+TargetKind = Literal["hard", "soft", "existence"]
+"""What an utterance teaches: its one class, a distribution over classes, or the existence of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,3 +136,62 @@ class Batch:
     def pin_memory(self) -> Self:
         """Return the batch in page-locked memory; torch's DataLoader calls this."""
         return self._map("pin_memory")
+
+
+class Extractor(Protocol):
+    """What makes frames, as a system sees it: a configuration that it keeps in its checkpoint."""
+
+    def configuration(self) -> dict[str, object]:
+        """Return class path and arguments as JSON can hold them."""
+
+
+class Statistics(Protocol):
+    """What is fitted on the training split of a fold."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of each feature over all training frames [F]; computed when it is first asked for."""
+
+    @property
+    def deviation(self) -> Tensor:
+        """Standard deviation of each feature over all training frames [F]; computed when it is first asked for."""
+
+    @property
+    def class_prior(self) -> Tensor:
+        """Mean target of each class [C]."""
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Sorted training speakers."""
+
+
+class FoldData(Protocol):
+    """One fold of one corpus, as a system sees its data module."""
+
+    @property
+    def corpus_name(self) -> str:
+        """The corpus's name, with ``-synthetic`` after it if the folder is a made one."""
+
+    @property
+    def extractor(self) -> Extractor:
+        """What makes frames of waveforms."""
+
+    @property
+    def batches(self) -> str:
+        """How training batches are made: ``length`` of similar length, ``class`` of equally many of each class."""
+
+    @property
+    def target_kind(self) -> TargetKind:
+        """What an utterance teaches."""
+
+    def split(self) -> Split:
+        """Return the split of the fold."""
+
+    def training_statistics(self) -> Statistics:
+        """Return what is fitted on the training split."""
+
+    def set_utterances(self, name: str) -> Sequence[Utterance]:
+        """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus."""
+
+    def evaluation_dataloader(self, name: str) -> DataLoader[Batch]:
+        """Return a set that is set up, each of its utterances once and whole."""

@@ -1,5 +1,6 @@
 """What a corpus is: its data module's interface, where it comes from, and the plug-ins that are installed."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -7,13 +8,10 @@ from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
 
-from torch.utils.data import DataLoader
-
 from ser_lightning.data.protocols import Protocol
-from ser_lightning.data.targets import TrainingStatistics
 from ser_lightning.errors import CorpusError
 from ser_lightning.features import FeatureExtractor, Prepared
-from ser_lightning.types import Batch, Split, Utterance, hash_splits
+from ser_lightning.types import FoldData, Split, Utterance, hash_splits
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,7 @@ class CorpusSource:
         home: The corpus's page.
         citation: The paper to cite.
         speech: Who speaks, how and what: what a system that learned from it has heard, and so what it has not.
+        name_shape: What every audio file is named like, without ending, where that tells the corpus apart.
         steps: How to come by it by hand, one step after the other; ``{folder}`` stands for where the user wants it.
         archive: What ``ser download`` fetches and unpacks, where that is allowed.
     """
@@ -56,6 +55,7 @@ class CorpusSource:
     home: str
     citation: str
     speech: str
+    name_shape: re.Pattern[str] | None = None
     steps: tuple[str, ...] = ()
     archive: Archive | None = None
 
@@ -75,6 +75,15 @@ def find_corpus(name: str) -> Any:
     return installed[name].load()
 
 
+def corpus_of_name(file_name: str) -> str | None:
+    """Return the module of the installed corpus whose files are named like ``file_name``, without ending, if any is."""
+    for entry in entry_points(group=GROUP):
+        source: CorpusSource | None = getattr(entry.load(), "SOURCE", None)
+        if source and source.name_shape and source.name_shape.fullmatch(file_name):
+            return entry.value
+    return None
+
+
 def source_of(name: str) -> CorpusSource | None:
     """Return where a corpus comes from, or None if it is not installed or does not say so."""
     for entry in entry_points(group=GROUP, name=name):
@@ -83,7 +92,7 @@ def source_of(name: str) -> CorpusSource | None:
     return None
 
 
-class CorpusData(Interface):
+class CorpusData(FoldData, Interface):
     """One fold of one corpus, as training, scoring and reporting see it.
 
     Attributes:
@@ -103,10 +112,6 @@ class CorpusData(Interface):
     skipped_audio: Mapping[Path, str]
 
     @property
-    def corpus_name(self) -> str:
-        """The corpus's name, with ``-synthetic`` behind it if the folder is a made one."""
-
-    @property
     def left_out(self) -> Mapping[str, str]:
         """Reason by utterance name: faulty files of the release and labels without audio, which are not used."""
 
@@ -123,17 +128,11 @@ class CorpusData(Interface):
     def set_utterances(self, name: str) -> tuple[Utterance, ...]:
         """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus."""
 
-    def evaluation_dataloader(self, name: str) -> DataLoader[Batch]:
-        """Return a set that is set up, each of its utterances once and whole."""
-
     def extract(self, progress: bool = True) -> Prepared:
         """Extract features where they are missing, leave out what is unusable, and return what was done."""
 
     def leave_out(self, problems: Mapping[Path, str]) -> None:
         """Treat unusable audio, a reason by file, as the user wants it."""
-
-    def training_statistics(self) -> TrainingStatistics:
-        """Return what is fitted on the training split."""
 
 
 def protocol_hash(data: CorpusData) -> str:

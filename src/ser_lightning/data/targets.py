@@ -9,13 +9,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.types import Utterance
+from ser_lightning.types import TargetKind, Utterance
 
 TrainingSet = Literal["dominant", "all"]
 
@@ -64,7 +64,13 @@ def existence_ratios(
 
 
 class Targets(ABC):
-    """A rule that makes targets of labels and votes, and says which utterances can be learned from."""
+    """A rule that makes targets of labels and votes, and says which utterances can be learned from.
+
+    Attributes:
+        kind: What its targets are; a criterion says which kinds it reads.
+    """
+
+    kind: ClassVar[TargetKind]
 
     @abstractmethod
     def of(self, utterance: Utterance, class_names: Sequence[str]) -> list[float]:
@@ -80,6 +86,8 @@ class HardTargets(Targets):
 
     Utterances without a dominant emotion among the classes are not learned from.
     """
+
+    kind: ClassVar[TargetKind] = "hard"
 
     def of(self, utterance: Utterance, class_names: Sequence[str]) -> list[float]:
         """Return a one-hot target [K]; all zeros if no class is dominant."""
@@ -101,6 +109,8 @@ class SoftTargets(Targets):
     Raises:
         ConfigurationError: If ``alpha`` is negative.
     """
+
+    kind: ClassVar[TargetKind] = "soft"
 
     def __init__(self, alpha: float = 0.75) -> None:
         if not 0 <= alpha < float("inf"):
@@ -125,6 +135,8 @@ class ExistenceTargets(Targets):
 
     Every utterance is learned from: that no class exists in it is a target too.
     """
+
+    kind: ClassVar[TargetKind] = "existence"
 
     def of(self, utterance: Utterance, class_names: Sequence[str]) -> list[float]:
         """Return the existence of each class [K]."""

@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 from torch import Tensor
 
-from ser_lightning.allow_list import refuse_foreign_classes
+from ser_lightning.allow_list import refuse_foreign_classes, shortest_path
 from ser_lightning.audio import read_audio
 from ser_lightning.errors import AudioError, ConfigurationError
 from ser_lightning.features.extractor import FeatureExtractor
@@ -48,6 +48,8 @@ def build_trusted_extractor(configuration: Mapping[str, object]) -> FeatureExtra
         raise ConfigurationError(
             f"feature extractor: expected class_path (a dotted name) and init_args (a mapping), got {configuration}"
         )
+    if class_path != (public := shortest_path(class_path)):
+        raise ConfigurationError(f"feature extractor: '{class_path}' is the path of a module; write '{public}'")
     module_name, _, name = class_path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), name)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from ser_lightning.allow_list import public_path
 from ser_lightning.errors import ConfigurationError
 
 
@@ -88,7 +89,7 @@ class FeatureExtractor(nn.Module, ABC):
         """Return class path and arguments as JSON can hold them; ``build_extractor`` reads them back."""
         arguments = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
         return {
-            "class_path": f"{type(self).__module__}.{type(self).__qualname__}",
+            "class_path": public_path(type(self)),
             "init_args": {
                 name: value.configuration() if isinstance(value, FeatureExtractor) else value
                 for name, value in arguments.items()

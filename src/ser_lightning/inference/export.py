@@ -23,7 +23,6 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.features import FeatureExtractor
 from ser_lightning.files import write_atomically
 from ser_lightning.inference.classification import batch_of, load_trained
-from ser_lightning.nn.standardisation import Standardisation
 from ser_lightning.runs.folder import code_version
 from ser_lightning.systems import EmotionClassifier
 from ser_lightning.types import Batch
@@ -195,10 +194,7 @@ def _trial_frames(system: EmotionClassifier) -> list[Tensor]:
     noise = torch.Generator().manual_seed(0)
     lengths = [1, *torch.randint(2, _LONGEST_TRIAL + 1, (_TRIALS - 1,), generator=noise).tolist()]
     frames = [torch.randn(length, system.num_features, generator=noise) for length in lengths]
-    if isinstance(system.standardisation, Standardisation):
-        mean, deviation = system.standardisation.mean, system.standardisation.deviation
-        return [mean + deviation * one for one in frames]
-    return frames
+    return [system.standardisation.invert(one) for one in frames]
 
 
 def _compare(content: bytes, system: EmotionClassifier, frames: list[Tensor], checkpoint: Path) -> tuple[float, bool]:

@@ -1,18 +1,19 @@
 """Additive-margin softmax (Zhou & Liu 2020, section 2.2, eq. 2)."""
-# Shapes: B utterances, C classes.
+# Shapes: B utterances, D channels, C classes.
 
 from math import inf
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ser_lightning.losses.criterion import Criterion
+from ser_lightning.nn.heads import CosineHead
 
 
 class AMSoftmax(Criterion):
     """Cross entropy of scaled cosines, with the target's cosine made smaller by a margin: s (cos theta_y - m).
 
-    Logits are cosines, as a cosine head gives them. The margin is part of the loss wherever it is computed, so that
+    Logits are cosines. The margin is part of the loss wherever it is computed, so that
     losses of training and validation compare. (Eq. 2 is printed without its minus sign.)
 
     Args:
@@ -31,6 +32,14 @@ class AMSoftmax(Criterion):
             raise ValueError(f"margin is {margin}; AM-softmax needs 0 or more, and a finite one")
         self.scale = scale
         self.margin = margin
+
+    def head(self, input_dim: int, num_classes: int) -> nn.Module:
+        """Return the layer that makes cosines [B, num_classes] of vectors [B, input_dim]."""
+        return CosineHead(input_dim, num_classes)
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the softmax of scaled cosines ``logits`` [B, C], without margin: nobody knows the target."""
+        return super().probabilities(self.scale * logits)
 
     def forward(self, logits: Tensor, targets: Tensor, class_prior: Tensor) -> Tensor:
         """Return the mean loss of cosines ``logits`` [B, C] against one-hot ``targets`` [B, C]."""

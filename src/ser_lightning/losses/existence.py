@@ -1,6 +1,8 @@
 """Existence of each emotion (Ando et al. 2019, section 3.1, eq. 6)."""
 # Shapes: B utterances, C classes.
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -15,6 +17,16 @@ class ExistenceLoss(Criterion):
     how these are scaled; here they are 1 / (2 prior_k) and 1 / (2 (1 - prior_k)), which is 1 for a class that half of
     the utterances show. What the training split never shows, presence or absence of a class, weighs nothing.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("hard", "existence")
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return existence probabilities [B, C] of ``logits`` [B, C], divided by their sum: a row sums to one.
+
+        Eq. 7 decides by the logits: existence beyond a logit of about 17 is one in float32, so that two emotions that
+        surely exist have equal probabilities.
+        """
+        return F.logsigmoid(logits.float()).softmax(1)
 
     def forward(self, logits: Tensor, targets: Tensor, class_prior: Tensor) -> Tensor:
         """Return the mean loss of ``logits`` [B, C], before the sigmoid, against ``targets`` [B, C] of 0 and 1."""

@@ -1,7 +1,7 @@
 """Cross entropy against hard or soft targets, with class weights (Ando et al. 2019, sections 2.1, 2.2 and 4.1)."""
 # Shapes: B utterances, C classes.
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ class WeightedCrossEntropy(Criterion):
     Args:
         weighting: What class weights follow; ``none`` is plain cross entropy.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("hard", "soft")
 
     def __init__(self, weighting: Literal["none", "inverse_frequency"] = "none") -> None:
         super().__init__()

@@ -1,8 +1,22 @@
 """Zero mean and unit deviation of every feature, with the training split's statistics."""
 # Shapes: B utterances, T frames (padded), F features.
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
+
+
+class Moments(Protocol):
+    """Mean and deviation of each feature over the training split; reading them may take a pass over its frames."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of each feature [F]."""
+
+    @property
+    def deviation(self) -> Tensor:
+        """Standard deviation of each feature [F]."""
 
 
 class Standardisation(nn.Module):
@@ -20,10 +34,15 @@ class Standardisation(nn.Module):
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("deviation", torch.ones(num_features))
 
-    def fit(self, mean: Tensor, deviation: Tensor) -> None:
-        """Take over ``mean`` [F] and ``deviation`` [F]; a feature that never varies is only centred."""
-        self.mean.copy_(mean)
+    def fit(self, training: Moments) -> None:
+        """Take over the training split's moments; a feature that never varies is only centred."""
+        self.mean.copy_(training.mean)
+        deviation = training.deviation
         self.deviation.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
+
+    def invert(self, standardised: Tensor) -> Tensor:
+        """Return frames [T, F] that are ``standardised`` [T, F] once they are standardised."""
+        return self.mean + self.deviation * standardised
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Standardise ``frames`` [B, T, F]; frames outside ``mask`` [B, T] become zero, that is, average."""
@@ -42,6 +61,13 @@ class UtteranceStandardisation(nn.Module):
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_features = num_features
+
+    def fit(self, training: Moments) -> None:
+        """Do nothing, and read none of the training split's frames."""
+
+    def invert(self, standardised: Tensor) -> Tensor:
+        """Return ``standardised`` [T, F]: frames of any mean and deviation give the same result."""
+        return standardised
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Standardise ``frames`` [B, T, F] over those under ``mask`` [B, T]; the others become zero."""

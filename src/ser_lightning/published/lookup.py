@@ -13,7 +13,7 @@ from ser_lightning.reports.systems import Publications, Published
 from ser_lightning.runs.configuration import ABSENT, Difference, unlike_file
 from ser_lightning.runs.folder import CONFIG_FILE, read_config
 from ser_lightning.runs.gathering import CrossValidation
-from ser_lightning.systems import EmotionClassifier, ExistencePretraining
+from ser_lightning.systems import EmotionClassifier
 
 EXPERIMENTS = Path("experiments")  # of the checkout that a command runs in
 _CHOSEN_EACH_RUN = ("seed_everything", "data.init_args.seed", "data.init_args.fold", "data.class_path")
@@ -131,8 +131,7 @@ def refuse_missing_stages(system: EmotionClassifier, experiment: Path, supplied:
     Raises:
         ConfigurationError: Naming the first key that is missing, and the command that trains that stage too.
     """
-    sources = system.sources if isinstance(system, ExistencePretraining) else {}
-    keys = {f"model.init_args.{argument}": path for argument, path in sources.items()}
+    keys = {f"model.init_args.{argument}": path for argument, path in system.sources.items()}
     missing = [key for key, path in keys.items() if path is None and key not in supplied]
     if missing:
         command = _table_command(experiment, missing[0])

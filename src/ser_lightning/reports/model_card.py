@@ -102,7 +102,7 @@ class _Run:
     @property
     def recognises_speakers(self) -> bool:
         """Whether the classes are people, for other systems to start from."""
-        return self.system == "SpeakerIdentification"
+        return bool(self.stored["is_pretraining"])
 
 
 def _read_config(path: Path) -> Mapping[str, Any]:

@@ -3,12 +3,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import Criterion
@@ -18,6 +17,7 @@ from ser_lightning.nn.standardisation import Standardisation
 from ser_lightning.nn.tensors import frame_mask
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 from ser_lightning.systems.stages import load_parts, read_stage, refuse_heard_speakers, refuse_other_frames
+from ser_lightning.types import Statistics
 
 KERNELS = ((12, 16), (8, 12), (5, 7))  # table 2; taken as frequency x time, which the paper does not say
 STRIDES = ((2, 2), (1, 1), (1, 1))
@@ -71,9 +71,9 @@ class UtteranceEncoder(nn.Module):
         return vectors
 
 
-def dense_classifier(input_dim: int, hidden_dim: int, num_classes: int) -> nn.Sequential:
+def dense_classifier(input_dim: int, hidden_dim: int, num_classes: int, criterion: Criterion) -> nn.Sequential:
     """Return two dense layers (table 2, "Classifier"); the activation between them, ReLU, is not stated."""
-    return nn.Sequential(nn.Linear(input_dim, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, num_classes))
+    return nn.Sequential(nn.Linear(input_dim, hidden_dim), nn.ReLU(), criterion.head(hidden_dim, num_classes))
 
 
 class DominantEmotionRecognition(EmotionClassifier):
@@ -105,7 +105,7 @@ class DominantEmotionRecognition(EmotionClassifier):
     ) -> None:
         super().__init__(num_features, class_names, criterion, optimizer)
         self.encoder = UtteranceEncoder(num_features, channels, cells, attention_dim)
-        self.classifier = dense_classifier(self.encoder.output_dim, hidden_dim, len(self.class_names))
+        self.classifier = dense_classifier(self.encoder.output_dim, hidden_dim, len(self.class_names), criterion)
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return logits [B, C] of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
@@ -148,7 +148,7 @@ class MultiLabelEmotionExistence(EmotionClassifier):
     ) -> None:
         super().__init__(num_features, class_names, criterion, optimizer)
         self.encoder = UtteranceEncoder(num_features, channels, cells, attention_dim)
-        self.classifier = dense_classifier(self.encoder.output_dim, hidden_dim, len(self.class_names))
+        self.classifier = dense_classifier(self.encoder.output_dim, hidden_dim, len(self.class_names), criterion)
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return logits [B, C], before the sigmoid, of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
@@ -159,14 +159,6 @@ class MultiLabelEmotionExistence(EmotionClassifier):
         """Return the attention [B, T'] that ``frames`` [B, T, F] of ``lengths`` [B] get, and the frames of a step."""
         mask = frame_mask(lengths, frames.shape[1])
         return self.encoder.attention(self.standardisation(frames, mask), mask)
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return existence probabilities [B, C] divided by their sum: a row sums to one.
-
-        Eq. 7 decides by the logits, see ``decide``: existence beyond a logit of about 17 is one in float32, so that
-        two emotions that surely exist have equal probabilities.
-        """
-        return F.logsigmoid(logits.float()).softmax(1)
 
 
 TRAINED_BY: dict[str, type[EmotionClassifier]] = {
@@ -245,22 +237,22 @@ class ExistencePretraining(EmotionClassifier):
         hidden_dim: int = 64,
     ) -> None:
         super().__init__(num_features, class_names, criterion, optimizer)
-        self.sources = {"existence_checkpoint": existence_checkpoint}
+        self.sources["existence_checkpoint"] = existence_checkpoint
         if fusion:
             self.sources["dominant_checkpoint"] = dominant_checkpoint
         encoders = [FrozenEncoder(num_features, channels, cells, attention_dim) for _ in self.sources]
         self.encoders = nn.ModuleList(encoders)
         width = sum(encoder.output_dim for encoder in encoders)
-        self.classifier = dense_classifier(width, hidden_dim, len(self.class_names))
+        self.classifier = dense_classifier(width, hidden_dim, len(self.class_names), criterion)
 
-    def fit_standardisation(self, statistics: Any) -> None:
+    def fit_standardisation(self, statistics: Statistics) -> None:
         """Read no frame: each encoder has the standardisation it was trained with, see ``on_fit_start``."""
 
     def on_fit_start(self) -> None:
         """Take the encoders of the stages before; a run that goes on has them in its own checkpoint."""
         if self.trainer.ckpt_path is not None:
             return
-        data_module: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+        data_module = self.data_module
         self.origin["earlier"] = []
         split = data_module.split()
         evaluated = {name: split.speakers(name) for name in ("validation", "test")}

@@ -1,14 +1,14 @@
 """Checkpoints: read without running anything in them, and turned back into the system they hold."""
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser
 
-from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
+from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes, shortest_path
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 
@@ -46,6 +46,22 @@ def read_checkpoint_file(path: Path, named: str) -> dict[str, Any]:
     return checkpoint
 
 
+def refuse_other_origin(checkpoint: Mapping[str, Any], named: str) -> None:
+    """Refuse a checkpoint of no system of this suite, or one that names its system by a module, not by a public path.
+
+    Raises:
+        ConfigurationError: Naming what the checkpoint holds.
+    """
+    if CHECKPOINT_KEY not in checkpoint:
+        keys = ", ".join(map(str, checkpoint))
+        raise ConfigurationError(f"{named} holds no system of this suite; its keys are {keys}")
+    system = checkpoint[CHECKPOINT_KEY]["system"]
+    if system != (public := shortest_path(system)):
+        raise ConfigurationError(
+            f"{named} is of an earlier version: it names its system {system}, which is now {public}; train it again"
+        )
+
+
 def _no_checkpoint(named: str) -> ConfigurationError:
     return ConfigurationError(
         f"{named} is no checkpoint, or not all of one; copy it again, delete it and train it anew, or give another file"
@@ -60,8 +76,8 @@ def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
         allow: Module prefixes that the user trusts besides the allow-list.
 
     Raises:
-        ConfigurationError: If it is missing, damaged, no checkpoint, of no system of this suite, holds more than
-            weights and plain data, or names a class outside the allow-list.
+        ConfigurationError: If it is missing, damaged, no checkpoint, of no system or of an earlier version of this
+            suite, holds more than weights and plain data, or names a class outside the allow-list.
         PermissionError: If it may not be read.
     """
     try:
@@ -70,10 +86,7 @@ def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: no such checkpoint; a run's lie in its folder checkpoints/") from error
     for key in ("hyper_parameters", "datamodule_hyper_parameters", CHECKPOINT_KEY):
         refuse_foreign_classes(checkpoint.get(key), f"{path}: {key}", allow)
-    if CHECKPOINT_KEY not in checkpoint:
-        raise ConfigurationError(
-            f"{path} holds no system of this suite; its keys are {', '.join(map(str, checkpoint))}"
-        )
+    refuse_other_origin(checkpoint, str(path))
     return checkpoint
 
 

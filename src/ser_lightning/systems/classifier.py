@@ -4,6 +4,7 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -13,12 +14,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torchmetrics import MeanMetric
 
+from ser_lightning.allow_list import public_path
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import Criterion
 from ser_lightning.metrics import EmotionScores, SpeakerScores
 from ser_lightning.nn.standardisation import Standardisation, UtteranceStandardisation
 from ser_lightning.nn.tensors import at_least_float32, frame_mask, weigh_share
-from ser_lightning.types import Batch
+from ser_lightning.types import Batch, FoldData, Statistics, TargetKind
 
 CHECKPOINT_KEY = "ser_lightning"
 
@@ -55,13 +57,14 @@ class EmotionClassifier(LightningModule):
     Attributes:
         is_pretraining: Whether only other systems want what it has learned: it is not tested on any fold.
         max_frames: Of longer utterances only so many frames are heard, the first; all are if None.
+        sources: Checkpoints of earlier stages that it cannot be trained without, by argument; None if not given yet.
         configuration: Class path and arguments, set by whoever builds the system from a YAML or a checkpoint.
         origin: What a checkpoint says of its training data.
 
     Args:
         num_features: F; linked from the data module.
         class_names: The emotions, in the order of the logits; linked from the data module.
-        criterion: Training criterion.
+        criterion: Training criterion; it makes the head, and probabilities of the logits.
         optimizer: Makes the optimiser of the parameters.
         scheduler: Makes the schedule of its learning rate, which moves once an epoch; constant when absent.
         standardisation: What brings features to zero mean and unit deviation; with the training split's when absent.
@@ -89,6 +92,7 @@ class EmotionClassifier(LightningModule):
         self.scheduler = scheduler
         self.standardisation = standardisation or Standardisation(num_features)
         self.register_buffer("class_prior", torch.full((len(self.class_names),), 1.0 / len(self.class_names)))
+        self.sources: dict[str, Path | None] = {}
         self.configuration: dict[str, Any] = {}
         self.origin: dict[str, Any] = {}
         # torchmetrics looks for NaN by waiting for the device, once a step, unless told not to; told so, it leaves the
@@ -110,10 +114,6 @@ class EmotionClassifier(LightningModule):
         # Autocast's linear layers give half precision, in which targets and class weights would be rounded too.
         return at_least_float32(self(batch.inputs, batch.lengths))
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probability of each class [B, C], in float32; a row sums to one."""
-        return logits.float().softmax(1)
-
     def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
         """Return the attention [B, T'] to steps in time, a row sums to one, and how many frames a step stands for.
 
@@ -126,16 +126,39 @@ class EmotionClassifier(LightningModule):
         """
         raise ConfigurationError(f"{type(self).__name__} as it is configured has no attention over time")
 
-    def setup(self, stage: str) -> None:
-        """Take what is fitted on the training split, and remember where it came from."""
-        if stage != "fit":
-            return
-        data_module: Any = getattr(self.trainer, "datamodule", None)
+    @property
+    def data_module(self) -> FoldData:
+        """The data module that it is fitted with.
+
+        Raises:
+            ConfigurationError: If there is none.
+        """
+        data_module: FoldData | None = getattr(self.trainer, "datamodule", None)
         if data_module is None:
             raise ConfigurationError(
                 f"{type(self).__name__} is fitted with a corpus's data module, which knows the training split's "
                 "statistics; pass one to trainer.fit(model, datamodule=...)"
             )
+        return data_module
+
+    def refuse_targets(self, kind: TargetKind) -> None:
+        """Refuse targets that the criterion is not defined for.
+
+        Raises:
+            ConfigurationError: Naming the criterion, the targets and what it reads.
+        """
+        if kind not in self.criterion.reads:
+            raise ConfigurationError(
+                f"{type(self.criterion).__name__} reads {' or '.join(self.criterion.reads)} targets, and "
+                f"data.init_args.targets makes {kind} ones; choose other targets, or another model.init_args.criterion"
+            )
+
+    def setup(self, stage: str) -> None:
+        """Take what is fitted on the training split, and remember where it came from."""
+        if stage != "fit":
+            return
+        data_module = self.data_module
+        self.refuse_targets(data_module.target_kind)
         statistics = data_module.training_statistics()
         self.fit_standardisation(statistics)
         self.class_prior.copy_(statistics.class_prior)
@@ -148,10 +171,9 @@ class EmotionClassifier(LightningModule):
             "split_hash": split.hash,
         }
 
-    def fit_standardisation(self, statistics: Any) -> None:
-        """Take over mean and deviation of the training split, which reads all of its frames, if they are needed."""
-        if isinstance(self.standardisation, Standardisation):
-            self.standardisation.fit(statistics.mean, statistics.deviation)
+    def fit_standardisation(self, statistics: Statistics) -> None:
+        """Take over mean and deviation of the training split, if the standardisation needs them."""
+        self.standardisation.fit(statistics)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the criterion's mean over ``batch``, weighed by how much of a joint batch it is."""
@@ -162,7 +184,7 @@ class EmotionClassifier(LightningModule):
     def decide(self, batch: Batch) -> Decision:
         """Return logits of ``batch``, and which class they speak for."""
         logits = self._logits(batch)
-        return Decision(logits, self.probabilities(logits), logits.argmax(1))
+        return Decision(logits, self.criterion.probabilities(logits), logits.argmax(1))
 
     def _evaluation_step(self, batch: Batch) -> dict[str, Tensor]:
         decision = self.decide(batch)
@@ -222,6 +244,7 @@ class EmotionClassifier(LightningModule):
         """Add how to build the system again, and corpus, classes, extractor, training speakers and split hash."""
         checkpoint[CHECKPOINT_KEY] = {
             "system": self.class_path,
+            "is_pretraining": self.is_pretraining,
             "class_names": list(self.class_names),
             "configuration": self.configuration,
             "origin": self.origin,
@@ -229,8 +252,8 @@ class EmotionClassifier(LightningModule):
 
     @property
     def class_path(self) -> str:
-        """Where the system's class is imported from."""
-        return f"{type(self).__module__}.{type(self).__qualname__}"
+        """The public path of the system's class."""
+        return public_path(type(self))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take over the origin; refuse a checkpoint of another system or of other classes.

@@ -8,7 +8,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor, nn
 
 from ser_lightning.losses import Criterion
-from ser_lightning.nn.pooling import AttentiveStatisticsPooling, Pooling, WeightedPooling
+from ser_lightning.nn.pooling import Pooling
 from ser_lightning.nn.tensors import frame_mask, recurrent_states
 from ser_lightning.systems.classifier import EmotionClassifier
 
@@ -47,7 +47,7 @@ class PooledLSTM(EmotionClassifier):
         self.lstm = nn.LSTM(num_features, cells, batch_first=True)
         self.dropout = nn.Dropout(dropout)
         self.pooling = pooling(cells)
-        self.output = nn.Linear(self.pooling.output_dim, len(self.class_names))
+        self.output = criterion.head(self.pooling.output_dim, len(self.class_names))
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return logits [B, C] of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
@@ -59,8 +59,7 @@ class PooledLSTM(EmotionClassifier):
 
     def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
         """Return the attention [B, T] to ``frames`` [B, T, F] with ``lengths`` [B], and 1: a step is a frame."""
-        if not isinstance(self.pooling, WeightedPooling | AttentiveStatisticsPooling):
-            return super().attention(frames, lengths)
         mask = frame_mask(lengths, frames.shape[1])
         states = recurrent_states(self.lstm, self.standardisation(frames, mask))
-        return self.pooling.weights(self.dropout(states), mask), 1
+        weights = self.pooling.weights(self.dropout(states), mask)
+        return super().attention(frames, lengths) if weights is None else (weights, 1)

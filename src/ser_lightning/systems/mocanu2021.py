@@ -9,10 +9,10 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 
-from ser_lightning.losses import AMSoftmax, Criterion
+from ser_lightning.losses import Criterion
 from ser_lightning.metrics import SpeakerScores
 from ser_lightning.nn.encoders import Encoder
-from ser_lightning.nn.heads import CosineHead, EmbeddingNetwork
+from ser_lightning.nn.heads import EmbeddingNetwork
 from ser_lightning.nn.pooling import Pooling
 from ser_lightning.nn.standardisation import UtteranceStandardisation
 from ser_lightning.nn.tensors import at_least_float32, frame_mask
@@ -55,18 +55,13 @@ class SpeakerIdentification(EmotionClassifier):
         standardisation = UtteranceStandardisation(num_features)
         super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
         self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim)
-        head = CosineHead if isinstance(criterion, AMSoftmax) else nn.Linear
-        self.output = nn.Sequential(nn.ReLU(), head(embedding_dim, len(self.class_names)))
+        self.output = nn.Sequential(nn.ReLU(), criterion.head(embedding_dim, len(self.class_names)))
         self.evaluation_scores = SpeakerScores(len(self.class_names))
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Return logits [B, C], cosines for AM-softmax, of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
+        """Return logits [B, C] of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
         logits: Tensor = self.output(self.network(frames, mask))
         return logits
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probability of each speaker [B, C]; AM-softmax's cosines count with their scale."""
-        return super().probabilities(self.criterion.scale * logits if isinstance(self.criterion, AMSoftmax) else logits)
 
     def _count(self, decision: Decision, batch: Batch) -> None:
         self.evaluation_scores.update(decision.logits, batch.labels)
@@ -108,25 +103,20 @@ class SEResNetVLAD(EmotionClassifier):
         super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
         self.pretrained_checkpoint = pretrained_checkpoint
         self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim)
-        head = CosineHead if isinstance(criterion, AMSoftmax) else nn.Linear
-        self.output = nn.Sequential(nn.ReLU(), head(embedding_dim, len(self.class_names)))
+        self.output = nn.Sequential(nn.ReLU(), criterion.head(embedding_dim, len(self.class_names)))
 
     def on_fit_start(self) -> None:
         """Take the network of the stage before."""
         start_from(self, self.network, self.pretrained_checkpoint, SpeakerIdentification, SEResNetVLAD)
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Return logits [B, C], cosines for AM-softmax, of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
+        """Return logits [B, C] of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
         logits: Tensor = self.output(self.network(frames, mask))
         return logits
-
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probability of each class [B, C]; AM-softmax's cosines count with their scale, without margin."""
-        return super().probabilities(self.criterion.scale * logits if isinstance(self.criterion, AMSoftmax) else logits)
 
     def decide(self, batch: Batch) -> Decision:
         """Return logits of ``batch``, which class they speak for, and the embeddings behind them."""
         mask = frame_mask(batch.lengths, batch.inputs.shape[1])
         embeddings = self.network(self.standardisation(batch.inputs, mask), mask)
         logits = at_least_float32(self.output(embeddings))
-        return Decision(logits, self.probabilities(logits), logits.argmax(1), at_least_float32(embeddings))
+        return Decision(logits, self.criterion.probabilities(logits), logits.argmax(1), at_least_float32(embeddings))

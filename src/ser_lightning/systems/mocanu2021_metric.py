@@ -3,7 +3,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -85,10 +84,9 @@ class MetricLearning(EmotionClassifier):
         Raises:
             ConfigurationError: If several processes would have unequal shares of a batch, which then cannot be joined.
         """
-        data_module: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
-        if self.trainer.world_size > 1 and data_module.batches != "class":
+        if self.trainer.world_size > 1 and self.data_module.batches != "class":
             raise ConfigurationError(
-                f"data.init_args.batches is {data_module.batches}, whose last batch {self.trainer.world_size} "
+                f"data.init_args.batches is {self.data_module.batches}, whose last batch {self.trainer.world_size} "
                 "processes share unequally, and the metric loss needs it whole; set data.init_args.batches to class"
             )
         # Where a best checkpoint is trained on, its machine was fitted on embeddings that change from now on.
@@ -149,7 +147,7 @@ class MetricLearning(EmotionClassifier):
         """Return the SVM's decision on ``batch``, or the nearest class mean while it is not fitted, and embeddings."""
         embeddings = self.embed(batch)
         evidence, predicted = self._evidence(embeddings)
-        return Decision(evidence, self.probabilities(evidence), predicted, embeddings)
+        return Decision(evidence, self.criterion.probabilities(evidence), predicted, embeddings)
 
     def on_fit_end(self) -> None:
         """Fit the SVM on the best epoch's embeddings and keep it in its checkpoint."""
@@ -161,7 +159,7 @@ class MetricLearning(EmotionClassifier):
         if self.svm.is_fitted:  # a run that had ended is run again
             return
         self.to(self.trainer.strategy.root_device)  # which Lightning has freed already
-        data_module: Any = self.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+        data_module = self.data_module
         train = self._embed_set(data_module.evaluation_dataloader("train"))
         validation = self._embed_set(data_module.evaluation_dataloader("validation"))
         if train is not None and validation is not None:

@@ -8,8 +8,9 @@ from typing import Any
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from ser_lightning.allow_list import public_path
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.systems.checkpoint import read_checkpoint_file
+from ser_lightning.systems.checkpoint import read_checkpoint_file, refuse_other_origin
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 
 
@@ -32,9 +33,8 @@ def read_stage(path: Path | None, argument: str, *systems: type[EmotionClassifie
         checkpoint = read_checkpoint_file(path, named)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{named} is not there; train it first") from error
-    if CHECKPOINT_KEY not in checkpoint:
-        raise ConfigurationError(f"{named} holds no system of this suite")
-    found, wanted = checkpoint[CHECKPOINT_KEY]["system"], [f"{one.__module__}.{one.__qualname__}" for one in systems]
+    refuse_other_origin(checkpoint, named)
+    found, wanted = checkpoint[CHECKPOINT_KEY]["system"], [public_path(system) for system in systems]
     if found not in wanted:
         raise ConfigurationError(f"{named} holds a {found}; give that of a {' or a '.join(wanted)}")
     return checkpoint
@@ -223,7 +223,7 @@ def start_from(
         return
     checkpoint = read_stage(path, "pretrained_checkpoint", *systems)
     refuse_other_frames(checkpoint, path, system.origin["extractor"])
-    data_module: Any = system.trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+    data_module = system.data_module
     split = data_module.split()
     evaluated = {name: split.speakers(name) for name in ("validation", "test")}
     refuse_heard_speakers(checkpoint, path, data_module.corpus_name, evaluated, split.hash)

@@ -7,14 +7,13 @@ from typing import Literal
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.losses import AMSoftmax, Criterion
+from ser_lightning.losses import Criterion
 from ser_lightning.nn.encoders import BidirectionalLSTM, ConvolutionBlock, ConvolutionStack
-from ser_lightning.nn.heads import CosineHead
-from ser_lightning.nn.pooling import AttentiveStatisticsPooling, Pooling, WeightedPooling
+from ser_lightning.nn.pooling import Pooling
 from ser_lightning.nn.tensors import frame_mask
 from ser_lightning.systems.classifier import EmotionClassifier
 
@@ -81,8 +80,7 @@ class ConvBLSTMAttention(EmotionClassifier):
         self.convolutions = ConvolutionStack(num_features, blocks)
         self.blstm = BidirectionalLSTM(self.convolutions.output_dim, cells, combine)
         self.pooling = pooling(self.blstm.output_dim)
-        head = CosineHead if isinstance(criterion, AMSoftmax) else nn.Linear
-        self.output = head(self.pooling.output_dim, len(self.class_names))
+        self.output = criterion.head(self.pooling.output_dim, len(self.class_names))
 
     def descriptors(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return what attention is paid to: BLSTM states [B, T', D], and which of them are real [B, T'].
@@ -102,19 +100,12 @@ class ConvBLSTMAttention(EmotionClassifier):
         return states, frame_mask(lengths, states.shape[1])
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Return logits [B, C], cosines for AM-softmax, of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
+        """Return logits [B, C] of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
         logits: Tensor = self.output(self.pooling(*self.descriptors(frames, mask)))
         return logits
 
-    def probabilities(self, logits: Tensor) -> Tensor:
-        """Return the probability of each class [B, C]; AM-softmax's cosines count with their scale, without margin."""
-        return super().probabilities(self.criterion.scale * logits if isinstance(self.criterion, AMSoftmax) else logits)
-
     def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
         """Return the attention [B, T'] that ``frames`` [B, T, F] of ``lengths`` [B] get, and the frames of a step."""
-        if not isinstance(self.pooling, WeightedPooling | AttentiveStatisticsPooling):
-            return super().attention(frames, lengths)
         mask = frame_mask(lengths, frames.shape[1])
-        return self.pooling.weights(
-            *self.descriptors(self.standardisation(frames, mask), mask)
-        ), self.convolutions.reduction
+        weights = self.pooling.weights(*self.descriptors(self.standardisation(frames, mask), mask))
+        return super().attention(frames, lengths) if weights is None else (weights, self.convolutions.reduction)

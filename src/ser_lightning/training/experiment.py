@@ -16,7 +16,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
+from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes, with_public_paths
 from ser_lightning.data.corpora import CorpusData, protocol_hash
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.model_card import write_model_card
@@ -147,6 +147,7 @@ class ExperimentCLI(LightningCLI):
         except ValueError as error:
             raise first_cause(error) from error
         refuse_unknown_scores(self.trainer, self.model.epoch_scores)
+        self.model.refuse_targets(self.data.target_kind)  # before hours of extraction
         configuration = yaml.safe_load(self.config_text)["model"]
         configuration["init_args"] |= {"num_features": self.model.num_features}
         configuration["init_args"] |= {"class_names": list(self.model.class_names)}
@@ -191,10 +192,10 @@ class ExperimentCLI(LightningCLI):
 
     @property
     def config_text(self) -> str:
-        """The resolved configuration as YAML; every subcommand takes it as it is."""
+        """The resolved configuration as YAML, with public class paths; every subcommand takes it as it is."""
         subcommand = self.config.get("subcommand")
         config = self.config[subcommand] if subcommand else self.config
-        content = yaml.safe_load(self._parser(subcommand).dump(config, skip_none=False))
+        content = with_public_paths(yaml.safe_load(self._parser(subcommand).dump(config, skip_none=False)))
         return yaml.safe_dump({k: v for k, v in content.items() if k not in OF_SUBCOMMANDS}, sort_keys=False)
 
     @property

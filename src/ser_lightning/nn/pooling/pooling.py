@@ -15,6 +15,13 @@ class Pooling(nn.Module, ABC):
 
     output_dim: int
 
+    def weights(self, frames: Tensor, mask: Tensor) -> Tensor | None:
+        """Return the attention [B, T] over ``frames`` [B, T, D]; None where a pooling does not weigh frames.
+
+        Attention is zero outside ``mask`` [B, T], and a row sums to one.
+        """
+        return None
+
     @abstractmethod
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Pool ``frames`` [B, T, D] under boolean ``mask`` [B, T] to [B, output_dim].
