@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ser_lightning.data.corpora import corpus_of_name
+from ser_lightning.data.corpora import name_shapes
 from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.errors import CorpusError
 from ser_lightning.files import files_below
@@ -116,7 +116,9 @@ def refuse_foreign_names(
     foreign = [path for name, path in audio.items() if not shape.fullmatch(name)]
     if not foreign:
         return
-    ((other, count),) = Counter(corpus_of_name(path.stem) for path in foreign).most_common(1)
+    shapes = name_shapes()
+    looks_like = (next((module for module in shapes if shapes[module].fullmatch(path.stem)), None) for path in foreign)
+    ((other, count),) = Counter(looks_like).most_common(1)
     advice = ""
     if other and count > len(audio) / 2:
         advice = f" They look like another corpus: use the data module of `{other}`."

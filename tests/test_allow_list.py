@@ -1,9 +1,18 @@
-"""Nothing outside the allow-list is imported, let alone run."""
+"""Nothing outside the allow-list is imported, let alone run; our classes are named by public paths."""
+
+import importlib
+import pkgutil
+import sys
+from types import ModuleType
 
 import pytest
 
-from ser_lightning.allow_list import refuse_foreign_classes
+from data_modules.ravdess import RAVDESS
+from ser_lightning import features, losses, systems
+from ser_lightning.allow_list import public_path, refuse_foreign_classes, shortest_path, with_public_paths
+from ser_lightning.data.protocols import ActorFolds
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.nn import encoders, pooling
 
 
 def test_a_foreign_class_path_is_refused_with_its_place_and_the_way_out() -> None:
@@ -29,3 +38,52 @@ def test_our_classes_torchs_layers_and_what_the_user_trusts_pass() -> None:
     for path in ("ser_lightning.systems.PooledLSTM", "torch.optim.Adam", "data_modules.ravdess.RAVDESS", "RAVDESS"):
         refuse_foreign_classes({"class_path": path}, "x.yaml")
     refuse_foreign_classes({"class_path": "mine.corpora.Mine"}, "x.yaml", extra=["mine"])
+
+
+@pytest.mark.parametrize("package", [systems, losses, features, encoders, pooling])
+def test_what_a_package_exports_is_named_by_it(package: ModuleType) -> None:
+    classes = [value for value in (getattr(package, name) for name in package.__all__) if isinstance(value, type)]
+    assert classes
+    assert [public_path(kind) for kind in classes] == [f"{package.__name__}.{kind.__name__}" for kind in classes]
+
+
+@pytest.mark.parametrize("package", [systems, losses, features, encoders, pooling])
+def test_a_package_exports_every_class_that_a_yaml_can_name(package: ModuleType) -> None:
+    base = {
+        systems: systems.EmotionClassifier,
+        losses: (losses.Criterion, losses.MetricLoss),
+        features: features.FeatureExtractor,
+        encoders: encoders.Encoder,
+        pooling: pooling.Pooling,
+    }[package]
+    for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+        module = importlib.import_module(found.name)
+        parts = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, base)]
+        own = {kind.__name__ for kind in parts if kind.__module__ == found.name and not kind.__name__.startswith("_")}
+        assert own <= set(package.__all__), found.name
+
+
+def test_a_class_that_no_package_exports_is_named_by_its_module() -> None:
+    assert public_path(ActorFolds) == "ser_lightning.data.protocols.ActorFolds"
+    assert public_path(RAVDESS) == "data_modules.ravdess.RAVDESS"
+
+
+def test_a_foreign_class_is_named_by_the_module_that_allow_admits(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = ModuleType("mine")
+    mine.__all__ = ["Thing"]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mine", mine)
+    thing = type("Thing", (), {"__module__": "mine.deep.inside"})
+    assert public_path(thing) == "mine.deep.inside.Thing"
+
+
+def test_a_class_that_has_moved_is_found_where_it_is_exported() -> None:
+    assert shortest_path("ser_lightning.systems.nowhere.PooledLSTM") == "ser_lightning.systems.PooledLSTM"
+    assert shortest_path("PooledLSTM") == "PooledLSTM"
+
+
+def test_every_class_path_of_a_configuration_becomes_public() -> None:
+    inner = {"class_path": "ser_lightning.losses.focal.FocalLoss", "init_args": {"gamma": 1.0}}
+    written = {"class_path": "ser_lightning.systems.PooledLSTM", "init_args": {"criterion": inner, "list": [inner, 3]}}
+    outer = with_public_paths(written)
+    public = {"class_path": "ser_lightning.losses.FocalLoss", "init_args": {"gamma": 1.0}}
+    assert outer == {**written, "init_args": {"criterion": public, "list": [public, 3]}}

@@ -1,13 +1,18 @@
 import os
 import re
+import sys
 from collections import Counter
+from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import soundfile
 
 from data_modules import ravdess
 from data_modules.discovery import CorpusWarning
+from ser_lightning.data import corpora
 from ser_lightning.data.protocols import ActorFolds
 from ser_lightning.data.synthetic import is_synthetic, write_marker
 from ser_lightning.errors import CorpusError
@@ -176,6 +181,16 @@ def test_stray_audio_is_named_up_to_five(tmp_path: Path) -> None:
 def test_the_folder_of_another_corpus_is_recognised(tmp_path: Path, file: str, advice: str) -> None:
     touch(tmp_path, file)
     with pytest.raises(CorpusError, match=rf"none of the 1 audio files.*{re.escape(file)}.*{re.escape(advice)}$"):
+        ravdess.find_utterances(tmp_path)
+
+
+def test_the_folder_of_a_plug_in_corpus_is_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = replace(ravdess.SOURCE, name_shape=re.compile(r"word_\d+"))
+    monkeypatch.setitem(sys.modules, "my_corpus", SimpleNamespace(SOURCE=source))
+    entry = EntryPoint("words", "my_corpus", corpora.GROUP)
+    monkeypatch.setattr(corpora, "entry_points", lambda group: [entry])
+    touch(tmp_path, "word_7.wav")
+    with pytest.raises(CorpusError, match=r"word_7\.wav.*`my_corpus`"):
         ravdess.find_utterances(tmp_path)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.features import LogMelFilterbank, SilenceRemoval, build_extractor
+from ser_lightning.features import LogMelFilterbank, SilenceRemoval, build_extractor, log_mel
 
 LOG_MEL = "ser_lightning.features.LogMelFilterbank"
 
@@ -15,6 +15,15 @@ def test_the_short_public_path_is_understood_and_defaults_hold() -> None:
     extractor = build_extractor({"class_path": LOG_MEL, "init_args": {"num_mels": 26}})
     assert isinstance(extractor, LogMelFilterbank)
     assert (extractor.num_features, extractor.sample_rate_hz) == (26, 16000)
+
+
+def test_a_configuration_is_read_after_the_class_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    configuration = SilenceRemoval(LogMelFilterbank(num_mels=26)).configuration()
+    monkeypatch.setattr(LogMelFilterbank, "__module__", "ser_lightning.features.elsewhere")
+    monkeypatch.delattr(log_mel, "LogMelFilterbank")
+    extractor = build_extractor(configuration)
+    assert isinstance(extractor, SilenceRemoval)
+    assert extractor.configuration() == configuration
 
 
 def test_an_extractor_inside_another_is_built_too() -> None:
@@ -48,6 +57,8 @@ def test_a_foreign_class_is_refused_by_name_wherever_it_hides(key: str) -> None:
         ({"class_path": "ser_lightning.types.Split"}, "no FeatureExtractor"),
         ({"class_path": "ser_lightning.features.FeatureExtractor"}, "no FeatureExtractor"),
         ({"class_path": LOG_MEL, "init_args": {"num_mel": 3}}, "num_mel"),
+        ({"class_path": "ser_lightning.features.log_mel.LogMelFilterbank"}, f"write '{LOG_MEL}'"),
+        ({"class_path": "ser_lightning.features.gone.LogMelFilterbank"}, f"write '{LOG_MEL}'"),
     ],
 )
 def test_a_configuration_that_does_not_fit_says_where(configuration: dict[str, Any], named: str) -> None:

@@ -123,6 +123,12 @@ def test_arguments_class_version_and_libraries_each_decide_the_folder(
     assert FeatureStore(folder, extractors[0]).folder == folders[0]  # which does not use librosa
 
 
+def test_a_store_is_found_after_its_class_has_moved(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = FeatureStore(folder, LogMelFilterbank()).folder
+    monkeypatch.setattr(LogMelFilterbank, "__module__", "ser_lightning.features.elsewhere")
+    assert FeatureStore(folder, LogMelFilterbank()).folder == before
+
+
 def test_an_integer_and_the_same_float_are_one_argument(folder: Path) -> None:
     stores = [FeatureStore(folder, LogPowerSpectrogram(max_frequency_hz=value)) for value in (4000, 4000.0)]
     assert stores[0].folder == stores[1].folder

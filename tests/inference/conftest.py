@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from ser_lightning.systems import EmotionClassifier
 EMOTIONS = ["neutral", "happy", "sad", "angry"]
 LOSSES, POOLING = "ser_lightning.losses", "ser_lightning.nn.pooling"
 CROSS_ENTROPY = {"class_path": f"{LOSSES}.WeightedCrossEntropy"}
+EXISTENCE = {"class_path": f"{LOSSES}.ExistenceLoss"}
 AM_SOFTMAX = {"class_path": f"{LOSSES}.AMSoftmax", "init_args": {"margin": 0.2, "scale": 10.0}}
 ANDO = {"criterion": CROSS_ENTROPY, "channels": [2, 3, 4], "cells": 4, "attention_dim": 5, "hidden_dim": 6}
 
@@ -44,7 +46,7 @@ def zhou(name: str, criterion: dict[str, Any], **more: Any) -> tuple[str, dict[s
 
 
 def mocanu(system: str, aggregation: dict[str, Any], **more: Any) -> tuple[str, dict[str, Any]]:
-    encoder = {"class_path": "ser_lightning.nn.encoders.se_resnet.ThinSEResNet34", "init_args": {"channels": 4}}
+    encoder = {"class_path": "ser_lightning.nn.encoders.ThinSEResNet34", "init_args": {"channels": 4}}
     return f"ser_lightning.systems.{system}", {
         "encoder": encoder,
         "pooling": aggregation,
@@ -65,12 +67,12 @@ SYSTEMS = {
     "zhou_padded": zhou("WeightedPooling", CROSS_ENTROPY, max_frames=150, pad_to_max=True),
     "zhou_combined": zhou("AttentiveStatisticsPooling", AM_SOFTMAX),
     "ando_dominant": ("ser_lightning.systems.DominantEmotionRecognition", ANDO),
-    "ando_mlee": ("ser_lightning.systems.MultiLabelEmotionExistence", ANDO),
+    "ando_mlee": ("ser_lightning.systems.MultiLabelEmotionExistence", {**ANDO, "criterion": EXISTENCE}),
     "ando_pretraining": ("ser_lightning.systems.ExistencePretraining", ANDO),
     "ando_fusion": ("ser_lightning.systems.ExistencePretraining", {**ANDO, "fusion": True}),
-    "mocanu_s2": mocanu("mocanu2021.SEResNetVLAD", pooling("NetVLAD", clusters=3), criterion=CROSS_ENTROPY),
-    "mocanu_am": mocanu("mocanu2021.SEResNetVLAD", pooling("NetVLAD", clusters=3), criterion=AM_SOFTMAX),
-    "mocanu_s3": mocanu("mocanu2021.SEResNetVLAD", pooling("GhostVLAD", clusters=3, ghosts=2), criterion=CROSS_ENTROPY),
+    "mocanu_s2": mocanu("SEResNetVLAD", pooling("NetVLAD", clusters=3), criterion=CROSS_ENTROPY),
+    "mocanu_am": mocanu("SEResNetVLAD", pooling("NetVLAD", clusters=3), criterion=AM_SOFTMAX),
+    "mocanu_s3": mocanu("SEResNetVLAD", pooling("GhostVLAD", clusters=3, ghosts=2), criterion=CROSS_ENTROPY),
     "mocanu_means": mocanu("MetricLearning", pooling("NetVLAD", clusters=3), **TRIPLETS),
     "mocanu_svm": mocanu("MetricLearning", pooling("NetVLAD", clusters=3), **TRIPLETS),
     "speakers": mocanu("SpeakerIdentification", pooling("NetVLAD", clusters=3), criterion=CROSS_ENTROPY),
@@ -107,7 +109,8 @@ def save() -> Save:
         noise = torch.Generator().manual_seed(0)
         for module in system.modules():
             if isinstance(module, Standardisation):
-                module.fit(torch.full((extractor.num_features,), -9.0), torch.full((extractor.num_features,), 3.0))
+                ones = torch.ones(extractor.num_features)
+                module.fit(SimpleNamespace(mean=-9 * ones, deviation=3 * ones))
             if hasattr(module, "running_variance"):
                 module.running_mean.copy_(torch.rand(module.running_mean.shape, generator=noise))
                 module.running_variance.copy_(torch.rand(module.running_mean.shape, generator=noise) + 0.5)

@@ -73,7 +73,7 @@ def test_one_command_draws_every_system_and_every_recording(
     assert one.attended[0].step_seconds == pytest.approx(0.16)
     system = load_system(first)
     waveform = torch.from_numpy(soundfile.read(recordings[0], dtype="float32")[0])[None]
-    probabilities = system.probabilities(system(*EXTRACTOR(waveform, torch.tensor([16000]))))[0]
+    probabilities = system.criterion.probabilities(system(*EXTRACTOR(waveform, torch.tensor([16000]))))[0]
     best = int(probabilities.argmax())
     assert one.attended[0].decision == f"{EMOTIONS[best]} {100 * probabilities[best].item():.0f}%"
 

@@ -70,7 +70,7 @@ def test_the_file_says_what_it_takes_and_gives(save: Save, tmp_path: Path) -> No
     assert json.loads(told["labels"]) == ["neutral", "happy", "sad", "angry"]
     assert build_extractor(json.loads(told["extractor"])).configuration() == extractor.configuration()
     assert (told["sample_rate_hz"], told["hop_seconds"], told["corpus"]) == ("8000", "0.01", "ravdess")
-    assert told["system"] == "ser_lightning.systems.huang2020.PooledLSTM"
+    assert told["system"] == "ser_lightning.systems.PooledLSTM"
     assert told["code_version"]
     shapes = {
         one.name: [axis.dim_param or axis.dim_value for axis in one.type.tensor_type.shape.dim]

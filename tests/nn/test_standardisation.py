@@ -1,5 +1,7 @@
 """Standardisation and masks."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -23,7 +25,7 @@ def test_training_frames_come_out_with_zero_mean_and_unit_deviation_and_padding_
     mask = frame_mask(torch.tensor([50, 20, 1, 35]), 50)
     real = frames[mask]
     layer = Standardisation(2).double()
-    layer.fit(real.mean(0), real.std(0, correction=0))
+    layer.fit(SimpleNamespace(mean=real.mean(0), deviation=real.std(0, correction=0)))
     result = layer(frames, mask)
     torch.testing.assert_close(result[mask].mean(0), torch.zeros(2, dtype=torch.float64), atol=1e-12, rtol=0)
     torch.testing.assert_close(
@@ -34,7 +36,7 @@ def test_training_frames_come_out_with_zero_mean_and_unit_deviation_and_padding_
 
 def test_a_feature_that_never_varies_is_only_centred() -> None:
     layer = Standardisation(2)
-    layer.fit(torch.tensor([7.0, 0.0]), torch.tensor([0.0, 2.0]))
+    layer.fit(SimpleNamespace(mean=torch.tensor([7.0, 0.0]), deviation=torch.tensor([0.0, 2.0])))
     result = layer(torch.tensor([[[7.5, 4.0]]]), torch.ones(1, 1, dtype=torch.bool))
     assert result.tolist() == [[[0.5, 2.0]]]
 
@@ -102,3 +104,17 @@ def test_gradients_equal_numerical_ones_and_spare_padding() -> None:
 
 def test_an_utterances_own_statistics_leave_nothing_to_save() -> None:
     assert not UtteranceStandardisation(3).state_dict()
+
+
+def test_inverting_then_standardising_changes_nothing() -> None:
+    wanted = utterances(0.0, 1.0)[:1]
+    mask = torch.ones(1, 50, dtype=torch.bool)
+    fitted = Standardisation(3).double()
+    fitted.fit(SimpleNamespace(mean=torch.tensor([7.0, 0.0, -2.0]), deviation=torch.tensor([0.5, 2.0, 9.0])))
+    torch.testing.assert_close(fitted(fitted.invert(wanted), mask), wanted)
+    layer = UtteranceStandardisation(3)
+    torch.testing.assert_close(layer(layer.invert(wanted), mask), layer(wanted, mask))
+
+
+def test_what_each_utterance_gives_itself_reads_no_training_frame() -> None:
+    UtteranceStandardisation(3).fit(SimpleNamespace())

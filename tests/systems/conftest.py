@@ -59,6 +59,7 @@ class SwayingNoise(LightningDataModule):
         self.batch_size = batch_size
         self.squared = squared
         self.recognise = recognise
+        self.target_kind = "hard"
         self.extractor = MagnitudeSpectrogram(window_seconds=window_seconds, hop_seconds=0.004, dft_length=66)
         self.class_names = SPEAKERS if recognise == "speaker" else EMOTIONS
         noise = torch.Generator().manual_seed(0)
@@ -84,6 +85,10 @@ class SwayingNoise(LightningDataModule):
         """Leave out of ``stage`` what is not ``wanted``."""
         kept = tuple(u for u in self.set_utterances(stage) if wanted(u))
         self.own_split = replace(self.own_split, **{stage: kept})
+
+    @property
+    def batches(self) -> str:
+        return "length" if self.recognise == "speaker" else "class"
 
     def split(self) -> Split:
         return self.own_split

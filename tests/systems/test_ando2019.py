@@ -115,7 +115,7 @@ def test_an_encoder_moves_from_existence_to_dominance(frames: Tensor) -> None:
 def test_existence_decides_for_the_most_probable_emotion_and_sums_to_one() -> None:
     model = MultiLabelEmotionExistence(34, EMOTIONS, ExistenceLoss(), channels=(2, 2, 2), cells=2)
     logits = torch.tensor([[1.0, 2.0, -1.0, 0.0], [-90.0, -100.0, -120.0, -300.0], [0.0, 0.0, 0.0, 0.0]])
-    probabilities = model.probabilities(logits)
+    probabilities = model.criterion.probabilities(logits)
     torch.testing.assert_close(probabilities[0], logits[0].sigmoid() / logits[0].sigmoid().sum())
     torch.testing.assert_close(probabilities.sum(1), torch.ones(3))
     assert torch.equal(probabilities.argmax(1), logits.argmax(1))

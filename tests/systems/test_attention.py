@@ -1,6 +1,7 @@
 """Attention over time: what each system that attends says of it, and that the others say so."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -39,7 +40,7 @@ def standardise(system: EmotionClassifier, mean: float, deviation: float) -> Non
     """Fit every standardisation of ``system``, also of a stage it starts from."""
     for module in system.modules():
         if isinstance(module, Standardisation):
-            module.fit(torch.full((F,), mean), torch.full((F,), deviation))
+            module.fit(SimpleNamespace(mean=torch.full((F,), mean), deviation=torch.full((F,), deviation)))
 
 
 def enliven(system: EmotionClassifier) -> None:
@@ -114,7 +115,7 @@ def test_huangs_attention_is_what_its_states_are_summed_with(frames: Tensor) -> 
     system = attending()["huang"][0].double().eval()
     assert isinstance(system, PooledLSTM)
     weights, _ = system.attention(frames, LENGTHS)
-    system.standardisation.fit(torch.zeros(F), torch.ones(F))
+    standardise(system, 0.0, 1.0)
     states, _ = system.lstm(frames)
     expected = system.output(torch.einsum("bt,btd->bd", weights, states))
     torch.testing.assert_close(system(frames, LENGTHS), expected)
@@ -124,7 +125,7 @@ def test_a_later_stages_attention_is_its_frozen_encoders(frames: Tensor) -> None
     source, stage = (attending()[name][0].double().eval() for name in ("existence", "pre-training"))
     assert isinstance(source, MultiLabelEmotionExistence)
     assert isinstance(stage, ExistencePretraining)
-    source.standardisation.fit(torch.full((F,), 3.0), torch.full((F,), 2.0))
+    standardise(source, 3.0, 2.0)
     stage.encoders[0].encoder.load_state_dict(source.encoder.state_dict())
     stage.encoders[0].standardisation.load_state_dict(source.standardisation.state_dict())
     torch.testing.assert_close(stage.attention(frames, LENGTHS)[0], source.attention(frames, LENGTHS)[0])

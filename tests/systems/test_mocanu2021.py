@@ -122,7 +122,7 @@ def test_a_step_decides_by_the_logits_and_hands_on_the_embeddings_behind_them(
     logits = model(frames.float(), LENGTHS)
     assert outputs["indices"].tolist() == [7, 8, 9, 10]
     assert torch.equal(outputs["predicted"], logits.argmax(1))
-    torch.testing.assert_close(outputs["probabilities"], model.probabilities(logits))
+    torch.testing.assert_close(outputs["probabilities"], model.criterion.probabilities(logits))
     torch.testing.assert_close(outputs["probabilities"].sum(1), torch.ones(4))
     assert outputs["embeddings"].shape == (4, 6)
     torch.testing.assert_close(model.output(outputs["embeddings"]), logits)
@@ -133,7 +133,7 @@ def test_am_softmax_works_on_cosines_and_predicts_with_its_scale(frames: Tensor)
     assert isinstance(model.output[1], CosineHead)
     cosines = model(frames, LENGTHS)
     assert (cosines.abs() <= 1).all()
-    torch.testing.assert_close(model.probabilities(cosines), F.softmax(10 * cosines.float(), 1))
+    torch.testing.assert_close(model.criterion.probabilities(cosines), F.softmax(10 * cosines.float(), 1))
 
 
 def test_gradients_reach_every_parameter(model: SEResNetVLAD, frames: Tensor) -> None:

@@ -442,7 +442,7 @@ def test_a_checkpoint_of_another_system_is_refused_where_the_run_would_go_on(
     noise: Any, train: Train, finished: Path, tmp_path: Path
 ) -> None:
     checkpoint = stored(finished, "last")
-    checkpoint["ser_lightning"]["system"] = "ser_lightning.systems.mocanu2021.SEResNetVLAD"
+    checkpoint["ser_lightning"]["system"] = "ser_lightning.systems.SEResNetVLAD"
     torch.save(checkpoint, tmp_path / "other.ckpt")
     with pytest.raises(ConfigurationError, match=r"holds a .*SEResNetVLAD, but .* configures a .*MetricLearning"):
         train(build(), noise(), tmp_path, max_epochs=4, resume=tmp_path / "other.ckpt")

@@ -74,7 +74,7 @@ def test_am_softmax_has_a_cosine_head_and_predicts_with_its_scale(frames: Tensor
     assert isinstance(model.output[1], CosineHead)
     cosines = model(frames, LENGTHS)
     assert (cosines.abs() <= 1).all()
-    torch.testing.assert_close(model.probabilities(cosines), (30 * cosines).float().softmax(1))
+    torch.testing.assert_close(model.criterion.probabilities(cosines), (30 * cosines).float().softmax(1))
 
 
 def test_scores_of_a_run_are_those_of_a_plain_loop_over_its_held_out_clips(

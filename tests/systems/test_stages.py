@@ -21,7 +21,7 @@ from ser_lightning.systems.stages import (
     take_what_fits,
 )
 
-EXISTENCE = "ser_lightning.systems.ando2019.MultiLabelEmotionExistence"
+EXISTENCE = "ser_lightning.systems.MultiLabelEmotionExistence"
 STAGE = Path("runs/mlee/fold-00/checkpoints/best.ckpt")
 
 

@@ -179,7 +179,7 @@ def test_am_softmax_works_on_cosines_and_predicts_with_its_scale(frames: Tensor)
     assert isinstance(model.output, CosineHead)
     cosines = model(frames, LENGTHS)
     assert (cosines.abs() <= 1).all()
-    torch.testing.assert_close(model.probabilities(cosines), F.softmax(10 * cosines.float(), 1))
+    torch.testing.assert_close(model.criterion.probabilities(cosines), F.softmax(10 * cosines.float(), 1))
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_a_checkpoint_alone_predicts_what_the_fold_predicted(finished: Path, arg
 
 def test_a_checkpoint_says_where_it_comes_from(finished: Path) -> None:
     stored = read_checkpoint(finished / "checkpoints" / "best.ckpt")["ser_lightning"]
-    assert stored["system"] == "ser_lightning.systems.huang2020.PooledLSTM"
+    assert stored["system"] == "ser_lightning.systems.PooledLSTM"
     assert stored["origin"]["corpus"] == "ravdess-synthetic"
     assert stored["origin"]["extractor"]["class_path"].endswith("LogMelFilterbank")
     assert len(stored["origin"]["training_speakers"]) == 2

@@ -75,13 +75,10 @@ def find_corpus(name: str) -> Any:
     return installed[name].load()
 
 
-def corpus_of_name(file_name: str) -> str | None:
-    """Return the module of the installed corpus whose files are named like ``file_name``, without ending, if any is."""
-    for entry in entry_points(group=GROUP):
-        source: CorpusSource | None = getattr(entry.load(), "SOURCE", None)
-        if source and source.name_shape and source.name_shape.fullmatch(file_name):
-            return entry.value
-    return None
+def name_shapes() -> dict[str, re.Pattern[str]]:
+    """Return, by module, what audio files of those installed corpora are named like whose names tell them apart."""
+    sources = {entry.value: getattr(entry.load(), "SOURCE", None) for entry in entry_points(group=GROUP)}
+    return {module: source.name_shape for module, source in sources.items() if source and source.name_shape}
 
 
 def source_of(name: str) -> CorpusSource | None:
