@@ -214,10 +214,10 @@ def test_a_netvlad_of_speakers_becomes_a_ghostvlad_in_which_only_the_ghosts_are_
             assert torch.equal(value, source[name]), name
     (lines,) = said
     assert f"weights of {stages['speakers']}:" in lines
-    assert "2 not there, so newly initialised: " in lines
+    assert "2 newly initialised, because the checkpoint lacks them: " in lines
     assert "pooling.ghost" in lines
     assert "of layers of another shape" not in lines
-    assert "there only" not in lines
+    assert "of the checkpoint alone" not in lines
 
 
 def test_other_clusters_are_new_and_all_else_is_taken(
@@ -233,7 +233,7 @@ def test_other_clusters_are_new_and_all_else_is_taken(
         if name.startswith("network."):
             assert torch.equal(value, (own if name in sized else there)[name]), name
     (lines,) = said
-    assert "5 of layers of another shape, so newly initialised: " in lines
+    assert "5 newly initialised, because the checkpoint's layer has another shape: " in lines
     assert "not there" not in lines
 
 
@@ -243,7 +243,7 @@ def test_a_ghostvlads_ghosts_have_no_place_in_a_netvlad_and_are_left(
     train(build(three_and_two_ghosts), noise(corpus_name="other"), tmp_path / "first")
     source = tmp_path / "first" / "checkpoints" / "best.ckpt"
     train(build(three, pretrained_checkpoint=source), noise(), tmp_path / "second")
-    assert "2 there only, so left: pooling.ghost" in said[0]
+    assert "2 of the checkpoint alone, and not used: pooling.ghost" in said[0]
 
 
 def test_nothing_that_fits_is_an_error(stages: Any, noise: Any, train: Train, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints: read without running anything in them, and turned back into the system they hold."""
 
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 
 
 def read_checkpoint_file(path: Path, named: str) -> dict[str, Any]:
-    """Read a file of weights and plain data, memory-mapped; nothing of it is run.
+    """Read a checkpoint of this suite, its weights memory-mapped; nothing of it is run, and no class is looked at.
 
     Args:
         path: The file.
@@ -23,7 +23,8 @@ def read_checkpoint_file(path: Path, named: str) -> dict[str, Any]:
     Raises:
         FileNotFoundError: If it is not there.
         PermissionError: If it may not be read.
-        ConfigurationError: If it is a folder, damaged, no checkpoint, or holds more than weights and plain data.
+        ConfigurationError: If it is a folder, damaged, not a checkpoint, of no system or of an earlier version of this
+            suite, or holds more than weights and plain data.
     """
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
@@ -43,15 +44,6 @@ def read_checkpoint_file(path: Path, named: str) -> dict[str, Any]:
         raise _no_checkpoint(named) from error
     if not isinstance(checkpoint, dict):
         raise _no_checkpoint(named)
-    return checkpoint
-
-
-def refuse_other_origin(checkpoint: Mapping[str, Any], named: str) -> None:
-    """Refuse a checkpoint of no system of this suite, or one that names its system by a module, not by a public path.
-
-    Raises:
-        ConfigurationError: Naming what the checkpoint holds.
-    """
     if CHECKPOINT_KEY not in checkpoint:
         keys = ", ".join(map(str, checkpoint))
         raise ConfigurationError(f"{named} holds no system of this suite; its keys are {keys}")
@@ -60,6 +52,7 @@ def refuse_other_origin(checkpoint: Mapping[str, Any], named: str) -> None:
         raise ConfigurationError(
             f"{named} is of an earlier version: it names its system {system}, which is now {public}; train it again"
         )
+    return checkpoint
 
 
 def _no_checkpoint(named: str) -> ConfigurationError:
@@ -69,15 +62,15 @@ def _no_checkpoint(named: str) -> ConfigurationError:
 
 
 def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a checkpoint of this suite, its weights memory-mapped.
+    """Read a checkpoint of this suite, and hold the classes that it names against the allow-list.
 
     Args:
         path: The file.
         allow: Module prefixes that the user trusts besides the allow-list.
 
     Raises:
-        ConfigurationError: If it is missing, damaged, no checkpoint, of no system or of an earlier version of this
-            suite, holds more than weights and plain data, or names a class outside the allow-list.
+        ConfigurationError: If it is missing, damaged, not a checkpoint of this version of the suite, holds more than
+            weights and plain data, or names a class outside the allow-list.
         PermissionError: If it may not be read.
     """
     try:
@@ -86,7 +79,6 @@ def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: no such checkpoint; a run's lie in its folder checkpoints/") from error
     for key in ("hyper_parameters", "datamodule_hyper_parameters", CHECKPOINT_KEY):
         refuse_foreign_classes(checkpoint.get(key), f"{path}: {key}", allow)
-    refuse_other_origin(checkpoint, str(path))
     return checkpoint
 
 

@@ -1,4 +1,4 @@
-"""What one stage of training hands to the next: weights, and whose voices they have heard."""
+"""Start from an earlier stage's checkpoint: check it, and load what fits of its weights."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from ser_lightning.allow_list import public_path
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.systems.checkpoint import read_checkpoint_file, refuse_other_origin
+from ser_lightning.systems.checkpoint import read_checkpoint_file
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 
 
 def read_stage(path: Path | None, argument: str, *systems: type[EmotionClassifier]) -> dict[str, Any]:
-    """Read the checkpoint of an earlier stage; nothing of it is built.
+    """Read the checkpoint of an earlier stage; no system is built from it.
 
     Args:
         path: The checkpoint.
@@ -23,7 +23,7 @@ def read_stage(path: Path | None, argument: str, *systems: type[EmotionClassifie
         systems: What the earlier stage may have trained.
 
     Raises:
-        ConfigurationError: If it is not given, not there, damaged, no checkpoint of this suite, or another system's.
+        ConfigurationError: If it is not given, missing, damaged, not a checkpoint of this suite, or of another system.
         PermissionError: If it may not be read.
     """
     if path is None:
@@ -33,7 +33,6 @@ def read_stage(path: Path | None, argument: str, *systems: type[EmotionClassifie
         checkpoint = read_checkpoint_file(path, named)
     except FileNotFoundError as error:
         raise ConfigurationError(f"{named} is not there; train it first") from error
-    refuse_other_origin(checkpoint, named)
     found, wanted = checkpoint[CHECKPOINT_KEY]["system"], [public_path(system) for system in systems]
     if found not in wanted:
         raise ConfigurationError(f"{named} holds a {found}; give that of a {' or a '.join(wanted)}")
@@ -41,11 +40,11 @@ def read_stage(path: Path | None, argument: str, *systems: type[EmotionClassifie
 
 
 def refuse_other_frames(checkpoint: Mapping[str, Any], path: Path, extractor: Mapping[str, object]) -> None:
-    """Refuse an earlier stage whose frames were made in another way: its layers would not know what they see.
+    """Reject a checkpoint trained on frames of another extractor.
 
     Args:
         checkpoint: The earlier stage's checkpoint.
-        path: Where it lies.
+        path: Its file.
         extractor: Configuration of this stage's extractor.
 
     Raises:
@@ -61,17 +60,17 @@ def refuse_other_frames(checkpoint: Mapping[str, Any], path: Path, extractor: Ma
 def refuse_heard_speakers(
     checkpoint: Mapping[str, Any], path: Path, corpus: str, evaluated: Mapping[str, Sequence[str]], split_hash: str
 ) -> None:
-    """Refuse an earlier stage that has heard a speaker who validates or tests this one.
+    """Reject a checkpoint trained on this fold's evaluation speakers.
 
-    Those who test must not have chosen its epoch either. They may in folds that share the training speakers. Where a
-    protocol mixes speakers, only a stage of the very same split has not heard what validates and tests.
+    Test speakers must not have chosen its epoch either; validation speakers may have. A checkpoint of the same split
+    is accepted as it is, which is the only one that fits where a protocol mixes speakers.
 
     Args:
         checkpoint: The earlier stage's checkpoint.
-        path: Where it lies.
+        path: Its file.
         corpus: This stage's corpus; speakers of other corpora are other people.
         evaluated: Speakers by set, validation and test.
-        split_hash: Hash of this fold's split; what was trained on an equal one knows nothing of its other sets.
+        split_hash: Hash of this fold's split.
 
     Raises:
         ConfigurationError: Naming the speakers.
@@ -91,7 +90,7 @@ def refuse_heard_speakers(
 
 
 def _origins(origin: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Return where a checkpoint's weights come from: its own training, and that of all stages before."""
+    """Yield the origin of a checkpoint's weights, and those of all stages before it."""
     yield origin
     for earlier in origin.get("earlier", []):
         yield from _origins(earlier)
@@ -104,7 +103,7 @@ def load_parts(module: nn.Module, checkpoint: Mapping[str, Any], prefixes: Mappi
         module: What is loaded into.
         checkpoint: The earlier stage's checkpoint.
         prefixes: For each part's prefix in the checkpoint, its prefix in ``module``.
-        path: Where the checkpoint lies.
+        path: The checkpoint's file.
 
     Raises:
         ConfigurationError: If weights are missing, left over or of another shape; it names the first.
@@ -129,28 +128,28 @@ def load_parts(module: nn.Module, checkpoint: Mapping[str, Any], prefixes: Mappi
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What a system took from an earlier stage's weights.
+class Transfer:
+    """Which weights of an earlier stage were loaded, and which were not.
 
     Attributes:
-        loaded: Weights that were taken.
+        loaded: Weights that were loaded.
         other_shape: Weights of layers that both have, in different shapes; newly initialised here.
         new: Weights that the earlier stage does not have; newly initialised here.
-        left: Weights of the earlier stage that have no place here.
+        unused: Weights of the earlier stage that this module does not have.
     """
 
     loaded: tuple[str, ...]
     other_shape: tuple[str, ...]
     new: tuple[str, ...]
-    left: tuple[str, ...]
+    unused: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """Return one line for each kind that occurs, weights named by their layers."""
         kinds = {
             "loaded": self.loaded,
-            "of layers of another shape, so newly initialised": self.other_shape,
-            "not there, so newly initialised": self.new,
-            "there only, so left": self.left,
+            "newly initialised, because the checkpoint's layer has another shape": self.other_shape,
+            "newly initialised, because the checkpoint lacks them": self.new,
+            "of the checkpoint alone, and not used": self.unused,
         }
         return [f"  {len(keys)} {kind}: {', '.join(_layers(keys))}" for kind, keys in kinds.items() if keys]
 
@@ -168,16 +167,16 @@ def _layer(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-def take_what_fits(module: nn.Module, checkpoint: Mapping[str, Any], prefix: str, path: Path) -> Taken:
-    """Load those of an earlier stage's layers that have a place of their shape in ``module``.
+def load_matching_layers(module: nn.Module, checkpoint: Mapping[str, Any], prefix: str, path: Path) -> Transfer:
+    """Load those layers of an earlier stage that ``module`` has under the same name and in the same shape.
 
-    A layer is taken whole or not at all: a bias says nothing about other weights than those it was trained with.
+    A layer is loaded as a whole or not at all: a bias belongs to the weights it was trained with.
 
     Args:
         module: What is loaded into.
         checkpoint: The earlier stage's checkpoint.
         prefix: Of the weights in question, in the checkpoint.
-        path: Where the checkpoint lies.
+        path: The checkpoint's file.
 
     Raises:
         ConfigurationError: If nothing fits.
@@ -193,31 +192,30 @@ def take_what_fits(module: nn.Module, checkpoint: Mapping[str, Any], prefix: str
             f"'{prefix}', of {len(here)} here none has the same name and shape; configure encoder and widths as there"
         )
     module.load_state_dict(here | fitting)
-    return Taken(
+    return Transfer(
         loaded=tuple(fitting),
         other_shape=tuple(key for key in here if key in there and key not in fitting),
         new=tuple(key for key in here if key not in there),
-        left=tuple(key for key in there if key not in here),
+        unused=tuple(key for key in there if key not in here),
     )
 
 
 def start_from(
     system: EmotionClassifier, network: nn.Module, path: Path | None, *systems: type[EmotionClassifier]
 ) -> None:
-    """Start training from the network of an earlier stage as far as it fits, and say what was taken.
+    """Start training from the network of an earlier stage as far as it fits, and log what was loaded.
 
-    Where a run of this system goes on, its own checkpoint holds everything already, and nothing is read. That is known
-    from ``on_fit_start`` on, when Lightning has restored it.
+    A run that resumes reads nothing: Lightning has restored its own checkpoint before ``on_fit_start``.
 
     Args:
-        system: What is going to be trained.
-        network: Its part that the earlier stage has too, under the name ``network``.
+        system: The system that is going to be trained.
+        network: The part of it that the earlier stage has as ``network``.
         path: The earlier stage's checkpoint, ``pretrained_checkpoint`` in the YAML; nothing is done without.
         systems: What the earlier stage may have trained.
 
     Raises:
-        ConfigurationError: If the checkpoint is not there, another system's, of other frames, trained on a speaker of
-            this fold's validation or test set, or if nothing of it fits.
+        ConfigurationError: If the checkpoint is missing, of another system, of other frames or trained on a speaker of
+            this fold's validation or test set, or if none of its layers fits.
     """
     if path is None or system.trainer.ckpt_path is not None:
         return
@@ -227,6 +225,6 @@ def start_from(
     split = data_module.split()
     evaluated = {name: split.speakers(name) for name in ("validation", "test")}
     refuse_heard_speakers(checkpoint, path, data_module.corpus_name, evaluated, split.hash)
-    taken = take_what_fits(network, checkpoint, "network.", path)
+    transfer = load_matching_layers(network, checkpoint, "network.", path)
     system.origin["earlier"] = [checkpoint[CHECKPOINT_KEY]["origin"]]
-    rank_zero_info("\n".join([f"weights of {path}:", *taken.lines()]))
+    rank_zero_info("\n".join([f"weights of {path}:", *transfer.lines()]))
