@@ -16,7 +16,6 @@ from ser_lightning.data.batches import (
     FrameDataset,
     WaveformDataset,
     keep_batch,
-    num_frames,
     pins_memory,
     process_of,
     refuse_without_test_set,
@@ -271,7 +270,7 @@ class CorpusDataModule(LightningDataModule):
     def evaluation_dataloader(self, name: str) -> DataLoader[Batch]:
         """Return a set, ``train``, ``validation``, ``test`` or ``all``, each utterance once and whole."""
         dataset = self._datasets[name]
-        return self._loader(dataset, EvaluationBatchSampler(num_frames(dataset), self.batch_size, *process_of(self)))
+        return self._loader(dataset, EvaluationBatchSampler(dataset.num_frames, self.batch_size, *process_of(self)))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of similar length or of all classes, whole or with places for crops."""
@@ -281,7 +280,7 @@ class CorpusDataModule(LightningDataModule):
             labels, num_classes = dataset.labels.tolist(), len(self.class_names)
             sampler = ClassBatchSampler(labels, num_classes, self.batch_size, self.seed, *process_of(self))
         else:
-            lengths = [min(length, self.crop_frames or length) for length in num_frames(dataset)]
+            lengths = [min(length, self.crop_frames or length) for length in dataset.num_frames]
             sampler = BucketBatchSampler(lengths, self.batch_size, self.seed, *process_of(self))
         return self._loader(dataset, sampler if self.crop_frames is None else RandomCrops(sampler, self.seed))
 

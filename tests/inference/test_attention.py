@@ -111,7 +111,7 @@ def test_what_cannot_be_drawn_is_refused_with_the_reason(
     for checkpoint, file, named in (
         (tmp_path / "gone.ckpt", recordings[0], "gone.ckpt: no such checkpoint"),
         (save(tmp_path / "fusion.ckpt", fusion=True), recordings[0], "fusion.ckpt: ExistencePretraining with fusion"),
-        (silent, recordings[0], "silent.ckpt: its frames are of speech without its silences"),
+        (silent, recordings[0], "silent.ckpt: frames of SilenceRemoval have no time"),
         (save(tmp_path / "x.ckpt"), tmp_path / "gone.wav", "gone.wav"),
     ):
         assert main(["attention", str(file), f"--checkpoint={checkpoint}", f"--out={tmp_path / 'out.png'}"]) == 1

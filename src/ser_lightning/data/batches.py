@@ -23,6 +23,9 @@ from ser_lightning.types import Batch
 class FrameDataset(Dataset[Batch]):
     """Frames of utterances in memory or memory-mapped, given out as whole batches.
 
+    Attributes:
+        num_frames: Frames of each utterance, also where they are still to be made.
+
     Args:
         frames: Frames [T, F] of each utterance.
         labels: Class index of each utterance's dominant emotion, -1 where there is none.
@@ -38,6 +41,7 @@ class FrameDataset(Dataset[Batch]):
         self.labels = torch.tensor(labels, dtype=torch.int64)
         self.targets = targets
         self.lengths = torch.tensor([utterance.shape[0] for utterance in frames], dtype=torch.int64)
+        self.num_frames: list[int] = self.lengths.tolist()
 
     def __len__(self) -> int:
         """Return the number of utterances."""
@@ -145,11 +149,6 @@ class WaveformDataset(FrameDataset):
 
 
 BatchSampler = BucketBatchSampler | ClassBatchSampler | RandomCrops | EvaluationBatchSampler
-
-
-def num_frames(dataset: FrameDataset) -> list[int]:
-    """Return the frames of each utterance of ``dataset``, also where they are still to be made."""
-    return dataset.num_frames if isinstance(dataset, WaveformDataset) else dataset.lengths.tolist()
 
 
 def process_of(module: LightningDataModule) -> tuple[int, int]:

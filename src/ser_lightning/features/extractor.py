@@ -22,6 +22,7 @@ class FeatureExtractor(nn.Module, ABC):
 
     Attributes:
         version: Raised by hand whenever the same arguments begin to give other numbers; stored features then expire.
+        keeps_time: Whether frame t is of the time ``t * hop_seconds`` of the recording.
         libraries: Distributions whose release may change the numbers, beside torch and torchaudio.
         sample_rate_hz: The rate of the waveforms.
         num_features: F.
@@ -29,6 +30,7 @@ class FeatureExtractor(nn.Module, ABC):
     """
 
     version: ClassVar[int]
+    keeps_time: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ()
     sample_rate_hz: int
     num_features: int

@@ -30,6 +30,7 @@ class SilenceRemoval(FeatureExtractor):
     """
 
     version: ClassVar[int] = 1
+    keeps_time: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("librosa",)
 
     def __init__(
@@ -97,6 +98,7 @@ class SpeedPerturbation(FeatureExtractor):
     """
 
     version: ClassVar[int] = 1
+    keeps_time: ClassVar[bool] = False
 
     def __init__(self, extractor: FeatureExtractor, factor: float) -> None:
         super().__init__()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ser_lightning.audio import read_audio
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.features import FeatureExtractor, LogPowerSpectrogram, SilenceRemoval, build_extractor
+from ser_lightning.features import FeatureExtractor, LogPowerSpectrogram, build_extractor
 from ser_lightning.inference.classification import batch_of
 from ser_lightning.reports.figures import save
 from ser_lightning.reports.time_figures import Attended, Heard, attention_figure
@@ -41,10 +41,10 @@ def write_attention(checkpoints: Sequence[Path], files: Sequence[Path], out: Pat
     for checkpoint in checkpoints:
         system = load_system(checkpoint, allow)
         extractor = build_extractor(system.origin["extractor"])
-        if isinstance(extractor, SilenceRemoval):
+        if not extractor.keeps_time:
             raise ConfigurationError(
-                f"{checkpoint}: its frames are of speech without its silences, which have no place in the recording; "
-                "choose a checkpoint whose extractor keeps them"
+                f"{checkpoint}: frames of {type(extractor).__name__} have no time in the recording; choose a "
+                "checkpoint whose extractor keeps silences and speed"
             )
         name = _name(checkpoint) or type(system).__name__
         for found, file in zip(attended, files, strict=True):
