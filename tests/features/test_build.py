@@ -18,7 +18,7 @@ def test_the_short_public_path_is_understood_and_defaults_hold() -> None:
 
 
 def test_a_configuration_is_read_after_the_class_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
-    configuration = SilenceRemoval(LogMelFilterbank(num_mels=26)).configuration()
+    configuration = SilenceRemoval(LogMelFilterbank(num_mels=26), 30.0).configuration()
     monkeypatch.setattr(LogMelFilterbank, "__module__", "ser_lightning.features.elsewhere")
     monkeypatch.delattr(log_mel, "LogMelFilterbank")
     extractor = build_extractor(configuration)

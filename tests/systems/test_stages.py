@@ -121,7 +121,7 @@ def test_a_stage_of_another_system_is_refused_with_both_systems(tmp_path: Path) 
     with pytest.raises(ConfigurationError, match=r"best\.ckpt") as caught:
         read_stage(tmp_path / "best.ckpt", "dominant_checkpoint", DominantEmotionRecognition)
     assert EXISTENCE in str(caught.value)
-    assert "ando2019.DominantEmotionRecognition" in str(caught.value)
+    assert "systems.DominantEmotionRecognition" in str(caught.value)
     assert "dominant_checkpoint" in str(caught.value)
 
 
