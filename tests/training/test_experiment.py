@@ -276,6 +276,23 @@ def test_epochs_are_chosen_by_scores_that_the_system_logs(
     assert set(listed.split(", ")) == set(pd.read_csv(finished / "metrics.csv")) - {"epoch", "step"}
 
 
+def test_targets_that_the_criterion_cannot_read_are_refused_before_extraction(
+    tmp_path: Path, arguments: Arguments
+) -> None:
+    soft = "--data.init_args.targets=ser_lightning.data.targets.SoftTargets"
+    folder = f"--data.init_args.feature_folder={tmp_path / 'features'}"
+    with pytest.raises(ConfigurationError, match=r"LabelSmoothing .*data.init_args.targets makes soft ones"):
+        ExperimentCLI(arguments(tmp_path, "--trainer.logger=false", soft, folder), run=False)
+    assert not (tmp_path / "features").exists()
+
+
+def test_a_run_names_classes_by_public_paths(tmp_path: Path, arguments: Arguments) -> None:
+    internal = "--model=ser_lightning.systems.huang2020.PooledLSTM"
+    cli = ExperimentCLI(arguments(tmp_path, "--trainer.logger=false", internal), run=False)
+    assert yaml.safe_load(cli.config_text)["model"]["class_path"] == "ser_lightning.systems.PooledLSTM"
+    assert cli.model.configuration["class_path"] == "ser_lightning.systems.PooledLSTM"
+
+
 def test_an_experiment_without_system_or_corpus_is_refused_by_what_it_lacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
