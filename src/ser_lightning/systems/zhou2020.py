@@ -81,6 +81,7 @@ class ConvBLSTMAttention(EmotionClassifier):
         self.convolutions = ConvolutionStack(num_features, blocks)
         self.blstm = BidirectionalLSTM(self.convolutions.output_dim, cells, combine)
         self.pooling = pooling(self.blstm.output_dim)
+        self.pooling.fit_to_classes(len(self.class_names))
         head = CosineHead if isinstance(criterion, AMSoftmax) else nn.Linear
         self.output = head(self.pooling.output_dim, len(self.class_names))
 

@@ -15,6 +15,9 @@ class Pooling(nn.Module, ABC):
 
     output_dim: int
 
+    def fit_to_classes(self, num_classes: int) -> None:
+        """Take a size that follows the number of classes; a system calls this before it reads ``output_dim``."""
+
     @abstractmethod
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Pool ``frames`` [B, T, D] under boolean ``mask`` [B, T] to [B, output_dim].
