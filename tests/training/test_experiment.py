@@ -287,15 +287,15 @@ def test_an_experiment_without_system_or_corpus_is_refused_by_what_it_lacks(
     way_out = "name an experiment's YAML: --config experiments/....yaml"
     root = "--data.init_args.root=corpus"
     for given, named in [
-        ([], f"no experiment is given, and no argument has {both}"),
-        ([f"--config={smoke}"], f"{smoke}: neither there nor in an argument is {both}"),
+        ([], f"no experiment is given: neither a file nor an argument has {both}; {way_out}"),
+        ([f"--config={smoke}"], f"{smoke}: neither a file nor an argument has {both}; {way_out}"),
         (
             ["-c", f"{tmp_path}/no_data.yaml"],
-            f"{tmp_path}/no_data.yaml: neither there nor in an argument is data.class",
+            f"{tmp_path}/no_data.yaml: neither a file nor an argument has data.class_path; add its corpus's file",
         ),
         (
             ["--config", f"{tmp_path}/no_model.yaml"],
-            f"{tmp_path}/no_model.yaml: neither there nor in an argument is model.class_path;",
+            f"{tmp_path}/no_model.yaml: neither a file nor an argument has model.class_path; {way_out}",
         ),
     ]:
         for command in ("audit", "cv", "fit", "run-fold"):

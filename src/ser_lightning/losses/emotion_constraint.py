@@ -120,7 +120,7 @@ def _polarity_indices(class_names: tuple[str, ...], polarities: Mapping[str, Seq
             polarity_of[emotion] = polarity
     if missing := [name for name in class_names if name not in polarity_of]:
         raise ValueError(
-            f"polarities {dict(polarities)} do not name the emotion {missing[0]}; give it a polarity, if need be of its own"
+            f"polarities {dict(polarities)} do not name the emotion {missing[0]}; give it a polarity, perhaps its own"
         )
     order = list(polarities)
     return [order.index(polarity_of[name]) for name in class_names]

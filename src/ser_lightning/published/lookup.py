@@ -121,9 +121,7 @@ def _is_own(difference: Difference) -> bool:
     return difference.now == ABSENT or key.endswith("_checkpoint") or key in _CHOSEN_EACH_RUN
 
 
-def refuse_missing_stages(
-    system: EmotionClassifier, experiment: Path, corpus: str, supplied: Collection[str]
-) -> None:
+def refuse_missing_stages(system: EmotionClassifier, experiment: Path, corpus: str, supplied: Collection[str]) -> None:
     """Refuse to plan a system without the checkpoints that it is trained from; each fold would fail for itself.
 
     Args:

@@ -63,15 +63,15 @@ def with_corpus_first(arguments: Sequence[str]) -> list[str]:
     found = {part: _classes(arguments, part) for part in _PARTS}
     files = config_files(arguments)
     missing = [part for part in _PARTS if not found[part]]
-    if missing == ["data"] and files:
-        raise ConfigurationError(
-            f"{', '.join(map(str, files))}: data.class_path is missing; add a corpus's file, such as --config "
-            f"{files[0].parent / 'ravdess.yaml'}"
-        )
     if missing:
-        where = f"{', '.join(map(str, files))}: " if files else "no experiment is given: "
+        where = ", ".join(map(str, files)) or "no experiment is given"
         keys = " and ".join(f"{part}.class_path" for part in missing)
-        raise ConfigurationError(f"{where}{keys} is missing; name an experiment's YAML: --config experiments/....yaml")
+        way_out = (
+            "add its corpus's file, such as --config experiments/huang2020/ravdess.yaml"
+            if files and missing == ["data"]
+            else "name an experiment's YAML: --config experiments/....yaml"
+        )
+        raise ConfigurationError(f"{where}: neither a file nor an argument has {keys}; {way_out}")
     system, _ = found["model"][0]
     if system in files[1:]:
         raise ConfigurationError(
