@@ -96,7 +96,7 @@ def test_a_row_may_name_another_class_however_it_is_written(
     overrides = [*overrides, "--model.init_args.optimizer.init_args.lr=1e-4"]
     path = tmp_path / "experiments" / "paper" / "table1.yaml"
     path.parent.mkdir(parents=True)
-    (path.parent / "ravdess.yaml").write_text("data: {}")
+    (path.parent / "ravdess.yaml").write_text("{}")
     (path.parent / "x.yaml").write_text(yaml.safe_dump({"model": model | {"init_args": own}}))
     row = {"name": "row", "experiment": "x.yaml", "overrides": overrides, "paper": {"UA": 60.0}}
     path.write_text(yaml.safe_dump({"title": "T", "corpus": "ravdess", "rows": [row]}))
@@ -117,7 +117,7 @@ def test_a_row_may_name_another_class_however_it_is_written(
 def test_a_row_that_names_a_class_and_nothing_else_is_that_row(tmp_path: Path) -> None:
     path = tmp_path / "experiments" / "paper" / "table1.yaml"
     path.parent.mkdir(parents=True)
-    (path.parent / "ravdess.yaml").write_text("data: {}")
+    (path.parent / "ravdess.yaml").write_text("{}")
     filed = {"model": {"init_args": {"pooling": {"class_path": "a.NetVLAD", "init_args": {"clusters": 4}}}}}
     (path.parent / "x.yaml").write_text(yaml.safe_dump(filed))
     row = "{name: row, experiment: x.yaml, overrides: [--model.init_args.pooling=MeanPooling], paper: {UA: 1}}"
