@@ -31,7 +31,7 @@ _OPENSMILE = "openSMILE (the extra `opensmile`, for research alone)"
 _INTRODUCTION = """\
 # Reproduction ledger
 
-<!-- Written by `make reproduction` from experiments/ and docs/measured.yaml; a test compares. -->
+<!-- Written by `make reproduction` from experiments/, tools/without_scores.yaml and docs/measured.yaml. -->
 
 Every row of every table and figure of the four papers that has a score, and at the end what else their tables and
 figures show. Scores are in percent. The paper's are on the corpus that a section needs, ours on the one they name: only
@@ -220,14 +220,14 @@ def _choices_table(title: str, choices: Sequence[Choice]) -> str:
     return "\n".join([*lines, ""])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write the ledger."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--measured", type=Path, default=Path("docs/measured.yaml"), metavar="FILE", help="our scores")
     parser.add_argument(
         "--out", type=Path, default=Path("docs/reproduction.md"), metavar="FILE", help="where to write it"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     write_atomically(options.out, reproduction_ledger(EXPERIMENTS, options.measured).encode())
     print(options.out)
 
