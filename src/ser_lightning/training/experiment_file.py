@@ -57,11 +57,16 @@ def with_corpus_first(arguments: Sequence[str]) -> list[str]:
         ConfigurationError: If neither a file nor an argument names the system or the corpus, or the first file, which
             a run is named after, is not the system's; also as ``read_experiment_file``.
     """
-    first = next((place for place, one in enumerate(arguments) if one.partition("=")[0] in _CONFIG), 0)
-    if any(argument.startswith(_QUESTIONS) or ".help" in argument for argument in arguments):
-        return list(arguments)
     found = {part: _classes(arguments, part) for part in _PARTS}
-    files = config_files(arguments)
+    if not any(argument.startswith(_QUESTIONS) or ".help" in argument for argument in arguments):
+        _check_classes(found, config_files(arguments))
+    first = next((place for place, one in enumerate(arguments) if one.partition("=")[0] in _CONFIG), None)
+    if first is None or not found["data"]:
+        return list(arguments)
+    return [*arguments[:first], f"--data={found['data'][0][1]}", *arguments[first:]]
+
+
+def _check_classes(found: Mapping[str, Sequence[tuple[Path | None, str]]], files: Sequence[Path]) -> None:
     missing = [part for part in _PARTS if not found[part]]
     if missing:
         where = ", ".join(map(str, files)) or "no experiment is given"
@@ -78,8 +83,6 @@ def with_corpus_first(arguments: Sequence[str]) -> list[str]:
             f"{files[0]}: model.class_path is missing, and a run is named after its first file; give --config {system} "
             "first"
         )
-    _, corpus = found["data"][0]
-    return [*arguments[:first], f"--data={corpus}", *arguments[first:]]
 
 
 def _classes(arguments: Sequence[str], part: str) -> list[tuple[Path | None, str]]:
