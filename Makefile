@@ -21,7 +21,9 @@ $(error CORPUS=$(CORPUS) needs the folder it lies in: make train CORPUS=$(CORPUS
 endif
 endif
 SYNTHETIC := .cache/synthetic/ravdess
-EXPERIMENT ?= $(if $(CORPUS),experiments/huang2020/$(CORPUS)/netvlad_unigram.yaml,experiments/quickstart.yaml)
+EXPERIMENT ?= $(if $(CORPUS),experiments/huang2020/netvlad_unigram.yaml,experiments/quickstart.yaml)
+# A system's file goes with the file of CORPUS next to it.
+FILES := "$(EXPERIMENT)" $(if $(CORPUS),"$(dir $(EXPERIMENT))$(CORPUS).yaml")
 ARGS ?=
 OPENSMILE_LICENCE := openSMILE comes with a licence for research and personal use, not for products.
 TEST_WORKERS ?= 2
@@ -45,7 +47,7 @@ setup-dev: $(INSTALLED)/dev ## Install the developers' tools and every extra too
 
 .PHONY: train
 train: $(INSTALLED)/core $(if $(ROOT),root-chosen,$(SYNTHETIC)) ## Cross-validate the quick start on synthetic speech
-	.venv/bin/ser cv --config "$(EXPERIMENT)" --data.init_args.root "$(or $(ROOT),$(SYNTHETIC))" $(ARGS)
+	.venv/bin/ser cv $(addprefix --config=,$(FILES)) --data.init_args.root "$(or $(ROOT),$(SYNTHETIC))" $(ARGS)
 
 .PHONY: test
 test: $(INSTALLED)/dev ## Run the tests, except those that train or need a browser
@@ -132,5 +134,6 @@ $(SYNTHETIC): src/ser_lightning/data/synthetic.py data_modules/ravdess.py | $(IN
 .PHONY: root-chosen
 root-chosen: $(INSTALLED)/core
 	@test -d "$(ROOT)" || { echo "ROOT=$(ROOT) is not a folder"; exit 1; } >&2
-	@test -f "$(EXPERIMENT)" || { echo "There is no experiment $(EXPERIMENT); see experiments/, or give EXPERIMENT=<yaml>"; exit 1; } >&2
+	@for file in $(FILES); do test -f "$$file" || \
+	  { echo "There is no $$file; see experiments/, or give another CORPUS or EXPERIMENT=<yaml>"; exit 1; } >&2; done
 	@! grep -q ComParE147 "$(EXPERIMENT)" || $(MAKE) --no-print-directory $(INSTALLED)/opensmile

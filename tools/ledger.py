@@ -1,14 +1,15 @@
-"""The reproduction ledger: each row of each published table, how to run it, the paper's number, ours, and departures.
+"""The reproduction ledger: each row of each published table, how to run it, the paper's number, ours, and our choices.
 
-It is made of the table files, of the comments in experiments that say what a paper leaves open, and of what was
-measured.
+It is made of the table files, of the files of choices, and of what was measured.
 """
 
 import argparse
-import re
+import json
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import yaml
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
@@ -16,90 +17,10 @@ from ser_lightning.published.lookup import EXPERIMENTS, table_files
 from ser_lightning.published.table_file import Row, Table, folder_name, read_table
 from ser_lightning.reports.document import Table as DocumentTable
 from ser_lightning.reports.markdown import escape, markdown_table
+from tools.choices import FILE, Choice, read_choices
 from tools.measured import Measured, read_measured
 
-# A comment that owns up to something: the paper leaves it open, has it otherwise, or contradicts itself.
-_DEPARTURE = re.compile(r"\b(chosen|not stated|not legible|inferred|ours|rule out|second is)\b")
-_KEY = re.compile(r"^(?:- )?([\w.]+): *(.*)$")
-
-
-def departures(experiment: Path) -> list[tuple[str, str, str]]:
-    """Return key, value and reason of each line of an experiment's YAML whose comment owns up to a choice.
-
-    Lines that are nothing but a comment, at the top of the file, are returned without key and value.
-    """
-    found = []
-    for line in experiment.read_text().splitlines():
-        code, mark, comment = (f" {line}").partition(" #")
-        reason = comment.strip()
-        if not mark or not _DEPARTURE.search(reason):
-            continue
-        key = _KEY.match(code.strip())
-        if key:
-            found.append((key[1], key[2].strip(), reason))
-        elif not code.strip():
-            found.append(("", "", reason))
-    return found
-
-
-_BEST = "default/seed-0/fold-00/checkpoints/best.ckpt"
-_FIGURE_6 = " --rows ".join(("", "'no smoothing'", "'uniform alpha=0.2'", "'unigram alpha=0.2'"))
-_SYSTEMS = [f"runs/ando2019/{system}/iemocap/{_BEST}" for system in ("hard", "soft", "mlee")]
-_FIGURE_3 = " --checkpoint ".join(("", *_SYSTEMS))
-
-
-def _embeddings(corpus: str) -> str:
-    rows = (
-        f"s3_ghostvlad/{corpus}/S3_pre-trained_with_ghost_clusters",
-        f"s4_triplet/{corpus}/S4_triplet_loss_and_SVM",
-        f"s5_emotion_constraint/{corpus}/S5_the_proposed_system",
-    )
-    return f"`ser embeddings {' '.join(f'runs/mocanu2021/{row}/seed-0' for row in rows)}`, after Table 2's rows"
-
-
-# What, and how to come by it, in Markdown.
-WITHOUT_SCORES = (
-    (
-        "Huang et al. 2020, Figure 6: confusion matrices without smoothing, with uniform and with unigram smoothing",
-        f"in the report of `ser table run experiments/huang2020/figure5.yaml{_FIGURE_6} --data.init_args.root IEMOCAP`",
-    ),
-    (
-        "Zhou & Liu 2020, Figure 2: confusion matrices",
-        "in the report of `ser table run experiments/zhou2020/table2.yaml --rows baseline --rows 'FL gamma=2 alpha=2' "
-        "--data.init_args.root IEMOCAP`",
-    ),
-    (
-        "Ando et al. 2019, Table 1: ratio of emotion existence",
-        "`tests/data_modules/test_iemocap.py` holds ours against the paper's, where the corpus is on disk",
-    ),
-    (
-        "Ando et al. 2019, Table 2: layers of the network",
-        "the classes on its [page](systems/ando2019.md#code), and their tests",
-    ),
-    (
-        "Ando et al. 2019, Figure 3: attention over time",
-        f"`ser attention RECORDING.wav{_FIGURE_3}`, after Table 3's rows",
-    ),
-    (
-        "Mocanu et al. 2021, Table 1: ten folds of actors",
-        "`ser audit --config experiments/mocanu2021/crema_d/s1_scratch.yaml --data.init_args.root CREMA_D`",
-    ),
-    (
-        "Mocanu et al. 2021, Table 3: other papers' systems",
-        "not legible in the text at hand, so not quoted; its own row is Table 2's S5",
-    ),
-    ("Mocanu et al. 2021, Figure 6: embeddings under three losses, CREMA-D", _embeddings("crema_d")),
-    ("Mocanu et al. 2021, Figure 7: the same, RAVDESS", _embeddings("ravdess")),
-    ("Mocanu et al. 2021, Figure 9: confusion matrices", "in the reports of Table 2's commands"),
-    (
-        "Huang et al. 2020, Figures 1, 2, 4; Zhou & Liu 2020, Figure 1; Ando et al. 2019, Figures 1, 2; "
-        "Mocanu et al. 2021, Figures 1, 2, 4, 5",
-        "drawings of a method: nothing was measured",
-    ),
-    ("Mocanu et al. 2021, Figures 3, 8", "not in the text at hand"),
-)
-
-
+WITHOUT_SCORES = Path(__file__).with_name("without_scores.yaml")
 NEEDED = {  # what a corpus is, and the word that stands for its folder in commands
     "iemocap": ("IEMOCAP (on request, University of Southern California)", "IEMOCAP"),
     "ravdess": ("RAVDESS, speech (CC BY-NC-SA 4.0)", "RAVDESS"),
@@ -110,7 +31,7 @@ _OPENSMILE = "openSMILE (the extra `opensmile`, for research alone)"
 _INTRODUCTION = """\
 # Reproduction ledger
 
-<!-- Written by `make reproduction` from experiments/ and docs/measured.yaml; a test compares. -->
+<!-- Written by `make reproduction` from experiments/, tools/without_scores.yaml and docs/measured.yaml. -->
 
 Every row of every table and figure of the four papers that has a score, and at the end what else their tables and
 figures show. Scores are in percent. The paper's are on the corpus that a section needs, ours on the one they name: only
@@ -118,16 +39,12 @@ equal ones compare. Ours are means over folds ± standard deviation over folds (
 folders of the corpora. Each command trains what is missing, stages first, and ends with ours beside the paper's and a
 report; where a section says "also on", `corpus=ravdess` and the like behind the file runs it on another corpus.
 """
-_DEPARTURES = """\
-## How our protocols depart
+_CHOICES = """\
+## What the papers leave open
 
-For all papers: the checkpoint that is tested is the best on the validation set, ties going to the earlier epoch; scores
-are the mean over folds, which only Mocanu et al. state. Who validates in leave-one-speaker-out is chosen: the session's
-other speaker, or the next speaker where there are no sessions. Mocanu et al. state ten folds of actors and not which:
-on CREMA-D the blocks are inferred from Table 1, on RAVDESS they are chosen.
-
-Below, for each experiment, what the paper leaves open, contradicts itself in, or has otherwise: the key of its YAML,
-our value, and why. All else is as the paper states it, with the section beside the number in the file.
+For each paper what it does not state, contradicts itself in, or has otherwise, and what is done here: a key of the
+experiments, or the Python name of what decides it. A test compares each value with the experiments and the code.
+Numbers that a paper states have its section next to them in the YAML.
 """
 
 
@@ -145,14 +62,12 @@ def reproduction_ledger(experiments: Path, measured: Path) -> str:
     runs = read_measured(measured)
     tables = {path: read_table(path) for path in table_files(experiments)}
     shown = _rows_of_runs(tables, runs, measured)
-    named: dict[str, None] = {}
+    choices = {path.parent: read_choices(path) for path in sorted(experiments.glob(f"*/{FILE}"))}
     parts = [_INTRODUCTION]
-    for path, table in tables.items():
-        parts.append(_section(path, experiments, table, shown))
-        named |= dict.fromkeys(f"{path.parent.name}/{row.experiment}" for row in table.rows if row.experiment)
-    parts += [_without_scores(), _record(runs)]
-    parts.append(_DEPARTURES)
-    parts += [_departures(experiments / name, name) for name in sorted(named)]
+    parts += [_section(path, experiments, table, shown, choices[path.parent]) for path, table in tables.items()]
+    parts += [_without_scores(), _record(runs), _CHOICES]
+    parts.append(_choices_table("all papers", read_choices(experiments / FILE)))
+    parts += [_choices_table(folder.name, found) for folder, found in choices.items()]
     return "\n".join(parts)
 
 
@@ -184,8 +99,13 @@ def _rows_of_runs(
     return found
 
 
-def _section(path: Path, experiments: Path, table: Table, shown: Mapping[tuple[Path, str], Sequence[Measured]]) -> str:
-    paper = path.parent.name
+def _section(
+    path: Path,
+    experiments: Path,
+    table: Table,
+    shown: Mapping[tuple[Path, str], Sequence[Measured]],
+    choices: Sequence[Choice],
+) -> str:
     file = f"experiments/{path.relative_to(experiments).as_posix()}"
     pretrained = any(row.once for row in table.rows)
     needed = [NEEDED[corpus][0] for corpus in (table.corpus, *([table.pretraining] if pretrained else []))]
@@ -194,8 +114,11 @@ def _section(path: Path, experiments: Path, table: Table, shown: Mapping[tuple[P
     rows = []
     for row in table.rows:
         ours = _ours(shown.get((path, row.name), ())) if row.experiment else "-"
-        choices = _choices(paper, path, row)
-        rows.append([row.name, _command(file, table, row), _papers(row), ours, choices])
+        link = "-"
+        if row.experiment:
+            holding = [one for one in choices if one.holds_for(Path(row.experiment).stem, row.corpus)]
+            link = f"[{len(holding)}](#{path.parent.name})"
+        rows.append([row.name, _command(file, table, row), _papers(row), ours, link])
     if all(row.experiment is None or row.once for row in table.rows):
         raise ConfigurationError(f"{path}: no row can be run")
     lines = [
@@ -212,9 +135,9 @@ def _section(path: Path, experiments: Path, table: Table, shown: Mapping[tuple[P
 
 def _rows(rows: Sequence[Sequence[str]]) -> str:
     """Return a table of rows; the second and the last column are Markdown already."""
-    lines = ["| row | command | paper | ours | departures |", "| --- | --- | --- | --- | --- |"]
-    for name, command, paper, ours, choices in rows:
-        lines.append(f"| {escape(name)} | {command} | {escape(paper)} | {escape(ours)} | {choices} |")
+    lines = ["| row | command | paper | ours | choices |", "| --- | --- | --- | --- | --- |"]
+    for name, command, paper, ours, link in rows:
+        lines.append(f"| {escape(name)} | {command} | {escape(paper)} | {escape(ours)} | {link} |")
     return "\n".join(lines)
 
 
@@ -244,26 +167,11 @@ def _ours(runs: Sequence[Measured]) -> str:
     return "; ".join(run.in_words() + (f": {run.note}" if run.note else "") for run in runs) or "not measured"
 
 
-def _choices(paper: str, path: Path, row: Row) -> str:
-    if row.experiment is None:
-        return "-"
-    name = f"{paper}/{row.experiment}"
-    number = len(departures(path.parent / row.experiment))
-    anchor = re.sub(r"[^\w-]", "", name.lower())
-    return f"[{number}](#{anchor})"
-
-
 def _elsewhere(path: Path, table: Table) -> str:
-    """Return on which other corpora the whole table has experiments."""
-    other = []
-    for corpus in sorted(set(NEEDED) - {table.corpus}):
-        there = [
-            row.experiment for row in read_table(path, [f"corpus={corpus}"]).rows if row.experiment and not row.once
-        ]
-        here = [row.experiment for row in table.rows if row.experiment and not row.once]
-        if there != here and all((path.parent / experiment).is_file() for experiment in there):
-            other.append(corpus)
-    return f" Also on: {', '.join(f'`corpus={corpus}`' for corpus in other)}." if other else ""
+    """Return on which other corpora the table can be run."""
+    others = sorted(set(NEEDED) - {table.corpus, table.pretraining})
+    other = [f"`corpus={corpus}`" for corpus in others if (path.parent / f"{corpus}.yaml").is_file()]
+    return f" Also on: {', '.join(other)}." if other else ""
 
 
 def _notes(table: Table) -> list[str]:
@@ -275,7 +183,8 @@ def _notes(table: Table) -> list[str]:
 
 
 def _without_scores() -> str:
-    rows = "\n".join(f"| {escape(what)} | {how} |" for what, how in WITHOUT_SCORES)
+    entries = yaml.safe_load(WITHOUT_SCORES.read_text())
+    rows = "\n".join(f"| {escape(entry['what'])} | {entry['how']} |" for entry in entries)
     return f"## Other tables and figures\n\n| what | how |\n| --- | --- |\n{rows}\n"
 
 
@@ -299,24 +208,26 @@ def _record(runs: Sequence[Measured]) -> str:
     return f"## What was measured\n\n{markdown_table(DocumentTable('', headings, rows))}\n"
 
 
-def _departures(experiment: Path, name: str) -> str:
-    found = departures(experiment)
-    lines = [f"### {name}", ""]
-    lines += [
-        f"- `{key}: {value}`: {escape(reason)}" if value else f"- {f'`{key}`: ' if key else ''}{escape(reason)}"
-        for key, value, reason in found
-    ]
+def _choices_table(title: str, choices: Sequence[Choice]) -> str:
+    lines = [f"### {title}", "", "| where | choice | why | section | for |", "| --- | --- | --- | --- | --- |"]
+    for choice in choices:
+        value = escape(choice.choice) or f"`{json.dumps(choice.value)}`"
+        why = f"{choice.reason}. Or: {choice.alternatives}" if choice.alternatives else choice.reason
+        scope = "; ".join(", ".join(names) for names in (choice.systems, choice.corpora) if names)
+        lines.append(
+            f"| `{choice.key}` | {value} | {escape(why)} | {escape(choice.section)} | {escape(scope) or 'all'} |"
+        )
     return "\n".join([*lines, ""])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Write the ledger."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--measured", type=Path, default=Path("docs/measured.yaml"), metavar="FILE", help="our scores")
     parser.add_argument(
         "--out", type=Path, default=Path("docs/reproduction.md"), metavar="FILE", help="where to write it"
     )
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     write_atomically(options.out, reproduction_ledger(EXPERIMENTS, options.measured).encode())
     print(options.out)
 

@@ -22,9 +22,9 @@ def test_utterances_and_hours_are_of_what_has_a_label_and_the_others_have_a_colu
     others: str, synthetic_iemocap: Path
 ) -> None:
     console = Console(record=True, width=250)
-    config = "--config=experiments/ando2019/iemocap/soft.yaml"
+    files = ["--config=experiments/ando2019/soft.yaml", "--config=experiments/ando2019/iemocap.yaml"]
     root = f"--data.init_args.root={synthetic_iemocap}"
-    assert audit([config, root, f"--data.init_args.others={others}"], [], console) == 0
+    assert audit([*files, root, f"--data.init_args.others={others}"], [], console) == 0
     shown = console.export_text()
     row = [cell.strip() for cell in next(line for line in shown.splitlines() if "│ test" in line).split("│")[1:-1]]
     tested = [t for t in recordings(4, 0, 16) if t.evaluation.improvised and t.evaluation.speaker == "Ses01F"]

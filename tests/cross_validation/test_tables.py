@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from ser_lightning.cli.main import main
@@ -20,8 +21,10 @@ from ser_lightning.cross_validation.tables import (
 )
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.plan import plan_folds
+from ser_lightning.published.lookup import table_files
 
-TABLES = sorted(path for path in Path("experiments").glob("*/*.yaml") if path.parent.name not in ("trainer", "sweeps"))
+TABLES = table_files(Path("experiments"))
+HUANG = Path("experiments/huang2020").resolve()
 
 
 def written(folder: Path, text: str) -> Path:
@@ -37,6 +40,7 @@ def test_every_row_of_every_table_names_an_experiment_that_is_there_and_the_pape
     assert any(row.paper for row in table.rows)
     for row in table.rows:
         assert row.experiment is None or (path.parent / row.experiment).is_file(), row.experiment
+        assert row.experiment is None or (path.parent / f"{row.corpus}.yaml").is_file(), row.corpus
         assert row.experiment is not None or row.paper, f"{row.name} is neither run nor quoted"
         assert set(row.paper) <= {"UA", "WA"}
 
@@ -120,9 +124,9 @@ def test_a_key_of_a_row_can_be_overridden_and_what_does_not_fit_is_named(tmp_pat
 
 
 def test_a_key_of_the_table_can_be_overridden_and_reaches_its_rows(tmp_path: Path) -> None:
-    path = written(tmp_path, "  - {name: a, experiment: '${corpus}/x.yaml'}")
-    assert read_table(path).rows[0].experiment == "ravdess/x.yaml"
-    assert read_table(path, ["corpus=crema_d"]).rows[0].experiment == "crema_d/x.yaml"
+    path = written(tmp_path, "  - {name: a, experiment: x.yaml}\n  - {name: b, corpus: voxceleb2}")
+    assert [row.corpus for row in read_table(path).rows] == ["ravdess", "voxceleb2"]
+    assert [row.corpus for row in read_table(path, ["corpus=crema_d"]).rows] == ["crema_d", "voxceleb2"]
 
 
 def test_rows_without_overrides_share_the_experiments_own_runs(tmp_path: Path) -> None:
@@ -198,10 +202,9 @@ def test_a_row_as_in_its_file_is_shown_for_the_chosen_seeds_and_folds(
     synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs, folds, *own = arguments(synthetic_ravdess, feature_folder, tmp_path)
-    mean = Path("experiments/huang2020/ravdess/mean.yaml").resolve()
-    path = str(
-        written(tmp_path, f"  - {{name: plain, experiment: {mean}, overrides: {[*own, '--trainer.accelerator=gpu']}}}")
-    )
+    overrides = [*own, "--trainer.accelerator=gpu"]
+    row_of_table = {"name": "plain", "experiment": f"{HUANG}/mean.yaml", "corpus": f"{HUANG}/ravdess"}
+    path = str(written(tmp_path, yaml.safe_dump([row_of_table | {"overrides": overrides}])))
     own.append("--trainer.accelerator=cpu")  # the file's own need not be here
     assert main(["table", "run", path, runs, folds, "--seeds=0,1", "--trainer.accelerator=cpu"]) == 0
     assert "not as in the file" not in capsys.readouterr().out
@@ -238,15 +241,19 @@ def test_keys_of_the_table_stand_anywhere_between_lightnings_arguments() -> None
 
 def test_rows_that_are_trained_once_take_the_trainers_arguments_and_those_meant_for_them() -> None:
     callers = ["--config=gpu.yaml", "--data.init_args.root=a", "--trainer.max_epochs=2", "--once", "--data.x=b"]
-    once, fold = Row("once", "voices.yaml", ["--model.k=1"], once=True), Row("fold", "emotions.yaml")
+    once, fold = Row("once", "voices.yaml", "vox", ["--model.k=1"], once=True), Row("fold", "emotions.yaml", "ravdess")
     assert row_arguments(Path("p/table.yaml"), once, callers) == [
         "--config=p/voices.yaml",
+        "--config=p/vox.yaml",
         "--model.k=1",
         "--config=gpu.yaml",
         "--trainer.max_epochs=2",
         "--data.x=b",
     ]
-    assert row_arguments(Path("p/table.yaml"), fold, callers) == ["--config=p/emotions.yaml", *callers[:3]]
+    files = ["--config=p/emotions.yaml", "--config=p/ravdess.yaml"]
+    assert row_arguments(Path("p/table.yaml"), fold, callers) == [*files, *callers[:3]]
+    whole = Row("own", "mine.yaml", "")
+    assert row_arguments(Path("p/table.yaml"), whole, []) == ["--config=p/mine.yaml"]
 
 
 @pytest.mark.parametrize("stray", [["ravdess"], ["--a=1", "ravdess"], ["--a", "1", "ravdess"], ["corpus=x", "ravdess"]])
@@ -266,11 +273,11 @@ def test_an_unknown_row_is_named_with_those_there_are(
 def test_two_rows_that_would_train_in_one_folder_are_refused(
     synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path
 ) -> None:
-    mean = Path("experiments/huang2020/ravdess/mean.yaml").resolve()
+    mean = f"experiment: {HUANG}/mean.yaml, corpus: {HUANG}/ravdess"
     path = written(
         tmp_path,
-        f"  - {{name: dropout 0.1, experiment: {mean}, overrides: [--model.init_args.dropout=0.1]}}\n"
-        f"  - {{name: 'dropout, 0.1', experiment: {mean}, overrides: [--model.init_args.dropout=0.2]}}\n",
+        f"  - {{name: dropout 0.1, {mean}, overrides: [--model.init_args.dropout=0.1]}}\n"
+        f"  - {{name: 'dropout, 0.1', {mean}, overrides: [--model.init_args.dropout=0.2]}}\n",
     )
     more = [one for one in arguments(synthetic_ravdess, feature_folder, tmp_path) if one.startswith("--data")]
     choice = Choice(folds="0", runs=tmp_path)
@@ -284,12 +291,12 @@ def test_two_rows_that_would_train_in_one_folder_are_refused(
 def test_rows_that_are_needed_are_planned_before_those_that_need_them(
     synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path
 ) -> None:
-    here = Path("experiments/huang2020/ravdess").resolve()
+    corpus = f"corpus: {HUANG}/ravdess"
     path = written(
         tmp_path,
-        f"  - {{name: first, experiment: {here}/mean.yaml}}\n"
-        f"  - {{name: other, experiment: {here}/max.yaml}}\n"
-        f"  - {{name: last, experiment: {here}/netvlad.yaml, needs: {{data.init_args.root: first}}}}\n",
+        f"  - {{name: first, experiment: {HUANG}/mean.yaml, {corpus}}}\n"
+        f"  - {{name: other, experiment: {HUANG}/max.yaml, {corpus}}}\n"
+        f"  - {{name: last, experiment: {HUANG}/netvlad.yaml, {corpus}, needs: {{data.init_args.root: first}}}}\n",
     )
     more = [
         argument for argument in arguments(synthetic_ravdess, feature_folder, tmp_path) if argument.startswith("--d")

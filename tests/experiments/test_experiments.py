@@ -1,23 +1,25 @@
-"""Every YAML under experiments/: it is built as it stands, and trains on a synthetic corpus of its kind."""
+"""Every experiment under experiments/: it is built as it stands, and trains on a synthetic corpus of its kind."""
 
 import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 import yaml
 
 from ser_lightning.cross_validation.tables import Row, read_table, row_arguments
+from ser_lightning.published.lookup import table_files
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.fold import run_fold
+from tests.experiments.conftest import Built, arguments
+from tests.experiments.pairs import EXPERIMENTS, FOLDER, PAIRS, SYSTEMS, content, files_of, name
 
-# experiments/<name>.yaml and experiments/<paper>/<corpus>/<name>.yaml; between them lie tables and trainers.
-EXPERIMENTS = sorted(path for pattern in ("*.yaml", "*/*/*.yaml") for path in Path("experiments").glob(pattern))
-TRAINERS = sorted(Path("experiments/trainer").glob("*.yaml"))
-TABLES = sorted(p for p in Path("experiments").glob("*/*.yaml") if p.parent.name not in ("trainer", "sweeps"))
+Build = Callable[[tuple[Path, ...]], Built]
+TRAINERS = sorted((FOLDER / "trainer").glob("*.yaml"))
+TABLES = table_files(FOLDER)
 ROWS = [(path, row) for path in TABLES for row in read_table(path).rows if row.experiment]
 EVEN = (
     "--data.init_args.protocol=ser_lightning.data.protocols.ActorFolds",
@@ -40,11 +42,8 @@ BATCH_SIZE = {"MetricLearning": 16}
 Train = Callable[..., Path]
 
 
-@cache
-def content(path: Path) -> dict[str, dict[str, object]]:
-    loaded = yaml.safe_load(path.read_text())
-    assert isinstance(loaded, dict)
-    return loaded
+def files_of_row(table: Path, row: Row) -> tuple[Path, ...]:
+    return files_of(table.parent / str(row.experiment), row.corpus)
 
 
 def is_the_experiment_itself(table: Path, row: Row) -> bool:
@@ -60,39 +59,13 @@ def is_the_experiment_itself(table: Path, row: Row) -> bool:
     return all(said(key) == yaml.safe_load(value) for key, value in pairs)
 
 
-@pytest.fixture(scope="session")
-def synthetic_corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A synthetic corpus for each data module's class path."""
-    from data_modules import audio_files, crema_d, iemocap, ravdess, voxceleb2
-
-    root = tmp_path_factory.mktemp("corpora")
-    ravdess.write_synthetic(root / "RAVDESS", speakers=4, seed=0, clips_per_speaker=12)
-    crema_d.write_synthetic(root / "CremaD", speakers=3, seed=0, clips_per_speaker=12)
-    iemocap.write_synthetic(root / "IEMOCAP", speakers=4, seed=0, clips_per_speaker=12)
-    audio_files.write_synthetic(root / "AudioFiles", speakers=3, seed=0, clips_per_speaker=12)
-    voxceleb2.write_synthetic(root / "VoxCeleb2", speakers=3, seed=0, clips_per_speaker=4)
-    modules = {
-        "RAVDESS": ravdess,
-        "CremaD": crema_d,
-        "IEMOCAP": iemocap,
-        "AudioFiles": audio_files,
-        "VoxCeleb2": voxceleb2,
-    }
-    return {f"{module.__name__}.{name}": root / name for name, module in modules.items()}
-
-
-def arguments(path: Path, corpora: dict[str, Path]) -> list[str]:
-    class_path = str(content(path)["data"]["class_path"])
-    return [f"--config={path}", f"--data.init_args.root={corpora[class_path]}", "--trainer.logger=false"]
-
-
-def needed_by(path: Path) -> dict[str, Path]:
+def needed_by(files: tuple[Path, ...]) -> dict[str, tuple[Path, ...]]:
     """Which argument of an experiment is another one's checkpoint: a row of its paper's tables says so."""
-    for table in (table for table in TABLES if table.parent == path.parent.parent):
-        rows = {row.name: row for row in read_table(table, [f"corpus={path.parent.name}"]).rows}
+    for table in (table for table in TABLES if len(files) > 1 and table.parent == files[0].parent):
+        rows = {row.name: row for row in read_table(table, [f"corpus={files[1].stem}"]).rows}
         for row in rows.values():
-            if row.needs and table.parent / str(row.experiment) == path:
-                return {argument: table.parent / str(rows[name].experiment) for argument, name in row.needs.items()}
+            if row.needs and files_of_row(table, row) == files:
+                return {argument: files_of_row(table, rows[name]) for argument, name in row.needs.items()}
     return {}
 
 
@@ -100,51 +73,142 @@ def needed_by(path: Path) -> dict[str, Path]:
 def trained(
     synthetic_corpora: dict[str, Path], feature_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Train:
-    """Trains an experiment narrowly for two batches, behind those whose checkpoints it needs; returns the run."""
+    """Trains an experiment narrowly for two batches, after those whose checkpoints it needs; returns the run."""
 
     @cache
-    def train(path: Path, *overrides: str) -> Path:
-        system = str(content(path)["model"]["class_path"]).rpartition(".")[2]
-        checkpoints = {argument: train(other) / "checkpoints/best.ckpt" for argument, other in needed_by(path).items()}
+    def train(files: tuple[Path, ...], *overrides: str) -> Path:
+        system = content(files[0])["model"]["class_path"].rpartition(".")[2]
+        checkpoints = {argument: train(other) / "checkpoints/best.ckpt" for argument, other in needed_by(files).items()}
+        has_folds = any("protocol:" in path.read_text() for path in files) or system == "SpeakerIdentification"
         more = (
             "--config=experiments/trainer/smoke.yaml",
             f"--data.init_args.feature_folder={feature_folder}",
-            f"--trainer.default_root_dir={tmp_path_factory.mktemp(path.stem)}",
+            f"--trainer.default_root_dir={tmp_path_factory.mktemp(files[0].stem)}",
             f"--data.init_args.batch_size={BATCH_SIZE.get(system, 4)}",
             *(f"--model.init_args.{narrow}" for narrow in NARROW[system]),
             *(f"--{argument}={checkpoint}" for argument, checkpoint in checkpoints.items()),
-            *(() if "protocol:" in path.read_text() or system == "SpeakerIdentification" else EVEN),
+            *(() if has_folds else EVEN),
             *overrides,
         )
-        return run_fold([*arguments(path, synthetic_corpora), *more], "default")
+        return run_fold([*arguments(files, synthetic_corpora), *more], "default")
 
     return train
 
 
+# What systems and corpora bring into each of their pairs; K, the clusters of a VLAD, follows the number of classes.
+SYSTEM = {
+    "ando2019/fusion_hard": ("ExistencePretraining", "WeightedCrossEntropy", 5e-5, 100, 16, "HardTargets"),
+    "ando2019/fusion_soft": ("ExistencePretraining", "WeightedCrossEntropy", 5e-5, 100, 16, "SoftTargets"),
+    "ando2019/hard": ("DominantEmotionRecognition", "WeightedCrossEntropy", 5e-4, 100, 16, "HardTargets"),
+    "ando2019/mlee": ("MultiLabelEmotionExistence", "ExistenceLoss", 2e-4, 100, 16, "ExistenceTargets"),
+    "ando2019/pretraining_hard": ("ExistencePretraining", "WeightedCrossEntropy", 1e-4, 100, 16, "HardTargets"),
+    "ando2019/pretraining_soft": ("ExistencePretraining", "WeightedCrossEntropy", 1e-4, 100, 16, "SoftTargets"),
+    "ando2019/soft": ("DominantEmotionRecognition", "WeightedCrossEntropy", 5e-4, 100, 16, "SoftTargets"),
+    "huang2020/final": ("PooledLSTM", "LabelSmoothing", 1.0, 50, 32, "FinalPooling"),
+    "huang2020/max": ("PooledLSTM", "LabelSmoothing", 1.0, 50, 32, "MaxPooling"),
+    "huang2020/mean": ("PooledLSTM", "LabelSmoothing", 1.0, 50, 32, "MeanPooling"),
+    "huang2020/mean_uniform": ("PooledLSTM", "LabelSmoothing", 1.0, 50, 32, "MeanPooling"),
+    "huang2020/mean_unigram": ("PooledLSTM", "LabelSmoothing", 1.0, 50, 32, "MeanPooling"),
+    "huang2020/netvlad": ("PooledLSTM", "LabelSmoothing", 1.0, 50, 32, "NetVLAD"),
+    "huang2020/netvlad_unigram": ("PooledLSTM", "LabelSmoothing", 1.0, 50, 32, "NetVLAD"),
+    "huang2020/weighted": ("PooledLSTM", "LabelSmoothing", 1.0, 50, 32, "WeightedPooling"),
+    "mocanu2021/s1_scratch": ("SEResNetVLAD", "WeightedCrossEntropy", 1e-3, 60, 32, "NetVLAD"),
+    "mocanu2021/s2_pretrained": ("SEResNetVLAD", "WeightedCrossEntropy", 1e-3, 60, 32, "NetVLAD"),
+    "mocanu2021/s3_ghostvlad": ("SEResNetVLAD", "WeightedCrossEntropy", 1e-3, 60, 32, "GhostVLAD"),
+    "mocanu2021/s4_triplet": ("MetricLearning", "TripletLoss", 1e-3, 60, 32, "GhostVLAD"),
+    "mocanu2021/s5_emotion_constraint": ("MetricLearning", "EmotionConstraint", 1e-3, 60, 32, "GhostVLAD"),
+    "mocanu2021/speaker_id": ("SpeakerIdentification", "WeightedCrossEntropy", 1e-3, None, None, "NetVLAD"),
+    "zhou2020/am_softmax": ("ConvBLSTMAttention", "AMSoftmax", 1e-4, 100, 32, "WeightedPooling"),
+    "zhou2020/baseline": ("ConvBLSTMAttention", "WeightedCrossEntropy", 1e-4, 100, 32, "WeightedPooling"),
+    "zhou2020/combined_pooling": (
+        "ConvBLSTMAttention",
+        "WeightedCrossEntropy",
+        1e-4,
+        100,
+        32,
+        "AttentiveStatisticsPooling",
+    ),
+    "zhou2020/focal": ("ConvBLSTMAttention", "FocalLoss", 1e-4, 100, 32, "WeightedPooling"),
+}
+EXTRACTOR = {
+    "ando2019": "LogPowerSpectrogram",
+    "huang2020": "ComParE147",
+    "mocanu2021": "SilenceRemoval",
+    "zhou2020": "LogMelFilterbank",
+}
+CORPUS = {
+    "ando2019/iemocap": ("IEMOCAP", "LeaveOneSpeakerOut", ["neutral", "happy", "sad", "angry"], {}),
+    "huang2020/iemocap": ("IEMOCAP", "LeaveOneSpeakerOut", ["angry", "happy", "sad", "neutral"], {}),
+    "zhou2020/iemocap": ("IEMOCAP", "RandomFolds", ["angry", "happy", "sad", "neutral"], {}),
+    **{f"{paper}/ravdess": ("RAVDESS", "ActorFolds", 8, {}) for paper in ("huang2020", "mocanu2021", "zhou2020")},
+    **{f"{paper}/crema_d": ("CremaD", "ActorFolds", 6, {}) for paper in ("huang2020", "mocanu2021", "zhou2020")},
+    "mocanu2021/voxceleb2": ("VoxCeleb2", "HeldOutClips", 3, {"epochs": 30, "batch": 64, "step": 10}),
+    "mocanu2021/crema_d_speakers": ("CremaD", "HeldOutClips", 3, {"epochs": 40, "batch": 32, "step": 20}),
+}
+
+
+def last_part(value: Any) -> str:
+    return str(value["class_path"]).rpartition(".")[2]
+
+
+@pytest.mark.parametrize("files", PAIRS, ids=name)
+def test_a_pair_comes_to_what_its_system_and_its_corpus_say(files: tuple[Path, Path], built: Build) -> None:
+    found = built(files)
+    key, corpus_key = (f"{path.parent.name}/{path.stem}" for path in files)
+    system, loss, lr, epochs, batch, part = SYSTEM[key]
+    corpus, protocol, classes, own = CORPUS[corpus_key]
+    config, model, data = found.config, found.config["model"]["init_args"], found.config["data"]["init_args"]
+    assert last_part(config["model"]) == system
+    assert last_part(model.get("criterion") or model["metric_loss"]) == loss
+    assert model["optimizer"]["init_args"]["lr"] == lr
+    assert config["trainer"]["max_epochs"] == (epochs or own["epochs"])
+    assert data["batch_size"] == (batch or own["batch"])
+    assert last_part(model["pooling"] if "pooling" in model else data["targets"]) == part
+    assert last_part(data["extractor"]) == EXTRACTOR[files[0].parent.name]
+    assert (last_part(config["data"]), found.protocol) == (corpus, protocol)
+    assert classes in (found.class_names, len(found.class_names))
+    if "step" in own:
+        assert model["scheduler"]["init_args"]["step_size"] == own["step"]
+    if "VLAD" in part:
+        assert found.clusters == (8 if system == "SpeakerIdentification" else len(found.class_names))
+
+
+def unlike(written: Any, resolved: Any, key: str = "") -> list[str]:
+    """Return the keys of a file that are not in a configuration with the file's value."""
+    if isinstance(written, dict) and isinstance(resolved, dict):
+        pairs = [(inner, resolved.get(part, "dropped"), f"{key}.{part}".strip(".")) for part, inner in written.items()]
+    elif isinstance(written, list) and isinstance(resolved, list) and len(written) == len(resolved):
+        pairs = [(a, b, f"{key}.{index}") for index, (a, b) in enumerate(zip(written, resolved, strict=True))]
+    else:
+        return [] if written == resolved else [f"{key}: {written} in the file, {resolved} resolved"]
+    return [problem for pair in pairs for problem in unlike(*pair)]
+
+
+@pytest.mark.parametrize("files", PAIRS, ids=name)
+def test_nothing_of_either_file_is_dropped_where_they_meet(files: tuple[Path, Path], built: Build) -> None:
+    problems = [problem for path in files for problem in unlike(content(path), built(files).config)]
+    assert [one for one in problems if not one.startswith("data.init_args.root: ")] == []  # the test has its own
+    assert len(problems) == 1
+
+
 def test_there_are_experiments() -> None:
-    assert len(EXPERIMENTS) >= 41
-    assert all("\nmodel:\n" in path.read_text() for path in EXPERIMENTS)
+    assert {f"{path.parent.name}/{path.stem}" for path in SYSTEMS} == set(SYSTEM)
+    assert {f"{path.parent.name}/{path.stem}" for _, path in PAIRS} == set(CORPUS)
     assert [path.stem for path in TRAINERS] == ["bf16", "compiled", "cpu", "ddp", "gpu", "smoke"]
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
-def test_an_experiment_is_built_as_it_stands(path: Path, synthetic_corpora: dict[str, Path]) -> None:
-    cli = ExperimentCLI(arguments(path, synthetic_corpora), run=False)
-    assert cli.model.num_features == cli.datamodule.extractor.num_features
-    frames, lengths = torch.zeros(1, 80, cli.model.num_features), torch.tensor([80])
-    with torch.no_grad():
-        assert cli.model.eval()(frames, lengths).shape == (1, len(cli.datamodule.class_names))
-    assert cli.datamodule.protocol.num_folds is not None
+@pytest.mark.parametrize("files", EXPERIMENTS, ids=name)
+def test_an_experiment_is_built_as_it_stands(files: tuple[Path, ...], built: Build) -> None:
+    found = built(files)
+    assert found.frames_fit
+    assert found.outputs == (1, len(found.class_names))
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
+@pytest.mark.parametrize("path", sorted({path for files in PAIRS for path in files}), ids=str)
 def test_every_number_of_a_papers_experiment_says_where_it_comes_from(path: Path) -> None:
-    if path.parent == Path("experiments"):
-        pytest.skip("the quick start reproduces no paper")  # and says so in its first lines
-    body = path.read_text()
-    for line in re.findall(r"^ *(?:monitor: .*|[a-z_]+: \[?-?[0-9].*)$", body, re.MULTILINE):
+    for line in re.findall(r"^ *(?:monitor: .*|[a-z_]+: \[?-?[0-9].*)$", path.read_text(), re.MULTILINE):
         if not line.startswith(("seed_everything:", "  devices:")):
-            assert re.search(r"# (§|table |not stated; chosen because )", line), line
+            assert re.search(r"# (§|table |chosen)", line), line
 
 
 @pytest.mark.parametrize(
@@ -152,8 +216,8 @@ def test_every_number_of_a_papers_experiment_says_where_it_comes_from(path: Path
 )
 def test_every_row_of_every_table_is_built(table: Path, row: Row, synthetic_corpora: dict[str, Path]) -> None:
     needs = [f"--{argument}=best.ckpt" for argument in row.needs]
-    own = arguments(table.parent / str(row.experiment), synthetic_corpora)
-    callers = [*(["--once"] if row.once else []), *needs, *own[1:]]
+    files = files_of_row(table, row)
+    callers = [*(["--once"] if row.once else []), *needs, *arguments(files, synthetic_corpora)[len(files) :]]
     cli = ExperimentCLI(row_arguments(table, row, callers), run=False)
     assert cli.model.num_features == cli.datamodule.extractor.num_features
 
@@ -164,10 +228,10 @@ def test_a_trainer_file_holds_nothing_but_the_trainer(trainer: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=str)
-def test_an_experiment_trains_two_batches_and_tests(path: Path, trained: Train) -> None:
-    folder = trained(path)
-    if "SpeakerIdentification" in path.read_text():  # for others to start from; nothing is tested
+@pytest.mark.parametrize("files", EXPERIMENTS, ids=name)
+def test_an_experiment_trains_two_batches_and_tests(files: tuple[Path, ...], trained: Train) -> None:
+    folder = trained(files)
+    if "SpeakerIdentification" in files[0].read_text():  # for others to start from; nothing is tested
         assert RunFacts.read(folder / "run.json").epochs == 1
         assert (folder / "checkpoints/best.ckpt").exists()
     else:
@@ -176,18 +240,18 @@ def test_an_experiment_trains_two_batches_and_tests(path: Path, trained: Train) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("path", "overrides"),
+    ("files", "overrides"),
     [
-        pytest.param(table.parent / str(row.experiment), tuple(row.overrides), id=f"{table.stem}: {row.name}")
+        pytest.param(files_of_row(table, row), tuple(row.overrides), id=f"{table.stem}: {row.name}")
         for table, row in ROWS
         # Table 3 of Ando et al. has a test of its own.
         if not (row.needs and "ando2019" in table.parts) and not row.once and not is_the_experiment_itself(table, row)
     ],
 )
 def test_a_row_with_overrides_trains_two_batches_and_tests(
-    path: Path, overrides: tuple[str, ...], trained: Train
+    files: tuple[Path, ...], overrides: tuple[str, ...], trained: Train
 ) -> None:
-    check_trained(trained(path, *overrides))
+    check_trained(trained(files, *overrides))
 
 
 def check_trained(folder: Path) -> None:

@@ -11,11 +11,15 @@ from ser_lightning.losses import EmotionConstraint, TripletLoss
 from ser_lightning.losses.metric_loss import distances_between
 
 RAVDESS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
-RAVDESS_POLARITIES = {"negative": ["sad", "fearful", "disgust", "angry"], "positive": ["surprised", "happy", "calm"]}
 CREMA_D = ("angry", "disgust", "fearful", "happy", "neutral", "sad")
-CREMA_D_POLARITIES = {"negative": ["sad", "fearful", "disgust", "angry"], "positive": ["happy"]}
+WHEEL = {
+    "negative": ["sad", "fearful", "disgust", "angry"],
+    "positive": ["surprised", "happy", "calm"],
+    "centre": ["neutral"],
+}
+WHEEL_OF_CREMA_D = {"negative": ["sad", "fearful", "disgust", "angry"], "positive": ["happy"], "centre": ["neutral"]}
 CORPORA = pytest.mark.parametrize(
-    ("names", "polarities"), [(RAVDESS, RAVDESS_POLARITIES), (CREMA_D, CREMA_D_POLARITIES)], ids=["RAVDESS", "CREMA-D"]
+    ("names", "polarities"), [(RAVDESS, WHEEL), (CREMA_D, WHEEL_OF_CREMA_D)], ids=["RAVDESS", "CREMA-D"]
 )
 
 ALPHA, BETA, MARGIN = 0.1, 0.15, 0.1
@@ -94,7 +98,7 @@ def test_loss_and_terms_equal_plain_loops(
 SIX = at_degrees(0, 4, 7, 20, 26, 190)
 SIX_LABELS = torch.tensor([0, 0, 1, 1, 2, 3])
 SIX_NAMES = ("sad", "angry", "happy", "neutral")
-SIX_POLARITIES = {"negative": ["sad", "angry"], "positive": ["happy"]}
+SIX_POLARITIES = {"negative": ["sad", "angry"], "positive": ["happy"], "centre": ["neutral"]}
 
 
 @pytest.mark.parametrize("same_related", [False, True])
@@ -184,7 +188,7 @@ def test_its_gradient_survives_finite_differences(names: tuple[str, ...], polari
 def test_the_order_of_the_batch_does_not_matter() -> None:
     embeddings, labels = random_batch(8, 30, 0)
     order = torch.randperm(30, generator=torch.Generator().manual_seed(1))
-    constraint = EmotionConstraint(RAVDESS, ALPHA, BETA, RAVDESS_POLARITIES)
+    constraint = EmotionConstraint(RAVDESS, ALPHA, BETA, WHEEL)
     loss, terms = constraint(embeddings, labels)
     shuffled, shuffled_terms = constraint(embeddings[order], labels[order])
     torch.testing.assert_close(shuffled, loss, rtol=1e-12, atol=0)
@@ -193,7 +197,7 @@ def test_the_order_of_the_batch_does_not_matter() -> None:
 
 def test_gradients_stay_finite_where_all_embeddings_are_identical() -> None:
     embeddings = torch.ones(8, 4, requires_grad=True)
-    loss, _ = EmotionConstraint(RAVDESS, ALPHA, BETA, RAVDESS_POLARITIES)(embeddings, torch.tensor([0, 0, 1, 1] * 2))
+    loss, _ = EmotionConstraint(RAVDESS, ALPHA, BETA, WHEEL)(embeddings, torch.tensor([0, 0, 1, 1] * 2))
     loss.backward()
     assert embeddings.grad is not None
     assert embeddings.grad.abs().max() == 0.0
@@ -202,7 +206,7 @@ def test_gradients_stay_finite_where_all_embeddings_are_identical() -> None:
 def test_half_precision_embeddings_lose_nothing_more_under_autocast() -> None:
     embeddings, labels = random_batch(8, 30, 0)
     rounded = embeddings.bfloat16()
-    constraint = EmotionConstraint(RAVDESS, ALPHA, BETA, RAVDESS_POLARITIES)
+    constraint = EmotionConstraint(RAVDESS, ALPHA, BETA, WHEEL)
     expected = constraint(rounded.float(), labels)[0]
     with torch.autocast("cpu", torch.bfloat16):
         loss = constraint(rounded, labels)[0]
@@ -210,20 +214,28 @@ def test_half_precision_embeddings_lose_nothing_more_under_autocast() -> None:
     assert torch.equal(loss, expected)
 
 
+def test_emotions_that_a_corpus_lacks_change_nothing() -> None:
+    embeddings, labels = random_batch(len(CREMA_D), 24, seed=0)
+    whole = EmotionConstraint(CREMA_D, ALPHA, BETA, WHEEL)(embeddings, labels)
+    part = EmotionConstraint(CREMA_D, ALPHA, BETA, WHEEL_OF_CREMA_D)(embeddings, labels)
+    assert part[1] > 0
+    assert all(torch.equal(*pair) for pair in zip(whole, part, strict=True))
+
+
 def test_what_it_is_told_is_no_part_of_a_checkpoint() -> None:
-    assert not EmotionConstraint(RAVDESS, ALPHA, BETA, RAVDESS_POLARITIES).state_dict()
+    assert not EmotionConstraint(RAVDESS, ALPHA, BETA, WHEEL).state_dict()
 
 
 @pytest.mark.parametrize(
     ("polarities", "message"),
     [
-        ({"negative": ["sad", "angry"], "positive": ["hapy"]}, r"positive names hapy, which is none .* sad, angry"),
+        ({"negative": ["sad", "angry"], "positive": ["hapy", "neutral"]}, r"hapy.* do not name the emotion happy"),
         ({"negative": ["sad", "angry"], "positive": ["angry"]}, r"angry is named in negative and again in positive"),
         ({"negative": ["sad", "sad"]}, r"sad is named in negative and again in negative"),
-        ({"negative": ["sad"], "positive": ["happy"]}, r"relate no two of the emotions .*or use TripletLoss"),
-        ({}, r"relate no two"),
+        ({name: [name] for name in SIX_NAMES}, r"relate no two of the emotions .*or use TripletLoss"),
+        ({}, r"do not name the emotion sad"),
     ],
-    ids=["unknown", "two polarities", "twice", "nobody related", "empty"],
+    ids=["misspelt", "two polarities", "twice", "nobody related", "empty"],
 )
 def test_polarities_that_do_not_fit_are_refused_by_name(polarities: dict[str, list[str]], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from omegaconf import OmegaConf
 
 from ser_lightning.published.lookup import EXPERIMENTS, publications, table_files
 from ser_lightning.runs.gathering import CrossValidation, find_cross_validations
@@ -58,7 +59,8 @@ def test_an_experiment_of_ones_own_finds_nothing(tmp_path: Path) -> None:
 
 
 def test_what_a_run_has_otherwise_than_the_file_is_said(tmp_path: Path) -> None:
-    config = yaml.safe_load(Path("experiments/huang2020/iemocap/netvlad.yaml").read_text())
+    files = [EXPERIMENTS / "huang2020" / name for name in ("netvlad.yaml", "iemocap.yaml")]
+    config = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files)))
     assert publications(EXPERIMENTS)(_run(tmp_path / "same", config))[0].unlike_file == []
     config["trainer"]["max_epochs"] = 8
     config["trainer"]["precision"] = "32-true"  # the file leaves it open
@@ -93,9 +95,10 @@ def test_a_row_may_name_another_class_however_it_is_written(
         own["pooling"] |= {"init_args": {"clusters": 8}}  # type: ignore[operator]
     overrides = [*overrides, "--model.init_args.optimizer.init_args.lr=1e-4"]
     path = tmp_path / "experiments" / "paper" / "table1.yaml"
-    (path.parent / "ravdess").mkdir(parents=True)
-    (path.parent / "ravdess" / "x.yaml").write_text(yaml.safe_dump({"model": model | {"init_args": own}}))
-    row = {"name": "row", "experiment": "${corpus}/x.yaml", "overrides": overrides, "paper": {"UA": 60.0}}
+    path.parent.mkdir(parents=True)
+    (path.parent / "ravdess.yaml").write_text("{}")
+    (path.parent / "x.yaml").write_text(yaml.safe_dump({"model": model | {"init_args": own}}))
+    row = {"name": "row", "experiment": "x.yaml", "overrides": overrides, "paper": {"UA": 60.0}}
     path.write_text(yaml.safe_dump({"title": "T", "corpus": "ravdess", "rows": [row]}))
     named = {"paper": "paper", "experiment": "x", "corpus": "ravdess", "row": "row"}
 
@@ -113,10 +116,11 @@ def test_a_row_may_name_another_class_however_it_is_written(
 
 def test_a_row_that_names_a_class_and_nothing_else_is_that_row(tmp_path: Path) -> None:
     path = tmp_path / "experiments" / "paper" / "table1.yaml"
-    (path.parent / "ravdess").mkdir(parents=True)
+    path.parent.mkdir(parents=True)
+    (path.parent / "ravdess.yaml").write_text("{}")
     filed = {"model": {"init_args": {"pooling": {"class_path": "a.NetVLAD", "init_args": {"clusters": 4}}}}}
-    (path.parent / "ravdess" / "x.yaml").write_text(yaml.safe_dump(filed))
-    row = "{name: row, experiment: ravdess/x.yaml, overrides: [--model.init_args.pooling=MeanPooling], paper: {UA: 1}}"
+    (path.parent / "x.yaml").write_text(yaml.safe_dump(filed))
+    row = "{name: row, experiment: x.yaml, overrides: [--model.init_args.pooling=MeanPooling], paper: {UA: 1}}"
     path.write_text(f"title: T\ncorpus: ravdess\nrows: [{row}]")
     ran = {"model": {"init_args": {"pooling": {"class_path": "a.MeanPooling"}}}}
     runs = _run(tmp_path / "run", ran, paper="paper", experiment="x", corpus="ravdess", row="row")

@@ -12,7 +12,7 @@ from ser_lightning.losses import WeightedCrossEntropy
 from ser_lightning.published.lookup import refuse_missing_stages
 from ser_lightning.systems import DominantEmotionRecognition, ExistencePretraining
 
-ANDO = Path("experiments/ando2019/iemocap")
+ANDO = Path("experiments/ando2019")
 WIDTHS: dict[str, Any] = {"channels": (2, 2, 2), "cells": 3, "attention_dim": 4}
 EXISTENCE, DOMINANT = "model.init_args.existence_checkpoint", "model.init_args.dominant_checkpoint"
 
@@ -25,7 +25,7 @@ def later_stage(**given: Any) -> ExistencePretraining:
 def test_a_missing_checkpoint_is_named_with_the_tables_command_that_supplies_it(name: str) -> None:
     path = ANDO / f"{name}.yaml"
     with pytest.raises(ConfigurationError) as caught:
-        refuse_missing_stages(later_stage(fusion=name.startswith("fusion")), path, [])
+        refuse_missing_stages(later_stage(fusion=name.startswith("fusion")), path, "iemocap", [])
     row = name.replace("pretraining", "pre-training").replace("_", " ")
     command = f"ser table run experiments/ando2019/table3.yaml --rows '{row}, dominant'"
     assert str(caught.value) == (
@@ -37,39 +37,44 @@ def test_a_missing_checkpoint_is_named_with_the_tables_command_that_supplies_it(
 
 def test_what_is_given_or_going_to_be_is_not_missing() -> None:
     path = ANDO / "fusion_hard.yaml"
-    refuse_missing_stages(DominantEmotionRecognition(34, ("a", "b"), WeightedCrossEntropy(), **WIDTHS), path, [])
-    refuse_missing_stages(later_stage(existence_checkpoint=Path("x")), path, [])
-    refuse_missing_stages(later_stage(fusion=True), path, [EXISTENCE, DOMINANT])
+    refuse_missing_stages(
+        DominantEmotionRecognition(34, ("a", "b"), WeightedCrossEntropy(), **WIDTHS), path, "iemocap", []
+    )
+    refuse_missing_stages(later_stage(existence_checkpoint=Path("x")), path, "iemocap", [])
+    refuse_missing_stages(later_stage(fusion=True), path, "iemocap", [EXISTENCE, DOMINANT])
     with pytest.raises(ConfigurationError, match=f"{DOMINANT} is missing.* --rows 'fusion hard, dominant' trains"):
-        refuse_missing_stages(later_stage(fusion=True), path, [EXISTENCE])
+        refuse_missing_stages(later_stage(fusion=True), path, "iemocap", [EXISTENCE])
 
 
 def test_a_table_on_another_corpus_is_named_with_that_corpus_and_none_if_there_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = Path("experiments/mine/crema_d/late.yaml")
+    path = Path("experiments/mine/late.yaml")
     path.parent.mkdir(parents=True)
-    path.touch()
+    (path.parent / "crema_d.yaml").touch()
     with pytest.raises(ConfigurationError, match=r"on the same fold; give it$"):
-        refuse_missing_stages(later_stage(), path, [])
+        refuse_missing_stages(later_stage(), path, "crema_d", [])
     rows = [
-        {"name": "early", "experiment": "${corpus}/early.yaml"},
-        {"name": "other", "experiment": "${corpus}/late.yaml", "overrides": ["--a=1"], "needs": {EXISTENCE: "early"}},
-        {"name": "late", "experiment": "${corpus}/late.yaml", "needs": {EXISTENCE: "early"}},
+        {"name": "early", "experiment": "early.yaml"},
+        {"name": "other", "experiment": "late.yaml", "overrides": ["--a=1"], "needs": {EXISTENCE: "early"}},
+        {"name": "late", "experiment": "late.yaml", "needs": {EXISTENCE: "early"}},
     ]
     table = {"title": "T", "corpus": "ravdess", "rows": rows}
-    (path.parents[1] / "table1.yaml").write_text(yaml.safe_dump(table))
+    (path.parent / "table1.yaml").write_text(yaml.safe_dump(table))
     with pytest.raises(
         ConfigurationError, match=r"ser table run experiments/mine/table1.yaml corpus=crema_d --rows late"
     ):
-        refuse_missing_stages(later_stage(), path, [])
+        refuse_missing_stages(later_stage(), path, "crema_d-synthetic", [])
+    with pytest.raises(ConfigurationError, match=r"on the same fold; give it$"):
+        refuse_missing_stages(later_stage(), path, "recordings", [])
 
 
 def test_cross_validation_stops_before_features_are_extracted(
     synthetic_iemocap: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = [f"--data.init_args.root={synthetic_iemocap}", f"--data.init_args.feature_folder={tmp_path / 'features'}"]
-    assert main(["cv", f"--config={ANDO / 'pretraining_hard.yaml'}", f"--runs={tmp_path / 'runs'}", *where]) != 0
+    files = [f"--config={ANDO / 'pretraining_hard.yaml'}", f"--config={ANDO / 'iemocap.yaml'}"]
+    assert main(["cv", *files, f"--runs={tmp_path / 'runs'}", *where]) != 0
     assert f"{EXISTENCE} is missing" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

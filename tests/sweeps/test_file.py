@@ -12,6 +12,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.sweeps.file import Method, read_sweep, trial_arguments
 from ser_lightning.training.experiment import ExperimentCLI
+from ser_lightning.training.experiment_file import config_files
 
 FILES = sorted(Path("experiments/sweeps").glob("*.yaml"))
 CONTENT: dict[str, Any] = {
@@ -59,7 +60,7 @@ def test_what_a_wandb_agent_runs_is_what_our_own_sweep_runs(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_parameters_of_a_sweep_file_are_keys_of_its_experiment(path: Path) -> None:
     sweep = read_sweep(path)
-    experiment = yaml.safe_load(Path(sweep.arguments[sweep.arguments.index("--config") + 1]).read_text())
+    experiment = yaml.safe_load(config_files(sweep.arguments)[0].read_text())
     for name in sweep.parameters:
         node = experiment
         for part in name.split("."):

@@ -348,7 +348,8 @@ def fold_arguments(synthetic_ravdess: Path, feature_folder: Path) -> Callable[..
 
     def make(folder: Path, *more: str) -> list[str]:
         return [
-            "--config=experiments/mocanu2021/ravdess/s5_emotion_constraint.yaml",
+            "--config=experiments/mocanu2021/s5_emotion_constraint.yaml",
+            "--config=experiments/mocanu2021/ravdess.yaml",
             "--config=experiments/trainer/cpu.yaml",
             f"--data.init_args.root={synthetic_ravdess}",
             f"--data.init_args.feature_folder={feature_folder}",

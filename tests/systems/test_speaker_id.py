@@ -114,7 +114,8 @@ def job_arguments(synthetic_ravdess: Path, feature_folder: Path) -> Arguments:
 
     def make(folder: Path, *more: str) -> list[str]:
         return [
-            "--config=experiments/mocanu2021/crema_d/speaker_id.yaml",
+            "--config=experiments/mocanu2021/speaker_id.yaml",
+            "--config=experiments/mocanu2021/crema_d_speakers.yaml",
             "--config=experiments/trainer/cpu.yaml",
             "--data=data_modules.ravdess.RAVDESS",
             f"--data.init_args.root={synthetic_ravdess}",

@@ -40,7 +40,8 @@ def test_a_narrow_system_without_dropout_learns_64_clips_by_heart(
 ) -> None:
     cli = ExperimentCLI(
         [
-            f"--config=experiments/zhou2020/ravdess/{system}.yaml",
+            f"--config=experiments/zhou2020/{system}.yaml",
+            "--config=experiments/zhou2020/ravdess.yaml",
             "--config=experiments/trainer/cpu.yaml",
             f"--trainer.default_root_dir={tmp_path}",
             "--trainer.logger=false",

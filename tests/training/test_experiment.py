@@ -19,6 +19,7 @@ from ser_lightning.runs.predictions import Predictions
 from ser_lightning.systems.checkpoint import load_system, read_checkpoint
 from ser_lightning.training.callbacks import EpochSeed
 from ser_lightning.training.experiment import ExperimentCLI
+from ser_lightning.training.experiment_file import with_corpus_first
 from ser_lightning.training.fold import run_fold
 
 Arguments = Callable[..., list[str]]
@@ -293,6 +294,25 @@ def test_a_run_names_classes_by_public_paths(tmp_path: Path, arguments: Argument
     assert cli.model.configuration["class_path"] == "ser_lightning.systems.PooledLSTM"
 
 
+def test_the_system_comes_first_as_its_file_names_the_run() -> None:
+    system, corpus = "experiments/huang2020/mean.yaml", "experiments/huang2020/ravdess.yaml"
+    cpu = "experiments/trainer/cpu.yaml"
+    for first in (corpus, cpu):
+        with pytest.raises(ConfigurationError, match=rf"^{first}: model.class_path .*--config {system} first"):
+            with_corpus_first([f"--config={first}", "--config", system, f"--config={corpus}"])
+
+
+def test_the_corpus_is_named_before_the_first_file_wherever_it_stands() -> None:
+    system, corpus = "--config=experiments/huang2020/mean.yaml", "--config=experiments/huang2020/ravdess.yaml"
+    first = "--data=data_modules.ravdess.RAVDESS"
+    assert with_corpus_first(["fit", system, corpus, "--a=1"]) == ["fit", first, system, corpus, "--a=1"]
+    own = ["-c", system.partition("=")[2], "--data", "data_modules.audio_files.AudioFiles"]
+    assert with_corpus_first(own) == ["--data=data_modules.audio_files.AudioFiles", *own]
+    assert with_corpus_first(["fit", system, "--help"]) == ["fit", system, "--help"]
+    asked = ["fit", system, corpus, "--print_config"]
+    assert with_corpus_first(asked) == ["fit", first, *asked[1:]]
+
+
 def test_an_experiment_without_system_or_corpus_is_refused_by_what_it_lacks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,22 +324,21 @@ def test_an_experiment_without_system_or_corpus_is_refused_by_what_it_lacks(
     way_out = "name an experiment's YAML: --config experiments/....yaml"
     root = "--data.init_args.root=corpus"
     for given, named in [
-        ([], f"no experiment is given, and no argument has {both}"),
-        ([f"--config={smoke}"], f"{smoke}: neither there nor in an argument is {both}"),
+        ([], f"no experiment is given: neither a file nor an argument has {both}; {way_out}"),
+        ([f"--config={smoke}"], f"{smoke}: neither a file nor an argument has {both}; {way_out}"),
         (
             ["-c", f"{tmp_path}/no_data.yaml"],
-            f"{tmp_path}/no_data.yaml: neither there nor in an argument is data.class",
+            f"{tmp_path}/no_data.yaml: neither a file nor an argument has data.class_path; add its corpus's file",
         ),
         (
             ["--config", f"{tmp_path}/no_model.yaml"],
-            f"{tmp_path}/no_model.yaml: neither there nor in an argument is model.class_path;",
+            f"{tmp_path}/no_model.yaml: neither a file nor an argument has model.class_path; {way_out}",
         ),
     ]:
         for command in ("audit", "cv", "fit", "run-fold"):
             assert main([command, root, *given]) == 1
             said = capsys.readouterr().err
             assert said.startswith(f"error: {named}"), said
-            assert way_out in said
             assert "--allow" not in said
     ExperimentCLI([f"--config={tmp_path}/no_model.yaml", f"--model={json.dumps(experiment['model'])}"], run=False)
     with pytest.raises(SystemExit):

@@ -23,7 +23,8 @@ examples:
   ser cv --config experiments/quickstart.yaml --folds 0,1
   ser report runs/quickstart --out report
   ser classify runs/quickstart/ravdess-synthetic/default/seed-0/fold-00/checkpoints/best.ckpt RECORDINGS
-  ser cv --config experiments/huang2020/ravdess/netvlad_unigram.yaml --data.init_args.root /data/ravdess
+  ser cv --config experiments/huang2020/mean.yaml --config experiments/huang2020/ravdess.yaml \\
+    --data.init_args.root /data/ravdess
 
 With SER_TRACEBACK=1 in the environment, what the file system refuses is shown with the code that asked for it.
 """

@@ -182,7 +182,7 @@ def plan_experiment(
     if not cli.config_files:
         raise ConfigurationError("no experiment is given; name its YAML: --config experiments/....yaml")
     _refuse_unshared_gpus(cli, choice.resources)
-    refuse_missing_stages(cli.model, cli.config_files[0], needs)
+    refuse_missing_stages(cli.model, cli.config_files[0], cli.data.corpus_name, needs)
     data = cli.data
     group = cli.run_name.folder(choice.runs).parent.parent
     # What is trained once has folds of its own, to which the caller's choice does not apply.

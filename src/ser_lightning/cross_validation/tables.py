@@ -76,7 +76,7 @@ def plan_table(
 
 
 def row_arguments(path: Path, row: Row, arguments: Sequence[str]) -> list[str]:
-    """Return LightningCLI's arguments for a row: its experiment, its overrides, and the caller's behind them.
+    """Return LightningCLI's arguments for a row: its system, its corpus, its overrides, and then the caller's.
 
     Args:
         path: The table file.
@@ -88,7 +88,8 @@ def row_arguments(path: Path, row: Row, arguments: Sequence[str]) -> list[str]:
     if row.once:
         shared = [argument for argument in callers if argument.startswith(("--trainer", "--config"))]
         callers = [*shared, *arguments[split + 1 :]]
-    return [f"--config={path.parent / str(row.experiment)}", *row.overrides, *callers]
+    corpus = [f"--config={path.parent / row.corpus}.yaml"] if row.corpus else []
+    return [f"--config={path.parent / str(row.experiment)}", *corpus, *row.overrides, *callers]
 
 
 def run_table(

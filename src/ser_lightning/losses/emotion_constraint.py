@@ -34,12 +34,13 @@ class EmotionConstraint(MetricLoss):
         class_names: The emotions, in the order of labels.
         alpha: Margin between positives and related, in distances of unit vectors (0 to 2).
         beta: Margin between related and negatives.
-        polarities: The emotions of each polarity; an emotion that none names stands alone, as if in one of its own.
+        polarities: The emotions of each polarity, which may name more emotions than the corpus has; an emotion that is
+            the only one of its polarity in the corpus has no related one.
         margin: Margin of the plain triplets.
         same_related: Take r1 for r2 too: the nearest related utterance has both terms.
 
     Raises:
-        ValueError: If a polarity names what is no emotion, an emotion is named twice, or none has a related one.
+        ValueError: If an emotion of the corpus is in no polarity or in two, or none has a related one.
     """
 
     polarity: Tensor
@@ -107,22 +108,19 @@ class EmotionConstraint(MetricLoss):
 
 
 def _polarity_indices(class_names: tuple[str, ...], polarities: Mapping[str, Sequence[str]]) -> list[int]:
-    """Return a number for each class's polarity; classes that no polarity names have one each."""
+    """Return the number of each class's polarity."""
     polarity_of: dict[str, str] = {}
     for polarity, emotions in polarities.items():
         for emotion in emotions:
-            if emotion not in class_names:
-                raise ValueError(
-                    f"polarities: {polarity} names {emotion}, which is none of the emotions {', '.join(class_names)}"
-                )
             if emotion in polarity_of:
                 raise ValueError(
                     f"polarities: {emotion} is named in {polarity_of[emotion]} and again in {polarity}; "
                     "an emotion has one polarity"
                 )
             polarity_of[emotion] = polarity
+    if missing := [name for name in class_names if name not in polarity_of]:
+        raise ValueError(
+            f"polarities {dict(polarities)} do not name the emotion {missing[0]}; give it a polarity, perhaps its own"
+        )
     order = list(polarities)
-    return [
-        order.index(polarity_of[name]) if name in polarity_of else len(order) + index
-        for index, name in enumerate(class_names)
-    ]
+    return [order.index(polarity_of[name]) for name in class_names]

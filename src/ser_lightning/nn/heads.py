@@ -44,6 +44,7 @@ class EmbeddingNetwork(nn.Module):
         encoder: Makes the encoder of F features.
         pooling: Makes the aggregation of its descriptors.
         embedding_dim: E, neurons of the connected layer.
+        num_classes: C of the system, which the pooling's size may follow.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class EmbeddingNetwork(nn.Module):
         encoder: Callable[[int], Encoder],
         pooling: Callable[[int], Pooling],
         embedding_dim: int,
+        num_classes: int,
     ) -> None:
         super().__init__()
         self.encoder = encoder(num_features)
         self.pooling = pooling(self.encoder.output_dim)
+        self.pooling.fit_to_classes(num_classes)
         self.connected = nn.Linear(self.pooling.output_dim, embedding_dim)
         self.output_dim = embedding_dim
 

@@ -3,9 +3,10 @@
 import shlex
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
+from omegaconf import OmegaConf
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.published.table_file import Row, folder_name, read_table
@@ -54,13 +55,13 @@ def publications(experiments: Path) -> Publications:
 
 
 def _unlike_file(path: Path, row: Row, runs: Sequence[CrossValidation]) -> list[str]:
-    """Return what a run has otherwise than the row's experiment on the run's own corpus says, as far as it says it."""
-    own = path.parent / runs[0].facts.corpus.removesuffix("-synthetic") / Path(str(row.experiment)).name
-    if not own.is_file():
+    """Return what a run has otherwise than the row's files on the run's own corpus say, as far as they say it."""
+    files = [path.parent / str(row.experiment), path.parent / f"{runs[0].facts.corpus.removesuffix('-synthetic')}.yaml"]
+    if not all(file.is_file() for file in files):
         return []
     folders = [fold.folder for run in runs for fold in run.folds]
     configurations = [read_config(folder) for folder in folders if (folder / CONFIG_FILE).is_file()]
-    filed = yaml.safe_load(own.read_text())
+    filed = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files))))
     for key, value in _settings(row.overrides):
         _set(filed, key.split("."), value)
     if configurations:
@@ -120,12 +121,13 @@ def _is_own(difference: Difference) -> bool:
     return difference.now == ABSENT or key.endswith("_checkpoint") or key in _CHOSEN_EACH_RUN
 
 
-def refuse_missing_stages(system: EmotionClassifier, experiment: Path, supplied: Collection[str]) -> None:
+def refuse_missing_stages(system: EmotionClassifier, experiment: Path, corpus: str, supplied: Collection[str]) -> None:
     """Refuse to plan a system without the checkpoints that it is trained from; each fold would fail for itself.
 
     Args:
         system: The system.
         experiment: Its YAML file.
+        corpus: The corpus that it is to be trained on.
         supplied: Keys that each job is going to get a checkpoint for.
 
     Raises:
@@ -134,24 +136,25 @@ def refuse_missing_stages(system: EmotionClassifier, experiment: Path, supplied:
     keys = {f"model.init_args.{argument}": path for argument, path in system.sources.items()}
     missing = [key for key, path in keys.items() if path is None and key not in supplied]
     if missing:
-        command = _table_command(experiment, missing[0])
+        command = _table_command(experiment, corpus.removesuffix("-synthetic"), missing[0])
         way_out = f"{command} trains that stage first, fold by fold" if command else "give it"
         raise ConfigurationError(
             f"{experiment}: {missing[0]} is missing, the checkpoint of the stage before on the same fold; {way_out}"
         )
 
 
-def _table_command(experiment: Path, key: str) -> str | None:
+def _table_command(experiment: Path, corpus: str, key: str) -> str | None:
     """Return the command for a row that trains ``experiment`` and gets ``key`` from another row, if there is one."""
     folder = experiment.resolve().parent
     found = []
-    for path in (path for path in table_files(folder.parents[1]) if path.parent == folder.parent):
+    tables = table_files(folder.parent) if (folder / f"{corpus}.yaml").is_file() else []
+    for path in (path for path in tables if path.parent == folder):
         table = read_table(path)
-        corpus = [] if table.corpus == folder.name else [f"corpus={folder.name}"]
+        key_of_table = [] if table.corpus == corpus else [f"corpus={corpus}"]
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         found += [
-            (len(row.overrides), ["ser", "table", "run", str(shown), *corpus, "--rows", row.name])
-            for row in read_table(path, corpus).rows
+            (len(row.overrides), ["ser", "table", "run", str(shown), *key_of_table, "--rows", row.name])
+            for row in table.rows
             if key in row.needs and (path.parent / str(row.experiment)).resolve() == experiment.resolve()
         ]
     return shlex.join(min(found, key=lambda one: one[0])[1]) if found else None

@@ -25,7 +25,9 @@ class Row:
 
     Attributes:
         name: What the row is called; unique in the table.
-        experiment: The experiment's YAML, relative to the table file; none for a row that is only quoted.
+        experiment: The system's YAML, relative to the table file; none for a row that is only quoted.
+        corpus: Its corpus's YAML without the ending, relative to the table file; the table's unless given. Empty where
+            the system's YAML names its corpus.
         overrides: LightningCLI's arguments behind it. Rows without any share the experiment's own runs.
         needs: Row by argument: the argument gets the best checkpoint of that row's same fold and seed.
         paper: The paper's scores in percent: UA, WA.
@@ -37,6 +39,7 @@ class Row:
 
     name: str = MISSING
     experiment: str | None = None
+    corpus: str = "${corpus}"
     overrides: list[str] = field(default_factory=list)
     needs: dict[str, str] = field(default_factory=dict)
     paper: dict[str, float] = field(default_factory=dict)
@@ -51,9 +54,8 @@ class Table:
 
     Attributes:
         title: Which one, and of what.
-        corpus: The corpus that the paper's numbers are on. Rows may name it in their experiments as ``${corpus}``, so
-            that ``corpus=ravdess`` runs the table on another.
-        pretraining: The corpus of rows that are trained once, which they may name as ``${pretraining}``.
+        corpus: The corpus that the paper's numbers are on; ``corpus=ravdess`` runs the table on another.
+        pretraining: The corpus of rows that are trained once, which they name as ``corpus: ${pretraining}``.
         rows: Its rows, in the paper's order.
     """
 

@@ -20,7 +20,7 @@ from ser_lightning.files import named_faults
 from ser_lightning.runs.summary import OBJECTIVES
 from ser_lightning.sweeps.space import Choices, Parameter, as_arguments, read_parameters
 
-_COMMAND = "[ser, cv, --config, <experiment>.yaml, '${args}']"
+_COMMAND = "[ser, cv, --config, <system>.yaml, --config, <corpus>.yaml, '${args}']"
 _ARGUMENTS = "${args}"
 _VARIABLE = re.compile(r"\$\{envvar:(\w+)\}")
 # What an override of a parameter may set: the last part of a key whose middle is a name with dots.

@@ -47,6 +47,7 @@ class PooledLSTM(EmotionClassifier):
         self.lstm = nn.LSTM(num_features, cells, batch_first=True)
         self.dropout = nn.Dropout(dropout)
         self.pooling = pooling(cells)
+        self.pooling.fit_to_classes(len(self.class_names))
         self.output = criterion.head(self.pooling.output_dim, len(self.class_names))
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class SpeakerIdentification(EmotionClassifier):
     ) -> None:
         standardisation = UtteranceStandardisation(num_features)
         super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
-        self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim)
+        self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim, len(self.class_names))
         self.output = nn.Sequential(nn.ReLU(), criterion.head(embedding_dim, len(self.class_names)))
         self.evaluation_scores = SpeakerScores(len(self.class_names))
 
@@ -102,7 +102,7 @@ class SEResNetVLAD(EmotionClassifier):
         standardisation = UtteranceStandardisation(num_features)
         super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
         self.pretrained_checkpoint = pretrained_checkpoint
-        self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim)
+        self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim, len(self.class_names))
         self.output = nn.Sequential(nn.ReLU(), criterion.head(embedding_dim, len(self.class_names)))
 
     def on_fit_start(self) -> None:

@@ -70,7 +70,7 @@ class MetricLearning(EmotionClassifier):
         standardisation = UtteranceStandardisation(num_features)
         super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
         self.pretrained_checkpoint = pretrained_checkpoint
-        self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim)
+        self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim, len(self.class_names))
         self.metric_loss = metric_loss(self.class_names)
         self.svm = SupportVectorMachine(len(self.class_names))
         self.register_buffer("class_means", torch.zeros(len(self.class_names), embedding_dim))

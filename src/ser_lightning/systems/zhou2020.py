@@ -80,6 +80,7 @@ class ConvBLSTMAttention(EmotionClassifier):
         self.convolutions = ConvolutionStack(num_features, blocks)
         self.blstm = BidirectionalLSTM(self.convolutions.output_dim, cells, combine)
         self.pooling = pooling(self.blstm.output_dim)
+        self.pooling.fit_to_classes(len(self.class_names))
         self.output = criterion.head(self.pooling.output_dim, len(self.class_names))
 
     def descriptors(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,8 +43,8 @@ from ser_lightning.training.experiment_file import (
     place_of,
     read_experiment_file,
     readable,
-    refuse_without_classes,
     threads_of_environment,
+    with_corpus_first,
 )
 from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.training.results import ResultFiles
@@ -64,7 +64,7 @@ OF_SUBCOMMANDS = ("ckpt_path", "weights_only", "verbose", "return_predictions")
 
 
 class ExperimentCLI(LightningCLI):
-    """LightningCLI on one experiment YAML and at most one trainer file.
+    """LightningCLI on a system's YAML, a corpus's, and at most one trainer file; one YAML may hold both.
 
     Args:
         arguments: Command line, with the subcommand first if ``run``.
@@ -81,7 +81,7 @@ class ExperimentCLI(LightningCLI):
         self.config_files = config_files(arguments)
         for path in self.config_files:
             refuse_foreign_classes(read_experiment_file(path), str(path), self.allow)
-        refuse_without_classes(arguments)
+        self._arguments = tuple(arguments)
         enforce_allow_list(self.allow)
         quiet_errors = {"exit_on_error": False}
         super().__init__(
@@ -93,7 +93,7 @@ class ExperimentCLI(LightningCLI):
             parser_kwargs={**quiet_errors, **{name: dict(quiet_errors) for name in self.subcommands()}},
             subclass_mode_model=True,
             subclass_mode_data=True,
-            args=list(arguments),
+            args=with_corpus_first(arguments),
             run=run,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # checkpoints say how to build their system in our own, checked way
@@ -112,7 +112,7 @@ class ExperimentCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise ConfigurationError(f"{place_of(str(error), args)}: {readable(str(error))}") from error
+            raise ConfigurationError(f"{place_of(str(error), self._arguments)}: {readable(str(error))}") from error
 
     def _parse_ckpt_path(self) -> None:
         """Leave YAML and command line as they are, where LightningCLI would let the checkpoint override them.

@@ -15,13 +15,14 @@ from ser_lightning.errors import ConfigurationError, SerError
 
 _STRATEGY = "--trainer.strategy"
 _PARTS = ("model", "data")
+_CONFIG = ("-c", "--config")
 # Arguments that ask about the parser, which answers without an experiment.
 _QUESTIONS = ("-h", "--help", "--print_config")
 
 
 def config_files(arguments: Sequence[str]) -> list[Path]:
     """Return the files behind ``--config`` or ``-c`` among LightningCLI's arguments, in order."""
-    return [Path(value) for key, value in _pairs(arguments) if key in ("-c", "--config")]
+    return [Path(value) for key, value in _pairs(arguments) if key in _CONFIG]
 
 
 def chosen_strategy(arguments: Sequence[str]) -> Any:
@@ -35,7 +36,7 @@ def chosen_strategy(arguments: Sequence[str]) -> Any:
     """
     chosen = None
     for key, value in _pairs(arguments):
-        if key in ("-c", "--config"):
+        if key in _CONFIG:
             trainer = read_experiment_file(Path(value)).get("trainer") or {}
             chosen = trainer.get("strategy", chosen)
         elif key == _STRATEGY or key.startswith(f"{_STRATEGY}."):
@@ -43,35 +44,58 @@ def chosen_strategy(arguments: Sequence[str]) -> Any:
     return None if chosen == "auto" else chosen
 
 
-def refuse_without_classes(arguments: Sequence[str]) -> None:
-    """Refuse an experiment without system or corpus, which the parser would look for among Lightning's base classes.
+def with_corpus_first(arguments: Sequence[str]) -> list[str]:
+    """Return LightningCLI's arguments, the data module's class named before the first file.
+
+    A system's file holds arguments of the data module, such as the batch size, and a corpus's file after it names the
+    class. The parser reads from left to right and takes no argument of a class that it does not know yet.
 
     Args:
         arguments: LightningCLI's arguments.
 
     Raises:
-        ConfigurationError: Naming what neither a file nor an argument gives; also as ``read_experiment_file``.
+        ConfigurationError: If neither a file nor an argument names the system or the corpus, or the first file, which
+            a run is named after, is not the system's; also as ``read_experiment_file``.
     """
-    if any(argument.startswith(_QUESTIONS) or ".help" in argument for argument in arguments):
-        return
-    given: set[str] = set()
-    for key, value in _pairs(arguments):
-        if key in ("-c", "--config"):
-            content = read_experiment_file(Path(value))
-            given |= {part for part in _PARTS if _names_class(content.get(part))}
-        else:
-            given |= {part for part in _PARTS if key in (f"--{part}", f"--{part}.class_path")}
-    missing = " and ".join(f"{part}.class_path" for part in _PARTS if part not in given)
+    found = {part: _classes(arguments, part) for part in _PARTS}
+    if not any(argument.startswith(_QUESTIONS) or ".help" in argument for argument in arguments):
+        _check_classes(found, config_files(arguments))
+    first = next((place for place, one in enumerate(arguments) if one.partition("=")[0] in _CONFIG), None)
+    if first is None or not found["data"]:
+        return list(arguments)
+    return [*arguments[:first], f"--data={found['data'][0][1]}", *arguments[first:]]
+
+
+def _check_classes(found: Mapping[str, Sequence[tuple[Path | None, str]]], files: Sequence[Path]) -> None:
+    missing = [part for part in _PARTS if not found[part]]
     if missing:
-        files = ", ".join(map(str, config_files(arguments)))
-        where = (
-            f"{files}: neither there nor in an argument is" if files else "no experiment is given, and no argument has"
+        where = ", ".join(map(str, files)) or "no experiment is given"
+        keys = " and ".join(f"{part}.class_path" for part in missing)
+        way_out = (
+            "add its corpus's file, such as --config experiments/huang2020/ravdess.yaml"
+            if files and missing == ["data"]
+            else "name an experiment's YAML: --config experiments/....yaml"
         )
-        raise ConfigurationError(f"{where} {missing}; name an experiment's YAML: --config experiments/....yaml")
+        raise ConfigurationError(f"{where}: neither a file nor an argument has {keys}; {way_out}")
+    system, _ = found["model"][0]
+    if system in files[1:]:
+        raise ConfigurationError(
+            f"{files[0]}: model.class_path is missing, and a run is named after its first file; give --config {system} "
+            "first"
+        )
 
 
-def _names_class(part: Any) -> bool:
-    return isinstance(part, str) or (isinstance(part, Mapping) and bool(part.get("class_path")))
+def _classes(arguments: Sequence[str], part: str) -> list[tuple[Path | None, str]]:
+    """Return each class that is named for ``model`` or ``data``, in order, with its file or None for an argument."""
+    found: list[tuple[Path | None, str]] = []
+    for key, value in _pairs(arguments):
+        if key in _CONFIG:
+            content = read_experiment_file(Path(value)).get(part)
+            name = content.get("class_path") if isinstance(content, Mapping) else content
+            found += [(Path(value), name)] if isinstance(name, str) else []
+        elif key in (f"--{part}", f"--{part}.class_path"):
+            found.append((None, value))
+    return found
 
 
 def read_experiment_file(path: Path) -> Mapping[str, Any]:

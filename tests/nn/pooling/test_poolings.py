@@ -1,6 +1,7 @@
 """Poolings against plain loops, and what padding must never change."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -115,6 +116,20 @@ def test_NetVLAD_survives_frames_that_lie_on_their_centre() -> None:
     assert frames.grad is not None
     assert torch.isfinite(result).all()
     assert torch.isfinite(frames.grad).all()
+
+
+@pytest.mark.parametrize("make", [NetVLAD, partial(GhostVLAD, ghosts=2)], ids=["NetVLAD", "GhostVLAD"])
+def test_clusters_follow_the_classes_unless_given(make: Callable[..., NetVLAD]) -> None:
+    torch.manual_seed(0)
+    following = make(4)
+    following.fit_to_classes(3)
+    torch.manual_seed(0)
+    given = make(4, clusters=3)
+    given.fit_to_classes(7)
+    assert following.output_dim == given.output_dim == 12
+    assert following.state_dict().keys() == given.state_dict().keys()
+    for name, value in given.state_dict().items():
+        assert torch.equal(following.state_dict()[name], value), name
 
 
 def test_NetVLAD_without_clusters_is_refused_with_the_number() -> None:

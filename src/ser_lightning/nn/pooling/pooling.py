@@ -15,6 +15,9 @@ class Pooling(nn.Module, ABC):
 
     output_dim: int
 
+    def fit_to_classes(self, num_classes: int) -> None:
+        """Take a size that follows the number of classes; a system calls this before it reads ``output_dim``."""
+
     def weights(self, frames: Tensor, mask: Tensor) -> Tensor | None:
         """Return the attention [B, T] over ``frames`` [B, T, D]; None where a pooling does not weigh frames.
 

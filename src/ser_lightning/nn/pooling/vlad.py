@@ -18,16 +18,28 @@ class NetVLAD(Pooling):
 
     Args:
         input_dim: D.
-        clusters: K.
+        clusters: K; as many as the system's classes if None.
     """
 
-    def __init__(self, input_dim: int, clusters: int) -> None:
+    def __init__(self, input_dim: int, clusters: int | None = None) -> None:
         super().__init__()
+        self.input_dim = input_dim
+        self.clusters = clusters
+        if clusters is not None:
+            self._build(clusters)
+
+    def fit_to_classes(self, num_classes: int) -> None:
+        """Make as many clusters as there are classes, unless their number is given."""
+        if self.clusters is None:
+            self._build(num_classes)
+
+    def _build(self, clusters: int) -> None:
         if clusters < 1:
             raise ValueError(f"clusters is {clusters}; NetVLAD needs at least one")
-        self.output_dim = clusters * input_dim
-        self.assignment = nn.Linear(input_dim, clusters)
-        self.centres = nn.Parameter(torch.randn(clusters, input_dim) / input_dim**0.5)
+        self.clusters = clusters
+        self.output_dim = clusters * self.input_dim
+        self.assignment = nn.Linear(self.input_dim, clusters)
+        self.centres = nn.Parameter(torch.randn(clusters, self.input_dim) / self.input_dim**0.5)
 
     def assign(self, frames: Tensor) -> Tensor:
         """Return how much of each of ``frames`` [B, T, D] belongs to each cluster [B, T, K]."""
@@ -52,15 +64,19 @@ class GhostVLAD(NetVLAD):
 
     Args:
         input_dim: D.
-        clusters: K.
+        clusters: K; as many as the system's classes if None.
         ghosts: G.
     """
 
-    def __init__(self, input_dim: int, clusters: int, ghosts: int) -> None:
-        super().__init__(input_dim, clusters)
+    def __init__(self, input_dim: int, clusters: int | None = None, ghosts: int = 0) -> None:
         if ghosts < 0:
             raise ValueError(f"ghosts is {ghosts}; GhostVLAD needs none or more")
-        self.ghost_assignment = nn.Linear(input_dim, ghosts) if ghosts else None
+        self.ghosts = ghosts
+        super().__init__(input_dim, clusters)
+
+    def _build(self, clusters: int) -> None:
+        super()._build(clusters)
+        self.ghost_assignment = nn.Linear(self.input_dim, self.ghosts) if self.ghosts else None
 
     def assign(self, frames: Tensor) -> Tensor:
         """Return how much of each of ``frames`` [B, T, D] belongs to each cluster but the ghosts [B, T, K]."""

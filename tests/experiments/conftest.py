@@ -1,0 +1,79 @@
+"""Experiments, built once for all tests that look at what they come to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from ser_lightning.training.experiment import ExperimentCLI
+from tests.experiments.pairs import class_path
+
+
+@dataclass(frozen=True)
+class Built:
+    """What an experiment comes to: its resolved configuration, and what follows from it."""
+
+    config: dict[str, Any]
+    protocol: str
+    class_names: list[str]
+    clusters: int | None
+    frames_fit: bool
+    outputs: tuple[int, ...]
+
+
+@pytest.fixture(scope="session")
+def synthetic_corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A synthetic corpus for each data module's class path."""
+    from data_modules import audio_files, crema_d, iemocap, ravdess, voxceleb2
+
+    root = tmp_path_factory.mktemp("corpora")
+    ravdess.write_synthetic(root / "RAVDESS", speakers=4, seed=0, clips_per_speaker=12)
+    crema_d.write_synthetic(root / "CremaD", speakers=3, seed=0, clips_per_speaker=12)
+    iemocap.write_synthetic(root / "IEMOCAP", speakers=4, seed=0, clips_per_speaker=12)
+    audio_files.write_synthetic(root / "AudioFiles", speakers=3, seed=0, clips_per_speaker=12)
+    voxceleb2.write_synthetic(root / "VoxCeleb2", speakers=3, seed=0, clips_per_speaker=4)
+    modules = {
+        "RAVDESS": ravdess,
+        "CremaD": crema_d,
+        "IEMOCAP": iemocap,
+        "AudioFiles": audio_files,
+        "VoxCeleb2": voxceleb2,
+    }
+    return {f"{module.__name__}.{name}": root / name for name, module in modules.items()}
+
+
+def arguments(files: tuple[Path, ...], corpora: dict[str, Path]) -> list[str]:
+    """Return LightningCLI's arguments for an experiment on a synthetic corpus, without W&B."""
+    root = corpora[class_path(files[-1], "data")]
+    return [*(f"--config={path}" for path in files), f"--data.init_args.root={root}", "--trainer.logger=false"]
+
+
+@pytest.fixture(scope="session")
+def built(synthetic_corpora: dict[str, Path]) -> Callable[[tuple[Path, ...]], Built]:
+    """Builds the experiment that files make."""
+
+    @cache
+    def build(files: tuple[Path, ...]) -> Built:
+        cli = ExperimentCLI(arguments(files, synthetic_corpora), run=False)
+        frames, lengths = torch.zeros(1, 80, cli.model.num_features), torch.tensor([80])
+        with torch.no_grad():
+            outputs = cli.model.eval()(frames, lengths).shape
+        pooling: nn.Module | None = getattr(cli.model, "pooling", None)
+        if pooling is None and hasattr(cli.model, "network"):
+            pooling = cli.model.network.pooling
+        return Built(
+            config=yaml.safe_load(cli.config_text),
+            protocol=type(cli.data.protocol).__name__,
+            class_names=list(cli.data.class_names),
+            clusters=getattr(pooling, "clusters", None),
+            frames_fit=cli.model.num_features == cli.data.extractor.num_features,
+            outputs=tuple(outputs),
+        )
+
+    return build

@@ -1,0 +1,48 @@
+"""Which files of experiments/ make an experiment: one file, or a system's and a corpus's."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FOLDER = Path("experiments")
+CORPORA = {
+    "ando2019": ("iemocap",),
+    "huang2020": ("iemocap", "ravdess", "crema_d"),
+    "mocanu2021": ("ravdess", "crema_d"),
+    "zhou2020": ("iemocap", "ravdess", "crema_d"),
+}
+OF_SPEAKERS = ("voxceleb2", "crema_d_speakers")
+
+
+@cache
+def content(path: Path) -> dict[str, Any]:
+    loaded = yaml.safe_load(path.read_text())
+    assert isinstance(loaded, dict)
+    return loaded
+
+
+def class_path(path: Path, part: str) -> str:
+    return str(content(path).get(part, {}).get("class_path", ""))
+
+
+def files_of(system: Path, corpus: str) -> tuple[Path, ...]:
+    """Return the files of an experiment; ``corpus`` is empty where the system's own file names it."""
+    return (system, system.with_name(f"{corpus}.yaml")) if corpus else (system,)
+
+
+SYSTEMS = [path for paper in CORPORA for path in sorted((FOLDER / paper).glob("*.yaml")) if class_path(path, "model")]
+PAIRS = [
+    (system, system.with_name(f"{corpus}.yaml"))
+    for system in SYSTEMS
+    for corpus in (OF_SPEAKERS if system.stem == "speaker_id" else CORPORA[system.parent.name])
+]
+EXPERIMENTS: list[tuple[Path, ...]] = [
+    *((path,) for path in sorted(FOLDER.glob("*.yaml")) if class_path(path, "model")),
+    *PAIRS,
+]
+
+
+def name(files: tuple[Path, ...]) -> str:
+    return " ".join(str(path.relative_to(FOLDER).with_suffix("")) for path in files)
