@@ -116,7 +116,7 @@ def trained(
             *(() if "protocol:" in path.read_text() or system == "SpeakerIdentification" else EVEN),
             *overrides,
         )
-        return run_fold([*arguments(path, synthetic_corpora), *more], "default")
+        return run_fold([*arguments(path, synthetic_corpora), *more])
 
     return train
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from ser_lightning.cli.main import main
-from ser_lightning.jobs.engine import Resources
+from ser_lightning.jobs.plan import Resources
 from ser_lightning.jobs.plan import Job
 from ser_lightning.jobs.progress import describe, show_plan
 from ser_lightning.training.experiment_file import chosen_strategy

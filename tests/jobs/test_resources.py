@@ -3,7 +3,7 @@
 import pytest
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.engine import Resources
+from ser_lightning.jobs.plan import Resources
 
 
 @pytest.mark.parametrize(

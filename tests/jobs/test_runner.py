@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs import runner
-from ser_lightning.jobs.engine import OneAfterAnother, Resources
+from ser_lightning.jobs.engine import OneAfterAnother
 from ser_lightning.jobs.plan import Job
 from ser_lightning.jobs.runner import run_jobs
 from ser_lightning.runs.folder import claim_sources, is_finished

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from ser_lightning.cross_validation.cross_validate import Choice
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.engine import Resources
+from ser_lightning.jobs.plan import Resources
 from ser_lightning.jobs.plan import Job
 from ser_lightning.runs.folder import trial_row
 from ser_lightning.runs.predictions import Predictions

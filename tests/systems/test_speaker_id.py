@@ -138,7 +138,7 @@ def job_arguments(synthetic_ravdess: Path, feature_folder: Path) -> Arguments:
 @pytest.fixture(scope="module")
 def finished(job_arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pre-training that has ended."""
-    return run_fold(job_arguments(tmp_path_factory.mktemp("once"), "--trainer.logger=false"), "default")
+    return run_fold(job_arguments(tmp_path_factory.mktemp("once"), "--trainer.logger=false"))
 
 
 def test_its_job_is_done_by_its_facts_alone_and_leaves_no_predictions(finished: Path) -> None:
@@ -170,7 +170,7 @@ def test_its_finished_job_is_not_run_again(finished: Path, job_arguments: Argume
     left = [finished / "run.json", finished / "metrics.csv", *finished.glob("checkpoints/*.ckpt")]
     before = {path: path.stat().st_mtime_ns for path in left}
     assert len(before) == 4
-    run_fold(job_arguments(finished, "--trainer.logger=false"), "default")
+    run_fold(job_arguments(finished, "--trainer.logger=false"))
     assert {path: path.stat().st_mtime_ns for path in left} == before
 
 

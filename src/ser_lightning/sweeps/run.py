@@ -13,13 +13,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 from rich.console import Console
 from rich.markup import escape
 
 from ser_lightning.cross_validation.cross_validate import (
-    Choice,
+    RunOptions,
     build_anywhere,
     cross_validate,
     plan_experiment,
@@ -28,8 +27,7 @@ from ser_lightning.cross_validation.cross_validate import (
 from ser_lightning.cross_validation.wandb import log_summaries
 from ser_lightning.errors import SerError
 from ser_lightning.files import write_atomically
-from ser_lightning.jobs.plan import Job, parse_numbers, write_plan
-from ser_lightning.jobs.progress import Form, show_plan
+from ser_lightning.jobs.plan import Form, Job, parse_numbers, show_plan
 from ser_lightning.reports.figures import save
 from ser_lightning.runs.folder import DEFAULT_ROW, trial_row
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
@@ -44,39 +42,41 @@ _TRIALS_ON_A_CLUSTER = 8
 
 
 @dataclass(frozen=True)
-class Setting:
+class SweepRun:
     """What all trials of a sweep share.
 
     Attributes:
         sweep: What is swept.
         arguments: LightningCLI's arguments for every trial.
         row: What the user calls the sweep, or the default.
-        choice: Folds, seeds, places and resources.
+        options: Folds, seeds, places and resources.
         console: Where to show progress.
     """
 
     sweep: Sweep
     arguments: tuple[str, ...]
     row: str
-    choice: Choice
+    options: RunOptions
     console: Console
 
     def plan(self, parameters: dict[str, Any]) -> list[Job]:
         """Plan a trial's jobs, which leave the test set alone."""
-        arguments = trial_arguments(self.arguments, parameters)
-        jobs = plan_experiment(arguments, trial_row(parameters, self.row), self.choice, self.console)
-        return [replace(job, tested=False) for job in jobs]
+        return plan_experiment(self.trial(parameters), replace(self.options, tested=False), self.console)
+
+    def trial(self, parameters: dict[str, Any]) -> list[str]:
+        """Return LightningCLI's arguments for a trial."""
+        return [*trial_arguments(self.arguments, parameters), f"--run.row={trial_row(parameters, self.row)}"]
 
     def objective(self, jobs: Sequence[Job]) -> float:
         """Return what a trial's finished folds are judged by."""
         return over_folds([job.folder for job in jobs]).mean[OBJECTIVES[self.sweep.file.metric.name]]
 
 
-def run_sweep(setting: Setting, limit: int | None, storage: str | None) -> int:
+def run_sweep(sweep_run: SweepRun, limit: int | None, storage: str | None) -> int:
     """Run the trials of a sweep that are not done, show all, and test the winner.
 
     Args:
-        setting: What all trials share.
+        sweep_run: What all trials share.
         limit: Number of trials at most, with those that are there already; None: as the file says.
         storage: URL of a database that several machines may share; None: a file in the sweep's folder.
 
@@ -86,88 +86,89 @@ def run_sweep(setting: Setting, limit: int | None, storage: str | None) -> int:
     Raises:
         ConfigurationError: If the sweep cannot run like this, or its earlier trials were not made like this.
     """
-    setting.sweep.refuse_fixed(setting.arguments)
+    sweep_run.sweep.refuse_fixed(sweep_run.arguments)
     # Where trials run is theirs; this is to know what all of them are made of.
-    cli = build_anywhere(setting.arguments, allow=setting.choice.allow)
-    name = setting.sweep.path.stem if setting.row == DEFAULT_ROW else setting.row
-    folder = cli.run_name.folder(setting.choice.runs).parents[2] / name
+    cli = build_anywhere(sweep_run.arguments, sweep_run.options.allow)
+    name = sweep_run.sweep.path.stem if sweep_run.row == DEFAULT_ROW else sweep_run.row
+    folder = cli.run_name.row_folder(sweep_run.options.runs).with_name(name)
     folds = (
         list(range(cli.data.num_folds()))
-        if setting.choice.folds is None
-        else parse_numbers(setting.choice.folds, "--folds")
+        if sweep_run.options.folds is None
+        else parse_numbers(sweep_run.options.folds, "--folds")
     )
-    at_once = _trials_at_once(setting, len(folds))
-    if setting.choice.dry_run:
-        return _show_plan(setting, setting.choice.dry_run, limit)
-    with Trials(setting.sweep, folder.relative_to(setting.choice.runs).as_posix(), folder, storage, limit) as trials:
-        trials.refuse_other_foundation(_foundation(setting, folds, cli.config_text))
+    at_once = _trials_at_once(sweep_run, len(folds))
+    if sweep_run.options.dry_run:
+        return _show_plan(sweep_run, sweep_run.options.dry_run, limit)
+    in_database = folder.relative_to(sweep_run.options.runs).as_posix()
+    with Trials(sweep_run.sweep, in_database, folder, storage, limit) as trials:
+        trials.refuse_other_foundation(_foundation(sweep_run, folds, cli.configuration))
         trials.begin_failed_again()
         while batch := trials.begin(at_once):
             for trial in batch:
                 shown = ", ".join(f"{name}={in_words(value)}" for name, value in trial.parameters.items())
-                setting.console.print(f"trial {trial.number}: {escape(shown)}", highlight=False, soft_wrap=True)
-            _run(setting, trials, batch)
-        return _conclude(setting, trials, folder)
+                sweep_run.console.print(f"trial {trial.number}: {escape(shown)}", highlight=False, soft_wrap=True)
+            _run(sweep_run, trials, batch)
+        return _conclude(sweep_run, trials, folder)
 
 
-def _trials_at_once(setting: Setting, folds: int) -> int:
+def _trials_at_once(sweep_run: SweepRun, folds: int) -> int:
     """Return how many trials it takes to keep all jobs at once busy; with early termination each runs a fold."""
-    if setting.choice.resources.at_once is None:
+    if sweep_run.options.resources.at_once is None:
         return _TRIALS_ON_A_CLUSTER
-    together = len(parse_numbers(setting.choice.seeds, "--seeds")) * (
-        1 if setting.sweep.file.early_terminate else folds
+    together = len(parse_numbers(sweep_run.options.seeds, "--seeds")) * (
+        1 if sweep_run.sweep.file.early_terminate else folds
     )
-    return math.ceil(setting.choice.resources.at_once / together)
+    return math.ceil(sweep_run.options.resources.at_once / together)
 
 
-def _foundation(setting: Setting, folds: Sequence[int], config_text: str) -> dict[str, Any]:
+def _foundation(sweep_run: SweepRun, folds: Sequence[int], configuration: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must be equal for trials to be comparable, as JSON's types."""
-    file = setting.sweep.file
+    file = sweep_run.sweep.file
     own = {
         "folds": list(folds),
-        "seeds": parse_numbers(setting.choice.seeds, "--seeds"),
+        "seeds": parse_numbers(sweep_run.options.seeds, "--seeds"),
         "method": file.method.value,
         "metric": file.metric.name,
-        "parameters": {name: str(parameter) for name, parameter in setting.sweep.parameters.items()},
+        "parameters": {name: str(parameter) for name, parameter in sweep_run.sweep.parameters.items()},
         "early_terminate": file.early_terminate and asdict(file.early_terminate),
     }
-    return {"sweep": own, **yaml.safe_load(config_text)}
+    return {"sweep": own, **configuration}
 
 
-def _run(setting: Setting, trials: Trials, batch: Sequence[Trial]) -> None:
+def _run(sweep_run: SweepRun, trials: Trials, batch: Sequence[Trial]) -> None:
     """Run trials side by side; with early termination fold by fold, and those that fall behind no further."""
     going: dict[int, list[Job]] = {}
     by_number = {trial.number: trial for trial in batch}
     for trial in batch:
         try:
-            going[trial.number] = setting.plan(trial.parameters)
+            going[trial.number] = sweep_run.plan(trial.parameters)
         except SerError as error:  # these parameters do not make a system; others may
-            _say_unplanned(setting, trial, error)
+            _say_unplanned(sweep_run, trial, error)
             trials.fail(trial, str(error).splitlines()[0])
             continue
     if not going:
         return
     folds = sorted({job.fold for jobs in going.values() for job in jobs if job.fold is not None})
-    rounds = [[fold] for fold in folds] if setting.sweep.file.early_terminate else [folds]
+    rounds = [[fold] for fold in folds] if sweep_run.sweep.file.early_terminate else [folds]
     so_far: list[int] = []
     for some in rounds:
         so_far += some
         jobs = [job for planned in going.values() for job in planned if job.fold in some]
-        failures = run_planned(jobs, setting.console, setting.choice.resources)
+        failures = run_planned(jobs, sweep_run.console, sweep_run.options.resources)
         for number, planned in list(going.items()):
             done = [job for job in planned if job.fold in so_far]
             try:
-                if _judge(setting, trials, by_number[number], done, failures, len(so_far) == len(folds)):
-                    _put_on_record(going.pop(number))
+                if _judge(sweep_run, trials, by_number[number], done, failures, len(so_far) == len(folds)):
+                    log_summaries(sorted({job.folder.parent for job in going.pop(number)}))
             except TrialTakenError as error:  # this process was not heard of for too long
-                setting.console.print(f"{error}; its result counts", highlight=False, markup=False)
+                sweep_run.console.print(f"{error}; its result counts", highlight=False, markup=False)
                 del going[number]
         if not going:
             return
 
 
 def _judge(
-    setting: Setting,
+    sweep_run: SweepRun,
     trials: Trials,
     trial: Trial,
     done: Sequence[Job],
@@ -180,36 +181,28 @@ def _judge(
         trials.fail(trial, " ".join([f"{missing[0].folder.name}: {first}", *log[-1:]]))
         return True
     if has_all_folds:
-        trials.complete(trial, setting.objective(done))
+        trials.complete(trial, sweep_run.objective(done))
         return True
-    if trials.report(trial, len({job.fold for job in done}), setting.objective(done)):
+    if trials.report(trial, len({job.fold for job in done}), sweep_run.objective(done)):
         trials.stop(trial)
         return True
     return False
 
 
-def _say_unplanned(setting: Setting, trial: Trial, error: SerError) -> None:
-    setting.console.print(f"[red]trial {trial.number}[/red]: {escape(str(error))}", highlight=False)
+def _say_unplanned(sweep_run: SweepRun, trial: Trial, error: SerError) -> None:
+    sweep_run.console.print(f"[red]trial {trial.number}[/red]: {escape(str(error))}", highlight=False)
 
 
-def _put_on_record(jobs: Sequence[Job]) -> None:
-    """Write the whole plan of a trial, of which the runner wrote parts, and its summary to W&B."""
-    seeds = sorted({job.folder.parent for job in jobs})
-    for folder in seeds:
-        write_plan([job for job in jobs if job.folder.parent == folder], folder / "plan.json")
-    log_summaries(seeds)
-
-
-def _conclude(setting: Setting, trials: Trials, folder: Path) -> int:
+def _conclude(sweep_run: SweepRun, trials: Trials, folder: Path) -> int:
     """Show all trials, write them and their picture into the sweep's folder, and test the winner."""
-    console, metric = setting.console, setting.sweep.file.metric.name
-    records = [record_of(trial, setting.row) for trial in trials.shown()]
+    console, metric = sweep_run.console, sweep_run.sweep.file.metric.name
+    records = [record_of(trial, sweep_run.row) for trial in trials.shown()]
     best = trials.best()
-    title = f"{setting.sweep.path.stem}: {setting.sweep.file.method.value}, {len(records)} trials"
+    title = f"{sweep_run.sweep.path.stem}: {sweep_run.sweep.file.method.value}, {len(records)} trials"
     number = None if best is None else best.number
     console.print(trials_table(title, metric, records, number), markup=False)
     content = {
-        "sweep": str(setting.sweep.path),
+        "sweep": str(sweep_run.sweep.path),
         "storage": trials.place,
         "metric": metric,
         "best": number,
@@ -217,7 +210,7 @@ def _conclude(setting: Setting, trials: Trials, folder: Path) -> int:
     }
     write_atomically(folder / "sweep.json", json.dumps(content, indent=2).encode())
     logarithmic = [
-        name for name, drawn in setting.sweep.parameters.items() if isinstance(drawn, Range) and drawn.is_log
+        name for name, drawn in sweep_run.sweep.parameters.items() if isinstance(drawn, Range) and drawn.is_log
     ]
     picture = save(parameter_figure(title, metric, records, number, logarithmic), folder / "parameters.png")
     console.print(f"parameters: {picture}", highlight=False, markup=False, soft_wrap=True)
@@ -232,24 +225,23 @@ def _conclude(setting: Setting, trials: Trials, folder: Path) -> int:
         console.print("other processes still run trials; the one that ends last tests the winner", highlight=False)
         return 0
     failed = [record for record in records if record.state == FAILED]
-    arguments = trial_arguments(setting.arguments, parameters)
     with FileLock(folder / ".winner.lock"):  # of processes that end together, the second finds it done
-        status = cross_validate(arguments, trial_row(parameters, setting.row), setting.choice, console)
+        status = cross_validate(sweep_run.trial(parameters), sweep_run.options, console)
     return 1 if failed else status
 
 
-def _show_plan(setting: Setting, form: Form, limit: int | None) -> int:
+def _show_plan(sweep_run: SweepRun, form: Form, limit: int | None) -> int:
     """Print the jobs of the trials to come, as far as they do not depend on the results of others."""
     with tempfile.TemporaryDirectory() as nowhere:
-        trials = Trials(setting.sweep, "dry run", Path(nowhere), None, limit)
-        found = trials.begin(RANDOM_BEFORE_BAYES if setting.sweep.file.method is Method.bayes else sys.maxsize)
+        trials = Trials(sweep_run.sweep, "dry run", Path(nowhere), None, limit)
+        found = trials.begin(RANDOM_BEFORE_BAYES if sweep_run.sweep.file.method is Method.bayes else sys.maxsize)
     jobs: list[Job] = []
     unplanned = 0
     for trial in found:
         try:
-            jobs += setting.plan(trial.parameters)
+            jobs += sweep_run.plan(trial.parameters)
         except SerError as error:
-            _say_unplanned(setting, trial, error)
+            _say_unplanned(sweep_run, trial, error)
             unplanned += 1
-    show_plan(jobs, setting.choice.resources, setting.console, form)
+    show_plan(jobs, sweep_run.options.resources, sweep_run.console, form)
     return 1 if unplanned else 0
