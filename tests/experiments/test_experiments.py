@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from ser_lightning.cross_validation.tables import Row, read_table, row_arguments
+from ser_lightning.published.table_file import Row, read_table, row_arguments
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.fold import run_fold

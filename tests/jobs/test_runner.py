@@ -17,7 +17,7 @@ from rich.console import Console
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs import runner
 from ser_lightning.jobs.engine import OneAfterAnother
-from ser_lightning.jobs.plan import Job
+from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.jobs.runner import run_jobs
 from ser_lightning.runs.folder import claim_sources, is_finished
 
@@ -30,13 +30,13 @@ def tries(job: Job) -> int:
 
 
 def test_a_job_whose_source_was_trained_anew_is_named_and_not_taken_for_done(tmp_path: Path) -> None:
-    source, dependant = (Job(Path("x.yaml"), (), 0, 0, tmp_path / name) for name in ("source", "dependant"))
-    best = source.folder / "checkpoints" / "best.ckpt"
-    own = (f"--model.init_args.encoder_checkpoint={best}",)
-    dependant = replace(dependant, needs=(source.folder,), own=own)
+    best = tmp_path / "source" / "checkpoints" / "best.ckpt"
+    started = {"model": {"init_args": {"encoder_checkpoint": str(best)}}}
+    source = Job(tmp_path / "source", {}, "x", "default", fold=0, seed=0)
+    dependant = replace(source, folder=tmp_path / "dependant", configuration=started, needs=(source.folder,))
     best.parent.mkdir(parents=True)
     best.write_text("weights")
-    claim_sources(dependant.folder, f"model: {{init_args: {{encoder_checkpoint: {best}}}}}")
+    claim_sources(dependant.folder, started)
     for job in (source, dependant):
         for name in ("predictions.csv", "run.json"):
             (job.folder / name).touch()
@@ -165,14 +165,15 @@ STOPPED = """\
 import sys
 from pathlib import Path
 from rich.console import Console
-from ser_lightning.cross_validation import engine
-from ser_lightning.cross_validation.plan import Job
-from ser_lightning.cross_validation.resources import Resources
-from ser_lightning.cross_validation.runner import run_jobs
+from ser_lightning.jobs import engine
+from ser_lightning.jobs.plan import Job, Resources, write_configurations
+from ser_lightning.jobs.runner import run_jobs
 
 program, runs, at_once = sys.argv[1:]
 engine.PROGRAM = (sys.executable, program)
-jobs = [Job(Path("waits"), (), 0, 0, Path(runs) / "seed-0" / f"fold-{fold:02d}") for fold in range(2)]
+folders = [Path(runs) / "seed-0" / f"fold-{fold:02d}" for fold in range(2)]
+jobs = [Job(folder, {"kind": "waits"}, "x", "default", fold=0, seed=0) for folder in folders]
+write_configurations(jobs)
 try:
     run_jobs(jobs, Console(), Resources(jobs=int(at_once)))
 except KeyboardInterrupt:
