@@ -135,7 +135,7 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.sweeps.file import read_sweep
 
     try:
-        from ser_lightning.sweeps.run import SweepRun, run_sweep
+        from ser_lightning.sweeps.run import Setting, run_sweep
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"ser sweep needs {error.name}: in the clone, pip install -e '.[sweeps]' or make setup-dev"
@@ -149,8 +149,8 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     add_commands(commands)
     of_cv, arguments = commands.parser.parse_known_args(["cv", *sweep.arguments, *rows, *allowed, *overrides])
     run_options = _run_options(of_cv)
-    sweep_run = SweepRun(sweep, tuple(arguments), of_cv.row or DEFAULT_ROW, run_options, console(run_options.dry_run))
-    return run_sweep(sweep_run, options.trials, options.storage)
+    setting = Setting(sweep, tuple(arguments), of_cv.row or DEFAULT_ROW, run_options, console(run_options.dry_run))
+    return run_sweep(setting, options.trials, options.storage)
 
 
 def split_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -42,26 +42,26 @@ _TRIALS_ON_A_CLUSTER = 8
 
 
 @dataclass(frozen=True)
-class SweepRun:
+class Setting:
     """What all trials of a sweep share.
 
     Attributes:
         sweep: What is swept.
         arguments: LightningCLI's arguments for every trial.
         row: What the user calls the sweep, or the default.
-        options: Folds, seeds, places and resources.
+        choice: Folds, seeds, places and resources.
         console: Where to show progress.
     """
 
     sweep: Sweep
     arguments: tuple[str, ...]
     row: str
-    options: RunOptions
+    choice: RunOptions
     console: Console
 
     def plan(self, parameters: dict[str, Any]) -> list[Job]:
         """Plan a trial's jobs, which leave the test set alone."""
-        return plan_experiment(self.trial(parameters), replace(self.options, tested=False), self.console)
+        return plan_experiment(self.trial(parameters), replace(self.choice, tested=False), self.console)
 
     def trial(self, parameters: dict[str, Any]) -> list[str]:
         """Return LightningCLI's arguments for a trial."""
@@ -72,11 +72,11 @@ class SweepRun:
         return over_folds([job.folder for job in jobs]).mean[OBJECTIVES[self.sweep.file.metric.name]]
 
 
-def run_sweep(sweep_run: SweepRun, limit: int | None, storage: str | None) -> int:
+def run_sweep(setting: Setting, limit: int | None, storage: str | None) -> int:
     """Run the trials of a sweep that are not done, show all, and test the winner.
 
     Args:
-        sweep_run: What all trials share.
+        setting: What all trials share.
         limit: Number of trials at most, with those that are there already; None: as the file says.
         storage: URL of a database that several machines may share; None: a file in the sweep's folder.
 
@@ -86,89 +86,88 @@ def run_sweep(sweep_run: SweepRun, limit: int | None, storage: str | None) -> in
     Raises:
         ConfigurationError: If the sweep cannot run like this, or its earlier trials were not made like this.
     """
-    sweep_run.sweep.refuse_fixed(sweep_run.arguments)
+    setting.sweep.refuse_fixed(setting.arguments)
     # Where trials run is theirs; this is to know what all of them are made of.
-    cli = build_anywhere(sweep_run.arguments, sweep_run.options.allow)
-    name = sweep_run.sweep.path.stem if sweep_run.row == DEFAULT_ROW else sweep_run.row
-    folder = cli.run_name.row_folder(sweep_run.options.runs).with_name(name)
+    cli = build_anywhere(setting.arguments, setting.choice.allow)
+    name = setting.sweep.path.stem if setting.row == DEFAULT_ROW else setting.row
+    folder = cli.run_name.row_folder(setting.choice.runs).with_name(name)
     folds = (
         list(range(cli.data.num_folds()))
-        if sweep_run.options.folds is None
-        else parse_numbers(sweep_run.options.folds, "--folds")
+        if setting.choice.folds is None
+        else parse_numbers(setting.choice.folds, "--folds")
     )
-    at_once = _trials_at_once(sweep_run, len(folds))
-    if sweep_run.options.dry_run:
-        return _show_plan(sweep_run, sweep_run.options.dry_run, limit)
-    in_database = folder.relative_to(sweep_run.options.runs).as_posix()
-    with Trials(sweep_run.sweep, in_database, folder, storage, limit) as trials:
-        trials.refuse_other_foundation(_foundation(sweep_run, folds, cli.configuration))
+    at_once = _trials_at_once(setting, len(folds))
+    if setting.choice.dry_run:
+        return _show_plan(setting, setting.choice.dry_run, limit)
+    with Trials(setting.sweep, folder.relative_to(setting.choice.runs).as_posix(), folder, storage, limit) as trials:
+        trials.refuse_other_foundation(_foundation(setting, folds, cli.configuration))
         trials.begin_failed_again()
         while batch := trials.begin(at_once):
             for trial in batch:
                 shown = ", ".join(f"{name}={in_words(value)}" for name, value in trial.parameters.items())
-                sweep_run.console.print(f"trial {trial.number}: {escape(shown)}", highlight=False, soft_wrap=True)
-            _run(sweep_run, trials, batch)
-        return _conclude(sweep_run, trials, folder)
+                setting.console.print(f"trial {trial.number}: {escape(shown)}", highlight=False, soft_wrap=True)
+            _run(setting, trials, batch)
+        return _conclude(setting, trials, folder)
 
 
-def _trials_at_once(sweep_run: SweepRun, folds: int) -> int:
+def _trials_at_once(setting: Setting, folds: int) -> int:
     """Return how many trials it takes to keep all jobs at once busy; with early termination each runs a fold."""
-    if sweep_run.options.resources.at_once is None:
+    if setting.choice.resources.at_once is None:
         return _TRIALS_ON_A_CLUSTER
-    together = len(parse_numbers(sweep_run.options.seeds, "--seeds")) * (
-        1 if sweep_run.sweep.file.early_terminate else folds
+    together = len(parse_numbers(setting.choice.seeds, "--seeds")) * (
+        1 if setting.sweep.file.early_terminate else folds
     )
-    return math.ceil(sweep_run.options.resources.at_once / together)
+    return math.ceil(setting.choice.resources.at_once / together)
 
 
-def _foundation(sweep_run: SweepRun, folds: Sequence[int], configuration: Mapping[str, Any]) -> dict[str, Any]:
+def _foundation(setting: Setting, folds: Sequence[int], configuration: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must be equal for trials to be comparable, as JSON's types."""
-    file = sweep_run.sweep.file
+    file = setting.sweep.file
     own = {
         "folds": list(folds),
-        "seeds": parse_numbers(sweep_run.options.seeds, "--seeds"),
+        "seeds": parse_numbers(setting.choice.seeds, "--seeds"),
         "method": file.method.value,
         "metric": file.metric.name,
-        "parameters": {name: str(parameter) for name, parameter in sweep_run.sweep.parameters.items()},
+        "parameters": {name: str(parameter) for name, parameter in setting.sweep.parameters.items()},
         "early_terminate": file.early_terminate and asdict(file.early_terminate),
     }
     return {"sweep": own, **configuration}
 
 
-def _run(sweep_run: SweepRun, trials: Trials, batch: Sequence[Trial]) -> None:
+def _run(setting: Setting, trials: Trials, batch: Sequence[Trial]) -> None:
     """Run trials side by side; with early termination fold by fold, and those that fall behind no further."""
     going: dict[int, list[Job]] = {}
     by_number = {trial.number: trial for trial in batch}
     for trial in batch:
         try:
-            going[trial.number] = sweep_run.plan(trial.parameters)
+            going[trial.number] = setting.plan(trial.parameters)
         except SerError as error:  # these parameters do not make a system; others may
-            _say_unplanned(sweep_run, trial, error)
+            _say_unplanned(setting, trial, error)
             trials.fail(trial, str(error).splitlines()[0])
             continue
     if not going:
         return
     folds = sorted({job.fold for jobs in going.values() for job in jobs if job.fold is not None})
-    rounds = [[fold] for fold in folds] if sweep_run.sweep.file.early_terminate else [folds]
+    rounds = [[fold] for fold in folds] if setting.sweep.file.early_terminate else [folds]
     so_far: list[int] = []
     for some in rounds:
         so_far += some
         jobs = [job for planned in going.values() for job in planned if job.fold in some]
-        failures = run_planned(jobs, sweep_run.console, sweep_run.options.resources)
+        failures = run_planned(jobs, setting.console, setting.choice.resources)
         for number, planned in list(going.items()):
             done = [job for job in planned if job.fold in so_far]
             try:
-                if _judge(sweep_run, trials, by_number[number], done, failures, len(so_far) == len(folds)):
+                if _judge(setting, trials, by_number[number], done, failures, len(so_far) == len(folds)):
                     log_summaries(sorted({job.folder.parent for job in going.pop(number)}))
             except TrialTakenError as error:  # this process was not heard of for too long
-                sweep_run.console.print(f"{error}; its result counts", highlight=False, markup=False)
+                setting.console.print(f"{error}; its result counts", highlight=False, markup=False)
                 del going[number]
         if not going:
             return
 
 
 def _judge(
-    sweep_run: SweepRun,
+    setting: Setting,
     trials: Trials,
     trial: Trial,
     done: Sequence[Job],
@@ -181,28 +180,28 @@ def _judge(
         trials.fail(trial, " ".join([f"{missing[0].folder.name}: {first}", *log[-1:]]))
         return True
     if has_all_folds:
-        trials.complete(trial, sweep_run.objective(done))
+        trials.complete(trial, setting.objective(done))
         return True
-    if trials.report(trial, len({job.fold for job in done}), sweep_run.objective(done)):
+    if trials.report(trial, len({job.fold for job in done}), setting.objective(done)):
         trials.stop(trial)
         return True
     return False
 
 
-def _say_unplanned(sweep_run: SweepRun, trial: Trial, error: SerError) -> None:
-    sweep_run.console.print(f"[red]trial {trial.number}[/red]: {escape(str(error))}", highlight=False)
+def _say_unplanned(setting: Setting, trial: Trial, error: SerError) -> None:
+    setting.console.print(f"[red]trial {trial.number}[/red]: {escape(str(error))}", highlight=False)
 
 
-def _conclude(sweep_run: SweepRun, trials: Trials, folder: Path) -> int:
+def _conclude(setting: Setting, trials: Trials, folder: Path) -> int:
     """Show all trials, write them and their picture into the sweep's folder, and test the winner."""
-    console, metric = sweep_run.console, sweep_run.sweep.file.metric.name
-    records = [record_of(trial, sweep_run.row) for trial in trials.shown()]
+    console, metric = setting.console, setting.sweep.file.metric.name
+    records = [record_of(trial, setting.row) for trial in trials.shown()]
     best = trials.best()
-    title = f"{sweep_run.sweep.path.stem}: {sweep_run.sweep.file.method.value}, {len(records)} trials"
+    title = f"{setting.sweep.path.stem}: {setting.sweep.file.method.value}, {len(records)} trials"
     number = None if best is None else best.number
     console.print(trials_table(title, metric, records, number), markup=False)
     content = {
-        "sweep": str(sweep_run.sweep.path),
+        "sweep": str(setting.sweep.path),
         "storage": trials.place,
         "metric": metric,
         "best": number,
@@ -210,7 +209,7 @@ def _conclude(sweep_run: SweepRun, trials: Trials, folder: Path) -> int:
     }
     write_atomically(folder / "sweep.json", json.dumps(content, indent=2).encode())
     logarithmic = [
-        name for name, drawn in sweep_run.sweep.parameters.items() if isinstance(drawn, Range) and drawn.is_log
+        name for name, drawn in setting.sweep.parameters.items() if isinstance(drawn, Range) and drawn.is_log
     ]
     picture = save(parameter_figure(title, metric, records, number, logarithmic), folder / "parameters.png")
     console.print(f"parameters: {picture}", highlight=False, markup=False, soft_wrap=True)
@@ -226,22 +225,22 @@ def _conclude(sweep_run: SweepRun, trials: Trials, folder: Path) -> int:
         return 0
     failed = [record for record in records if record.state == FAILED]
     with FileLock(folder / ".winner.lock"):  # of processes that end together, the second finds it done
-        status = cross_validate(sweep_run.trial(parameters), sweep_run.options, console)
+        status = cross_validate(setting.trial(parameters), setting.choice, console)
     return 1 if failed else status
 
 
-def _show_plan(sweep_run: SweepRun, form: Form, limit: int | None) -> int:
+def _show_plan(setting: Setting, form: Form, limit: int | None) -> int:
     """Print the jobs of the trials to come, as far as they do not depend on the results of others."""
     with tempfile.TemporaryDirectory() as nowhere:
-        trials = Trials(sweep_run.sweep, "dry run", Path(nowhere), None, limit)
-        found = trials.begin(RANDOM_BEFORE_BAYES if sweep_run.sweep.file.method is Method.bayes else sys.maxsize)
+        trials = Trials(setting.sweep, "dry run", Path(nowhere), None, limit)
+        found = trials.begin(RANDOM_BEFORE_BAYES if setting.sweep.file.method is Method.bayes else sys.maxsize)
     jobs: list[Job] = []
     unplanned = 0
     for trial in found:
         try:
-            jobs += sweep_run.plan(trial.parameters)
+            jobs += setting.plan(trial.parameters)
         except SerError as error:
-            _say_unplanned(sweep_run, trial, error)
+            _say_unplanned(setting, trial, error)
             unplanned += 1
-    show_plan(jobs, sweep_run.options.resources, sweep_run.console, form)
+    show_plan(jobs, setting.choice.resources, setting.console, form)
     return 1 if unplanned else 0
