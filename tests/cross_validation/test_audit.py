@@ -11,7 +11,8 @@ from data_modules.crema_d import FAULTY, CremaD, write_synthetic
 from data_modules.iemocap_synthetic import Turn, recordings
 from ser_lightning.audio import read_audio
 from ser_lightning.cross_validation.audit import audit, prepare, usage
-from ser_lightning.cross_validation.cross_validate import RunOptions, cross_validate
+from ser_lightning.cross_validation.cross_validate import cross_validate
+from ser_lightning.cross_validation.planner import RunOptions
 from ser_lightning.features import LogMelFilterbank
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")

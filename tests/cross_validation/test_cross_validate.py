@@ -17,7 +17,7 @@ from rich.console import Console
 
 from ser_lightning.cli.main import main
 from ser_lightning.cross_validation import cross_validate
-from ser_lightning.cross_validation.cross_validate import RunOptions, plan_experiment
+from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
 from ser_lightning.jobs.plan import Job, Resources, show_plan, write_configurations
 from ser_lightning.runs.folder import read_config
 from ser_lightning.training.experiment import ExperimentCLI

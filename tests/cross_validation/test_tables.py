@@ -9,7 +9,7 @@ from rich.console import Console
 
 from ser_lightning.cli.main import main
 from ser_lightning.cli.training import split_keys
-from ser_lightning.cross_validation.cross_validate import RunOptions
+from ser_lightning.cross_validation.planner import RunOptions
 from ser_lightning.cross_validation.tables import plan_table, show_table
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.published.table_file import Row, folder_name, read_table, row_arguments

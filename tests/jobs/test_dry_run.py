@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 
 from ser_lightning.cli.main import main
-from ser_lightning.cross_validation.cross_validate import RunOptions, plan_experiment
+from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
 from ser_lightning.jobs.plan import Job, Resources, describe, show_plan
 
 MakeJob = Callable[..., Job]

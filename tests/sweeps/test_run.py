@@ -17,7 +17,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from ser_lightning.cross_validation.cross_validate import RunOptions
+from ser_lightning.cross_validation.planner import RunOptions
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.runs.folder import trial_row

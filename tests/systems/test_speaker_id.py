@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from ser_lightning.cli.main import main
-from ser_lightning.cross_validation.cross_validate import RunOptions, plan_experiment
+from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
 from ser_lightning.errors import ProtocolError
 from ser_lightning.jobs.plan import Job, is_done
 from ser_lightning.losses import AMSoftmax, Criterion, WeightedCrossEntropy

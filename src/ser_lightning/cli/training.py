@@ -11,7 +11,7 @@ from ser_lightning.cli.command_line import CommandLine, add_allow, add_row, cons
 from ser_lightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ser_lightning.cross_validation.cross_validate import RunOptions
+    from ser_lightning.cross_validation.planner import RunOptions
 
 OF_AN_EXPERIMENT = "Further arguments are LightningCLI's: --config EXPERIMENT.yaml and any --key value."
 _OF_A_FILE = "Further arguments are LightningCLI's, for every training: --config TRAINER.yaml and any --key value."
@@ -91,7 +91,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
 
 
 def _run_options(options: argparse.Namespace) -> "RunOptions":
-    from ser_lightning.cross_validation.cross_validate import RunOptions
+    from ser_lightning.cross_validation.planner import RunOptions
     from ser_lightning.jobs.plan import Resources
     from ser_lightning.training.experiment_file import threads_of_environment
 

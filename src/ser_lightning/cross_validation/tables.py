@@ -6,13 +6,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ser_lightning.cross_validation.cross_validate import (
-    RunOptions,
-    build_anywhere,
-    plan_experiment,
-    run_planned,
-    write_summaries,
-)
+from ser_lightning.cross_validation.cross_validate import run_planned, write_summaries
+from ser_lightning.cross_validation.planner import RunOptions, build_anywhere, plan_experiment
 from ser_lightning.cross_validation.wandb import log_summaries
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.plan import Job, parse_numbers, show_plan

@@ -17,13 +17,8 @@ from filelock import FileLock
 from rich.console import Console
 from rich.markup import escape
 
-from ser_lightning.cross_validation.cross_validate import (
-    RunOptions,
-    build_anywhere,
-    cross_validate,
-    plan_experiment,
-    run_planned,
-)
+from ser_lightning.cross_validation.cross_validate import cross_validate, run_planned
+from ser_lightning.cross_validation.planner import RunOptions, build_anywhere, plan_experiment
 from ser_lightning.cross_validation.wandb import log_summaries
 from ser_lightning.errors import SerError
 from ser_lightning.files import write_atomically
