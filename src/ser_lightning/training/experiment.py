@@ -4,6 +4,7 @@ What forty YAMLs would otherwise repeat, and lists in YAML replace instead of ex
 checkpoints, seeds and files of every run, its folder and its loggers.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -163,10 +164,9 @@ class ExperimentCLI(LightningCLI):
         except ValueError as error:
             raise first_cause(error) from error
         refuse_unknown_scores(self.trainer, self.model.epoch_scores)
-        configuration = self.configuration["model"]
-        configuration["init_args"] |= {"num_features": self.model.num_features}
-        configuration["init_args"] |= {"class_names": list(self.model.class_names)}
-        self.model.configuration = configuration
+        system = self.configuration["model"]
+        linked = {"num_features": self.model.num_features, "class_names": list(self.model.class_names)}
+        self.model.configuration = {**system, "init_args": {**system["init_args"], **linked}}
         self._get(self.config_init, "execution").prepare(self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -211,7 +211,7 @@ class ExperimentCLI(LightningCLI):
         """The data module, as what it is to this suite."""
         return cast(CorpusData, self.datamodule)
 
-    @property
+    @functools.cached_property
     def configuration(self) -> dict[str, Any]:
         """The resolved configuration; every subcommand takes it, written as YAML, as it is."""
         subcommand = self.config.get("subcommand")
