@@ -23,8 +23,7 @@ from markdown.extensions.toc import slugify
 from ser_lightning.cli.command_line import LIGHTNING_COMMANDS, own_options
 from ser_lightning.cli.main import parser
 from ser_lightning.cli.training import split_keys
-from ser_lightning.cross_validation.tables import ONCE, row_arguments
-from ser_lightning.published.table_file import read_table
+from ser_lightning.published.table_file import ONCE, read_table, row_arguments
 from ser_lightning.sweeps.file import read_sweep
 from ser_lightning.training.experiment import ExperimentCLI
 
@@ -423,7 +422,7 @@ def test_the_newcomers_path_leaves_what_it_promises(workspace: Path) -> None:
     seed = workspace / "runs/quickstart/ravdess-synthetic/default/seed-0"
     table = only_table_of_files((DOCS / "index.md").read_text())
     assert [file for file in table if not (seed / "fold-00" / file).exists()] == []
-    for file in ("plan.json", "summary.json", "confusion.png", "report.html", "report.md"):
+    for file in ("summary.json", "confusion.png", "report.html", "report.md"):
         assert (seed / file).is_file(), file
 
 

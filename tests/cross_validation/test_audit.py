@@ -11,7 +11,8 @@ from data_modules.crema_d import FAULTY, CremaD, write_synthetic
 from data_modules.iemocap_synthetic import Turn, recordings
 from ser_lightning.audio import read_audio
 from ser_lightning.cross_validation.audit import audit, prepare, usage
-from ser_lightning.cross_validation.cross_validate import Choice, cross_validate
+from ser_lightning.cross_validation.cross_validate import cross_validate
+from ser_lightning.cross_validation.planner import RunOptions
 from ser_lightning.features import LogMelFilterbank
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
@@ -68,12 +69,12 @@ def test_one_line_says_what_is_used_and_what_is_not_is_named_as_it_is_spelt(odd_
     for name in ("audit", "prepare", "cv"):
         console = Console(record=True, width=2000)
         if name == "cv":
-            first = Choice(runs=tmp_path / "runs [v1]", folds="0")
+            first = RunOptions(runs=tmp_path / "runs [v1]", folds="0")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("ser_lightning.cross_validation.cross_validate.run_jobs", lambda jobs, *_: {})
                 patch.setattr("ser_lightning.cross_validation.cross_validate.write_summaries", lambda *_: {})
                 patch.setattr("ser_lightning.cross_validation.cross_validate.log_summaries", lambda *_: None)
-                assert cross_validate(given, "default", first, console) == 0
+                assert cross_validate(given, first, console) == 0
         else:
             assert {"audit": audit, "prepare": prepare}[name](given, [], console) == 0
         said[name] = console.export_text()

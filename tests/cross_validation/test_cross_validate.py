@@ -17,8 +17,12 @@ from rich.console import Console
 
 from ser_lightning.cli.main import main
 from ser_lightning.cross_validation import cross_validate
-from ser_lightning.cross_validation.cross_validate import Choice, plan_experiment
-from ser_lightning.jobs.plan import Job
+from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
+from ser_lightning.jobs.plan import Job, Resources, show_plan, write_configurations
+from ser_lightning.runs.folder import read_config
+from ser_lightning.training.experiment import ExperimentCLI
+
+QUIET = Console(quiet=True)
 
 
 def arguments(root: Path, features: Path, runs: Path, *more: str) -> list[str]:
@@ -124,7 +128,6 @@ def test_the_summary_names_the_missing_folds_and_the_report_stands_alone(done: l
     assert summary["synthetic"] is True
     assert summary["seeds"][0]["folds_missing"] == [1, 2, 3]
     assert "<html" in (folder / "report.html").read_text()
-    assert len(json.loads((folder / "plan.json").read_text())) == 1
 
 
 @pytest.mark.parametrize("content", [b'{"seeds": [', b"\xff\xfe{"])
@@ -145,6 +148,40 @@ def test_a_changed_configuration_is_refused_before_anything_runs(
     assert "fold-00" in error
     folder = seed_folder(Path(done[1].removeprefix("--runs=")))
     assert not (folder / "fold-01").exists()
+
+
+def test_a_runs_own_configuration_keeps_its_names_wherever_it_is(done: list[str], tmp_path: Path) -> None:
+    own = seed_folder(Path(done[1].removeprefix("--runs="))) / "fold-00" / "config.yaml"
+    for place in ("experiments/another/config.yaml", "renamed.yaml"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(own, tmp_path / place)
+    own_row = ["--run.paper=mine2026", "--run.row=wide"]
+    for place, more, name in (
+        ("experiments/another/config.yaml", [], "quickstart/ravdess-synthetic/default"),
+        ("renamed.yaml", own_row, "mine2026/quickstart/ravdess-synthetic/wide"),
+    ):
+        options = RunOptions(folds="1", seeds="4", runs=tmp_path, dry_run="json")
+        (job,) = plan_experiment([f"--config={tmp_path / place}", *more], options, Console(quiet=True))
+        assert job.folder == tmp_path / name / "seed-4" / "fold-01"
+        show_plan([job], Resources(), Console(quiet=True), "text")
+        cli = ExperimentCLI([f"--config={job.folder}/config.yaml"], run=False, in_this_process={"logger": False})
+        assert cli.run_name.folder(tmp_path) == job.folder
+        assert Path(cli.trainer.default_root_dir) == job.folder
+
+
+def test_a_fold_is_resumed_with_what_may_differ(done: list[str], synthetic_ravdess: Path, tmp_path: Path) -> None:
+    folder = seed_folder(Path(done[1].removeprefix("--runs="))) / "fold-00"
+    (folder / "predictions.csv").unlink()
+    moved = tmp_path / "moved"
+    shutil.copytree(synthetic_ravdess, moved)
+    plan = plan_experiment(
+        [*done[2:], f"--data.init_args.root={moved}"], RunOptions("0", runs=folder.parents[4]), QUIET
+    )
+    write_configurations(plan)
+    assert read_config(folder)["data"]["init_args"]["root"] == str(moved)
+    assert main([*done, "--folds=0"]) == 0
+    assert read_config(folder)["data"]["init_args"]["root"] == str(synthetic_ravdess)
+    assert (folder / "predictions.csv").exists()
 
 
 @pytest.mark.parametrize(
@@ -254,14 +291,14 @@ def test_a_fold_is_left_out_with_the_speaker_it_would_test(synthetic_ravdess: Pa
     root = with_unusable(synthetic_ravdess, tmp_path / "corpus", "*-06.wav")
     parts = arguments(root, tmp_path / "features", tmp_path / "runs", "--data.init_args.on_bad_audio=skip")
     protocol = "--data.init_args.protocol=ser_lightning.data.protocols.LeaveOneSpeakerOut"
-    plan = plan_experiment([*parts[2:], protocol], "default", Choice(runs=tmp_path / "none"), Console(quiet=True))
+    plan = plan_experiment([*parts[2:], protocol], RunOptions(runs=tmp_path / "none"), Console(quiet=True))
     assert [job.fold for job in plan] == [0, 1, 2, 3, 4]
 
 
 def test_an_error_that_all_folds_meet_is_said_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = [Job(Path("x.yaml"), (), fold, 0, tmp_path / f"fold-{fold:02d}") for fold in range(3)]
+    jobs = [Job(tmp_path / f"fold-{fold:02d}", {}, "x", "default", fold=fold, seed=0) for fold in range(3)]
     reasons = dict(zip([job.folder for job in jobs], ["[/no] such corpus"] * 2 + ["another"], strict=True))
     monkeypatch.setattr(cross_validate, "run_jobs", lambda *_: reasons)
     cross_validate.run_planned(jobs, Console(width=400))

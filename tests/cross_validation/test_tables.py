@@ -10,18 +10,11 @@ from rich.console import Console
 
 from ser_lightning.cli.main import main
 from ser_lightning.cli.training import split_keys
-from ser_lightning.cross_validation.cross_validate import Choice, _with_needs
-from ser_lightning.cross_validation.tables import (
-    Row,
-    folder_name,
-    plan_table,
-    read_table,
-    row_arguments,
-    show_table,
-)
+from ser_lightning.cross_validation.planner import RunOptions
+from ser_lightning.cross_validation.tables import plan_table, show_table
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.plan import plan_folds
 from ser_lightning.published.lookup import table_files
+from ser_lightning.published.table_file import Row, folder_name, read_table, row_arguments
 
 TABLES = table_files(Path("experiments"))
 HUANG = Path("experiments/huang2020").resolve()
@@ -138,14 +131,6 @@ def test_rows_without_overrides_share_the_experiments_own_runs(tmp_path: Path) -
     assert folder_name(other) == "K_=_2"
 
 
-def test_a_job_gets_the_checkpoint_of_the_same_seed_and_fold() -> None:
-    encoders = plan_folds(Path("e.yaml"), [], [0, 1], [0, 1], Path("runs/e"))
-    (job,) = plan_folds(Path("x.yaml"), [], [1], [1], Path("runs/x"))
-    job = _with_needs(job, {"model.init_args.encoder_checkpoint": encoders})
-    assert job.needs == (Path("runs/e/seed-1/fold-01"),)
-    assert "--model.init_args.encoder_checkpoint=runs/e/seed-1/fold-01/checkpoints/best.ckpt" in job.command()
-
-
 def arguments(root: Path, features: Path, runs: Path) -> list[str]:
     return [
         f"--runs={runs}",
@@ -249,11 +234,12 @@ def test_rows_that_are_trained_once_take_the_trainers_arguments_and_those_meant_
         "--config=gpu.yaml",
         "--trainer.max_epochs=2",
         "--data.x=b",
+        "--run.row=once",
     ]
     files = ["--config=p/emotions.yaml", "--config=p/ravdess.yaml"]
-    assert row_arguments(Path("p/table.yaml"), fold, callers) == [*files, *callers[:3]]
+    assert row_arguments(Path("p/table.yaml"), fold, callers) == [*files, *callers[:3], "--run.row=default"]
     whole = Row("own", "mine.yaml", "")
-    assert row_arguments(Path("p/table.yaml"), whole, []) == ["--config=p/mine.yaml"]
+    assert row_arguments(Path("p/table.yaml"), whole, []) == ["--config=p/mine.yaml", "--run.row=default"]
 
 
 @pytest.mark.parametrize("stray", [["ravdess"], ["--a=1", "ravdess"], ["--a", "1", "ravdess"], ["corpus=x", "ravdess"]])
@@ -280,12 +266,12 @@ def test_two_rows_that_would_train_in_one_folder_are_refused(
         f"  - {{name: 'dropout, 0.1', {mean}, overrides: [--model.init_args.dropout=0.2]}}\n",
     )
     more = [one for one in arguments(synthetic_ravdess, feature_folder, tmp_path) if one.startswith("--data")]
-    choice = Choice(folds="0", runs=tmp_path)
+    options = RunOptions(folds="0", runs=tmp_path)
     with pytest.raises(ConfigurationError, match=r"rows 'dropout 0\.1' and 'dropout, 0\.1' would both train in"):
-        plan_table(path, read_table(path), more, [], choice, Console(quiet=True))
-    plan_table(path, read_table(path), more, ["dropout 0.1"], choice, Console(quiet=True))
+        plan_table(path, read_table(path), more, [], options, Console(quiet=True))
+    plan_table(path, read_table(path), more, ["dropout 0.1"], options, Console(quiet=True))
     with pytest.raises(ConfigurationError, match=r"rows 'dropout 0\.1' and 'dropout, 0\.1' would both train in"):
-        show_table(path, [], more, choice, Console(quiet=True))
+        show_table(path, [], more, options, Console(quiet=True))
 
 
 def test_rows_that_are_needed_are_planned_before_those_that_need_them(
@@ -301,7 +287,12 @@ def test_rows_that_are_needed_are_planned_before_those_that_need_them(
     more = [
         argument for argument in arguments(synthetic_ravdess, feature_folder, tmp_path) if argument.startswith("--d")
     ]
-    choice = Choice(folds="0,2", runs=tmp_path)
-    jobs = plan_table(path, read_table(path), more, ["last"], choice, Console(quiet=True))
+    options = RunOptions(folds="0,2", runs=tmp_path)
+    jobs = plan_table(path, read_table(path), more, ["last"], options, Console(quiet=True))
     assert [job.folder.relative_to(tmp_path).parts[1] for job in jobs] == ["mean", "mean", "netvlad", "netvlad"]
     assert jobs[3].needs == (jobs[1].folder,)
+    assert jobs[3].configuration["data"]["init_args"]["root"] == f"{jobs[1].folder}/checkpoints/best.ckpt"
+    assert jobs[1].configuration["data"]["init_args"]["root"] == str(synthetic_ravdess)
+    path.write_text(path.read_text().replace("needs: {data.init_args.root", "needs: {model.encoder"))
+    with pytest.raises(ConfigurationError, match=r"model\.encoder is not a key of netvlad"):
+        plan_table(path, read_table(path), more, ["last"], options, Console(quiet=True))

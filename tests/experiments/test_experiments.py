@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from ser_lightning.cross_validation.tables import Row, read_table, row_arguments
 from ser_lightning.published.lookup import table_files
+from ser_lightning.published.table_file import Row, read_table, row_arguments
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.fold import run_fold
@@ -90,7 +90,7 @@ def trained(
             *(() if has_folds else EVEN),
             *overrides,
         )
-        return run_fold([*arguments(files, synthetic_corpora), *more], "default")
+        return run_fold([*arguments(files, synthetic_corpora), *more])
 
     return train
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ser_lightning.cross_validation.tables import Row, read_table, row_arguments
 from ser_lightning.losses import AMSoftmax, FocalLoss, WeightedCrossEntropy
+from ser_lightning.published.table_file import Row, read_table, row_arguments
 from ser_lightning.training.experiment import ExperimentCLI
 
 TABLE = Path("experiments/zhou2020/table2.yaml")

@@ -1,4 +1,4 @@
-"""Jobs that take no time: a program in the place of ``ser`` that does what its experiment's name says."""
+"""Jobs that take no time: a program in the place of ``ser`` that does what its configuration says."""
 
 import sys
 from collections.abc import Callable
@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from ser_lightning.jobs import engine
-from ser_lightning.jobs.plan import Job
+from ser_lightning.jobs.plan import Job, write_configurations
 
 PRETENCE = """\
 import json, os, pathlib, signal, sys, time
 
 given = dict(argument[2:].split("=", 1) for argument in sys.argv[1:] if "=" in argument)
-folder, kind = pathlib.Path(given["trainer.default_root_dir"]), given["config"]
+configuration = pathlib.Path(given["config"])
+folder, kind = configuration.parent, configuration.read_text().split()[1]
 tries = len(list(folder.glob("try-*")))
 (folder / f"try-{tries}").touch()
 print("this is", kind, "at try", tries, flush=True)
@@ -64,6 +65,9 @@ def job(tmp_path: Path, pretence: Path) -> Callable[..., Job]:
 
     def make(kind: str, name: str, *needs: Job) -> Job:
         folder = tmp_path / "runs" / "seed-0" / name
-        return Job(Path(kind), (), 0, 0, folder, needs=tuple(other.folder for other in needs))
+        needed = tuple(other.folder for other in needs)
+        made = Job(folder, {"kind": kind}, "experiment", "default", fold=0, seed=0, needs=needed)
+        write_configurations([made])
+        return made
 
     return make

@@ -1,39 +1,31 @@
 """The planner."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.plan import Job, in_order, parse_numbers, plan_folds, write_plan
+from ser_lightning.jobs.plan import Job, in_order, parse_numbers, write_configurations
 
-JOB = Job(Path("x.yaml"), (), 0, 0, Path("a"))
+JOB = Job(Path("a"), {"seed_everything": 3}, "x", "default", fold=0, seed=0)
 
 
-def test_a_plan_has_one_job_for_each_seed_and_fold_each_with_its_own_folder() -> None:
-    jobs = plan_folds(Path("x.yaml"), ["--trainer.max_epochs=2"], [0, 3], [0, 1], Path("runs/x"))
-    assert [job.folder.as_posix() for job in jobs] == [
-        "runs/x/seed-0/fold-00",
-        "runs/x/seed-0/fold-03",
-        "runs/x/seed-1/fold-00",
-        "runs/x/seed-1/fold-03",
-    ]
-    assert jobs[3].command() == [
-        "run-fold",
-        "--row",
-        "default",
-        "--config=x.yaml",
-        "--trainer.max_epochs=2",
-        "--data.init_args.fold=3",
-        "--seed_everything=1",
-        "--trainer.default_root_dir=runs/x/seed-1/fold-03",
+def test_a_job_runs_the_file_in_its_folder() -> None:
+    assert JOB.command() == ["run-fold", "--config=a/config.yaml"]
+    assert replace(JOB, tested=False, allow=("mine", "ours")).command() == [
+        *("run-fold", "--config=a/config.yaml", "--no-test", "--allow=mine", "--allow=ours")
     ]
 
 
-def test_a_job_independent_of_folds_names_none() -> None:
-    assert not [argument for argument in replace(JOB, fold=None).command() if "fold=" in argument]
+def test_what_is_not_done_gets_its_configuration(tmp_path: Path) -> None:
+    done, other = (replace(JOB, folder=tmp_path / name) for name in ("done", "other"))
+    done.folder.mkdir()
+    for name in ("predictions.csv", "run.json"):
+        (done.folder / name).touch()
+    write_configurations([done, other])
+    assert not (done.folder / "config.yaml").exists()
+    assert (other.folder / "config.yaml").read_text() == "seed_everything: 3\n"
 
 
 def test_jobs_come_behind_those_they_need_and_else_keep_their_order() -> None:
@@ -47,24 +39,6 @@ def test_a_need_outside_the_plan_and_a_circle_are_named() -> None:
         in_order([replace(JOB, needs=(Path("z"),))])
     with pytest.raises(ConfigurationError, match=r"circle.*a"):
         in_order([replace(JOB, needs=(Path("b"),)), replace(JOB, folder=Path("b"), needs=(Path("a"),))])
-
-
-def test_the_plan_on_disk_keeps_what_was_planned_before(tmp_path: Path) -> None:
-    path = tmp_path / "plan.json"
-    jobs = plan_folds(Path("x.yaml"), [], [0, 1, 2], [0], Path("runs/x"))
-    write_plan(jobs[1:], path)
-    write_plan([replace(jobs[1], max_epochs=7), jobs[0]], path)
-    entries = json.loads(path.read_text())
-    assert [(entry["fold"], entry["max_epochs"]) for entry in entries] == [(0, 1), (1, 7), (2, 1)]
-
-
-@pytest.mark.parametrize("content", ['[{"folder": "ru', "3", "[3]", "[{}]"])
-def test_a_damaged_plan_is_named_with_the_way_out(content: str, tmp_path: Path) -> None:
-    path = tmp_path / "plan.json"
-    path.write_text(content)
-    with pytest.raises(ConfigurationError, match=r"plan.json is no plan of jobs .*; delete it"):
-        write_plan([Job(Path("x.yaml"), (), 0, 0, tmp_path)], path)
-    assert path.read_text() == content
 
 
 def test_lists_of_numbers_and_ranges_are_read() -> None:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from ser_lightning.jobs import progress as job_progress
-from ser_lightning.jobs.plan import Job, plan_folds
+from ser_lightning.jobs.plan import Job
 from ser_lightning.jobs.progress import ProgressView, seconds_left
 
 
@@ -17,7 +17,15 @@ def planned(folder: Path, rows: int = 2, folds: int = 3, max_epochs: int = 10) -
     return [
         replace(job, max_epochs=max_epochs)
         for row in range(rows)
-        for job in plan_folds(Path("x/soft.yaml"), [], range(folds), [0], folder / f"row{row}", f"row{row}")
+        for job in jobs_of(folder / f"row{row}", folds, row=f"row{row}")
+    ]
+
+
+def jobs_of(row_folder: Path, folds: int, seeds: int = 1, row: str = "default") -> list[Job]:
+    return [
+        Job(row_folder / f"seed-{seed}" / f"fold-{fold:02d}", {}, "soft", row, fold, seed)
+        for seed in range(seeds)
+        for fold in range(folds)
     ]
 
 
@@ -55,8 +63,8 @@ def test_a_title_says_what_tells_a_job_from_the_others_and_no_more() -> None:
     def titles(*jobs: object) -> list[str]:
         return list(ProgressView(jobs, Console(quiet=True)).titles.values())  # type: ignore[arg-type]
 
-    plain = plan_folds(Path("x/soft.yaml"), [], [0, 1], [0], Path("runs/ando2019/soft/iemocap/default"))
-    row = plan_folds(Path("x/soft.yaml"), [], [0], [0, 1], Path("runs/ando2019/soft/iemocap/soft_all"), "soft_all")
+    plain = jobs_of(Path("runs/ando2019/soft/iemocap/default"), 2)
+    row = jobs_of(Path("runs/ando2019/soft/iemocap/soft_all"), 1, seeds=2, row="soft_all")
     assert titles(*plain) == ["fold-00", "fold-01"]
     assert titles(*row) == ["seed 0 fold-00", "seed 1 fold-00"]
     assert titles(*plain, row[0]) == ["soft fold-00", "soft fold-01", "soft_all fold-00"]
@@ -147,7 +155,7 @@ def test_jobs_of_one_plan_may_have_unlike_numbers_of_epochs(tmp_path: Path, cloc
 
 
 def test_a_long_title_is_cut_before_a_number_is(tmp_path: Path) -> None:
-    jobs = plan_folds(Path("x/soft.yaml"), [], range(10), [0], tmp_path / "row", "a row of which much can be said")
+    jobs = jobs_of(tmp_path / "row", 10, row="a row of which much can be said")
     view = ProgressView(jobs, Console(quiet=True))
     write_epochs(jobs[0], 0.5)
     write_test_score(jobs[0], 1.0)

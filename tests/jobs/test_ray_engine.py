@@ -9,8 +9,7 @@ import pytest
 from rich.console import Console
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.engine import Resources
-from ser_lightning.jobs.plan import Job
+from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.jobs.runner import run_jobs
 
 if importlib.util.find_spec("ray") is None:  # not imported here: it reads its settings then, which the engine makes

@@ -3,7 +3,7 @@
 import pytest
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.engine import Resources
+from ser_lightning.jobs.plan import Resources
 
 
 @pytest.mark.parametrize(
@@ -29,9 +29,9 @@ def test_one_machine_runs_one_job_at_once_and_a_cluster_as_many_as_fit_unless_sa
 
 
 def test_a_part_of_a_gpu_is_one_device_and_several_share_batches_and_threads() -> None:
-    assert Resources().arguments() == ()
+    assert Resources().trainer() == {}
     part, pair = Resources(gpus_per_job=0.25), Resources(gpus_per_job=2, cpus_per_job=8)
-    assert part.arguments() == ("--trainer.accelerator=gpu", "--trainer.devices=1")
-    assert pair.arguments() == ("--trainer.accelerator=gpu", "--trainer.devices=2", "--trainer.strategy=ddp")
+    assert part.trainer() == {"accelerator": "gpu", "devices": 1}
+    assert pair.trainer() == {"accelerator": "gpu", "devices": 2, "strategy": "ddp"}
     assert pair.environment() == {"OMP_NUM_THREADS": "4"}
     assert (str(Resources()), str(part), str(pair)) == ("1 CPU", "1 CPU, 0.25 GPU", "8 CPUs, 2 GPUs")

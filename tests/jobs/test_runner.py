@@ -16,8 +16,8 @@ from rich.console import Console
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs import runner
-from ser_lightning.jobs.engine import OneAfterAnother, Resources
-from ser_lightning.jobs.plan import Job
+from ser_lightning.jobs.engine import OneAfterAnother
+from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.jobs.runner import run_jobs
 from ser_lightning.runs.folder import claim_sources, is_finished
 
@@ -30,13 +30,13 @@ def tries(job: Job) -> int:
 
 
 def test_a_job_whose_source_was_trained_anew_is_named_and_not_taken_for_done(tmp_path: Path) -> None:
-    source, dependant = (Job(Path("x.yaml"), (), 0, 0, tmp_path / name) for name in ("source", "dependant"))
-    best = source.folder / "checkpoints" / "best.ckpt"
-    own = (f"--model.init_args.encoder_checkpoint={best}",)
-    dependant = replace(dependant, needs=(source.folder,), own=own)
+    best = tmp_path / "source" / "checkpoints" / "best.ckpt"
+    started = {"model": {"init_args": {"encoder_checkpoint": str(best)}}}
+    source = Job(tmp_path / "source", {}, "x", "default", fold=0, seed=0)
+    dependant = replace(source, folder=tmp_path / "dependant", configuration=started, needs=(source.folder,))
     best.parent.mkdir(parents=True)
     best.write_text("weights")
-    claim_sources(dependant.folder, f"model: {{init_args: {{encoder_checkpoint: {best}}}}}")
+    claim_sources(dependant.folder, started)
     for job in (source, dependant):
         for name in ("predictions.csv", "run.json"):
             (job.folder / name).touch()
@@ -120,17 +120,12 @@ def test_the_signal_that_ended_a_job_is_named(job: MakeJob) -> None:
     assert "ended by SIGKILL" in run_jobs([killed], QUIET, Resources(retries=0))[killed.folder]
 
 
-def test_a_job_gets_its_threads_and_devices_and_says_in_its_log_where_it_ran(job: MakeJob) -> None:
+def test_a_job_gets_its_threads_and_says_in_its_log_where_it_ran(job: MakeJob) -> None:
     fine = job("fine", "fold-00")
     run_jobs([fine], QUIET, Resources(cpus_per_job=4, gpus_per_job=2))
     saw = json.loads((fine.folder / "saw.json").read_text())
     assert saw["environment"]["OMP_NUM_THREADS"] == "2"
-    assert saw["arguments"][-4:] == [
-        "--trainer.accelerator=gpu",
-        "--trainer.devices=2",
-        "--trainer.strategy=ddp",
-        "--end-with-parent",
-    ]
+    assert saw["arguments"] == [*fine.command(), "--end-with-parent"]
     assert (fine.folder / "log.txt").read_text().startswith("--- ")
 
 
@@ -165,14 +160,15 @@ STOPPED = """\
 import sys
 from pathlib import Path
 from rich.console import Console
-from ser_lightning.cross_validation import engine
-from ser_lightning.cross_validation.plan import Job
-from ser_lightning.cross_validation.resources import Resources
-from ser_lightning.cross_validation.runner import run_jobs
+from ser_lightning.jobs import engine
+from ser_lightning.jobs.plan import Job, Resources, write_configurations
+from ser_lightning.jobs.runner import run_jobs
 
 program, runs, at_once = sys.argv[1:]
 engine.PROGRAM = (sys.executable, program)
-jobs = [Job(Path("waits"), (), 0, 0, Path(runs) / "seed-0" / f"fold-{fold:02d}") for fold in range(2)]
+folders = [Path(runs) / "seed-0" / f"fold-{fold:02d}" for fold in range(2)]
+jobs = [Job(folder, {"kind": "waits"}, "x", "default", fold=0, seed=0) for folder in folders]
+write_configurations(jobs)
 try:
     run_jobs(jobs, Console(), Resources(jobs=int(at_once)))
 except KeyboardInterrupt:

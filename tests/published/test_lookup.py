@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from omegaconf import OmegaConf
 
 from ser_lightning.published.lookup import EXPERIMENTS, publications, table_files
+from ser_lightning.published.table_file import read_table, row_arguments
+from ser_lightning.reports.systems import Published
 from ser_lightning.runs.gathering import CrossValidation, find_cross_validations
 from ser_lightning.runs.predictions import Predictions
+from ser_lightning.training.experiment import resolve
 
 
 def _run(folder: Path, config: dict[str, object] | None = None, **facts: object) -> list[CrossValidation]:
@@ -58,73 +60,84 @@ def test_an_experiment_of_ones_own_finds_nothing(tmp_path: Path) -> None:
     assert publications(tmp_path)(_run(tmp_path / "x")) == []
 
 
+def _named(found: Published) -> list[str]:
+    return [difference.split(" ")[0] for difference in found.differences]
+
+
 def test_what_a_run_has_otherwise_than_the_file_is_said(tmp_path: Path) -> None:
-    files = [EXPERIMENTS / "huang2020" / name for name in ("netvlad.yaml", "iemocap.yaml")]
-    config = OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files)))
-    assert publications(EXPERIMENTS)(_run(tmp_path / "same", config))[0].unlike_file == []
+    config = resolve([f"--config={EXPERIMENTS / 'huang2020' / name}" for name in ("netvlad.yaml", "iemocap.yaml")])
+    assert publications(EXPERIMENTS)(_run(tmp_path / "same", config))[0].differences == []
     config["trainer"]["max_epochs"] = 8
-    config["trainer"]["precision"] = "32-true"  # the file leaves it open
+    config["trainer"]["precision"] = "32-true"  # Lightning's own, which the file leaves open
     config["model"]["init_args"]["dropout"] = 0.1
-    config["data"]["init_args"]["root"] = "elsewhere"
+    config["data"]["init_args"] |= {"root": "elsewhere", "fold": 2}
+    config["data"]["init_args"]["protocol"]["init_args"]["emotions"] = ["a: b, c"]
     config["seed_everything"] = 3
     (found,) = publications(EXPERIMENTS)(_run(tmp_path / "other", config))
-    assert found.unlike_file == [
+    assert found.differences == [
+        "data.init_args.protocol",
         "model.init_args.dropout 0.1 (file: 0.5)",
         "trainer.max_epochs 8 (file: 50)",
     ]
 
 
+def _table(folder: Path, *overrides: str) -> Path:
+    """Write a table of one row, on RAVDESS, whose experiment is the quick start."""
+    path = folder / "experiments" / "paper" / "table1.yaml"
+    path.parent.mkdir(parents=True)
+    experiment = yaml.safe_load(Path("experiments/quickstart.yaml").read_text())
+    corpus = {"data": {"class_path": experiment["data"].pop("class_path")}}
+    (path.parent / "x.yaml").write_text(yaml.safe_dump(experiment))
+    (path.parent / "ravdess.yaml").write_text(yaml.safe_dump(corpus))
+    row = {"name": "row", "experiment": "x.yaml", "overrides": [*overrides], "paper": {"UA": 60.0}}
+    path.write_text(yaml.safe_dump({"title": "T", "corpus": "ravdess", "rows": [row]}))
+    return path
+
+
+RUN = {"paper": "paper", "experiment": "x", "corpus": "ravdess", "row": "row"}
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["--model.init_args.pooling=NetVLAD", "--model.init_args.pooling.init_args.clusters=4"],
-        ["--model.init_args.pooling", "NetVLAD", "--model.init_args.pooling.clusters", "4"],
-        ["--model.init_args.pooling.class_path=ser_lightning.nn.pooling.NetVLAD", "--model.pooling.clusters=4"],
-        ["--model.init_args.pooling={class_path: NetVLAD, init_args: {clusters: 4}}"],
+        ["--model.init_args.pooling=GhostVLAD", "--model.init_args.pooling.init_args.clusters=4"],
+        ["--model.init_args.pooling", "GhostVLAD", "--model.init_args.pooling.clusters", "4"],
+        ["--model.init_args.pooling={class_path: GhostVLAD, init_args: {clusters: 4}}"],
     ],
 )
-@pytest.mark.parametrize("filed", ["MeanPooling", "NetVLAD", None])
-def test_a_row_may_name_another_class_however_it_is_written(
-    filed: str | None, overrides: list[str], tmp_path: Path
-) -> None:
-    netvlad = {"class_path": "ser_lightning.nn.pooling.NetVLAD", "init_args": {"clusters": 4}}
-    arguments = {"dropout": 0.5, "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-4}}}
-    model = {"class_path": "ser_lightning.systems.PooledLSTM", "init_args": arguments}
-    own = {**arguments, "pooling": {"class_path": f"ser_lightning.nn.pooling.{filed}"}} if filed else arguments
-    if filed == "NetVLAD":
-        own["pooling"] |= {"init_args": {"clusters": 8}}  # type: ignore[operator]
-    overrides = [*overrides, "--model.init_args.optimizer.init_args.lr=1e-4"]
-    path = tmp_path / "experiments" / "paper" / "table1.yaml"
-    path.parent.mkdir(parents=True)
-    (path.parent / "ravdess.yaml").write_text("{}")
-    (path.parent / "x.yaml").write_text(yaml.safe_dump({"model": model | {"init_args": own}}))
-    row = {"name": "row", "experiment": "x.yaml", "overrides": overrides, "paper": {"UA": 60.0}}
-    path.write_text(yaml.safe_dump({"title": "T", "corpus": "ravdess", "rows": [row]}))
-    named = {"paper": "paper", "experiment": "x", "corpus": "ravdess", "row": "row"}
-
-    def unlike(name: str, clusters: int, **pooling: object) -> list[str]:
-        run = {**arguments, "pooling": netvlad | {"init_args": {"clusters": clusters}} | pooling}
-        found = _run(tmp_path / name, {"model": model | {"init_args": run}}, **named)
-        (entry,) = publications(tmp_path / "experiments")(found)
-        return list(entry.unlike_file)
-
-    assert unlike("same", 4) == []
-    assert unlike("other", 6) == ["model.init_args.pooling.init_args.clusters 6 (file: 4)"]
-    other = unlike("another", 4, class_path="ser_lightning.nn.pooling.GhostVLAD")
-    assert [line.split(" ")[0] for line in other] == ["model.init_args.pooling.class_path"]
+def test_a_row_may_name_another_class_however_it_is_written(overrides: list[str], tmp_path: Path) -> None:
+    path = _table(tmp_path, *overrides)
+    (row,) = read_table(path).rows
+    run = resolve(row_arguments(path, row, []))
+    published = publications(tmp_path / "experiments")
+    assert published(_run(tmp_path / "same", run, **RUN))[0].differences == []
+    run["model"]["init_args"]["pooling"]["init_args"]["clusters"] = 6
+    assert published(_run(tmp_path / "other", run, **RUN))[0].differences == [
+        "model.init_args.pooling.init_args.clusters 6 (file: 4)"
+    ]
+    run["model"]["init_args"]["pooling"] = {"class_path": "ser_lightning.nn.pooling.MeanPooling"}
+    (found,) = published(_run(tmp_path / "another", run, **RUN))
+    assert "model.init_args.pooling.class_path" in _named(found)
 
 
-def test_a_row_that_names_a_class_and_nothing_else_is_that_row(tmp_path: Path) -> None:
-    path = tmp_path / "experiments" / "paper" / "table1.yaml"
-    path.parent.mkdir(parents=True)
-    (path.parent / "ravdess.yaml").write_text("{}")
-    filed = {"model": {"init_args": {"pooling": {"class_path": "a.NetVLAD", "init_args": {"clusters": 4}}}}}
-    (path.parent / "x.yaml").write_text(yaml.safe_dump(filed))
-    row = "{name: row, experiment: x.yaml, overrides: [--model.init_args.pooling=MeanPooling], paper: {UA: 1}}"
-    path.write_text(f"title: T\ncorpus: ravdess\nrows: [{row}]")
-    ran = {"model": {"init_args": {"pooling": {"class_path": "a.MeanPooling"}}}}
-    runs = _run(tmp_path / "run", ran, paper="paper", experiment="x", corpus="ravdess", row="row")
-    assert publications(tmp_path / "experiments")(runs)[0].unlike_file == []
+def test_a_run_is_compared_with_an_experiment_on_its_own_corpus_alone(tmp_path: Path) -> None:
+    path = _table(tmp_path, "--model.init_args.cells=8")
+    run = resolve(["--config=experiments/quickstart.yaml"])
+    published = publications(tmp_path / "experiments")
+    assert _named(*published(_run(tmp_path / "same", run, **RUN))) == ["model.init_args.cells"]
+    assert published(_run(tmp_path / "absent", run, **RUN | {"corpus": "crema_d"}))[0].differences == []
+    run["data"]["class_path"] = "data_modules.crema_d.CREMAD"
+    (path.parent / "crema_d.yaml").write_text((path.parent / "ravdess.yaml").read_text())
+    assert published(_run(tmp_path / "other", run, **RUN | {"corpus": "crema_d"}))[0].differences == []
+
+
+def test_a_row_of_classes_that_a_report_does_not_trust_is_not_compared(tmp_path: Path) -> None:
+    _table(tmp_path, "--model.init_args.pooling=os.system")
+    run = resolve(["--config=experiments/quickstart.yaml"])
+    (found,) = publications(tmp_path / "experiments")(_run(tmp_path / "run", run, **RUN))
+    (said,) = found.differences
+    assert said.startswith("not compared: ")
+    assert "os.system" in said
 
 
 def test_files_of_tables_are_told_from_experiments() -> None:

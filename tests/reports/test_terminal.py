@@ -102,5 +102,5 @@ def test_protocols_that_differ_say_which_rows_they_belong_to(
 def test_of_what_is_not_as_in_the_file_five_keys_are_shown(seed_folder: Path, number: int, end: str) -> None:
     ours = summarize(find_cross_validations([seed_folder]))
     unlike = [f"key{n} 1" for n in range(number)]
-    text = shown(TableRow("FL", {}, ours, "", unlike_file=unlike))
+    text = shown(TableRow("FL", {}, ours, "", differences=unlike))
     assert f"FL: not as in the file: key0 1, key1 1, key2 1, key3 1, {end}\n" in text

@@ -2,7 +2,7 @@
 
 import yaml
 
-from ser_lightning.runs.configuration import differing_keys, relevant, unlike_file
+from ser_lightning.runs.configuration import differing_keys, relevant
 
 CONFIG = {
     "seed_everything": 0,
@@ -18,13 +18,10 @@ def test_where_things_lie_and_what_computes_do_not_make_another_run() -> None:
     assert differing_keys(CONFIG, elsewhere) == []
 
 
-def test_what_runs_have_otherwise_than_a_file_is_said_with_values_of_any_kind() -> None:
-    filed = {"a": "there, now", "b": 1, "fold": 0}
-    runs = [{"a": "x: y there, z", "b": 1, "fold": 1}, {"a": "c", "b": 2, "fold": 2}]
-    assert unlike_file(runs, filed, lambda difference: difference.key == "fold") == {
-        "a": "a 'x: y there, z' (file: 'there, now')",
-        "b": "b 2 (file: 1)",
-    }
+def test_lightnings_own_precision_is_no_other_one() -> None:
+    silent, stated = ({**CONFIG, "trainer": {"precision": precision}} for precision in (None, "32-true"))
+    assert differing_keys(silent, stated) == []
+    assert len(differing_keys(silent, {**CONFIG, "trainer": {"precision": "bf16-mixed"}})) == 1
 
 
 def test_what_matters_is_told_by_key_from_the_top() -> None:

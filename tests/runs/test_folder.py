@@ -1,12 +1,22 @@
 """What a run is called, and when two are the same."""
 
+import copy
 from pathlib import Path
 
 import pytest
-import yaml
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.runs.folder import RunName, claim_folder, claim_sources, code_version, recorded_sources
+from ser_lightning.runs.folder import (
+    RunName,
+    claim_folder,
+    claim_sources,
+    code_version,
+    name_by_place,
+    read_config,
+    recorded_sources,
+    refuse_other_run,
+    write_config,
+)
 
 CONFIG = {
     "seed_everything": 0,
@@ -15,25 +25,45 @@ CONFIG = {
 }
 
 
-def test_a_run_lies_where_its_experiment_corpus_row_seed_and_fold_say() -> None:
-    name = RunName.of(Path("some/experiments/huang2020/ravdess/netvlad.yaml"), "ravdess-synthetic", "default", 1, 3)
+def test_a_run_is_where_its_experiment_corpus_row_seed_and_fold_say() -> None:
+    name = RunName("huang2020", "netvlad", "ravdess-synthetic", "default", seed=1, fold=3)
     assert name.folder() == Path("runs/huang2020/netvlad/ravdess-synthetic/default/seed-1/fold-03")
     assert name.group == "huang2020/netvlad/ravdess-synthetic/default/seed-1"
+    assert name.row_folder(Path("x")) == Path("x/huang2020/netvlad/ravdess-synthetic/default")
+    assert RunName("", "mine", "c", "default", 0, 0).group == "mine/c/default/seed-0"
 
 
-def test_an_experiment_outside_any_papers_folder_has_no_paper() -> None:
-    assert RunName.of(Path("experiments/quickstart.yaml"), "c", "default", 0, 0).group == "quickstart/c/default/seed-0"
-    assert RunName.of(Path("/tmp/mine.yaml"), "c", "default", 0, 0).group == "mine/c/default/seed-0"
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("some/experiments/huang2020/ravdess/netvlad.yaml", ("huang2020", "netvlad")),
+        ("some/experiments/huang2020/netvlad.yaml", ("huang2020", "netvlad")),
+        ("experiments/quickstart.yaml", ("", "quickstart")),
+        ("/nowhere/mine.yaml", ("", "mine")),
+    ],
+)
+def test_a_yaml_names_its_paper_by_its_place(path: str, name: tuple[str, str]) -> None:
+    assert name_by_place(Path(path)) == name
+
+
+def test_a_folder_that_was_only_planned_is_claimed_with_another_configuration(tmp_path: Path) -> None:
+    write_config(tmp_path, CONFIG)
+    other = {**CONFIG, "seed_everything": 1}
+    refuse_other_run(tmp_path, other, "abc")
+    claim_folder(tmp_path, other, "abc")
+    assert read_config(tmp_path) == other
+    with pytest.raises(ConfigurationError, match="seed_everything: 1 there, 0 now"):
+        refuse_other_run(tmp_path, CONFIG, "abc")
 
 
 def test_a_folder_of_another_configuration_is_refused_key_by_key(tmp_path: Path) -> None:
-    claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
-    claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")  # the same run again is welcome
-    other = yaml.safe_load(yaml.safe_dump(CONFIG))
+    claim_folder(tmp_path, CONFIG, "abc")
+    claim_folder(tmp_path, CONFIG, "abc")  # the same run again is welcome
+    other = copy.deepcopy(CONFIG)
     other["trainer"]["max_epochs"] = 6
     del other["data"]["init_args"]["batch_size"]
     with pytest.raises(ConfigurationError) as caught:
-        claim_folder(tmp_path, yaml.safe_dump(other), "def")
+        claim_folder(tmp_path, other, "def")
     message = str(caught.value)
     assert "trainer.max_epochs: 5 there, 6 now" in message
     assert "data.init_args.batch_size: 32 there, absent now" in message
@@ -45,19 +75,19 @@ def test_a_folder_of_another_configuration_is_refused_key_by_key(tmp_path: Path)
     ("content", "cause"), [(b"trainer: [", "while parsing"), (b"\xff\xfet\x00", "codec can't decode"), (b"", "no keys")]
 )
 def test_a_damaged_configuration_of_a_run_is_named_with_the_way_out(content: bytes, cause: str, tmp_path: Path) -> None:
-    claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
+    claim_folder(tmp_path, CONFIG, "abc")
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(
         ConfigurationError, match=rf"config.yaml is not .* \(.*{cause}.*\); put the file back, or delete"
     ):
-        claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
+        claim_folder(tmp_path, CONFIG, "abc")
 
 
 def test_a_run_without_the_hash_of_its_split_is_named(tmp_path: Path) -> None:
-    claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
-    (tmp_path / "split_hash").unlink()
+    claim_folder(tmp_path, CONFIG, "abc")
+    (tmp_path / "split_hash").rename(tmp_path / "predictions.csv")
     with pytest.raises(ConfigurationError, match=r"split_hash is missing; put it back, or delete"):
-        claim_folder(tmp_path, yaml.safe_dump(CONFIG), "abc")
+        claim_folder(tmp_path, CONFIG, "abc")
 
 
 @pytest.mark.parametrize("content", ['{"model.init_args', "[]"])
@@ -70,11 +100,11 @@ def test_a_damaged_record_of_checkpoints_is_named(content: str, tmp_path: Path) 
 def test_a_run_knows_the_checkpoints_it_started_from_by_their_content(tmp_path: Path) -> None:
     stage, run = tmp_path / "stage.ckpt", tmp_path / "run"
     stage.write_text("weights")
-    config = yaml.safe_dump({"model": {"init_args": {"encoder_checkpoint": str(stage), "other_checkpoint": None}}})
+    config = {"model": {"init_args": {"encoder_checkpoint": str(stage), "other_checkpoint": None}}}
     claim_sources(run, config)
     assert list(recorded_sources(run)) == ["model.init_args.encoder_checkpoint"]
     (tmp_path / "copy.ckpt").write_text("weights")
-    claim_sources(run, config.replace("stage", "copy"))
+    claim_sources(run, {"model": {"init_args": {"encoder_checkpoint": str(tmp_path / "copy.ckpt")}}})
     stage.write_text("others")
     with pytest.raises(ConfigurationError, match=r"run started from another model.init_args.encoder_checkpoint"):
         claim_sources(run, config)

@@ -11,7 +11,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.sweeps.file import Method, read_sweep, trial_arguments
-from ser_lightning.training.experiment import ExperimentCLI
+from ser_lightning.training.experiment import resolve
 from ser_lightning.training.experiment_file import config_files
 
 FILES = sorted(Path("experiments/sweeps").glob("*.yaml"))
@@ -72,7 +72,7 @@ def test_a_group_as_wandbs_agent_hands_it_over_reaches_the_system(synthetic_ravd
     """The agent writes a group as one argument, a Python dictionary."""
     handed = create_sweep_command_args({"args": {"model": {"value": {"init_args": {"dropout": 0.125, "cells": 4}}}}})
     arguments = ["--config=experiments/quickstart.yaml", f"--data.init_args.root={synthetic_ravdess}", *handed["args"]]
-    model = yaml.safe_load(ExperimentCLI([*arguments, "--trainer.logger=false"], run=False).config_text)["model"]
+    model = resolve(arguments)["model"]
     assert (model["init_args"]["dropout"], model["init_args"]["cells"]) == (0.125, 4)
     assert model["class_path"].endswith("PooledLSTM")
 

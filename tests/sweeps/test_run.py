@@ -17,10 +17,9 @@ import torch
 import yaml
 from rich.console import Console
 
-from ser_lightning.cross_validation.cross_validate import Choice
+from ser_lightning.cross_validation.planner import RunOptions
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.engine import Resources
-from ser_lightning.jobs.plan import Job
+from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.runs.folder import trial_row
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.sweeps import run as module
@@ -51,13 +50,13 @@ class Pretence:
         self.ran: list[Job] = []
         self.batches: list[int] = []
         self.failing: set[Path] = set()
-        self.tested: list[tuple[list[str], str]] = []
+        self.tested: list[list[str]] = []
 
     def run(self, jobs: Sequence[Job], console: Console, resources: Resources) -> dict[Path, str]:
         self.ran += jobs
         self.batches.append(len(jobs))
         for job in jobs:
-            (clusters,) = [int(text.split("=")[1]) for text in job.overrides if text.startswith(f"--{CLUSTERS}")]
+            clusters = job.configuration["model"]["init_args"]["pooling"]["init_args"]["clusters"]
             targets = torch.arange(10) % 2
             Predictions.collect(
                 utterances=[f"u{index}" for index in range(10)],
@@ -70,8 +69,8 @@ class Pretence:
             ).write(job.folder / "validation_predictions.csv")
         return {job.folder: "exit status 1;\nlog" for job in jobs if job.folder.parents[1] in self.failing}
 
-    def test(self, arguments: Sequence[str], row: str, choice: Choice, console: Console) -> int:
-        self.tested.append((list(arguments), row))
+    def test(self, arguments: Sequence[str], choice: RunOptions, console: Console) -> int:
+        self.tested.append(list(arguments))
         return 0
 
 
@@ -91,7 +90,7 @@ def setting(tmp_path: Path, synthetic_ravdess: Path, feature_folder: Path) -> Ca
             f"--data.init_args.root={synthetic_ravdess}",
             f"--data.init_args.feature_folder={feature_folder}",
         )
-        choice = Choice(folds="0,1", runs=tmp_path / "runs", resources=resources)
+        choice = RunOptions(folds="0,1", runs=tmp_path / "runs", resources=resources)
         return Setting(sweep, (*sweep.arguments, *places), "default", choice, Console(quiet=True))
 
     return make
@@ -109,9 +108,9 @@ def test_the_best_trial_by_its_validation_sets_is_tested_once(
     assert len(pretence.ran) == 6
     assert not any(job.tested for job in pretence.ran)
     assert all("--no-test" in job.command() for job in pretence.ran)
-    ((arguments, row),) = pretence.tested
+    (arguments,) = pretence.tested
     assert f"--{CLUSTERS}=4" in arguments
-    assert row == trial_row({CLUSTERS: 4})
+    assert arguments[-1] == f"--run.row={trial_row({CLUSTERS: 4})}"
     content = json.loads((sweep_folder(tiny) / "sweep.json").read_text())
     assert {trial["parameters"][CLUSTERS]: trial["objective"] for trial in content["trials"]} == {
         2: pytest.approx(0.2),
@@ -128,7 +127,7 @@ def test_test_predictions_on_disk_decide_nothing(pretence: Pretence, setting: Ca
         folder.mkdir(parents=True)
         (folder / "predictions.csv").write_text("whoever reads this fails")
     assert run_sweep(tiny, None, None) == 0
-    assert pretence.tested[0][1] == trial_row({CLUSTERS: 4})
+    assert pretence.tested[0][-1] == f"--run.row={trial_row({CLUSTERS: 4})}"
 
 
 def test_a_failed_trial_is_named_and_only_it_is_run_again(pretence: Pretence, setting: Callable[..., Setting]) -> None:
@@ -186,7 +185,7 @@ def test_a_trial_that_another_process_took_over_is_not_ended_here(
     content = json.loads((sweep_folder(tiny) / "sweep.json").read_text())
     assert len(content["trials"]) == 3
     assert not any(trial["note"] for trial in content["trials"])
-    assert pretence.tested[0][1] == trial_row({CLUSTERS: 4})
+    assert pretence.tested[0][-1] == f"--run.row={trial_row({CLUSTERS: 4})}"
 
 
 def test_equal_draws_fail_nothing(pretence: Pretence, setting: Callable[..., Setting]) -> None:
@@ -213,7 +212,7 @@ def test_early_termination_spares_the_folds_of_trials_that_fall_behind(
     values = {CLUSTERS: {"values": list(range(2, 10))}}
     tiny = setting(early_terminate=early, parameters=values)
     assert run_sweep(tiny, None, None) == 0
-    assert pretence.tested[0][1] == trial_row({CLUSTERS: 9})
+    assert pretence.tested[0][-1] == f"--run.row={trial_row({CLUSTERS: 9})}"
     by_fold = [sum(job.fold == fold for job in pretence.ran) for fold in (0, 1)]
     assert by_fold[0] == 8
     assert 1 <= by_fold[1] < 8
@@ -230,7 +229,7 @@ def test_other_folds_or_another_configuration_are_refused(pretence: Pretence, se
         run_sweep(replace(tiny, arguments=(*tiny.arguments, "--model.init_args.cells=8")), None, None)
     apart = replace(tiny, arguments=(*tiny.arguments, "--model.init_args.cells=8"), row="small")
     assert run_sweep(apart, None, None) == 0
-    assert pretence.tested[-1][1].startswith("small-")
+    assert pretence.tested[-1][-1].startswith("--run.row=small-")
 
 
 def test_a_parameter_cannot_be_fixed_beside_the_file(pretence: Pretence, setting: Callable[..., Setting]) -> None:
@@ -239,14 +238,17 @@ def test_a_parameter_cannot_be_fixed_beside_the_file(pretence: Pretence, setting
         run_sweep(replace(tiny, arguments=(*tiny.arguments, f"--{CLUSTERS}=3")), None, None)
 
 
-def test_a_dry_run_shows_every_trials_jobs_and_writes_nothing(
+def test_a_dry_run_shows_every_trials_jobs(
     pretence: Pretence, setting: Callable[..., Setting], capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny = setting()
     assert run_sweep(replace(tiny, choice=replace(tiny.choice, dry_run="json")), None, None) == 0
     shown = json.loads(capsys.readouterr().out)
     assert len(shown["jobs"]) == 6
-    assert not tiny.choice.runs.exists()
+    runs = tiny.choice.runs
+    written = [path.relative_to(runs).parts for path in runs.rglob("*") if path.is_file()]
+    assert len(written) == 6
+    assert {(parts[2].partition("-")[0], parts[-1]) for parts in written} == {("trial", "config.yaml")}
     assert not pretence.ran
 
 

@@ -376,7 +376,7 @@ def fold_arguments(synthetic_ravdess: Path, feature_folder: Path) -> Callable[..
 @pytest.fixture(scope="module")
 def finished_fold(fold_arguments: Callable[..., list[str]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fold of S5 that has been fitted, validated and tested."""
-    return run_fold(fold_arguments(tmp_path_factory.mktemp("fold")), "default")
+    return run_fold(fold_arguments(tmp_path_factory.mktemp("fold")))
 
 
 def test_a_fold_leaves_its_machines_predictions_and_embeddings(finished_fold: Path) -> None:
@@ -421,7 +421,7 @@ def test_before_the_machine_a_checkpoint_alone_decides_by_class_means_and_the_fo
 
     monkeypatch.setattr(metric_learning, "fit_svm", kill)
     with pytest.raises(halt):
-        run_fold(fold_arguments(tmp_path), "default")
+        run_fold(fold_arguments(tmp_path))
     monkeypatch.undo()
     system = load_system(tmp_path / "checkpoints" / "best.ckpt")
     assert isinstance(system, MetricLearning)
@@ -434,7 +434,7 @@ def test_before_the_machine_a_checkpoint_alone_decides_by_class_means_and_the_fo
     for batch, decision in zip(data.test_dataloader(), decisions(system, data.test_dataloader()), strict=True):
         predicted = table.iloc[batch.indices.tolist()]["predicted"].tolist()
         assert [data.class_names[index] for index in decision.predicted] == predicted
-    run_fold(fold_arguments(tmp_path), "default")
+    run_fold(fold_arguments(tmp_path))
     for file in results.FILES["validation"], results.FILES["test"]:
         assert (tmp_path / file).read_bytes() == (finished_fold / file).read_bytes()
 

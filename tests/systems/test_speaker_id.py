@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from torch import Tensor
 
 from ser_lightning.cli.main import main
-from ser_lightning.cross_validation.cross_validate import Choice, plan_experiment
+from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
 from ser_lightning.errors import ProtocolError
 from ser_lightning.jobs.plan import Job, is_done
 from ser_lightning.losses import AMSoftmax, Criterion, WeightedCrossEntropy
@@ -139,7 +140,7 @@ def job_arguments(synthetic_ravdess: Path, feature_folder: Path) -> Arguments:
 @pytest.fixture(scope="module")
 def finished(job_arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pre-training that has ended."""
-    return run_fold(job_arguments(tmp_path_factory.mktemp("once"), "--trainer.logger=false"), "default")
+    return run_fold(job_arguments(tmp_path_factory.mktemp("once"), "--trainer.logger=false"))
 
 
 def test_its_job_is_done_by_its_facts_alone_and_leaves_no_predictions(finished: Path) -> None:
@@ -150,17 +151,17 @@ def test_its_job_is_done_by_its_facts_alone_and_leaves_no_predictions(finished: 
     assert facts["system"] == "SpeakerIdentification"
     assert facts["class_names"] == list(SPEAKERS)
     assert facts["speakers_disjoint"] is False
-    job = Job(Path("x.yaml"), (), None, 0, finished)
+    job = Job(finished, {}, "x", "default", fold=None, seed=0)
     assert not is_done(job)
-    assert is_done(Job(Path("x.yaml"), (), None, 0, finished, scored=False))
+    assert is_done(replace(job, scored=False))
 
 
 def test_trained_once_it_is_planned_whichever_folds_of_another_corpus_are_asked_for(
     job_arguments: Arguments, tmp_path: Path
 ) -> None:
     given = [argument for argument in job_arguments(tmp_path) if "default_root_dir" not in argument]
-    choice = Choice(folds="3,5", seeds="0-1", runs=tmp_path)
-    jobs = plan_experiment(given, "default", choice, Console(quiet=True), once=True)
+    options = RunOptions(folds="3,5", seeds="0-1", runs=tmp_path)
+    jobs = plan_experiment(given, options, Console(quiet=True), without_folds=True)
     assert [(job.fold, job.seed, job.scored, job.folder.name) for job in jobs] == [
         (None, 0, False, "once"),
         (None, 1, False, "once"),
@@ -171,7 +172,7 @@ def test_its_finished_job_is_not_run_again(finished: Path, job_arguments: Argume
     left = [finished / "run.json", finished / "metrics.csv", *finished.glob("checkpoints/*.ckpt")]
     before = {path: path.stat().st_mtime_ns for path in left}
     assert len(before) == 4
-    run_fold(job_arguments(finished, "--trainer.logger=false"), "default")
+    run_fold(job_arguments(finished, "--trainer.logger=false"))
     assert {path: path.stat().st_mtime_ns for path in left} == before
 
 

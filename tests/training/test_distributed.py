@@ -60,7 +60,7 @@ def ser(*arguments: str) -> None:
 @pytest.fixture(scope="module")
 def alone(odd_arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fold that one process has run."""
-    return run_fold(odd_arguments(tmp_path_factory.mktemp("alone"), "--trainer.logger=false"), "default")
+    return run_fold(odd_arguments(tmp_path_factory.mktemp("alone"), "--trainer.logger=false"))
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,7 @@ class Halt(Exception):  # noqa: N818  # not an error: the run is interrupted on 
 @pytest.fixture(scope="module")
 def finished(arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fold that has been fitted, validated and tested, without W&B."""
-    return run_fold(arguments(tmp_path_factory.mktemp("fold"), "--trainer.logger=false"), "default")
+    return run_fold(arguments(tmp_path_factory.mktemp("fold"), "--trainer.logger=false"))
 
 
 def test_a_fold_leaves_its_configuration_checkpoints_scores_and_predictions(finished: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_fold_scores_its_probabilities_against_the_label_as_one_vote(finished:
 
 def test_a_finished_fold_is_not_run_again(finished: Path, arguments: Arguments) -> None:
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*") if path.is_file() and path.name != ".lock"}
-    run_fold(arguments(finished, "--trainer.logger=false"), "default")
+    run_fold(arguments(finished, "--trainer.logger=false"))
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -163,15 +163,15 @@ def test_a_run_goes_on_from_another_place_with_its_best_score_and_its_patience(
     def last_epoch(folder: Path) -> int:
         return int(read_checkpoint(folder / "checkpoints" / "last.ckpt")["epoch"])
 
-    whole = run_fold(arguments(tmp_path / "whole", *more), "default")
+    whole = run_fold(arguments(tmp_path / "whole", *more))
     assert last_epoch(whole) == 2
     monkeypatch.setattr(EpochSeed, "on_train_epoch_start", halt_in_the_second)
     with pytest.raises(Halt):
-        run_fold(arguments(tmp_path / "begun", *more), "default")
+        run_fold(arguments(tmp_path / "begun", *more))
     monkeypatch.undo()
     (tmp_path / "begun").rename(tmp_path / "moved")
     assert last_epoch(tmp_path / "moved") == 0
-    moved = run_fold(arguments(tmp_path / "moved", *more), "default")
+    moved = run_fold(arguments(tmp_path / "moved", *more))
     assert last_epoch(moved) == 2
     assert (moved / "predictions.csv").read_bytes() == (whole / "predictions.csv").read_bytes()
 
@@ -179,7 +179,7 @@ def test_a_run_goes_on_from_another_place_with_its_best_score_and_its_patience(
 @pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
 def test_other_precisions_train_on_a_cpu(precision: str, tmp_path: Path, arguments: Arguments) -> None:
     more = ("--trainer.logger=false", f"--trainer.precision={precision}", "--trainer.max_epochs=1")
-    assert (run_fold(arguments(tmp_path, *more), "default") / "predictions.csv").exists()
+    assert (run_fold(arguments(tmp_path, *more)) / "predictions.csv").exists()
 
 
 def test_a_few_batches_of_evaluation_write_no_predictions(finished: Path, tmp_path: Path, arguments: Arguments) -> None:
@@ -205,7 +205,7 @@ def test_a_device_that_is_not_there_is_one_error(
 
 def test_a_folder_of_another_configuration_is_refused_with_the_key(finished: Path, arguments: Arguments) -> None:
     with pytest.raises(ConfigurationError, match=r"model.init_args.dropout: 0.5 there, 0.25 now"):
-        run_fold(arguments(finished, "--trainer.logger=false", "--model.init_args.dropout=0.25"), "default")
+        run_fold(arguments(finished, "--trainer.logger=false", "--model.init_args.dropout=0.25"))
 
 
 def test_a_checkpoint_of_other_arguments_is_refused_with_the_key(

@@ -107,7 +107,7 @@ def offline_runs(folder: Path) -> list[OfflineRun]:
 @pytest.fixture(scope="module")
 def fold(arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fold that has been fitted, validated and tested with W&B offline."""
-    return run_fold(arguments(tmp_path_factory.mktemp("fold")), "default")
+    return run_fold(arguments(tmp_path_factory.mktemp("fold")))
 
 
 @pytest.fixture(scope="module")
@@ -197,8 +197,8 @@ def test_an_interrupted_fold_goes_on_in_the_same_wandb_run(
     with monkeypatch.context() as patch:
         patch.setattr(EpochSeed, "on_train_epoch_start", fail_in_second_epoch)
         with pytest.raises(PowerCutError):
-            run_fold(arguments(tmp_path), "default")
-    run_fold(arguments(tmp_path), "default")
+            run_fold(arguments(tmp_path))
+    run_fold(arguments(tmp_path))
     before, after = offline_runs(tmp_path)
     assert before.run.run_id == after.run.run_id == (tmp_path / "wandb_id").read_text()
     assert (before.exit_code, after.exit_code) == (1, 0)  # in W&B an interrupted fold has failed until it goes on

@@ -64,8 +64,13 @@ def add_allow(command: argparse.ArgumentParser) -> None:
 def add_row(command: argparse.ArgumentParser) -> None:
     """Let a command name the variant of an experiment that it runs."""
     command.add_argument(
-        "--row", default="default", metavar="NAME", help="name of this variant, part of its folder (default: default)"
+        "--row", metavar="NAME", help="name of this variant, part of its folder (default: as configured, or default)"
     )
+
+
+def named(arguments: Sequence[str], row: str | None) -> list[str]:
+    """Return LightningCLI's arguments with the row that ``--row`` names."""
+    return [*arguments, *([] if row is None else [f"--run.row={row}"])]
 
 
 def add_out(command: argparse.ArgumentParser, default: str, metavar: str, text: str) -> None:
@@ -111,5 +116,5 @@ def run_lightning(command: str, options: argparse.Namespace, arguments: Sequence
     """Run ``command`` by LightningCLI, with what ``own_options`` returned."""
     from ser_lightning.training.experiment import ExperimentCLI
 
-    ExperimentCLI([command, *arguments], row=options.row, allow=options.allow).finish()
+    ExperimentCLI([command, *named(arguments, options.row)], allow=options.allow).finish()
     return 0

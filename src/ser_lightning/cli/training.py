@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_lightning.cli.command_line import CommandLine, add_allow, add_row, console
+from ser_lightning.cli.command_line import CommandLine, add_allow, add_row, console, named
 from ser_lightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from ser_lightning.cross_validation.cross_validate import Choice
+    from ser_lightning.cross_validation.planner import RunOptions
 
 OF_AN_EXPERIMENT = "Further arguments are LightningCLI's: --config EXPERIMENT.yaml and any --key value."
 _OF_A_FILE = "Further arguments are LightningCLI's, for every training: --config TRAINER.yaml and any --key value."
@@ -36,7 +36,7 @@ def add_commands(commands: CommandLine) -> None:
         "cv", _cv, "run all folds that are not done, then summary and report", overrides=OF_AN_EXPERIMENT
     )
     add_row(command)
-    _add_choice(command)
+    _add_run_options(command)
     command = commands.add(
         "table",
         _table,
@@ -49,7 +49,7 @@ def add_commands(commands: CommandLine) -> None:
     command.add_argument("action", choices=["run", "show"], help="show: only what is on disk")
     command.add_argument("file", type=Path, metavar="FILE", help="a table file, experiments/<paper>/<table>.yaml")
     command.add_argument("--rows", action="append", default=[], metavar="NAME", help="run only this row (repeatable)")
-    _add_choice(command)
+    _add_run_options(command)
     command = commands.add(
         "sweep",
         _sweep,
@@ -65,7 +65,7 @@ def add_commands(commands: CommandLine) -> None:
     add_allow(command)
 
 
-def _add_choice(command: argparse.ArgumentParser) -> None:
+def _add_run_options(command: argparse.ArgumentParser) -> None:
     add_allow(command)
     command.add_argument("--folds", metavar="0,3-5", help="folds to run (default: all)")
     command.add_argument("--seeds", default="0", metavar="0,1", help="seeds to run (default: 0)")
@@ -90,22 +90,22 @@ def _add_choice(command: argparse.ArgumentParser) -> None:
     group.add_argument("--dry-run=json", dest="dry_run", action="store_const", const="json", help="the same as JSON")
 
 
-def _choice(options: argparse.Namespace) -> "Choice":
-    from ser_lightning.cross_validation.cross_validate import Choice
-    from ser_lightning.jobs.engine import Resources
+def _run_options(options: argparse.Namespace) -> "RunOptions":
+    from ser_lightning.cross_validation.planner import RunOptions
+    from ser_lightning.jobs.plan import Resources
     from ser_lightning.training.experiment_file import threads_of_environment
 
     cpus = threads_of_environment() if options.cpus_per_job is None else options.cpus_per_job
     # SLURM's tasks are a cluster's machines here; Lightning would take them for the processes of one training.
     os.environ.pop("SLURM_NTASKS", None)
     resources = Resources(options.jobs, options.address, options.gpus_per_job, cpus, options.retries)
-    return Choice(options.folds, options.seeds, options.runs, tuple(options.allow), resources, options.dry_run)
+    return RunOptions(options.folds, options.seeds, options.runs, tuple(options.allow), resources, options.dry_run)
 
 
 def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.training.fold import run_fold
 
-    print(run_fold(overrides, options.row, options.allow, tested=not options.no_test, wait_seconds=options.wait))
+    print(run_fold(named(overrides, options.row), options.allow, tested=not options.no_test, wait_seconds=options.wait))
     return 0
 
 
@@ -113,8 +113,8 @@ def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.cross_validation.cross_validate import cross_validate
     from ser_lightning.cross_validation.wandb import agents_row
 
-    choice = _choice(options)
-    return cross_validate(overrides, agents_row(options.row), choice, console(choice.dry_run))
+    run_options = _run_options(options)
+    return cross_validate(named(overrides, agents_row(options.row)), run_options, console(run_options.dry_run))
 
 
 def _table(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -123,14 +123,15 @@ def _table(options: argparse.Namespace, overrides: list[str]) -> int:
     keys, overrides = split_keys(overrides)
     if any(override.startswith("--row=") for override in overrides):
         raise ConfigurationError("--row names a variant of one experiment; --rows NAME runs one row of a table")
-    choice = _choice(options)
+    run_options = _run_options(options)
     if options.action == "run":
-        return run_table(options.file, keys, overrides, options.rows, choice, console(choice.dry_run))
-    show_table(options.file, keys, overrides, choice, console())
+        return run_table(options.file, keys, overrides, options.rows, run_options, console(run_options.dry_run))
+    show_table(options.file, keys, overrides, run_options, console())
     return 0
 
 
 def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ser_lightning.runs.folder import DEFAULT_ROW
     from ser_lightning.sweeps.file import read_sweep
 
     try:
@@ -143,14 +144,13 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     sweep = read_sweep(options.file, keys)
     # A trial is `ser cv` with the file's arguments, then the caller's, then its parameters.
     allowed = [f"--allow={module}" for module in options.allow]
-    rows = [] if options.row == "default" else [f"--row={options.row}"]
+    rows = [] if options.row is None else [f"--row={options.row}"]
     commands = CommandLine()
     add_commands(commands)
     of_cv, arguments = commands.parser.parse_known_args(["cv", *sweep.arguments, *rows, *allowed, *overrides])
-    choice = _choice(of_cv)
-    return run_sweep(
-        Setting(sweep, tuple(arguments), of_cv.row, choice, console(choice.dry_run)), options.trials, options.storage
-    )
+    run_options = _run_options(of_cv)
+    setting = Setting(sweep, tuple(arguments), of_cv.row or DEFAULT_ROW, run_options, console(run_options.dry_run))
+    return run_sweep(setting, options.trials, options.storage)
 
 
 def split_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

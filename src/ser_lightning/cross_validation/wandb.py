@@ -20,7 +20,7 @@ from ser_lightning.files import write_atomically
 from ser_lightning.jobs.plan import is_validated
 from ser_lightning.metrics import scores
 from ser_lightning.runs.facts import RunFacts
-from ser_lightning.runs.folder import CONFIG_FILE, FACTS_FILE, FILES, RunName, trial_row
+from ser_lightning.runs.folder import CONFIG_FILE, DEFAULT_ROW, FACTS_FILE, FILES, RunName, trial_row
 from ser_lightning.runs.gathering import FOLD_FOLDER
 from ser_lightning.runs.predictions import Predictions, confusion
 from ser_lightning.runs.summary import METRICS, OBJECTIVES, Scores, Statistics, validation_scores
@@ -223,17 +223,18 @@ def _media(summary: _Summary) -> dict[str, Any]:
 _LOOK_SECONDS = 5.0
 
 
-def agents_row(row: str) -> str:
+def agents_row(row: str | None) -> str | None:
     """Return the row of a W&B agent's trial, so that trials do not share folders; without an agent, ``row`` itself.
 
     Args:
-        row: What the user calls the row.
+        row: What the user calls the row; None: nothing.
     """
     path = os.environ.get(AGENT_PARAMETERS)
     if path is None:
         return row
     content = yaml.safe_load(Path(path).read_text())
-    return trial_row({name: entry["value"] for name, entry in content.items() if isinstance(entry, dict)}, row)
+    parameters = {name: entry["value"] for name, entry in content.items() if isinstance(entry, dict)}
+    return trial_row(parameters, row or DEFAULT_ROW)
 
 
 @contextmanager

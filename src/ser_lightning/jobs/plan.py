@@ -1,23 +1,87 @@
-"""What to run: jobs, what they depend on, and how far each is."""
+"""What to run and with what: jobs, what they depend on, whether they are done, and a plan in print."""
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import shlex
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.files import write_atomically
+from ser_lightning.runs.configuration import flatten
 from ser_lightning.runs.folder import (
-    DEFAULT_ROW,
+    CONFIG_FILE,
     FACTS_FILE,
     FILES,
     file_hash,
-    fold_name,
     is_finished,
     recorded_sources,
-    seed_name,
+    write_config,
 )
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What jobs may use.
+
+    Attributes:
+        jobs: Jobs at once at most; None: one, or on a cluster as many as it has room for.
+        address: A Ray cluster's, such as ``head:6379``; None: this machine alone.
+        gpus_per_job: GPUs of each job: a part of one, or whole ones, which share its batches (DDP); None: the trainer
+            decides as its YAML says.
+        cpus_per_job: Threads of each job; its processes share them.
+        retries: How often a job that fails is started again, from its last checkpoint.
+    """
+
+    jobs: int | None = None
+    address: str | None = None
+    gpus_per_job: float | None = None
+    cpus_per_job: int = 1
+    retries: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that mean nothing."""
+        if self.jobs is not None and self.jobs < 1:
+            raise ConfigurationError(f"--jobs {self.jobs}: at least one job runs at once")
+        if self.cpus_per_job < 1:
+            raise ConfigurationError(f"--cpus-per-job {self.cpus_per_job}: a job needs at least one")
+        if self.retries < 0:
+            raise ConfigurationError(f"--retries {self.retries}: less than none is not possible")
+        gpus = self.gpus_per_job
+        if gpus is not None and (gpus <= 0 or (gpus > 1 and gpus != int(gpus))):
+            raise ConfigurationError(
+                f"--gpus-per-job {gpus:g}: a part of one GPU, such as 0.25, or a number of whole ones; without the "
+                "option the YAML's trainer decides"
+            )
+
+    @property
+    def at_once(self) -> int | None:
+        """Jobs at once at most; None if the cluster's size decides."""
+        return self.jobs if self.jobs or self.address else 1
+
+    @property
+    def devices(self) -> int:
+        """Processes of a job: one, or one for each of several GPUs."""
+        return int(self.gpus_per_job) if self.gpus_per_job and self.gpus_per_job > 1 else 1
+
+    def trainer(self) -> dict[str, Any]:
+        """Return the trainer's arguments that make it use what a job gets; none of them changes what a run is."""
+        if self.gpus_per_job is None:
+            return {}
+        shared = {"strategy": "ddp"} if self.devices > 1 else {}
+        return {"accelerator": "gpu", "devices": self.devices, **shared}
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment variables that make a job's processes use what they get."""
+        return {"OMP_NUM_THREADS": str(max(self.cpus_per_job // self.devices, 1))}
+
+    def __str__(self) -> str:
+        """In words, of one job: ``1 CPU, 0.25 GPU``."""
+        cpus = f"{self.cpus_per_job} CPU{'s' * (self.cpus_per_job > 1)}"
+        return cpus if self.gpus_per_job is None else f"{cpus}, {self.gpus_per_job:g} GPU{'s' * (self.devices > 1)}"
 
 
 @dataclass(frozen=True)
@@ -25,102 +89,36 @@ class Job:
     """One training: an experiment, on one fold or independent of folds, under one seed.
 
     Attributes:
-        experiment: The YAML file.
-        overrides: Arguments for LightningCLI behind it.
+        folder: Where the run is; also what names the job.
+        configuration: Its whole resolved configuration, which its process reads from the folder.
+        experiment: Name of its experiment.
+        row: Row of a table.
         fold: Fold, counted from 0; None for a job that belongs to no fold (pre-training on another corpus).
         seed: Seed of the run.
-        folder: Where the run lies; also what names the job.
-        row: Row of a table.
         needs: Folders of the jobs that must be done before.
-        own: Arguments of this job alone, such as the checkpoint it starts from.
         allow: Module prefixes that the user trusts.
         scored: Whether it leaves predictions; pre-training leaves its checkpoint alone.
         tested: Whether the test set is looked at; a trial of a sweep ends with its validation set's predictions.
         max_epochs: Epochs at most.
-        keeps_strategy: Whether its files or arguments choose how several processes train it, such as DDP that looks for
-            unused parameters.
     """
 
-    experiment: Path
-    overrides: tuple[str, ...]
+    folder: Path
+    configuration: Mapping[str, Any]
+    experiment: str
+    row: str
     fold: int | None
     seed: int
-    folder: Path
-    row: str = DEFAULT_ROW
     needs: tuple[Path, ...] = ()
-    own: tuple[str, ...] = ()
     allow: tuple[str, ...] = ()
     scored: bool = True
     tested: bool = True
     max_epochs: int = 1
-    keeps_strategy: bool = False
 
-    def arguments(self) -> list[str]:
-        """Return LightningCLI's arguments for this job, without a subcommand."""
-        fold = [] if self.fold is None else [f"--data.init_args.fold={self.fold}"]
-        placed = [f"--seed_everything={self.seed}", f"--trainer.default_root_dir={self.folder}"]
-        return [f"--config={self.experiment}", *self.overrides, *self.own, *fold, *placed]
-
-    def command(self, more: Sequence[str] = ()) -> list[str]:
-        """Return the arguments of ``ser`` that run this job, whole.
-
-        Args:
-            more: Arguments for LightningCLI of this execution alone, such as the number of devices.
-        """
+    def command(self) -> list[str]:
+        """Return the arguments of ``ser`` that run this job, whole."""
         untested = [] if self.tested else ["--no-test"]
-        return ["run-fold", *untested, *self._own_options(), *self.arguments(), *self._unlike_chosen(more)]
-
-    def fit_command(self, more: Sequence[str] = ()) -> list[str]:
-        """Return the arguments of ``ser`` that do this job's training and nothing behind it.
-
-        Args:
-            more: Arguments for LightningCLI of this execution alone, such as the number of devices.
-        """
-        return ["fit", *self._own_options(), *self.arguments(), *self._unlike_chosen(more)]
-
-    def _own_options(self) -> list[str]:
-        return ["--row", self.row, *(argument for prefix in self.allow for argument in ("--allow", prefix))]
-
-    def _unlike_chosen(self, more: Sequence[str]) -> list[str]:
-        """Leave out a strategy where the user has chosen one."""
-        return [
-            argument for argument in more if not (self.keeps_strategy and argument.startswith("--trainer.strategy"))
-        ]
-
-
-def plan_folds(
-    experiment: Path,
-    overrides: Sequence[str],
-    folds: Iterable[int],
-    seeds: Iterable[int],
-    group_folder: Path,
-    row: str = DEFAULT_ROW,
-    allow: Sequence[str] = (),
-) -> list[Job]:
-    """Return one job for each seed and fold.
-
-    Args:
-        experiment: The YAML file.
-        overrides: Arguments for LightningCLI behind it.
-        folds: Folds to run.
-        seeds: Seeds to run.
-        group_folder: Folder above the seeds' folders.
-        row: Row of a table.
-        allow: Module prefixes that the user trusts.
-    """
-    return [
-        Job(
-            experiment=experiment,
-            overrides=tuple(overrides),
-            fold=fold,
-            seed=seed,
-            folder=group_folder / seed_name(seed) / fold_name(fold),
-            row=row,
-            allow=tuple(allow),
-        )
-        for seed in seeds
-        for fold in folds
-    ]
+        trusted = [f"--allow={prefix}" for prefix in self.allow]
+        return ["run-fold", f"--config={self.folder / CONFIG_FILE}", *untested, *trusted]
 
 
 def in_order(jobs: Sequence[Job]) -> list[Job]:
@@ -141,22 +139,11 @@ def in_order(jobs: Sequence[Job]) -> list[Job]:
         raise ConfigurationError(f"these jobs need each other in a circle: {circle}") from error
 
 
-def write_plan(jobs: Sequence[Job], path: Path) -> None:
-    """Write ``jobs`` as JSON to ``path``, atomically, beside those that stand there: of other folds, planned before.
-
-    Raises:
-        ConfigurationError: If what stands there is no plan.
-    """
-    now = json.loads(json.dumps([asdict(job) for job in jobs], default=str))
-    try:
-        earlier = json.loads(path.read_text()) if path.exists() else []
-        by_folder = {entry["folder"]: entry for entry in (*earlier, *now)}
-    except (ValueError, TypeError, KeyError) as error:
-        raise ConfigurationError(
-            f"{path} is no plan of jobs ({error!r}); delete it: nothing that is finished is lost with it"
-        ) from error
-    ordered = [by_folder[folder] for folder in sorted(by_folder)]
-    write_atomically(path, json.dumps(ordered, indent=2).encode())
+def write_configurations(jobs: Iterable[Job]) -> None:
+    """Write the configuration of each job that is not done into its folder, where its process reads it."""
+    for job in jobs:
+        if not is_done(job):
+            write_config(job.folder, job.configuration)
 
 
 def parse_numbers(text: str, option: str) -> list[int]:
@@ -189,13 +176,79 @@ def is_done(job: Job) -> bool:
 
 
 def is_outdated(job: Job) -> bool:
-    """Whether the job started from other checkpoints than lie there now.
+    """Whether the job started from other checkpoints than are there now.
 
-    Contents are compared, not times: who copies runs changes these.
+    Contents are compared, not times: copying runs changes these.
     """
     recorded = recorded_sources(job.folder)
-    given = dict(argument.removeprefix("--").split("=", 1) for argument in job.own)
-    return any(
-        key in given and (path := Path(given[key])).is_file() and file_hash(path) != hash_then
-        for key, hash_then in recorded.items()
-    )
+    paths = {key: Path(str(value)) for key, value in flatten(job.configuration) if key in recorded}
+    return any(path.is_file() and file_hash(path) != recorded[key] for key, path in paths.items())
+
+
+Form = Literal["text", "json"]
+
+
+def show_plan(jobs: Sequence[Job], resources: Resources, console: Console, form: Form) -> None:
+    """Print a plan, and write the configurations that its commands name; nothing is run.
+
+    Args:
+        jobs: The plan.
+        resources: How many jobs at once, where, and what each gets.
+        console: Where to print text; JSON goes to standard output.
+        form: ``text`` to read, or ``json`` for programs.
+    """
+    write_configurations(jobs)
+    content = describe(jobs, resources)
+    if form == "json":
+        print(json.dumps(content, indent=2))
+        return
+    where = f"on the cluster at {resources.address}" if resources.address else "on this machine"
+    at_once = "as many at once as fit" if resources.at_once is None else f"{resources.at_once} at once"
+    waiting = sum(job["state"] != "done" for job in content["jobs"])
+    lines = [
+        f"{waiting} of {len(jobs)} jobs to run {where}, {at_once}, each with {resources}; retries: {resources.retries}"
+    ]
+    for job in content["jobs"]:
+        behind = f", waits for {', '.join(job['waits_for'])}" if job["waits_for"] else ""
+        lines.append(f"\n{job['folder']}: {job['state']}{behind}")
+        variables = " ".join(f"{name}={value}" for name, value in job["environment"].items())
+        lines.append(f"  {variables} {shlex.join(job['run_fold'])}")
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
+
+
+def describe(jobs: Sequence[Job], resources: Resources) -> dict[str, Any]:
+    """Return a plan as JSON's types: each job's command, resources and state, and the folders it waits for.
+
+    Args:
+        jobs: The plan.
+        resources: How many jobs at once, where, and what each gets.
+    """
+    unfinished = {job.folder for job in jobs if not is_done(job)}
+    return {
+        "at_once": resources.at_once,
+        "address": resources.address,
+        "retries": resources.retries,
+        "jobs": [
+            {
+                "folder": str(job.folder),
+                "experiment": job.experiment,
+                "row": job.row,
+                "seed": job.seed,
+                "fold": job.fold,
+                "state": _state(job, unfinished),
+                "waits_for": [str(need) for need in job.needs if need in unfinished],
+                "resources": {"cpus": resources.cpus_per_job, "gpus": resources.gpus_per_job},
+                "environment": resources.environment(),
+                "run_fold": ["ser", *job.command()],
+            }
+            for job in in_order(jobs)
+        ],
+    }
+
+
+def _state(job: Job, unfinished: Set[Path]) -> str:
+    if is_outdated(job):
+        return "outdated: a stage it started from was trained anew since; delete its folder"
+    if job.folder not in unfinished:
+        return "done"
+    return "waiting" if any(need in unfinished for need in job.needs) else "ready"

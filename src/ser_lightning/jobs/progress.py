@@ -2,14 +2,13 @@
 
 import json
 import math
-import shlex
 import time
-from collections.abc import Collection, Sequence, Set
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Self
 
 import pandas as pd
 from rich.console import Console, Group
@@ -17,8 +16,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ser_lightning.jobs.engine import Resources
-from ser_lightning.jobs.plan import Job, in_order, is_done, is_outdated
+from ser_lightning.jobs.plan import Job
 from ser_lightning.jobs.process import LOG_FILE
 from ser_lightning.runs.folder import DEFAULT_ROW
 from ser_lightning.runs.scores import SCORES_FILE
@@ -319,7 +317,7 @@ def _group_titles(jobs: Sequence[Job]) -> list[str]:
 
 
 def _row_title(job: Job) -> str:
-    return job.experiment.stem if job.row == DEFAULT_ROW else job.row
+    return job.experiment if job.row == DEFAULT_ROW else job.row
 
 
 def _best(cell: JobProgress) -> str:
@@ -331,73 +329,3 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
     return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-
-
-Form = Literal["text", "json"]
-
-
-def show_plan(jobs: Sequence[Job], resources: Resources, console: Console, form: Form) -> None:
-    """Print a plan; nothing is run or written.
-
-    Args:
-        jobs: The plan.
-        resources: How many jobs at once, where, and what each gets.
-        console: Where to print text; JSON goes to standard output.
-        form: ``text`` to read, or ``json`` for programs.
-    """
-    content = describe(jobs, resources)
-    if form == "json":
-        print(json.dumps(content, indent=2))
-        return
-    where = f"on the cluster at {resources.address}" if resources.address else "on this machine"
-    at_once = "as many at once as fit" if resources.at_once is None else f"{resources.at_once} at once"
-    waiting = sum(job["state"] != "done" for job in content["jobs"])
-    lines = [
-        f"{waiting} of {len(jobs)} jobs to run {where}, {at_once}, each with {resources}; retries: {resources.retries}"
-    ]
-    for job in content["jobs"]:
-        behind = f", waits for {', '.join(job['waits_for'])}" if job["waits_for"] else ""
-        lines.append(f"\n{job['folder']}: {job['state']}{behind}")
-        variables = " ".join(f"{name}={value}" for name, value in job["environment"].items())
-        lines += [f"  {variables} {shlex.join(job[command])}" for command in ("run_fold", "fit")]
-    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
-
-
-def describe(jobs: Sequence[Job], resources: Resources) -> dict[str, Any]:
-    """Return a plan as JSON's types: each job's commands, resources and state, and the folders it waits for.
-
-    Args:
-        jobs: The plan.
-        resources: How many jobs at once, where, and what each gets.
-    """
-    more = resources.arguments()
-    unfinished = {job.folder for job in jobs if not is_done(job)}
-    return {
-        "at_once": resources.at_once,
-        "address": resources.address,
-        "retries": resources.retries,
-        "jobs": [
-            {
-                "folder": str(job.folder),
-                "experiment": str(job.experiment),
-                "row": job.row,
-                "seed": job.seed,
-                "fold": job.fold,
-                "state": _state(job, unfinished),
-                "waits_for": [str(need) for need in job.needs if need in unfinished],
-                "resources": {"cpus": resources.cpus_per_job, "gpus": resources.gpus_per_job},
-                "environment": resources.environment(),
-                "run_fold": ["ser", *job.command(more)],
-                "fit": ["ser", *job.fit_command(more)],
-            }
-            for job in in_order(jobs)
-        ],
-    }
-
-
-def _state(job: Job, unfinished: Set[Path]) -> str:
-    if is_outdated(job):
-        return "outdated: a stage it started from was trained anew since; delete its folder"
-    if job.folder not in unfinished:
-        return "done"
-    return "waiting" if any(need in unfinished for need in job.needs) else "ready"

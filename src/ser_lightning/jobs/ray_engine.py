@@ -27,8 +27,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.engine import Ended, Resources, command, environment
-from ser_lightning.jobs.plan import Job
+from ser_lightning.jobs.engine import Ended, command, environment
+from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.jobs.process import POLL_SECONDS, run_to_end
 
 # Jobs hand over an exit status: the smallest store that Ray allows, in bytes.

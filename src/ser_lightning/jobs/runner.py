@@ -14,8 +14,8 @@ from types import FrameType
 from rich.console import Console
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.engine import Ended, Engine, OneAfterAnother, Resources
-from ser_lightning.jobs.plan import Job, in_order, is_done, is_outdated
+from ser_lightning.jobs.engine import Ended, Engine, OneAfterAnother
+from ser_lightning.jobs.plan import Job, Resources, in_order, is_done, is_outdated
 from ser_lightning.jobs.process import LOG_FILE, REFUSED
 from ser_lightning.jobs.progress import ProgressView
 

@@ -1,23 +1,22 @@
 """What papers report of a run: table files, looked up by a run's paper, experiment and row."""
 
 import shlex
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, cast
-
-import yaml
-from omegaconf import OmegaConf
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.published.table_file import Row, folder_name, read_table
+from ser_lightning.published.table_file import Row, folder_name, read_table, row_arguments
 from ser_lightning.reports.systems import Publications, Published
-from ser_lightning.runs.configuration import ABSENT, Difference, unlike_file
+from ser_lightning.runs.configuration import CHECKPOINT_KEYS_END, differences
 from ser_lightning.runs.folder import CONFIG_FILE, read_config
 from ser_lightning.runs.gathering import CrossValidation
 from ser_lightning.systems import EmotionClassifier
+from ser_lightning.training.experiment import resolve
+from ser_lightning.training.experiment_file import config_files
 
 EXPERIMENTS = Path("experiments")  # of the checkout that a command runs in
-_CHOSEN_EACH_RUN = ("seed_everything", "data.init_args.seed", "data.init_args.fold", "data.class_path")
+_OF_A_FOLD = ("seed_everything", "data.init_args.fold")
+_PROTOCOL = "data.init_args.protocol"
 
 
 def table_files(experiments: Path) -> list[Path]:
@@ -47,78 +46,55 @@ def publications(experiments: Path) -> Publications:
         found = rows.get((facts.paper, facts.experiment, facts.row), [])
         here = [entry for entry in found if entry[2] == facts.corpus]  # two tables may be the same on two corpora
         return [
-            Published(f"{title}: {row.name}", corpus, row.paper, row.note, _unlike_file(path, row, runs))
+            Published(f"{title}: {row.name}", corpus, row.paper, row.note, _differences(path, row, runs))
             for path, title, corpus, row in here or found
         ]
 
     return published
 
 
-def _unlike_file(path: Path, row: Row, runs: Sequence[CrossValidation]) -> list[str]:
-    """Return what a run has otherwise than the row's files on the run's own corpus say, as far as they say it."""
-    files = [path.parent / str(row.experiment), path.parent / f"{runs[0].facts.corpus.removesuffix('-synthetic')}.yaml"]
-    if not all(file.is_file() for file in files):
+def _differences(path: Path, row: Row, runs: Sequence[CrossValidation]) -> list[str]:
+    """Return in what a run differs from its row on the run's own corpus, as far as there is an experiment for that."""
+    on_corpus = read_table(path, [f"corpus={runs[0].facts.corpus}"])
+    (own,) = [other for other in on_corpus.rows if other.name == row.name]
+    if not all(file.is_file() for file in config_files(row_arguments(path, own, []))):
         return []
-    folders = [fold.folder for run in runs for fold in run.folds]
-    configurations = [read_config(folder) for folder in folders if (folder / CONFIG_FILE).is_file()]
-    filed = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.merge(*map(OmegaConf.load, files))))
-    for key, value in _settings(row.overrides):
-        _set(filed, key.split("."), value)
-    if configurations:
-        filed = _spelt_as(configurations[0], filed)
-    return list(unlike_file(configurations, filed, _is_own).values())
+    try:
+        found = differences_from_file(path, own, runs)
+    except ConfigurationError as error:  # such as a class that was trusted for training alone
+        return [f"not compared: {str(error).splitlines()[0]}"]
+    is_other_corpus = any(difference.startswith("data.class_path ") for difference in found)
+    return [] if is_other_corpus else found
 
 
-def _settings(overrides: Sequence[str]) -> Iterator[tuple[str, Any]]:
-    """Return key and value of each override, which may stand in one word or in two."""
-    words = iter(overrides)
-    for word in words:
-        key, equals, value = word.partition("=")
-        yield key.removeprefix("--"), yaml.safe_load(value if equals else next(words, ""))
+def differences_from_file(
+    path: Path, row: Row, runs: Sequence[CrossValidation], allow: Sequence[str] = ()
+) -> list[str]:
+    """Return the keys in which any fold's configuration differs from the row's own, with both values.
 
+    A fold's own keys are left out; the protocol is stated as a whole.
 
-def _set(filed: dict[str, Any], key: Sequence[str], value: Any) -> None:
-    """Set a value as LightningCLI does: a class takes the place of a class, and its arguments need no ``init_args``.
+    Args:
+        path: The table file.
+        row: The row.
+        runs: The row's runs.
+        allow: Module prefixes that the user trusts.
 
-    Building the experiment would tell the same, and take the corpus and half a second for each row.
+    Raises:
+        ConfigurationError: If the row's experiment cannot be resolved, or a run's configuration is damaged.
     """
-    name, *rest = key
-    if "class_path" in filed and name not in ("class_path", "init_args"):
-        filed = filed.setdefault("init_args", {})
-    inner = filed.get(name)
-    if rest:
-        if not isinstance(inner, dict):
-            filed[name] = {"class_path": inner} if isinstance(inner, str) else {}
-        _set(filed[name], rest, value)
-    elif isinstance(inner, dict) and "class_path" in inner and isinstance(value, str):
-        _set(inner, ["class_path"], value)
-    else:
-        if name == "class_path" and not _is_class(str(inner), value):
-            filed.pop("init_args", None)  # of another class; what of them holds for this one too is left to the code
-        filed[name] = value
-
-
-def _is_class(path: str, name: str) -> bool:
-    return path == name or path.endswith(f".{name}")
-
-
-def _spelt_as(run: Any, filed: Any) -> Any:
-    """Return what the file says, classes and numbers spelt as in a run's configuration where they are the same."""
-    if isinstance(run, dict) and isinstance(filed, str) and "class_path" in run:
-        filed = {"class_path": filed}
-    if isinstance(run, dict) and isinstance(filed, dict):
-        return {key: _spelt_as(run.get(key), value) for key, value in filed.items()}
-    if isinstance(run, str) and isinstance(filed, str) and _is_class(run, filed):
-        return run
-    if isinstance(run, float) and isinstance(filed, str) and filed[:1].isdigit():  # YAML takes 1e-4 for text
-        return float(filed)
-    return filed
-
-
-def _is_own(difference: Difference) -> bool:
-    """Whether it is the run's own affair, or a default that the experiment's file leaves to the code."""
-    key = difference.key
-    return difference.now == ABSENT or key.endswith("_checkpoint") or key in _CHOSEN_EACH_RUN
+    folders = [fold.folder for run in runs for fold in run.folds if (fold.folder / CONFIG_FILE).is_file()]
+    if not folders:
+        return []
+    filed = resolve(row_arguments(path, row, []), allow)
+    found: dict[str, str] = {}
+    for difference in (one for folder in folders for one in differences(read_config(folder), filed)):
+        key = difference.key
+        if key == _PROTOCOL or key.startswith(f"{_PROTOCOL}."):
+            found[_PROTOCOL] = _PROTOCOL
+        elif key not in (*_OF_A_FOLD, *row.needs) and not key.endswith(CHECKPOINT_KEYS_END):
+            found.setdefault(key, f"{key} {difference.there} (file: {difference.now})")
+    return list(found.values())
 
 
 def refuse_missing_stages(system: EmotionClassifier, experiment: Path, corpus: str, supplied: Collection[str]) -> None:

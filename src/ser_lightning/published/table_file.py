@@ -133,3 +133,25 @@ def folder_name(row: Row) -> str:
     if not row.overrides and not row.needs:
         return DEFAULT_ROW
     return re.sub(r"[^A-Za-z0-9.=+-]+", "_", row.name).strip("_")
+
+
+ONCE = "--once"
+"""After it are the caller's arguments for rows that are trained once."""
+
+
+def row_arguments(path: Path, row: Row, arguments: Sequence[str]) -> list[str]:
+    """Return LightningCLI's arguments for a row: its system, its corpus, its overrides, the caller's, and its name.
+
+    Args:
+        path: The table file.
+        row: The row.
+        arguments: The caller's, each as ``--key=value``; after ``--once`` those for rows that are trained once.
+    """
+    split = arguments.index(ONCE) if ONCE in arguments else len(arguments)
+    callers = list(arguments[:split])
+    if row.once:
+        shared = [argument for argument in callers if argument.startswith(("--trainer", "--config"))]
+        callers = [*shared, *arguments[split + 1 :]]
+    files = [row.experiment, f"{row.corpus}.yaml" if row.corpus else None]
+    configs = [f"--config={path.parent / file}" for file in files if file]
+    return [*configs, *row.overrides, *callers, f"--run.row={folder_name(row)}"]

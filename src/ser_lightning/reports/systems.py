@@ -23,14 +23,14 @@ class Published:
         corpus: The corpus that the numbers are on.
         scores: UA and WA in percent, what there is of them.
         note: What a reader of the numbers must know.
-        unlike_file: Where ours was configured otherwise than the row's file says, a key and both values each.
+        differences: Where ours was configured otherwise than the row's file says, a key and both values each.
     """
 
     source: str
     corpus: str
     scores: Mapping[str, float] = field(default_factory=dict)
     note: str = ""
-    unlike_file: Sequence[str] = ()
+    differences: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ class TableRow:
         note: What a reader of the number must know.
         parameters: What the paper says of the number of trainable parameters.
         quoted: Whether the paper itself quotes the number, so that there is nothing to run.
-        unlike_file: Where ours was configured otherwise than the row's file says, a key and both values each.
+        differences: Where ours was configured otherwise than the row's file says, a key and both values each.
     """
 
     name: str
@@ -128,7 +128,7 @@ class TableRow:
     note: str
     parameters: str = ""
     quoted: bool = False
-    unlike_file: Sequence[str] = ()
+    differences: Sequence[str] = ()
 
 
 def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[Table | str]:
@@ -162,7 +162,7 @@ def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[
     if run:
         lines.append(f"Ours: {mean_and_spread_in_words(run)}.")
     lines += _protocols(rows)
-    lines += [f"{row.name}: not as in the file: {_shortened(row.unlike_file)}" for row in rows if row.unlike_file]
+    lines += [f"{row.name}: not as in the file: {_shortened(row.differences)}" for row in rows if row.differences]
     if any(not ours.is_on(paper_corpus) for ours in run):
         lines.append(f"The paper's numbers are on {paper_corpus} and do not compare with ours.")
     if any(not ours.speakers_disjoint for ours in run):

@@ -1,6 +1,6 @@
 """Resolved configurations: what of them makes two runs different."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,13 @@ from typing import Any
 ABSENT = "absent"  # in place of a value that a configuration does not have
 CHECKPOINT_KEYS_END = "_checkpoint"  # how the keys end of checkpoints that a run starts from
 
-# What may differ between two runs that are the same: where things lie, what computes, and what is shown.
+# What may differ between two runs that are the same: their names, where things are, what computes, and what is shown.
 _IRRELEVANT = (
     "data.init_args.root",
     "data.init_args.feature_folder",
     "data.init_args.workers",
     "execution",
+    "run",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
@@ -25,6 +26,9 @@ _IRRELEVANT = (
     "trainer.enable_model_summary",
     "trainer.profiler",
 )
+
+
+_PRECISION = "32-true"  # Lightning's own, which trainer files state
 
 
 @dataclass(frozen=True)
@@ -75,26 +79,11 @@ def differing_keys(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[s
     return [str(difference) for difference in differences(earlier, now)]
 
 
-def unlike_file(
-    configurations: Iterable[Mapping[str, Any]], filed: Mapping[str, Any], is_own: Callable[[Difference], bool]
-) -> dict[str, str]:
-    """Return by key what any of several runs has otherwise than their experiment's file, in words with both values.
-
-    Args:
-        configurations: The runs' own.
-        filed: The file's.
-        is_own: Whether a difference is a run's own affair, such as its fold.
-    """
-    found: dict[str, str] = {}
-    for difference in (one for configuration in configurations for one in differences(configuration, filed)):
-        if not is_own(difference):
-            found.setdefault(difference.key, f"{difference.key} {difference.there} (file: {difference.now})")
-    return found
-
-
 def _same(key: str, left: object, right: object) -> bool:
     if key.endswith(CHECKPOINT_KEYS_END) and isinstance(left, str) and isinstance(right, str):
         return Path(left).resolve() == Path(right).resolve()  # a file, however it is spelt
+    if key == "trainer.precision":
+        return (left or _PRECISION) == (right or _PRECISION)
     return left == right
 
 

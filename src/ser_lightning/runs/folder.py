@@ -1,7 +1,8 @@
-"""What a run is called, where it lies, and whether two runs are the same.
+"""What a run is called, where its folder is, and whether two runs are the same.
 
-``runs/<paper>/<experiment>/<corpus>/<row>/seed-<n>/fold-<nn>``: the paper and the experiment come from the YAML's place
-under ``experiments/``, the corpus from its folder, the row from a table file or ``--row``.
+``runs/<paper>/<experiment>/<corpus>/<row>/seed-<n>/fold-<nn>``: paper, experiment and row are part of a run's
+configuration; by default they come from the YAML's place under ``experiments/`` and from ``--row``. The corpus comes
+from the data module.
 """
 
 import functools
@@ -38,13 +39,35 @@ FILES = {
 
 
 @dataclass(frozen=True)
+class ExperimentName:
+    """``run`` of a configuration: what names a run besides its corpus, seed and fold.
+
+    Attributes:
+        paper: Folder of its paper, or empty; None: the first YAML's folder below ``experiments/``.
+        experiment: None: the first YAML's name without ending.
+        row: Row of a table, or what the user calls this variant (``--row``).
+    """
+
+    paper: str | None = None
+    experiment: str | None = None
+    row: str = DEFAULT_ROW
+
+
+def name_by_place(path: Path) -> tuple[str, str]:
+    """Return paper and experiment by the place of the experiment's YAML; outside any paper's folder it has no paper."""
+    folders = path.resolve().parts[:-1]
+    below = folders[len(folders) - folders[::-1].index("experiments") :] if "experiments" in folders else ()
+    return below[0] if below else "", path.stem
+
+
+@dataclass(frozen=True)
 class RunName:
     """What tells one fold's run from all others.
 
     Attributes:
-        paper: Folder below ``experiments/``, or empty for a YAML that lies directly in it or elsewhere.
-        experiment: The YAML's name without ending.
-        corpus: Corpus, with ``-synthetic`` behind it if it is a made one.
+        paper: Folder of its paper, or empty.
+        experiment: Name of its experiment.
+        corpus: Corpus, with ``-synthetic`` after it if it is a made one.
         row: Row of a table, or ``default``.
         seed: Seed of the run.
         fold: Fold, counted from 0.
@@ -56,15 +79,6 @@ class RunName:
     row: str
     seed: int
     fold: int
-
-    @classmethod
-    def of(cls, experiment: Path, corpus: str, row: str, seed: int, fold: int) -> "RunName":
-        """Return the name of a run of the YAML file ``experiment``, or of a run's own ``config.yaml``."""
-        folders = experiment.resolve().parts[:-1]
-        if experiment.name == CONFIG_FILE and len(folders) > 5 and folders[-1].startswith("fold-"):
-            return cls("", folders[-5], corpus, row, seed, fold)
-        below = folders[len(folders) - folders[::-1].index("experiments") :] if "experiments" in folders else ()
-        return cls(below[0] if below else "", experiment.stem, corpus, row, seed, fold)
 
     @property
     def group(self) -> str:
@@ -81,6 +95,10 @@ class RunName:
         """Return the run's folder below ``runs``."""
         return runs / self.group / self.fold_name
 
+    def row_folder(self, runs: Path = RUNS) -> Path:
+        """Return the folder of the row's seeds below ``runs``."""
+        return (runs / self.group).parent
+
 
 def seed_name(seed: int) -> str:
     """Return the name of a seed's folder: ``seed-0`` and so on."""
@@ -92,35 +110,59 @@ def fold_name(fold: int) -> str:
     return f"fold-{fold:02d}"
 
 
-def claim_folder(folder: Path, config_text: str, split_hash: str) -> None:
-    """Write the configuration and the split hash of a run into its folder, or check that it is this run's already.
+def has_begun(folder: Path) -> bool:
+    """Whether a run has claimed a folder; one that was only planned holds a configuration and nothing else."""
+    return any((folder / name).exists() for name in (SPLIT_FILE, CHECKPOINTS, FACTS_FILE, *FILES.values()))
+
+
+def refuse_other_run(folder: Path, configuration: Mapping[str, Any], split_hash: str) -> None:
+    """Refuse a folder in which another run has begun.
 
     Args:
         folder: The run's folder.
-        config_text: The resolved configuration as YAML.
+        configuration: The resolved configuration.
         split_hash: Hash of the fold's split.
 
     Raises:
         ConfigurationError: If the folder belongs to a run with another configuration or split; it names each key.
     """
-    path = folder / CONFIG_FILE
-    if path.exists():
-        differences = differing_keys(read_config(folder), yaml.safe_load(config_text))
-        split = folder / SPLIT_FILE
-        if not split.is_file():
-            raise ConfigurationError(f"{split} is missing; put it back, or delete the folder to run it again")
-        earlier = split.read_text(errors="replace")
-        if earlier != split_hash:
-            differences.append(f"  split hash: {earlier} there, {split_hash} now (the corpus or its labels changed)")
-        if differences:
-            raise ConfigurationError(
-                f"{folder} holds a run with another configuration:\n"
-                + "\n".join(differences)
-                + "\nUse --row NAME (or another --trainer.default_root_dir) for a new run, or delete the folder."
-            )
+    if not (folder / CONFIG_FILE).exists() or not has_begun(folder):
         return
-    write_atomically(folder / SPLIT_FILE, split_hash.encode())
-    write_atomically(path, config_text.encode())
+    differences = differing_keys(read_config(folder), configuration)
+    split = folder / SPLIT_FILE
+    if not split.is_file():
+        raise ConfigurationError(f"{split} is missing; put it back, or delete the folder to run it again")
+    earlier = split.read_text(errors="replace")
+    if earlier != split_hash:
+        differences.append(f"  split hash: {earlier} there, {split_hash} now (the corpus or its labels changed)")
+    if differences:
+        raise ConfigurationError(
+            f"{folder} holds a run with another configuration:\n"
+            + "\n".join(differences)
+            + "\nUse --row NAME (or another --trainer.default_root_dir) for a new run, or delete the folder."
+        )
+
+
+def claim_folder(folder: Path, configuration: Mapping[str, Any], split_hash: str) -> None:
+    """Write the configuration and the split hash of a run into its folder, or check that it is this run's already.
+
+    Args:
+        folder: The run's folder.
+        configuration: The resolved configuration.
+        split_hash: Hash of the fold's split.
+
+    Raises:
+        ConfigurationError: As ``refuse_other_run``.
+    """
+    refuse_other_run(folder, configuration, split_hash)
+    if not (folder / CONFIG_FILE).exists() or not has_begun(folder):
+        write_config(folder, configuration)
+        write_atomically(folder / SPLIT_FILE, split_hash.encode())
+
+
+def write_config(folder: Path, configuration: Mapping[str, Any]) -> None:
+    """Write the resolved configuration of a run into its folder, atomically."""
+    write_atomically(folder / CONFIG_FILE, yaml.safe_dump(dict(configuration), sort_keys=False).encode())
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -143,21 +185,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     )
 
 
-def claim_sources(folder: Path, config_text: str) -> None:
+def claim_sources(folder: Path, configuration: Mapping[str, Any]) -> None:
     """Put on record which checkpoints a run starts from, or check that they are those on record.
 
     A file that is not there is not looked at: who evaluates needs only the run's own checkpoint.
 
     Args:
         folder: The run's folder, which is claimed.
-        config_text: The resolved configuration as YAML.
+        configuration: The resolved configuration.
 
     Raises:
         ConfigurationError: If a stage was trained anew since the run started from it.
     """
     now = {
         key: file_hash(Path(value))
-        for key, value in flatten(yaml.safe_load(config_text))
+        for key, value in flatten(configuration)
         if key.endswith(CHECKPOINT_KEYS_END) and isinstance(value, str) and Path(value).is_file()
     }
     recorded = recorded_sources(folder)

@@ -13,23 +13,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 from rich.console import Console
 from rich.markup import escape
 
-from ser_lightning.cross_validation.cross_validate import (
-    Choice,
-    build_anywhere,
-    cross_validate,
-    plan_experiment,
-    run_planned,
-)
+from ser_lightning.cross_validation.cross_validate import cross_validate, run_planned
+from ser_lightning.cross_validation.planner import RunOptions, build_anywhere, plan_experiment
 from ser_lightning.cross_validation.wandb import log_summaries
 from ser_lightning.errors import SerError
 from ser_lightning.files import write_atomically
-from ser_lightning.jobs.plan import Job, parse_numbers, write_plan
-from ser_lightning.jobs.progress import Form, show_plan
+from ser_lightning.jobs.plan import Form, Job, parse_numbers, show_plan
 from ser_lightning.reports.figures import save
 from ser_lightning.runs.folder import DEFAULT_ROW, trial_row
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
@@ -58,14 +51,16 @@ class Setting:
     sweep: Sweep
     arguments: tuple[str, ...]
     row: str
-    choice: Choice
+    choice: RunOptions
     console: Console
 
     def plan(self, parameters: dict[str, Any]) -> list[Job]:
         """Plan a trial's jobs, which leave the test set alone."""
-        arguments = trial_arguments(self.arguments, parameters)
-        jobs = plan_experiment(arguments, trial_row(parameters, self.row), self.choice, self.console)
-        return [replace(job, tested=False) for job in jobs]
+        return plan_experiment(self.trial(parameters), replace(self.choice, tested=False), self.console)
+
+    def trial(self, parameters: dict[str, Any]) -> list[str]:
+        """Return LightningCLI's arguments for a trial."""
+        return [*trial_arguments(self.arguments, parameters), f"--run.row={trial_row(parameters, self.row)}"]
 
     def objective(self, jobs: Sequence[Job]) -> float:
         """Return what a trial's finished folds are judged by."""
@@ -88,9 +83,9 @@ def run_sweep(setting: Setting, limit: int | None, storage: str | None) -> int:
     """
     setting.sweep.refuse_fixed(setting.arguments)
     # Where trials run is theirs; this is to know what all of them are made of.
-    cli = build_anywhere(setting.arguments, allow=setting.choice.allow)
+    cli = build_anywhere(setting.arguments, setting.choice.allow)
     name = setting.sweep.path.stem if setting.row == DEFAULT_ROW else setting.row
-    folder = cli.run_name.folder(setting.choice.runs).parents[2] / name
+    folder = cli.run_name.row_folder(setting.choice.runs).with_name(name)
     folds = (
         list(range(cli.data.num_folds()))
         if setting.choice.folds is None
@@ -100,7 +95,7 @@ def run_sweep(setting: Setting, limit: int | None, storage: str | None) -> int:
     if setting.choice.dry_run:
         return _show_plan(setting, setting.choice.dry_run, limit)
     with Trials(setting.sweep, folder.relative_to(setting.choice.runs).as_posix(), folder, storage, limit) as trials:
-        trials.refuse_other_foundation(_foundation(setting, folds, cli.config_text))
+        trials.refuse_other_foundation(_foundation(setting, folds, cli.configuration))
         trials.begin_failed_again()
         while batch := trials.begin(at_once):
             for trial in batch:
@@ -120,7 +115,7 @@ def _trials_at_once(setting: Setting, folds: int) -> int:
     return math.ceil(setting.choice.resources.at_once / together)
 
 
-def _foundation(setting: Setting, folds: Sequence[int], config_text: str) -> dict[str, Any]:
+def _foundation(setting: Setting, folds: Sequence[int], configuration: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must be equal for trials to be comparable, as JSON's types."""
     file = setting.sweep.file
     own = {
@@ -131,7 +126,7 @@ def _foundation(setting: Setting, folds: Sequence[int], config_text: str) -> dic
         "parameters": {name: str(parameter) for name, parameter in setting.sweep.parameters.items()},
         "early_terminate": file.early_terminate and asdict(file.early_terminate),
     }
-    return {"sweep": own, **yaml.safe_load(config_text)}
+    return {"sweep": own, **configuration}
 
 
 def _run(setting: Setting, trials: Trials, batch: Sequence[Trial]) -> None:
@@ -158,7 +153,7 @@ def _run(setting: Setting, trials: Trials, batch: Sequence[Trial]) -> None:
             done = [job for job in planned if job.fold in so_far]
             try:
                 if _judge(setting, trials, by_number[number], done, failures, len(so_far) == len(folds)):
-                    _put_on_record(going.pop(number))
+                    log_summaries(sorted({job.folder.parent for job in going.pop(number)}))
             except TrialTakenError as error:  # this process was not heard of for too long
                 setting.console.print(f"{error}; its result counts", highlight=False, markup=False)
                 del going[number]
@@ -190,14 +185,6 @@ def _judge(
 
 def _say_unplanned(setting: Setting, trial: Trial, error: SerError) -> None:
     setting.console.print(f"[red]trial {trial.number}[/red]: {escape(str(error))}", highlight=False)
-
-
-def _put_on_record(jobs: Sequence[Job]) -> None:
-    """Write the whole plan of a trial, of which the runner wrote parts, and its summary to W&B."""
-    seeds = sorted({job.folder.parent for job in jobs})
-    for folder in seeds:
-        write_plan([job for job in jobs if job.folder.parent == folder], folder / "plan.json")
-    log_summaries(seeds)
 
 
 def _conclude(setting: Setting, trials: Trials, folder: Path) -> int:
@@ -232,9 +219,8 @@ def _conclude(setting: Setting, trials: Trials, folder: Path) -> int:
         console.print("other processes still run trials; the one that ends last tests the winner", highlight=False)
         return 0
     failed = [record for record in records if record.state == FAILED]
-    arguments = trial_arguments(setting.arguments, parameters)
     with FileLock(folder / ".winner.lock"):  # of processes that end together, the second finds it done
-        status = cross_validate(arguments, trial_row(parameters, setting.row), setting.choice, console)
+        status = cross_validate(setting.trial(parameters), setting.choice, console)
     return 1 if failed else status
 
 

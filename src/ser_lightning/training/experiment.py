@@ -4,8 +4,10 @@ What forty YAMLs would otherwise repeat, and lists in YAML replace instead of ex
 checkpoints, seeds and files of every run, its folder and its loggers.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, cast
 
 import torch
@@ -23,13 +25,14 @@ from ser_lightning.reports.model_card import write_model_card
 from ser_lightning.runs.folder import (
     CHECKPOINTS,
     CONFIG_FILE,
-    DEFAULT_ROW,
     FACTS_FILE,
     FILES,
+    ExperimentName,
     RunName,
     claim_folder,
     claim_sources,
     code_version,
+    name_by_place,
 )
 from ser_lightning.runs.scores import SCORES_FILE
 from ser_lightning.systems.checkpoint import read_checkpoint
@@ -69,15 +72,22 @@ class ExperimentCLI(LightningCLI):
     Args:
         arguments: Command line, with the subcommand first if ``run``.
         run: Whether to run the subcommand; otherwise everything is only built.
-        row: Row of a table that the run belongs to.
         allow: Module prefixes that the user trusts besides the allow-list.
+        build: Whether to build trainer, system and data module; otherwise the configuration is only resolved.
+        in_this_process: Arguments of the trainer that hold here alone, and are not part of the configuration.
     """
 
     def __init__(
-        self, arguments: Sequence[str], run: bool = True, row: str = DEFAULT_ROW, allow: Sequence[str] = ()
+        self,
+        arguments: Sequence[str],
+        run: bool = True,
+        allow: Sequence[str] = (),
+        build: bool = True,
+        in_this_process: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        self.row = row
         self.allow = tuple(allow)
+        self._build = build
+        self._in_this_process = in_this_process
         self.config_files = config_files(arguments)
         for path in self.config_files:
             refuse_foreign_classes(read_experiment_file(path), str(path), self.allow)
@@ -102,6 +112,7 @@ class ExperimentCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Link what the corpus decides into the system, and let YAML choose the best epoch's score."""
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
+        parser.add_class_arguments(ExperimentName, "run")
         parser.add_class_arguments(Execution, "execution")
         for name in LINKED:
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
@@ -126,10 +137,14 @@ class ExperimentCLI(LightningCLI):
         Raises:
             ConfigurationError: As ``refuse_other_system``.
         """
-        refuse_other_system(path, yaml.safe_load(self.config_text)["model"], self.allow)
+        refuse_other_system(path, self.configuration["model"], self.allow)
 
     def before_instantiate_classes(self) -> None:
-        """Check what must hold for the whole suite."""
+        """Name the run, and check what must hold for the whole suite."""
+        name = self._get(self.config, "run")
+        paper, experiment = name_by_place(self.config_files[0] if self.config_files else Path("command_line"))
+        name["paper"] = paper if name["paper"] is None else name["paper"]
+        name["experiment"] = name["experiment"] or experiment
         trainer = self._get(self.config, "trainer")
         if trainer["use_distributed_sampler"]:
             raise ConfigurationError(
@@ -142,25 +157,32 @@ class ExperimentCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build everything, and tell the system how it was built; what a constructor refuses is one clear error."""
+        if not self._build:
+            return
         try:
             super().instantiate_classes()
         except ValueError as error:
             raise first_cause(error) from error
         refuse_unknown_scores(self.trainer, self.model.epoch_scores)
         self.model.refuse_targets(self.data.target_kind)  # before hours of extraction
-        configuration = yaml.safe_load(self.config_text)["model"]
-        configuration["init_args"] |= {"num_features": self.model.num_features}
-        configuration["init_args"] |= {"class_names": list(self.model.class_names)}
-        self.model.configuration = configuration
+        system = self.configuration["model"]
+        linked = {"num_features": self.model.num_features, "class_names": list(self.model.class_names)}
+        self.model.configuration = {**system, "init_args": {**system["init_args"], **linked}}
         self._get(self.config_init, "execution").prepare(self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the folder, the loggers and the callbacks that every run has."""
         trainer = self._get(self.config_init, "trainer")
+        for key, value in self._in_this_process.items():
+            trainer[key] = value
         seed = self._get(self.config, "seed_everything")
-        data = self.data
-        source = self.config_files[0] if self.config_files else Path("command_line")
-        self.run_name = RunName.of(source, data.corpus_name, self.row, seed, data.fold)
+        self.run_name = RunName(
+            **self._get(self.config, "run").as_dict(),
+            corpus=self.data.corpus_name,
+            seed=seed,
+            fold=self.data.fold,
+        )
+        source = self.config_files[0] if self.config_files else Path()
         of_a_run = source.parent if source.name == CONFIG_FILE else self.run_name.folder()
         folder = Path(trainer["default_root_dir"] or of_a_run)
         # ``logger: false`` turns off W&B; the table of epochs is part of a run.
@@ -190,13 +212,13 @@ class ExperimentCLI(LightningCLI):
         """The data module, as what it is to this suite."""
         return cast(CorpusData, self.datamodule)
 
-    @property
-    def config_text(self) -> str:
-        """The resolved configuration as YAML, with public class paths; every subcommand takes it as it is."""
+    @functools.cached_property
+    def configuration(self) -> dict[str, Any]:
+        """The resolved configuration, with public class paths; every subcommand takes it, written as YAML, as it is."""
         subcommand = self.config.get("subcommand")
         config = self.config[subcommand] if subcommand else self.config
         content = with_public_paths(yaml.safe_load(self._parser(subcommand).dump(config, skip_none=False)))
-        return yaml.safe_dump({k: v for k, v in content.items() if k not in OF_SUBCOMMANDS}, sort_keys=False)
+        return {key: value for key, value in content.items() if key not in OF_SUBCOMMANDS}
 
     @property
     def training_seconds(self) -> float:
@@ -224,7 +246,7 @@ class ExperimentCLI(LightningCLI):
             torch.distributed.destroy_process_group()
 
     def _wandb_logger(self, folder: Path) -> FoldWandbLogger:
-        config = yaml.safe_load(self.config_text) | {"code_version": code_version()}
+        config = self.configuration | {"code_version": code_version()}
         tags = [tag for tag in (self.run_name.paper, self.data.corpus_name, self.data.protocol.name) if tag]
         return FoldWandbLogger(folder, self.run_name.fold_name, self.run_name.group, tags, config)
 
@@ -236,8 +258,8 @@ class ExperimentCLI(LightningCLI):
         data.split()  # what cannot be divided is refused before hours of extraction
         data.extract()  # audio that is skipped as unusable changes the split
         folder = Path(self.trainer.default_root_dir)
-        claim_folder(folder, self.config_text, data.split().hash)
-        claim_sources(folder, self.config_text)
+        claim_folder(folder, self.configuration, data.split().hash)
+        claim_sources(folder, self.configuration)
         for logger in self.trainer.loggers:
             if isinstance(logger, FoldWandbLogger):
                 hashes = {"split_hash": data.split().hash, "protocol_hash": protocol_hash(data)}
@@ -305,3 +327,16 @@ class ExperimentCLI(LightningCLI):
             self.claim_run()
         if evaluated is not None:
             refuse_what_it_knows(checkpoint, path, self.data, evaluated)
+
+
+def resolve(arguments: Sequence[str], allow: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the resolved configuration of an experiment; neither its corpus nor its system is built.
+
+    Args:
+        arguments: LightningCLI's arguments, without a subcommand.
+        allow: Module prefixes that the user trusts besides the allow-list.
+
+    Raises:
+        ConfigurationError: If a file or an argument does not fit; it names it.
+    """
+    return ExperimentCLI(arguments, run=False, allow=allow, build=False).configuration

@@ -13,7 +13,6 @@ from torchmetrics import Metric
 
 from ser_lightning.errors import ConfigurationError, SerError
 
-_STRATEGY = "--trainer.strategy"
 _PARTS = ("model", "data")
 _CONFIG = ("-c", "--config")
 # Arguments that ask about the parser, which answers without an experiment.
@@ -23,25 +22,6 @@ _QUESTIONS = ("-h", "--help", "--print_config")
 def config_files(arguments: Sequence[str]) -> list[Path]:
     """Return the files behind ``--config`` or ``-c`` among LightningCLI's arguments, in order."""
     return [Path(value) for key, value in _pairs(arguments) if key in _CONFIG]
-
-
-def chosen_strategy(arguments: Sequence[str]) -> Any:
-    """Return what the last of LightningCLI's arguments or files to say so has as ``trainer.strategy``; None if none.
-
-    Args:
-        arguments: LightningCLI's arguments.
-
-    Raises:
-        ConfigurationError: As ``read_experiment_file``.
-    """
-    chosen = None
-    for key, value in _pairs(arguments):
-        if key in _CONFIG:
-            trainer = read_experiment_file(Path(value)).get("trainer") or {}
-            chosen = trainer.get("strategy", chosen)
-        elif key == _STRATEGY or key.startswith(f"{_STRATEGY}."):
-            chosen = value
-    return None if chosen == "auto" else chosen
 
 
 def with_corpus_first(arguments: Sequence[str]) -> list[str]:

@@ -22,9 +22,7 @@ from ser_lightning.runs.folder import CHECKPOINTS, FACTS_FILE, code_version, har
 from ser_lightning.training.experiment import ExperimentCLI
 
 
-def run_fold(
-    arguments: Sequence[str], row: str, allow: Sequence[str] = (), tested: bool = True, wait_seconds: float = 0
-) -> Path:
+def run_fold(arguments: Sequence[str], allow: Sequence[str] = (), tested: bool = True, wait_seconds: float = 0) -> Path:
     """Fit, validate and test one fold, from wherever an earlier process left it.
 
     Training goes on from ``checkpoints/last.ckpt`` where there is one. The best checkpoint then predicts the
@@ -34,7 +32,6 @@ def run_fold(
 
     Args:
         arguments: LightningCLI's arguments, without a subcommand.
-        row: Row of a table.
         allow: Module prefixes that the user trusts.
         tested: Whether to go on to the test set.
         wait_seconds: How long to wait for another process that runs this fold: one on a machine that is gone holds its
@@ -46,7 +43,7 @@ def run_fold(
     Raises:
         ConfigurationError: If another process runs this fold, or the folder belongs to another configuration.
     """
-    cli = ExperimentCLI(arguments, run=False, row=row, allow=allow)
+    cli = ExperimentCLI(arguments, run=False, allow=allow)
     folder = Path(cli.trainer.default_root_dir)
     # The first process holds the lock for all of the job's processes.
     lock = FileLock(folder / ".lock", timeout=wait_seconds) if cli.trainer.is_global_zero else nullcontext()

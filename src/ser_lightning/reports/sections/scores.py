@@ -147,8 +147,8 @@ def _notes(system: ReportedSystem, published: Published) -> list[str]:
     if published.scores and not system.summary.is_on(published.corpus):
         ours = corpus_title(system.summary)
         notes.append(f"{system.name}: the paper's numbers are on {published.corpus}; ours, on {ours}, do not compare")
-    if published.unlike_file:
-        notes.append(f"{system.name}: not as in the file: {', '.join(published.unlike_file)}")
+    if published.differences:
+        notes.append(f"{system.name}: not as in the file: {', '.join(published.differences)}")
     return notes
 
 

@@ -1,0 +1,218 @@
+"""The jobs of an experiment: resolved once, each with its whole configuration."""
+
+import copy
+import functools
+import itertools
+import operator
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from ser_lightning.cross_validation.audit import usage
+from ser_lightning.data.corpora import CorpusData
+from ser_lightning.errors import ConfigurationError, ProtocolError
+from ser_lightning.jobs.plan import Form, Job, Resources, parse_numbers
+from ser_lightning.published.lookup import refuse_missing_stages
+from ser_lightning.runs.folder import CHECKPOINTS, RUNS, fold_name, has_begun, refuse_other_run, seed_name
+from ser_lightning.training.experiment import ExperimentCLI
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is run of an experiment, and where.
+
+    Attributes:
+        folds: Folds to run, such as ``0,3-5``; all if None.
+        seeds: Seeds to run, such as ``0,1``.
+        runs: Folder of all runs.
+        allow: Module prefixes that the user trusts.
+        resources: How many jobs at once, where, and what each gets.
+        dry_run: Print the plan, in this form, and run nothing.
+        tested: Whether the test set is looked at.
+    """
+
+    folds: str | None = None
+    seeds: str = "0"
+    runs: Path = RUNS
+    allow: tuple[str, ...] = ()
+    resources: Resources = field(default_factory=Resources)
+    dry_run: Form | None = None
+    tested: bool = True
+
+
+def build_anywhere(arguments: Sequence[str], allow: Sequence[str] = ()) -> ExperimentCLI:
+    """Build an experiment in order to know it, on a machine that need not have the devices it is trained on.
+
+    Args:
+        arguments: LightningCLI's arguments: the experiment YAML, a trainer file, overrides.
+        allow: Module prefixes that the user trusts.
+    """
+    trainer = {"accelerator": "cpu", "devices": 1, "strategy": "auto", "logger": False}
+    return ExperimentCLI(arguments, run=False, allow=allow, in_this_process=trainer)
+
+
+def plan_experiment(
+    arguments: Sequence[str],
+    options: RunOptions,
+    console: Console,
+    needs: Mapping[str, Sequence[Job]] = MappingProxyType({}),
+    without_folds: bool = False,
+) -> list[Job]:
+    """Resolve an experiment, extract its features, plan its folds, and check the folders that are there already.
+
+    Args:
+        arguments: LightningCLI's arguments: the experiment YAML, a trainer file, overrides.
+        options: What is run, and where.
+        console: Where to say what is done.
+        needs: Jobs by key: the key gets the best checkpoint of the one of the same seed and fold, or of the same seed
+            and of no fold.
+        without_folds: Plan one job for each seed that belongs to no fold.
+
+    Raises:
+        ConfigurationError: If a folder holds a run of another configuration, a stage's checkpoint is missing, or it is
+            not said what share of a GPU each of several jobs gets.
+        ProtocolError: If a fold does not exist, or the corpus cannot be divided.
+    """
+    _refuse_planned_keys(arguments)
+    seeds = parse_numbers(options.seeds, "--seeds")  # a slip here is no reason to extract features first
+    if options.resources.gpus_per_job is None:
+        cli = ExperimentCLI(arguments, run=False, allow=options.allow, in_this_process={"logger": False})
+    else:  # where each job is given GPUs, this machine need not have any
+        cli = build_anywhere(arguments, options.allow)
+    if not cli.config_files:
+        raise ConfigurationError("no experiment is given; name its YAML: --config experiments/....yaml")
+    resolved = cli.configuration
+    _refuse_unshared_gpus(resolved["trainer"]["accelerator"], options.resources)
+    refuse_missing_stages(cli.model, cli.config_files[0], cli.data.corpus_name, needs)
+    data, name = cli.data, cli.run_name
+    row_folder = name.row_folder(options.runs)
+    # What belongs to no fold is trained on folds of its own, to which the caller's choice does not apply.
+    asked = None if without_folds else options.folds
+    folds = _divide(data, asked)  # what cannot be divided is refused once, and before features are extracted
+    # Unusable audio that is skipped changes the splits, with which runs that are there are compared.
+    if not options.dry_run or any(map(has_begun, row_folder.glob("seed-*/*"))):
+        console.print(f"{name.experiment} on {data.corpus_name}: features", highlight=False, markup=False)
+        data.extract()
+        if data.skipped_audio:
+            folds = _divide(data, asked)  # again, without them: no fold is started that must fail
+        console.print(usage(data), highlight=False, markup=False, soft_wrap=True)
+    jobs = []
+    for seed, fold in itertools.product(seeds, [None] if without_folds else folds):
+        sources = {key: _of_same_fold(others, seed, fold) for key, others in needs.items()}
+        folder = row_folder / seed_name(seed) / ("once" if fold is None else fold_name(fold))
+        configuration = _configuration(resolved, seed, fold, options.resources, sources)
+        if has_begun(folder):  # the hash of a large corpus's split takes seconds
+            refuse_other_run(folder, configuration, data.split(fold).hash)
+        jobs.append(
+            Job(
+                folder=folder,
+                configuration=configuration,
+                experiment=name.experiment,
+                row=name.row,
+                fold=fold,
+                seed=seed,
+                needs=tuple(sources.values()),
+                allow=options.allow,
+                scored=not cli.model.is_pretraining,
+                tested=options.tested,
+                max_epochs=max(cli.trainer.max_epochs or 1, 1),
+            )
+        )
+    return jobs
+
+
+def _of_same_fold(jobs: Sequence[Job], seed: int, fold: int | None) -> Path:
+    """Return the folder of the job of this seed and fold, or of this seed and no fold."""
+    by_fold = {job.fold: job.folder for job in jobs if job.seed == seed}
+    return by_fold.get(fold) or by_fold[None]
+
+
+def _configuration(
+    resolved: Mapping[str, Any], seed: int, fold: int | None, resources: Resources, sources: Mapping[str, Path]
+) -> dict[str, Any]:
+    """Return the whole configuration of one job of a resolved experiment.
+
+    Args:
+        resolved: The experiment's.
+        seed: Seed of the job.
+        fold: Its fold; None: as configured.
+        resources: What it gets.
+        sources: By key, folders of the jobs from whose best checkpoint it starts.
+
+    Raises:
+        ConfigurationError: If there is no such key.
+    """
+    configuration = copy.deepcopy(dict(resolved))
+    trainer, given = configuration["trainer"], resources.trainer()
+    if trainer["strategy"] != "auto":  # chosen, such as DDP that looks for unused parameters
+        given.pop("strategy", None)
+    trainer |= {"default_root_dir": None, **given}  # the folder is where the file is
+    configuration["seed_everything"] = seed
+    if fold is not None:
+        configuration["data"]["init_args"]["fold"] = fold
+    for key, source in sources.items():
+        *parents, last = key.split(".")
+        try:
+            holder = functools.reduce(operator.getitem, parents, configuration)
+            holder[last]  # a key that is not there would be a new one
+        except (KeyError, TypeError) as error:
+            raise ConfigurationError(
+                f"needs: {key} is not a key of {configuration['run']['experiment']}; give it from the top, such as "
+                "model.init_args.encoder_checkpoint"
+            ) from error
+        holder[last] = str(source / CHECKPOINTS / "best.ckpt")
+    return configuration
+
+
+def _refuse_unshared_gpus(accelerator: Any, resources: Resources) -> None:
+    """Refuse several jobs at once that would each reach for every GPU, or on a cluster train without any."""
+    alone = resources.at_once == 1 and not resources.address
+    if alone or resources.gpus_per_job is not None or accelerator == "cpu":
+        return
+    if resources.address or torch.cuda.is_available():
+        where = "on a cluster" if resources.address else "side by side"
+        raise ConfigurationError(
+            f"trainer.accelerator is {accelerator}, and jobs run {where}: say what each gets of the GPUs, such as "
+            "--gpus-per-job 0.25 for four on one, or --trainer.accelerator cpu"
+        )
+
+
+_PLANNED_KEYS = {
+    "--data.init_args.fold": "--folds",
+    "--seed_everything": "--seeds",
+    "--trainer.default_root_dir": "--runs",
+}
+
+
+def _refuse_planned_keys(arguments: Sequence[str]) -> None:
+    """Refuse arguments for what the plan decides for each fold itself."""
+    for argument in arguments:
+        if option := _PLANNED_KEYS.get(key := argument.partition("=")[0]):
+            raise ConfigurationError(f"{key} is decided for each fold; use {option} instead")
+
+
+def _divide(data: CorpusData, asked: str | None) -> list[int]:
+    """Return the folds that are asked for, all if None, of a corpus that can be divided into them.
+
+    Raises:
+        ProtocolError: If a fold does not exist, or the corpus cannot be divided; where unusable audio is skipped, it
+            says so.
+    """
+    try:
+        chosen = list(range(data.num_folds())) if asked is None else parse_numbers(asked, "--folds")
+        if beyond := [fold for fold in chosen if fold >= data.num_folds()]:
+            raise ProtocolError(
+                f"--folds {asked}: {data.protocol.name} has folds 0 to {data.num_folds() - 1}, not {beyond[0]}"
+            )
+        for fold in chosen:
+            data.split(fold)
+    except ProtocolError as error:
+        if not data.skipped_audio:
+            raise
+        raise ProtocolError(f"{usage(data)}\nWhat is left cannot be divided: {error}") from error
+    return chosen
