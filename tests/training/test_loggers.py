@@ -132,11 +132,7 @@ def test_the_wandb_run_of_a_papers_experiment_has_the_paper_among_its_tags(
     experiment.parent.mkdir(parents=True)
     experiment.write_text(Path("experiments/quickstart.yaml").read_text())
     folder = tmp_path / "run"
-    cli = ExperimentCLI([f"--config={experiment}", *arguments(folder)[1:]], run=False)
-    try:
-        cli.claim_run()
-    finally:
-        cli.finish_loggers()
+    assert main(["fit", f"--config={experiment}", *arguments(folder, "--trainer.max_epochs=1")[1:]]) == 0
     (run,) = offline_runs(folder)
     assert list(run.run.tags) == ["huang2020", "ravdess-synthetic", "actor folds (even, 4)"]
     assert run.run.run_group == "huang2020/tiny/ravdess-synthetic/default/seed-0"

@@ -22,10 +22,19 @@ from ser_lightning.jobs.progress import Form, show_plan
 from ser_lightning.jobs.runner import run_jobs
 from ser_lightning.published.lookup import EXPERIMENTS, publications, refuse_missing_stages
 from ser_lightning.reports.figures import confusion_figure, save
-from ser_lightning.reports.model_card import CARD, write_model_card
+from ser_lightning.reports.model_card import write_model_card
 from ser_lightning.reports.report import write_report
 from ser_lightning.reports.terminal import summary_table
-from ser_lightning.runs.folder import CHECKPOINTS, CONFIG_FILE, DEFAULT_ROW, RUNS, claim_folder
+from ser_lightning.runs.folder import (
+    BEST,
+    CARD,
+    CHECKPOINTS,
+    CONFIG_FILE,
+    CONFUSION_PICTURE,
+    DEFAULT_ROW,
+    RUNS,
+    claim_folder,
+)
 from ser_lightning.runs.gathering import find_cross_validations
 from ser_lightning.runs.summary import Summary, corpus_title, pooled_confusion, summarize, write_summary
 from ser_lightning.training.experiment import ExperimentCLI
@@ -68,7 +77,7 @@ def write_missing_cards(jobs: Sequence[Job], failures: Collection[Path], console
 def _write_summary(folder: Path) -> Summary:
     runs = find_cross_validations([folder])
     summary = summarize(runs)
-    picture, path = folder / "confusion.png", folder / "summary.json"
+    picture, path = folder / CONFUSION_PICTURE, folder / "summary.json"
     # A table of a hundred rows of which one has changed draws one picture.
     if not picture.exists() or not _says(path, summary):
         title = f"{summary.experiment}, {corpus_title(summary)}"
@@ -286,7 +295,7 @@ def _with_needs(job: Job, needs: Mapping[str, Sequence[Job]]) -> Job:
         found[argument] = by_fold.get(job.fold) or by_fold[None]
     return replace(
         job,
-        own=tuple(f"--{argument}={other.folder / CHECKPOINTS / 'best.ckpt'}" for argument, other in found.items()),
+        own=tuple(f"--{argument}={other.folder / CHECKPOINTS / BEST}" for argument, other in found.items()),
         needs=tuple(other.folder for other in found.values()),
     )
 

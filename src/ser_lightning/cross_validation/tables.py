@@ -24,8 +24,8 @@ from ser_lightning.reports.report import write_systems
 from ser_lightning.reports.systems import AbsentRow, Published, ReportedSystem
 from ser_lightning.reports.terminal import TableRow, comparison
 from ser_lightning.runs.configuration import Difference, unlike_file
-from ser_lightning.runs.folder import fold_name, read_config, seed_name
-from ser_lightning.runs.gathering import FOLD_FOLDER, CrossValidation, find_cross_validations
+from ser_lightning.runs.folder import fold_name, read_config, seed_name, tested_folds
+from ser_lightning.runs.gathering import CrossValidation, find_cross_validations
 from ser_lightning.runs.summary import summarize
 
 # A fold's own, and the protocol, which is stated as a whole.
@@ -191,11 +191,11 @@ def _write_report(
 
 
 def _finished_folds(folder: Path, choice: Choice) -> list[Path]:
-    """Return the folders of the chosen seeds' chosen folds that are finished."""
-    folds = ["fold-*"] if choice.folds is None else [fold_name(fold) for fold in parse_numbers(choice.folds, "--folds")]
+    """Return the folders of the chosen seeds' chosen folds that are tested."""
+    folds = None if choice.folds is None else set(map(fold_name, parse_numbers(choice.folds, "--folds")))
     seeds = [folder / seed_name(seed) for seed in parse_numbers(choice.seeds, "--seeds")]
-    found = [done.parent for seed in seeds for fold in folds for done in seed.glob(f"{fold}/predictions.csv")]
-    return [folder for folder in found if FOLD_FOLDER.fullmatch(folder.name)]
+    tested = [fold for seed in seeds for fold in tested_folds(seed)]
+    return [fold for fold in tested if folds is None or fold.name in folds]
 
 
 def _unlike_file(path: Path, row: Row, runs: Sequence[CrossValidation], allow: Sequence[str]) -> list[str]:

@@ -10,8 +10,6 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.runs.folder import (
     DEFAULT_ROW,
-    FACTS_FILE,
-    FILES,
     file_hash,
     fold_name,
     is_finished,
@@ -176,11 +174,6 @@ def parse_numbers(text: str, option: str) -> list[int]:
             raise ConfigurationError(f"{option} {text}: '{part}' is neither a number nor a range such as 3-5")
         numbers.update(range(int(first), int(last or first) + 1))
     return sorted(numbers)
-
-
-def is_validated(folder: Path) -> bool:
-    """Whether a fold's facts and the predictions of its validation set are there."""
-    return (folder / FACTS_FILE).exists() and (folder / FILES["validation"]).exists()
 
 
 def is_done(job: Job) -> bool:

@@ -55,7 +55,7 @@ def publications(experiments: Path) -> Publications:
 
 def _unlike_file(path: Path, row: Row, runs: Sequence[CrossValidation]) -> list[str]:
     """Return what a run has otherwise than the row's experiment on the run's own corpus says, as far as it says it."""
-    own = path.parent / runs[0].facts.corpus.removesuffix("-synthetic") / Path(str(row.experiment)).name
+    own = path.parent / runs[0].facts.corpus / Path(str(row.experiment)).name
     if not own.is_file():
         return []
     folders = [fold.folder for run in runs for fold in run.folds]
