@@ -67,7 +67,11 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, arguments: Arguments) -> None:
 
 @pytest.mark.parametrize("command", ["run-fold", "fit", "test"])
 def test_a_folder_that_another_process_works_in_is_refused(
-    command: str, tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str,
+    tmp_path: Path,
+    arguments: Arguments,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(lifecycle, "read_checkpoint", lambda *_: {})
     monkeypatch.setattr(lifecycle, "refuse_other_frames", lambda *_: None)
@@ -90,7 +94,9 @@ def test_facts_are_written_after_the_validation_sets_predictions(
         write(path, content)
 
     monkeypatch.setattr(lifecycle, "write_atomically", look)
-    assert main(["run-fold", "--no-test", *arguments(tmp_path, "--trainer.logger=false", "--trainer.max_epochs=1")]) == 0
+    assert (
+        main(["run-fold", "--no-test", *arguments(tmp_path, "--trainer.logger=false", "--trainer.max_epochs=1")]) == 0
+    )
     assert len(present) == 1
     assert "validation_predictions.csv" in present[0]
     assert json.loads((tmp_path / "run.json").read_text())["epochs"] == 1

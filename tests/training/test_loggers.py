@@ -25,7 +25,6 @@ from ser_lightning.runs.folder import code_version, trial_row
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
 from ser_lightning.training.callbacks import EpochSeed
-from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.fold import run_fold
 from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable
 
