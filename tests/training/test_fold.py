@@ -73,6 +73,7 @@ def test_a_folder_that_another_process_works_in_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    # The checkpoint of `test` is looked at before the lock is asked for.
     monkeypatch.setattr(lifecycle, "read_checkpoint", lambda *_: {})
     monkeypatch.setattr(lifecycle, "refuse_other_frames", lambda *_: None)
     monkeypatch.setattr(lifecycle.ExperimentCLI, "refuse_other_checkpoint", lambda *_: None)

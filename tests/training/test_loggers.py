@@ -20,6 +20,7 @@ from lightning.pytorch import Trainer
 from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
+from ser_lightning.cli.main import main
 from ser_lightning.cross_validation.wandb import log_summaries, told_to_agent
 from ser_lightning.runs.folder import code_version, trial_row
 from ser_lightning.runs.predictions import Predictions

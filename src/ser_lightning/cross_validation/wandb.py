@@ -150,7 +150,7 @@ def statistics(stage: str, several: Sequence[Scores]) -> dict[str, float]:
 
 def _is_turned_off(fold: Path) -> bool:
     """Whether ``trainer.logger`` was false, or the user's own, when a fold was run."""
-    return read_config(fold)["trainer"]["logger"] not in (None, True)
+    return read_config(fold, ("trainer.logger",))["trainer"]["logger"] not in (None, True)
 
 
 def _log(summary: _Summary, folder: Path, run_id: str | None, failed: bool = False) -> None:

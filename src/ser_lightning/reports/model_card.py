@@ -74,7 +74,7 @@ class _Run:
             stored=stored,
             epoch=int(checkpoint["epoch"]),
             best=_best_score(checkpoint.get("callbacks", {})),
-            config=read_config(folder),
+            config=read_config(folder, ("seed_everything", "data.init_args")),
             facts=RunFacts.read(folder / FACTS_FILE) if (folder / FACTS_FILE).is_file() else None,
             predictions={name: Predictions.read(path) for name, path in found.items() if path.is_file()},
             source=source_of(split_corpus_name(str(stored["origin"].get("corpus", "")))[0]),

@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,11 +135,15 @@ def claim_folder(folder: Path, config_text: str, split_hash: str) -> None:
     write_atomically(path, config_text.encode())
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     """Return the resolved configuration of a run, by its folder.
 
+    Args:
+        folder: The run's folder.
+        keys: Keys that must be there, from the top, with dots.
+
     Raises:
-        ConfigurationError: If the file is missing, or holds no configuration of a run.
+        ConfigurationError: If the file is missing, holds no configuration, or lacks one of ``keys``.
     """
     path = folder / CONFIG_FILE
     try:
@@ -151,15 +155,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     else:
         if not isinstance(content, dict):
             cause = "no keys"
-        elif missing := [key for key in ("seed_everything", "data") if key not in content]:
+        elif missing := [key for key in keys if not _has(content, key)]:
             cause = f"no key '{missing[0]}'"
-        elif not isinstance(content["data"], dict) or not isinstance(content["data"].get("init_args"), dict):
-            cause = "no key 'data.init_args'"
         else:
             return content
     raise ConfigurationError(
         f"{path} is not the configuration of a run ({cause}); put the file back, or delete the folder to run it again"
     )
+
+
+def _has(content: Any, key: str) -> bool:
+    for name in key.split("."):
+        if not isinstance(content, dict) or name not in content:
+            return False
+        content = content[name]
+    return True
 
 
 def claim_sources(folder: Path, config_text: str) -> None:
