@@ -372,7 +372,7 @@ def test_broken_folds_are_named_on_the_page_and_in_the_terminal(
     assert "3 folders left out" in page.text
     rows = {row[0]: row for row in page.rows if row}
     assert "transfer" in rows
-    assert "broken: only 2 of 4 folds are finished; missing: 0, 1" in page.text
+    assert "broken: seed 0: only 2 of 4 folds are finished; missing: 0, 1" in page.text
     assert {path: path.read_bytes() for path in before} == before
 
 
