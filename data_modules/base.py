@@ -27,7 +27,7 @@ from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.data.targets import HardTargets, Targets, TrainingStatistics
 from ser_lightning.errors import AudioError, ConfigurationError, ProtocolError
 from ser_lightning.features import FeatureExtractor, FeatureStore, Prepared, SpeedPerturbation
-from ser_lightning.types import Batch, Split, TargetKind, Utterance
+from ser_lightning.types import Batch, Split, TargetKind, Utterance, corpus_name
 
 
 class CorpusDataModule(LightningDataModule):
@@ -126,7 +126,7 @@ class CorpusDataModule(LightningDataModule):
     @property
     def corpus_name(self) -> str:
         """The corpus's name, with ``-synthetic`` behind it if the folder is a made one."""
-        return f"{self.corpus}-synthetic" if is_synthetic(self.root) else self.corpus
+        return corpus_name(self.corpus, is_synthetic(self.root))
 
     @property
     def num_features(self) -> int:

@@ -27,7 +27,7 @@ from ser_lightning.data.synthetic_corpus import Clip, write_corpus
 from ser_lightning.data.targets import TrainingStatistics
 from ser_lightning.errors import AudioError, ConfigurationError
 from ser_lightning.features import FeatureExtractor, Prepared
-from ser_lightning.types import Batch, TargetKind
+from ser_lightning.types import Batch, TargetKind, corpus_name
 
 _VIDEOS = 3
 _CLIPS = 6  # of a video
@@ -160,7 +160,7 @@ class VoxCeleb2(LightningDataModule):
         """The corpus's name, with ``-synthetic`` behind it if the folder is a made one."""
         release = find_release(self.root).resolve()
         made = any((folder / MARKER).is_file() for folder in (release, *release.parents))
-        return f"{self.corpus}-synthetic" if made else self.corpus
+        return corpus_name(self.corpus, made)
 
     @property
     def num_features(self) -> int:

@@ -17,6 +17,18 @@ STAGES: tuple[Stage, ...] = ("train", "validation", "test")
 TargetKind = Literal["hard", "soft", "existence"]
 """What an utterance teaches: its one class, a distribution over classes, or the existence of each."""
 
+_SYNTHETIC = "-synthetic"
+
+
+def corpus_name(corpus: str, synthetic: bool) -> str:
+    """Return what run folders and checkpoints call a corpus: ``ravdess``, or ``ravdess-synthetic`` of a made one."""
+    return f"{corpus}{_SYNTHETIC}" if synthetic else corpus
+
+
+def split_corpus_name(name: str) -> tuple[str, bool]:
+    """Return the corpus that ``corpus_name`` names, and whether it is a made one."""
+    return name.removesuffix(_SYNTHETIC), name.endswith(_SYNTHETIC)
+
 
 @dataclass(frozen=True, slots=True)
 class Utterance:

@@ -42,7 +42,7 @@ def _write(write_fold: WriteFold, folder: Path, *folds: int, **facts: object) ->
 
 
 def _pictures(*folders: Path) -> dict[str, Picture]:
-    sections: list[Section] = left_pictures(find_systems(folders))
+    sections: list[Section] = left_pictures(find_systems(folders)[0])
     blocks = [block for section in sections for block in section.blocks]
     found = [p for block in blocks for p in (block.pictures if isinstance(block, SideBySide) else [block])]
     assert all(isinstance(picture, Picture) for picture in found)

@@ -147,7 +147,7 @@ def test_a_configuration_that_is_none_is_refused_by_name(
     if content is not None:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
     with pytest.raises(
-        ConfigurationError, match=r"config\.yaml is not the configuration of a run \(.+\); run the fold"
+        ConfigurationError, match=r"config\.yaml is not the configuration of a run \(.+\); put the file back"
     ):
         write_model_card(folder)
 

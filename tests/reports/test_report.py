@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from ser_lightning.cli.main import main
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.figures import png, training_figure
 from ser_lightning.reports.report import write_report
@@ -176,12 +177,13 @@ def test_the_same_runs_give_the_same_bytes(seed_folder: Path, tmp_path: Path) ->
     assert write_report([seed_folder], tmp_path / "two").read_bytes() == first
 
 
-def test_a_refused_report_leaves_the_old_page(seed_folder: Path, write_fold: WriteFold, tmp_path: Path) -> None:
+def test_a_refused_report_leaves_the_old_page(seed_folder: Path, tmp_path: Path) -> None:
     out = write_report([seed_folder], tmp_path / "report")
     before = out.read_bytes()
-    write_fold(seed_folder.parent / "seed-1", 0, RIGHT, protocol_hash="ba9876543210")
-    with pytest.raises(ConfigurationError, match=r"protocol_hash differs: '0123456789ab' in .*'ba9876543210' in"):
-        write_report([seed_folder.parent], out.parent)
+    for path in seed_folder.glob("fold-*/predictions.csv"):
+        path.write_text("?")
+    with pytest.raises(ConfigurationError, match=r"predictions\.csv"):
+        write_report([seed_folder], out.parent)
     assert out.read_bytes() == before
 
 
@@ -329,6 +331,7 @@ def test_the_page_says_in_which_settings_systems_differ(write_fold: WriteFold, t
             model["init_args"] |= {"pooling": f"ser_lightning.nn.pooling.{pooling}"}  # type: ignore[operator]
         config = {
             "seed_everything": 0,
+            "data": {"init_args": {"fold": 0}},
             "trainer": {"max_epochs": epochs, "accelerator": folder.parent.name},
             "model": model,
         }
@@ -339,5 +342,45 @@ def test_the_page_says_in_which_settings_systems_differ(write_fold: WriteFold, t
     assert ["model.init_args.pooling", "nn.pooling.NetVLAD", "-"] in page.rows
     assert not [row for row in page.rows if row[:1] in (["trainer.accelerator"], ["model.init_args.cells"])]
     (folders[0] / "fold-00" / "config.yaml").write_text("{")
-    with pytest.raises(ConfigurationError, match=r"fold-00/config\.yaml holds no configuration"):
-        write_report(folders, tmp_path / "report")
+    assert "fold-00/config.yaml is not the configuration of a run" in _page(*folders, out=tmp_path / "report").text
+
+
+def test_broken_folds_are_named_on_the_page_and_in_the_terminal(
+    seed_folder: Path, write_fold: WriteFold, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One fold without run.json, one with a damaged predictions.csv, one of another class list; the rest is shown."""
+    broken = tmp_path / "zhou2020" / "broken" / "ravdess-synthetic" / "default" / "seed-0"
+    for fold in range(4):
+        write_fold(broken, fold, RIGHT, experiment="broken", num_folds=4)
+    (broken / "fold-00" / "run.json").unlink()
+    path = broken / "fold-01" / "predictions.csv"
+    path.write_text(path.read_text()[:-20])
+    write_fold(seed_folder.parent / "seed-1", 0, ((1, 0), (0, 1)), class_names=("happy", "sad"))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert main(["report", str(tmp_path / "zhou2020"), f"--out={tmp_path / 'report'}"]) == 0
+    error = capsys.readouterr().err
+    page = _Page((tmp_path / "report" / "report.html").read_text(encoding="utf-8"))
+    for folder, reason in (
+        (broken / "fold-00", "run.json is missing"),
+        (broken / "fold-01", "fold-01/predictions.csv, line 5"),
+        (seed_folder.parent / "seed-1" / "fold-00", "class_names differs"),
+    ):
+        (line,) = [line for line in error.splitlines() if line.startswith(f"warning: {folder} ")]
+        assert reason in line
+        (line,) = [line for line in page.text.splitlines() if line.startswith(f"{folder}: ")]
+        assert reason in line
+    assert "3 folders left out" in page.text
+    rows = {row[0]: row for row in page.rows if row}
+    assert "transfer" in rows
+    assert "broken: seed 0: only 2 of 4 folds are finished; missing: 0, 1" in page.text
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_report_about_nothing_readable_is_refused(
+    seed_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for fold in range(3):
+        (seed_folder / f"fold-0{fold}" / "run.json").write_text("[")
+    assert main(["report", str(seed_folder), f"--out={tmp_path / 'report'}"]) == 1
+    assert capsys.readouterr().err.count("run.json is no JSON") == 3
+    assert not (tmp_path / "report").exists()

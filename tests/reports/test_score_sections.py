@@ -29,7 +29,7 @@ def systems(tmp_path: Path, write_fold: WriteFold) -> Callable[..., list[Reporte
                     if matrix is not None:
                         said = {"class_names": ("a", "b"), "num_folds": len(matrices), "experiment": name}
                         write_fold(tmp_path / name / f"seed-{seed}", fold, matrix, **said)
-        return find_systems([tmp_path / name for name in found])
+        return find_systems([tmp_path / name for name in found])[0]
 
     return write
 

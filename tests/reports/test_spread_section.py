@@ -16,7 +16,7 @@ def _picture(tmp_path: Path, write_fold: WriteFold, **seeds: int) -> Picture:
         for seed in range(number):
             for fold in range(3 - seed):
                 write_fold(tmp_path / name / f"seed-{seed}", fold, RIGHT, experiment=name)
-    (picture,) = (block for block in folds(find_systems([tmp_path])).blocks if isinstance(block, Picture))
+    (picture,) = (block for block in folds(find_systems([tmp_path])[0]).blocks if isinstance(block, Picture))
     return picture
 
 

@@ -4,6 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.systems import Published, drawn_together, find_systems
 
 WriteFold = Callable[..., Path]
@@ -20,39 +23,39 @@ def test_experiments_are_told_apart_and_seeds_are_not(tmp_path: Path, write_fold
     for name in ("b", "a"):
         for seed in (1, 0):
             _write(write_fold, tmp_path / name / f"seed-{seed}", 0, experiment=name)
-    systems = find_systems([tmp_path / "b", tmp_path])
+    systems = find_systems([tmp_path / "b", tmp_path])[0]
     assert [system.name for system in systems] == ["b", "a"]  # as asked, then by path
     assert [[run.facts.seed for run in system.runs] for system in systems] == [[0, 1], [0, 1]]
 
 
 def test_only_the_folds_that_were_asked_for_count(tmp_path: Path, write_fold: WriteFold) -> None:
     folder = _write(write_fold, tmp_path / "a" / "seed-0", 0, 1, 2)
-    (system,) = find_systems([folder / "fold-01"])
+    (system,) = find_systems([folder / "fold-01"])[0]
     assert [fold.fold for fold in system.summary.seeds[0].folds] == [1]
 
 
 def test_systems_of_one_name_are_called_after_what_differs(tmp_path: Path, write_fold: WriteFold) -> None:
     _write(write_fold, tmp_path / "a" / "seed-0", 0, corpus="ravdess", synthetic=False)
     _write(write_fold, tmp_path / "b" / "seed-0", 0, corpus="crema_d", synthetic=False)
-    assert [system.name for system in find_systems([tmp_path])] == ["transfer (ravdess)", "transfer (crema_d)"]
+    assert [system.name for system in find_systems([tmp_path])[0]] == ["transfer (ravdess)", "transfer (crema_d)"]
     _write(write_fold, tmp_path / "c" / "seed-0", 0, corpus="crema_d", synthetic=False)
-    names = [system.name for system in find_systems([tmp_path])]
+    names = [system.name for system in find_systems([tmp_path])[0]]
     assert len(set(names)) == 3
-    assert all(system.key.isascii() and " " not in system.key for system in find_systems([tmp_path]))
+    assert all(system.key.isascii() and " " not in system.key for system in find_systems([tmp_path])[0])
 
 
 def test_what_is_added_to_a_name_tells_something_apart(tmp_path: Path, write_fold: WriteFold) -> None:
     for place in ("one", "two"):
         _write(write_fold, tmp_path / place / "x" / "seed-0", 0, paper="", experiment="x")
-    assert [system.name for system in find_systems([tmp_path])] == ["x (one/x)", "x (two/x)"]
+    assert [system.name for system in find_systems([tmp_path])[0]] == ["x (one/x)", "x (two/x)"]
     _write(write_fold, tmp_path / "three" / "x" / "seed-0", 0, paper="zhou2020", experiment="x")
-    names = {system.name for system in find_systems([tmp_path])}
+    names = {system.name for system in find_systems([tmp_path])[0]}
     assert names == {"x (one/x)", "x (two/x)", "x (zhou2020)"}
 
 
 def test_a_long_name_is_shortened_in_names_of_files_and_stays_its_own(tmp_path: Path, write_fold: WriteFold) -> None:
     _write(write_fold, tmp_path / "a" / "seed-0", 0)
-    (system,) = find_systems([tmp_path])
+    (system,) = find_systems([tmp_path])[0]
     keys = [replace(system, name=f"{'ü' * 200} {end}").key for end in "ab"]
     assert keys[0] != keys[1]
     assert all(20 < len(key.encode()) <= 100 for key in keys)
@@ -62,7 +65,7 @@ def test_a_long_name_is_shortened_in_names_of_files_and_stays_its_own(tmp_path: 
 def test_what_papers_report_is_looked_up_once_for_each(tmp_path: Path, write_fold: WriteFold) -> None:
     _write(write_fold, tmp_path / "a" / "seed-0", 0, experiment="a")
     _write(write_fold, tmp_path / "b" / "seed-0", 0, experiment="b")
-    systems = find_systems([tmp_path], lambda runs: [Published(runs[0].facts.experiment, "ravdess", {"UA": 1.0})])
+    systems, _ = find_systems([tmp_path], lambda runs: [Published(runs[0].facts.experiment, "ravdess", {"UA": 1.0})])
     assert [system.published[0].source for system in systems] == ["a", "b"]
     assert not systems[0].summary.is_on("ravdess")  # synthetic speech
 
@@ -70,6 +73,34 @@ def test_what_papers_report_is_looked_up_once_for_each(tmp_path: Path, write_fol
 def test_systems_for_one_picture_are_alike_and_evenly_divided(tmp_path: Path, write_fold: WriteFold) -> None:
     for n in range(9):
         _write(write_fold, tmp_path / str(n) / "seed-0", 0, experiment=str(n), protocol_hash="ab"[n // 7])
-    systems = find_systems([tmp_path])
+    systems = find_systems([tmp_path])[0]
     parts = drawn_together(systems, lambda system: system.summary.protocol_hash, 6)
     assert [[system.name for system in part] for part in parts] == [list("012"), list("3456"), list("78")]
+
+
+def test_what_cannot_be_read_is_left_out_with_the_reason(tmp_path: Path, write_fold: WriteFold) -> None:
+    good = _write(write_fold, tmp_path / "good" / "seed-0", 0, 1, 2, experiment="good")
+    for name, content in (("scores.json", "{"), ("metrics.csv", 'epoch\n"'), ("embeddings.safetensors", "?")):
+        folder = _write(write_fold, tmp_path / name / "seed-0", 0, 1, experiment=name)
+        (folder / "fold-01" / name).write_text(content)
+    unfinished = write_fold(tmp_path / "unfinished" / "seed-0", 0, RIGHT)
+    (unfinished / "predictions.csv").unlink()
+    systems, left_out = find_systems([good, tmp_path, unfinished])
+    assert [len(system.summary.seeds[0].folds) for system in systems] == [3, 1, 1, 1]
+    reasons = {one.folder: one.reason for one in left_out}
+    assert "holds no finished fold" in reasons.pop(unfinished)
+    assert {folder.parents[1].name: folder.name for folder in reasons} == dict.fromkeys(
+        ("scores.json", "metrics.csv", "embeddings.safetensors"), "fold-01"
+    )
+    assert all(str(folder / folder.parents[1].name) in reason for folder, reason in reasons.items())
+
+
+def test_without_anything_to_show_every_reason_is_given(tmp_path: Path, write_fold: WriteFold) -> None:
+    folder = _write(write_fold, tmp_path / "seed-0", 0, 1)
+    for name in ("run.json", "predictions.csv"):
+        (folder / "fold-00" / name).write_text("?")
+        (folder / "fold-01" / name).write_text("?")
+    with pytest.raises(ConfigurationError, match=r"fold-00[\s\S]*fold-01"):
+        find_systems([tmp_path])
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        find_systems([tmp_path, tmp_path / "nowhere"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.runs.gathering import CrossValidation, FoldRun, find_cross_validations
+from ser_lightning.runs.gathering import FoldRun, find_cross_validations, gather
 
 WriteFold = Callable[..., Path]
 RIGHT = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
@@ -18,7 +18,7 @@ def _change(fold_folder: Path, **changes: object) -> None:
 
 
 def test_all_folds_of_a_seed_are_found_in_order(seed_folder: Path) -> None:
-    run = CrossValidation.read(seed_folder)
+    (run,) = find_cross_validations([seed_folder])
     assert [fold.facts.fold for fold in run.folds] == [0, 1, 2]
     assert run.missing == ()
     assert [len(fold.predictions.table) for fold in run.folds] == [8, 6, 8]
@@ -34,7 +34,7 @@ def test_runs_are_found_from_any_folder_above(seed_folder: Path, levels: int) ->
 
 def test_a_fold_without_predictions_is_missing_not_faulty(seed_folder: Path) -> None:
     (seed_folder / "fold-01" / "predictions.csv").rename(seed_folder / "fold-01" / ".predictions.csv.7.tmp")
-    run = CrossValidation.read(seed_folder)
+    (run,) = find_cross_validations([seed_folder])
     assert [fold.facts.fold for fold in run.folds] == [0, 2]
     assert run.missing == (1,)
 
@@ -69,7 +69,7 @@ def test_folds_that_differ_are_not_averaged_and_the_difference_is_named(
     first = json.loads((seed_folder / "fold-00" / "run.json").read_text())[key]
     _change(seed_folder / "fold-02", **{key: value})
     with pytest.raises(ConfigurationError) as error:
-        CrossValidation.read(seed_folder)
+        find_cross_validations([seed_folder])
     message = str(error.value)
     assert f"{key} differs: {first!r} in {seed_folder / 'fold-00'}, {value!r} in {seed_folder / 'fold-02'}" in message
 
@@ -90,14 +90,14 @@ def test_the_same_seed_twice_is_refused(seed_folder: Path) -> None:
 def test_a_copied_fold_is_refused(seed_folder: Path) -> None:
     shutil.copytree(seed_folder / "fold-00", seed_folder / "fold-000")
     with pytest.raises(ConfigurationError, match=r"fold-00 and .*fold-000 both are fold 0"):
-        CrossValidation.read(seed_folder)
+        find_cross_validations([seed_folder])
 
 
 def test_an_utterance_that_two_folds_test_is_named(seed_folder: Path) -> None:
     path = seed_folder / "fold-02" / "predictions.csv"
     path.write_text(path.read_text().replace("fold2-003", "fold0-003"))
     with pytest.raises(ConfigurationError, match=r"'fold0-003' is tested in .*fold-00 and again in .*fold-02"):
-        CrossValidation.read(seed_folder)
+        find_cross_validations([seed_folder])
 
 
 @pytest.mark.parametrize(("key", "value"), [("fold", 1), ("num_folds", 0)])
@@ -115,14 +115,31 @@ def test_predictions_of_other_classes_than_the_run_says_are_refused(seed_folder:
 
 def test_predictions_without_facts_are_refused_with_the_way_out(seed_folder: Path) -> None:
     (seed_folder / "fold-00" / "run.json").unlink()
-    with pytest.raises(ConfigurationError, match=r"run\.json is missing .* run the fold again"):
-        CrossValidation.read(seed_folder)
+    with pytest.raises(ConfigurationError, match=r"run\.json is missing.*run-fold --config .*fold-00/config\.yaml"):
+        find_cross_validations([seed_folder])
+
+
+def test_folds_that_most_disagree_with_are_left_out_and_the_rest_stays(
+    seed_folder: Path, write_fold: WriteFold
+) -> None:
+    write_fold(seed_folder.parent / "seed-1", 0, RIGHT)
+    _change(seed_folder / "fold-00", protocol_hash="ba9876543210")
+    (seed_folder / "fold-01" / "run.json").unlink()
+    shutil.copytree(seed_folder / "fold-02", seed_folder / "fold-002")
+    runs, left_out = gather([*seed_folder.glob("fold-*"), seed_folder.parent / "seed-1" / "fold-00"])
+    assert [[fold.folder.name for fold in run.folds] for run in runs] == [["fold-002"], ["fold-00"]]
+    reasons = {str(one.folder.relative_to(seed_folder)): one.reason for one in left_out}
+    assert set(reasons) == {"fold-00", "fold-01", "fold-02"}
+    assert "protocol_hash differs: '0123456789ab'" in reasons["fold-00"]
+    assert "'ba9876543210'" in reasons["fold-00"]
+    assert "run.json" in reasons["fold-01"]
+    assert "both are fold 2" in reasons["fold-02"]
 
 
 def test_folders_without_runs_are_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"holds no finished fold"):
         find_cross_validations([tmp_path])
-    with pytest.raises(ConfigurationError, match=r"nowhere is no folder"):
+    with pytest.raises(ConfigurationError, match=r"nowhere is not a folder"):
         find_cross_validations([tmp_path / "nowhere"])
     with pytest.raises(ConfigurationError, match=r"no folder of a run was given"):
         find_cross_validations([])

@@ -101,7 +101,8 @@ def test_fit_writes_a_row_an_epoch_and_its_configuration_runs_as_it_is(tmp_path:
     for path in earlier:
         path.write_text("of an earlier fit")
     assert main(["fit", *arguments(tmp_path / "a")]) == 0
-    assert not [path.name for path in earlier if path.exists()]
+    assert not [path.name for path in earlier if path.exists() and path.read_text() == "of an earlier fit"]
+    assert not (tmp_path / "a" / "predictions.csv").exists()
     metrics = pd.read_csv(tmp_path / "a" / "metrics.csv")
     assert metrics["epoch"].tolist() == [0, 1]
     assert set(metrics) >= {"train/loss", "validation/loss", "validation/UA", "validation/WA", "validation/macro_F1"}

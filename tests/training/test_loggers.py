@@ -20,12 +20,12 @@ from lightning.pytorch import Trainer
 from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
+from ser_lightning.cli.main import main
 from ser_lightning.cross_validation.wandb import log_summaries, told_to_agent
 from ser_lightning.runs.folder import code_version, trial_row
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
 from ser_lightning.training.callbacks import EpochSeed
-from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.fold import run_fold
 from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable
 
@@ -132,11 +132,7 @@ def test_the_wandb_run_of_a_papers_experiment_has_the_paper_among_its_tags(
     experiment.parent.mkdir(parents=True)
     experiment.write_text(Path("experiments/quickstart.yaml").read_text())
     folder = tmp_path / "run"
-    cli = ExperimentCLI([f"--config={experiment}", *arguments(folder)[1:]], run=False)
-    try:
-        cli.claim_run()
-    finally:
-        cli.finish_loggers()
+    assert main(["fit", f"--config={experiment}", *arguments(folder, "--trainer.max_epochs=1")[1:]]) == 0
     (run,) = offline_runs(folder)
     assert list(run.run.tags) == ["huang2020", "ravdess-synthetic", "actor folds (even, 4)"]
     assert run.run.run_group == "huang2020/tiny/ravdess-synthetic/default/seed-0"

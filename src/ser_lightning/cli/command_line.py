@@ -114,7 +114,7 @@ def own_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]
 
 def run_lightning(command: str, options: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Run ``command`` by LightningCLI, with what ``own_options`` returned."""
-    from ser_lightning.training.experiment import ExperimentCLI
+    from ser_lightning.training.fold import run_subcommand
 
-    ExperimentCLI([command, *named(arguments, options.row)], allow=options.allow).finish()
+    run_subcommand([command, *named(arguments, options.row)], options.allow)
     return 0

@@ -15,10 +15,10 @@ from ser_lightning.jobs.plan import Job, Resources, show_plan, write_configurati
 from ser_lightning.jobs.runner import run_jobs
 from ser_lightning.published.lookup import EXPERIMENTS, publications
 from ser_lightning.reports.figures import confusion_figure, save
-from ser_lightning.reports.model_card import CARD, write_model_card
+from ser_lightning.reports.model_card import write_model_card
 from ser_lightning.reports.report import write_report
 from ser_lightning.reports.terminal import summary_table
-from ser_lightning.runs.folder import CHECKPOINTS
+from ser_lightning.runs.folder import CARD, CHECKPOINTS, CONFUSION_PICTURE
 from ser_lightning.runs.gathering import find_cross_validations
 from ser_lightning.runs.summary import Summary, corpus_title, pooled_confusion, summarize, write_summary
 
@@ -59,7 +59,7 @@ def write_missing_cards(jobs: Sequence[Job], failures: Collection[Path], console
 def _write_summary(folder: Path) -> Summary:
     runs = find_cross_validations([folder])
     summary = summarize(runs)
-    picture, path = folder / "confusion.png", folder / "summary.json"
+    picture, path = folder / CONFUSION_PICTURE, folder / "summary.json"
     # A table of a hundred rows of which one has changed draws one picture.
     if not picture.exists() or not _says(path, summary):
         title = f"{summary.experiment}, {corpus_title(summary)}"

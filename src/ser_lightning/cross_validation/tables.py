@@ -1,6 +1,5 @@
 """Published tables: trained as far as they are missing, and shown, ours beside the paper's."""
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +15,8 @@ from ser_lightning.published.table_file import Row, Table, read_table, row_argum
 from ser_lightning.reports.report import write_systems
 from ser_lightning.reports.systems import AbsentRow, Published, ReportedSystem
 from ser_lightning.reports.terminal import TableRow, comparison
-from ser_lightning.runs.folder import fold_name, seed_name
-from ser_lightning.runs.gathering import FOLD_FOLDER, CrossValidation, find_cross_validations
+from ser_lightning.runs.folder import fold_name, seed_name, tested_folds
+from ser_lightning.runs.gathering import CrossValidation, find_cross_validations
 from ser_lightning.runs.summary import summarize
 
 
@@ -160,9 +159,8 @@ def _write_report(
 
 
 def _finished_folds(folder: Path, options: RunOptions) -> list[Path]:
-    """Return the folders of the chosen seeds' chosen folds that are finished."""
-    folds = ["fold-*"] if options.folds is None else map(fold_name, parse_numbers(options.folds, "--folds"))
+    """Return the folders of the chosen seeds' chosen folds that are tested."""
+    folds = None if options.folds is None else set(map(fold_name, parse_numbers(options.folds, "--folds")))
     seeds = [folder / seed_name(seed) for seed in parse_numbers(options.seeds, "--seeds")]
-    pairs = itertools.product(seeds, folds)
-    found = [done.parent for seed, fold in pairs for done in seed.glob(f"{fold}/predictions.csv")]
-    return [folder for folder in found if FOLD_FOLDER.fullmatch(folder.name)]
+    tested = [fold for seed in seeds for fold in tested_folds(seed)]
+    return [fold for fold in tested if folds is None or fold.name in folds]

@@ -17,11 +17,19 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ser_lightning.files import write_atomically
-from ser_lightning.jobs.plan import is_validated
 from ser_lightning.metrics import scores
 from ser_lightning.runs.facts import RunFacts
-from ser_lightning.runs.folder import CONFIG_FILE, DEFAULT_ROW, FACTS_FILE, FILES, RunName, trial_row
-from ser_lightning.runs.gathering import FOLD_FOLDER
+from ser_lightning.runs.folder import (
+    CONFUSION_PICTURE,
+    DEFAULT_ROW,
+    FACTS_FILE,
+    FILES,
+    RunName,
+    fold_folders,
+    is_finished,
+    read_config,
+    trial_row,
+)
 from ser_lightning.runs.predictions import Predictions, confusion
 from ser_lightning.runs.summary import METRICS, OBJECTIVES, Scores, Statistics, validation_scores
 from ser_lightning.training.loggers import PROJECT, kept_run_id, wandb_mode
@@ -87,8 +95,8 @@ class _Summary:
     @classmethod
     def read(cls, seed_folders: Sequence[Path]) -> "_Summary | None":
         found = []
-        for folder in (fold for seed in seed_folders for fold in sorted(seed.glob("fold-*"))):
-            if FOLD_FOLDER.fullmatch(folder.name) and is_validated(folder):
+        for folder in (fold for seed in seed_folders for fold in fold_folders(seed)):
+            if is_finished(folder, tested=False):
                 tested = folder / FILES["test"]
                 predictions = Predictions.read(tested) if tested.exists() else None
                 facts = RunFacts.read(folder / FACTS_FILE)
@@ -143,7 +151,7 @@ def statistics(stage: str, several: Sequence[Scores]) -> dict[str, float]:
 
 def _is_turned_off(fold: Path) -> bool:
     """Whether ``trainer.logger`` was false, or the user's own, when a fold was run."""
-    return yaml.safe_load((fold / CONFIG_FILE).read_text())["trainer"]["logger"] not in (None, True)
+    return read_config(fold, ("trainer.logger",))["trainer"]["logger"] not in (None, True)
 
 
 def _log(summary: _Summary, folder: Path, run_id: str | None, failed: bool = False) -> None:
@@ -157,16 +165,15 @@ def _log(summary: _Summary, folder: Path, run_id: str | None, failed: bool = Fal
     """
     first = summary.folds[0]
     facts = first.facts
-    corpus = f"{facts.corpus}-synthetic" if facts.synthetic else facts.corpus
-    name = RunName(facts.paper, facts.experiment, corpus, facts.row, facts.seed, facts.fold)
-    config = yaml.safe_load((first.folder / CONFIG_FILE).read_text())
+    name = RunName(facts.paper, facts.experiment, facts.corpus_name, facts.row, facts.seed, facts.fold)
+    config = read_config(first.folder)
     of_a_fold = ("protocol_hash", "code_version")
     run = start_run(
         id=run_id,
         name="cross-validation",
         group=name.group,
         job_type="summary",
-        tags=[tag for tag in (facts.paper, corpus, facts.protocol) if tag],
+        tags=[tag for tag in (facts.paper, facts.corpus_name, facts.protocol) if tag],
         config=config | {key: getattr(facts, key) for key in of_a_fold},
         dir=folder,
     )
@@ -214,7 +221,7 @@ def _media(summary: _Summary) -> dict[str, Any]:
         class_names=class_names,
     )
     folders = list(dict.fromkeys(fold.folder.parent for fold in summary.folds))
-    pictures = [wandb.Image(str(path)) for folder in folders if (path := folder / "confusion.png").exists()]
+    pictures = [wandb.Image(str(path)) for folder in folders if (path := folder / CONFUSION_PICTURE).exists()]
     if pictures:
         found["cv/confusion_picture"] = pictures if len(pictures) > 1 else pictures[0]
     return found
@@ -263,7 +270,7 @@ def told_to_agent(folds: Sequence[Path]) -> Iterator[None]:
         going_on = True
         while going_on:
             going_on = not ended.wait(_LOOK_SECONDS)
-            validated = [validation_scores(fold) for fold in folds if is_validated(fold)]
+            validated = [validation_scores(fold) for fold in folds if is_finished(fold, tested=False)]
             if told < len(validated) < len(folds):  # the whole is told at the end, with everything else
                 told = len(validated)
                 run.log({"cv/fold_count": told, **statistics("validation", validated)})
@@ -275,4 +282,4 @@ def told_to_agent(folds: Sequence[Path]) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        run.finish(exit_code=0 if all(map(is_validated, folds)) else 1)
+        run.finish(exit_code=0 if all(is_finished(fold, tested=False) for fold in folds) else 1)

@@ -14,6 +14,7 @@ from ser_lightning.inference.classification import batch_of
 from ser_lightning.reports.figures import save
 from ser_lightning.reports.time_figures import Attended, Heard, attention_figure
 from ser_lightning.runs.facts import RunFacts
+from ser_lightning.runs.folder import FACTS_FILE
 from ser_lightning.systems import EmotionClassifier
 from ser_lightning.systems.checkpoint import load_system
 
@@ -77,7 +78,7 @@ def _attend(system: EmotionClassifier, extractor: FeatureExtractor, waveform: Te
 
 def _name(checkpoint: Path) -> str:
     """Return experiment and row of a finished run's checkpoint, else nothing."""
-    facts = checkpoint.parent.parent / "run.json"
+    facts = checkpoint.parent.parent / FACTS_FILE
     if not facts.is_file():
         return ""
     return RunFacts.read(facts).title

@@ -17,7 +17,7 @@ from ser_lightning.features.extraction import build_trusted_extractor
 from ser_lightning.inference.recordings import LONGEST_WHOLE_SECONDS, Recording, Stretch, Windowing
 from ser_lightning.systems import EmotionClassifier
 from ser_lightning.systems.checkpoint import load_system
-from ser_lightning.types import Batch
+from ser_lightning.types import Batch, split_corpus_name
 
 # No batch is larger than the longest recording that is taken whole: windows need no more memory than that.
 BATCH_SECONDS = LONGEST_WHOLE_SECONDS
@@ -128,7 +128,7 @@ class Classifier:
     @property
     def learned_from_people(self) -> bool:
         """Whether the system has heard recordings, or only synthetic speech."""
-        return not str(self.system.origin.get("corpus", "")).endswith("-synthetic")
+        return not split_corpus_name(str(self.system.origin.get("corpus", "")))[1]
 
     @property
     def heard_seconds(self) -> float:

@@ -14,8 +14,6 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import flatten
 from ser_lightning.runs.folder import (
     CONFIG_FILE,
-    FACTS_FILE,
-    FILES,
     file_hash,
     is_finished,
     recorded_sources,
@@ -163,11 +161,6 @@ def parse_numbers(text: str, option: str) -> list[int]:
             raise ConfigurationError(f"{option} {text}: '{part}' is neither a number nor a range such as 3-5")
         numbers.update(range(int(first), int(last or first) + 1))
     return sorted(numbers)
-
-
-def is_validated(folder: Path) -> bool:
-    """Whether a fold's facts and the predictions of its validation set are there."""
-    return (folder / FACTS_FILE).exists() and (folder / FILES["validation"]).exists()
 
 
 def is_done(job: Job) -> bool:

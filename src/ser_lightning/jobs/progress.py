@@ -18,10 +18,8 @@ from rich.text import Text
 
 from ser_lightning.jobs.plan import Job
 from ser_lightning.jobs.process import LOG_FILE
-from ser_lightning.runs.folder import DEFAULT_ROW
-from ser_lightning.runs.scores import SCORES_FILE
+from ser_lightning.runs.folder import DEFAULT_ROW, METRICS_FILE, SCORES_FILE
 
-_METRICS_FILE = "metrics.csv"
 _SCORE = "validation/UA"
 
 
@@ -76,7 +74,7 @@ class JobProgress:
 
     def read_epochs(self) -> None:
         """Read the epochs on record and the best validation score so far, if the file is new."""
-        path = self.folder / _METRICS_FILE
+        path = self.folder / METRICS_FILE
         try:
             found = path.stat()
             changed = (found.st_mtime_ns, found.st_size)  # clocks of file systems tick in milliseconds

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.reports.figures import GREY, plain, save
-from ser_lightning.runs.gathering import FOLD_FOLDER, FoldRun
+from ser_lightning.runs.folder import EMBEDDINGS_PICTURE, fold_folders
+from ser_lightning.runs.gathering import FoldRun, finished_folds
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.scores import read_embeddings
 from ser_lightning.runs.summary import corpus_title
@@ -136,7 +137,7 @@ def write_embedding_figure(
     corpora = sorted({corpus_title(run.facts) for run in runs})
     picture = embedding_figure(maps, f"Embeddings of test utterances, {' and '.join(corpora)}")
     write_atomically(out / "embeddings.csv", text.encode())
-    return save(picture, out / "embeddings.png")
+    return save(picture, out / EMBEDDINGS_PICTURE)
 
 
 def _fold_folders(folders: Sequence[Path], fold: int | None) -> list[Path]:
@@ -159,21 +160,14 @@ def _fold_folders(folders: Sequence[Path], fold: int | None) -> list[Path]:
 
 def _finished(folder: Path) -> dict[int, Path]:
     """Return the finished folds of a run by their index, at least one."""
-    if not folder.is_dir():
-        raise ConfigurationError(f"{folder} is no folder; give the folder of a run")
-    entries = [folder] if _is_fold(folder) else sorted(entry for entry in folder.glob("fold-*") if _is_fold(entry))
-    done = {
-        int(entry.resolve().name.removeprefix("fold-")): entry
-        for entry in entries
-        if (entry / "predictions.csv").is_file()
-    }
-    if not done:
-        raise ConfigurationError(f"{folder} holds no finished fold (fold-*/predictions.csv); run one first")
-    return done
+    done = finished_folds(folder)
+    if above := sorted({entry.parent for entry in done})[1:]:
+        raise ConfigurationError(f"{folder} holds folds of several seeds, such as {above[0]}: give one seed's folder")
+    return {int(entry.name.removeprefix("fold-")): entry for entry in done}
 
 
 def _is_fold(folder: Path) -> bool:
-    return FOLD_FOLDER.fullmatch(folder.resolve().name) is not None
+    return fold_folders(folder.resolve()) == [folder.resolve()]
 
 
 def _listed(finished: dict[int, Path]) -> str:

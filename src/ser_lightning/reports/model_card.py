@@ -9,20 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ser_lightning.data.corpora import CorpusSource, source_of
-from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.metrics import recalls, scores
 from ser_lightning.runs.facts import RunFacts
-from ser_lightning.runs.folder import CHECKPOINTS, CONFIG_FILE, FACTS_FILE, FILES
+from ser_lightning.runs.folder import BEST, CARD, CHECKPOINTS, CONFIG_FILE, FACTS_FILE, FILES, read_config
 from ser_lightning.runs.predictions import Predictions, confusion
 from ser_lightning.runs.scores import read_scores
 from ser_lightning.systems.checkpoint import read_checkpoint
 from ser_lightning.systems.classifier import CHECKPOINT_KEY
+from ser_lightning.types import split_corpus_name
 
-CHECKPOINT, CARD = "best.ckpt", "best.md"
 _MOST_NAMES = 30  # of speakers or classes that are listed
 
 
@@ -40,7 +37,7 @@ def write_model_card(folder: Path, allow: Sequence[str] = ()) -> Path | None:
     Raises:
         ConfigurationError: If a file of the run cannot be read.
     """
-    path = folder / CHECKPOINTS / CHECKPOINT
+    path = folder / CHECKPOINTS / BEST
     if not path.is_file():
         return None
     run = _Run.read(folder, allow)
@@ -69,7 +66,7 @@ class _Run:
     @classmethod
     def read(cls, folder: Path, allow: Sequence[str]) -> "_Run":
         """Read the folder."""
-        checkpoint = read_checkpoint(folder / CHECKPOINTS / CHECKPOINT, allow)
+        checkpoint = read_checkpoint(folder / CHECKPOINTS / BEST, allow)
         stored = checkpoint[CHECKPOINT_KEY]
         found = {name: folder / FILES[name] for name in ("validation", "test")}
         return cls(
@@ -77,10 +74,10 @@ class _Run:
             stored=stored,
             epoch=int(checkpoint["epoch"]),
             best=_best_score(checkpoint.get("callbacks", {})),
-            config=_read_config(folder / CONFIG_FILE),
+            config=read_config(folder, ("seed_everything", "data.init_args")),
             facts=RunFacts.read(folder / FACTS_FILE) if (folder / FACTS_FILE).is_file() else None,
             predictions={name: Predictions.read(path) for name, path in found.items() if path.is_file()},
-            source=source_of(str(stored["origin"].get("corpus", "")).removesuffix("-synthetic")),
+            source=source_of(split_corpus_name(str(stored["origin"].get("corpus", "")))[0]),
             calibration_error=read_scores(folder).get("ECE"),
         )
 
@@ -97,29 +94,12 @@ class _Run:
     @property
     def is_synthetic(self) -> bool:
         """Whether nobody's voice was heard."""
-        return self.corpus.endswith("-synthetic")
+        return split_corpus_name(self.corpus)[1]
 
     @property
     def recognises_speakers(self) -> bool:
         """Whether the classes are people, for other systems to start from."""
         return bool(self.stored["is_pretraining"])
-
-
-def _read_config(path: Path) -> Mapping[str, Any]:
-    """Return the run's configuration, with the two things that a card says of it.
-
-    Raises:
-        ConfigurationError: If the file is missing, damaged or lacks one of them.
-    """
-    try:
-        config: Mapping[str, Any] = yaml.safe_load(path.read_text())
-        config["seed_everything"], config["data"]["init_args"].get("fold")
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        cause = " ".join(str(error).split())
-        raise ConfigurationError(
-            f"{path} is not the configuration of a run ({cause}); run the fold again, or put the file back"
-        ) from error
-    return config
 
 
 def _best_score(callbacks: Mapping[str, Any]) -> tuple[str, float] | None:
@@ -248,7 +228,7 @@ def _licences(run: _Run) -> Iterator[str]:
 def _how_to_use(run: _Run) -> Iterator[str]:
     if run.recognises_speakers:
         return
-    path = run.folder / CHECKPOINTS / CHECKPOINT
+    path = run.folder / CHECKPOINTS / BEST
     yield "## How to use\n"
     yield f"```sh\nser classify {path} RECORDING.wav"
     yield f"ser classify {path} LONG.wav --window 4 --hop 1 --plot over_time.png"

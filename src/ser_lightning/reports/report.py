@@ -1,6 +1,7 @@
 """The report: one page in HTML and in Markdown, and every picture with its numbers, from runs on disk."""
 
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,11 +10,12 @@ from ser_lightning.files import write_atomically
 from ser_lightning.reports.document import Document
 from ser_lightning.reports.markdown import markdown_page
 from ser_lightning.reports.render import html_page
-from ser_lightning.reports.sections.facts import left_out, opening, what_was_run
+from ser_lightning.reports.sections.facts import not_shown, opening, what_was_run
 from ser_lightning.reports.sections.learning import left_pictures, reliability, training
 from ser_lightning.reports.sections.scores import beside_the_paper, hyper_parameters, which_differ
 from ser_lightning.reports.sections.spread import classes, folds, speakers
 from ser_lightning.reports.systems import AbsentRow, Publications, ReportedSystem, find_systems
+from ser_lightning.runs.gathering import LeftOut
 from ser_lightning.runs.summary import corpus_title
 
 PAGE, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
@@ -28,17 +30,24 @@ def write_report(run_folders: Sequence[Path], out: Path, publications: Publicati
         publications: What papers report of a run.
 
     Returns:
-        The page, which needs no network and no other file.
+        The page, which needs no network and no other file. What cannot be read or averaged is left out; the page and
+        standard error name it with the reason.
 
     Raises:
-        ConfigurationError: If nothing is finished, a file is faulty, or the seeds of an experiment must not be
-            averaged; nothing is written then.
+        ConfigurationError: If a folder does not exist, or nothing can be shown; nothing is written then.
     """
-    return write_systems(find_systems(run_folders, publications), out)
+    systems, left_out = find_systems(run_folders, publications)
+    for one in left_out:
+        print(f"warning: {one.folder} is left out: {one.reason}", file=sys.stderr)
+    return write_systems(systems, out, left_out=left_out)
 
 
 def write_systems(
-    systems: Sequence[ReportedSystem], out: Path, title: str = "", absent: Sequence[AbsentRow] = ()
+    systems: Sequence[ReportedSystem],
+    out: Path,
+    title: str = "",
+    absent: Sequence[AbsentRow] = (),
+    left_out: Sequence[LeftOut] = (),
 ) -> Path:
     """Write the report about systems.
 
@@ -47,6 +56,7 @@ def write_systems(
         out: The folder of ``report.html``, ``report.md`` and ``figures/``.
         title: Title of the page; by default the experiment, or that it is a comparison.
         absent: Rows of a published table that were not run.
+        left_out: Folders that cannot be shown.
 
     Returns:
         The page.
@@ -54,7 +64,7 @@ def write_systems(
     Raises:
         ConfigurationError: If ``out`` cannot be written.
     """
-    document = compose(systems, title, absent)
+    document = compose(systems, title, absent, left_out)
     files = {f"{picture.name}.png": picture.png for picture in document.pictures()}
     for picture in document.pictures():
         if picture.numbers is not None:
@@ -80,7 +90,12 @@ def _figures_of_the_page(out: Path) -> set[str]:
     return set(re.findall(rf"(?<!\\)\]\({FIGURES}/([\w.=-]+\.(?:png|csv))\)", text))
 
 
-def compose(systems: Sequence[ReportedSystem], title: str = "", absent: Sequence[AbsentRow] = ()) -> Document:
+def compose(
+    systems: Sequence[ReportedSystem],
+    title: str = "",
+    absent: Sequence[AbsentRow] = (),
+    left_out: Sequence[LeftOut] = (),
+) -> Document:
     """Return the report as a document."""
     first = systems[0].summary
     corpora = list(dict.fromkeys(corpus_title(system.summary) for system in systems))
@@ -93,7 +108,7 @@ def compose(systems: Sequence[ReportedSystem], title: str = "", absent: Sequence
         title or heading,
         "; ".join([*names, *papers]),  # names hold commas
         [
-            opening(systems),
+            opening(systems, left_out),
             what_was_run(systems),
             beside_the_paper(systems, absent),
             *which_differ(systems),
@@ -104,6 +119,6 @@ def compose(systems: Sequence[ReportedSystem], title: str = "", absent: Sequence
             training(systems),
             reliability(systems),
             *left_pictures(systems),
-            *left_out(systems),
+            *not_shown(systems, left_out),
         ],
     )

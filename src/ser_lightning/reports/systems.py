@@ -7,8 +7,11 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.paired_tests import SAME_SPLIT
-from ser_lightning.runs.gathering import CrossValidation, find_cross_validations, finished_folds, folds_in_all
+from ser_lightning.runs.folder import EMBEDDINGS_FILE
+from ser_lightning.runs.gathering import CrossValidation, FoldRun, LeftOut, finished_folds, folds_in_all, gather
+from ser_lightning.runs.scores import read_embeddings, read_scores
 from ser_lightning.runs.summary import Summary, corpus_title, summarize
 
 _LONGEST_KEY = 100  # bytes
@@ -91,25 +94,52 @@ class ReportedSystem:
 Publications = Callable[[Sequence[CrossValidation]], Sequence[Published]]
 
 
-def find_systems(folders: Sequence[Path], publications: Publications | None = None) -> list[ReportedSystem]:
+def find_systems(
+    folders: Sequence[Path], publications: Publications | None = None
+) -> tuple[list[ReportedSystem], list[LeftOut]]:
     """Return the systems in or below ``folders``, in the order of ``folders``, and by path below each.
+
+    What cannot be read, or must not be averaged with the rest, is left out and returned with the reason.
 
     Args:
         folders: Folds, seeds or folders above.
         publications: What papers report.
 
     Raises:
-        ConfigurationError: If nothing is finished in a folder, a file is faulty, or the seeds of an experiment must
-            not be averaged.
+        ConfigurationError: If a folder does not exist, or nothing is left to show.
     """
-    by_experiment: dict[Path, list[Path]] = {}
-    for fold in finished_folds(folders):
-        by_experiment.setdefault(fold.parents[1], []).append(fold)
-    found = []
+    left_out = []
+    by_experiment: dict[Path, dict[Path, None]] = {}
+    for folder in folders:
+        try:
+            found = finished_folds(folder)
+        except ConfigurationError as error:
+            if not folder.is_dir():
+                raise
+            left_out.append(LeftOut(folder, str(error)))
+            continue
+        for fold in found:
+            by_experiment.setdefault(fold.parents[1], {})[fold] = None
+    systems = []
     for folds in by_experiment.values():
-        runs = find_cross_validations(folds)
-        found.append(ReportedSystem.of(runs, publications(runs) if publications else ()))
-    return told_apart(found)
+        runs, others = gather(list(folds), _read_whole)
+        left_out += others
+        if runs:
+            systems.append(ReportedSystem.of(runs, publications(runs) if publications else ()))
+    if not systems:
+        raise ConfigurationError("\n".join([one.reason for one in left_out] or ["no folder of a run was given"]))
+    return told_apart(systems), left_out
+
+
+def _read_whole(folder: Path) -> FoldRun:
+    """Read a fold with all that a report may show of it: what is damaged must not end the report halfway."""
+    fold = FoldRun.read(folder)
+    read_scores(folder)
+    fold.configuration()
+    fold.history()
+    if (folder / EMBEDDINGS_FILE).is_file():
+        read_embeddings(folder)
+    return fold
 
 
 def drawn_together(

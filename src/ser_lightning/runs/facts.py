@@ -7,6 +7,7 @@ from types import GenericAlias
 from typing import Any, Self
 
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.types import corpus_name
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,10 @@ class RunFacts:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            message = f"{path} is missing although the fold has predictions; delete the folder and run the fold again"
+            message = (
+                f"{path} is missing: the fold's training has not ended, or another run's checkpoint was tested here; "
+                f"`ser run-fold --config {path.parent}/config.yaml` runs what is missing"
+            )
             raise ConfigurationError(message) from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             message = f"{path} is no JSON ({error}); delete the folder and run the fold again"
@@ -84,6 +88,11 @@ class RunFacts:
                 raise ConfigurationError(f"{path}: no key {field.name!r}; run the fold again with this version")
             values[field.name] = _of_kind(content[field.name], field.type, f"{path}: {field.name}")
         return cls(**values)
+
+    @property
+    def corpus_name(self) -> str:
+        """The corpus as run folders call it."""
+        return corpus_name(self.corpus, self.synthetic)
 
     @property
     def title(self) -> str:

@@ -11,8 +11,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,18 +25,26 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.runs.configuration import CHECKPOINT_KEYS_END, differing_keys, flatten
 
+RUNS = Path("runs")
+DEFAULT_ROW = "default"
+
+# A fold's files.
 CONFIG_FILE = "config.yaml"
 SPLIT_FILE = "split_hash"
 SOURCES_FILE = "source_hashes.json"
+CHECKPOINTS, BEST, LAST, CARD = "checkpoints", "best.ckpt", "last.ckpt", "best.md"
+METRICS_FILE = "metrics.csv"
 FACTS_FILE = "run.json"
-RUNS = Path("runs")
-DEFAULT_ROW = "default"
-CHECKPOINTS = "checkpoints"
-FILES = {
+FILES = {  # predictions by set
     "validation": "validation_predictions.csv",
     "test": "predictions.csv",
     "all": "corpus_predictions.csv",
 }
+SCORES_FILE = "scores.json"
+EMBEDDINGS_FILE = "embeddings.safetensors"
+CONFUSION_PICTURE, EMBEDDINGS_PICTURE, ATTENTION_PICTURE = "confusion.png", "embeddings.png", "attention.png"
+# What follows from a training, in the order in which it is deleted before another one.
+RESULTS = (FACTS_FILE, *FILES.values(), SCORES_FILE, CONFUSION_PICTURE, EMBEDDINGS_FILE, EMBEDDINGS_PICTURE)
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,9 @@ def seed_name(seed: int) -> str:
     return f"seed-{seed}"
 
 
+_FOLD_NAME = re.compile(r"fold-\d+")
+
+
 def fold_name(fold: int) -> str:
     """Return the name of a fold's folder: ``fold-00`` and so on."""
     return f"fold-{fold:02d}"
@@ -165,24 +177,41 @@ def write_config(folder: Path, configuration: Mapping[str, Any]) -> None:
     write_atomically(folder / CONFIG_FILE, yaml.safe_dump(dict(configuration), sort_keys=False).encode())
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     """Return the resolved configuration of a run, by its folder.
 
+    Args:
+        folder: The run's folder.
+        keys: Keys that must be there, from the top, with dots.
+
     Raises:
-        ConfigurationError: If the file holds no configuration.
+        ConfigurationError: If the file is missing, holds no configuration, or lacks one of ``keys``.
     """
     path = folder / CONFIG_FILE
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        cause = "there is no such file"
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         cause = " ".join(str(error).split())
     else:
-        if isinstance(content, dict):
+        if not isinstance(content, dict):
+            cause = "no keys"
+        elif missing := [key for key in keys if not _has(content, key)]:
+            cause = f"no key '{missing[0]}'"
+        else:
             return content
-        cause = "no keys"
     raise ConfigurationError(
         f"{path} is not the configuration of a run ({cause}); put the file back, or delete the folder to run it again"
     )
+
+
+def _has(content: Any, key: str) -> bool:
+    for name in key.split("."):
+        if not isinstance(content, dict) or name not in content:
+            return False
+        content = content[name]
+    return True
 
 
 def claim_sources(folder: Path, configuration: Mapping[str, Any]) -> None:
@@ -271,14 +300,15 @@ def trial_row(parameters: Mapping[str, Any], row: str = DEFAULT_ROW) -> str:
     return f"{'trial' if row == DEFAULT_ROW else row}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
-def is_finished(folder: Path, scored: bool, tested: bool) -> bool:
-    """Whether what a job leaves is there: the facts of what was trained and, if it is tested, predictions.
+def is_finished(folder: Path, scored: bool = True, tested: bool = True) -> bool:
+    """Whether what a job leaves is there: the facts of what was trained and, where there are some, predictions.
 
-    Predictions are written last and whole; in pre-training, and where nothing is tested, it is the facts that are.
+    The test set's predictions are written last and whole; where nothing is tested, the facts are, which follow the
+    predictions of the validation set.
 
     Args:
         folder: The job's folder.
-        scored: Whether the job leaves predictions at all.
+        scored: Whether the job leaves predictions at all; pre-training does not.
         tested: Whether it goes on to the test set.
     """
     # Listed, not looked up: a network file system remembers for up to a minute that a file or a folder is not there,
@@ -288,4 +318,20 @@ def is_finished(folder: Path, scored: bool, tested: bool) -> bool:
         names = os.listdir(folder)
     except FileNotFoundError:
         return False
-    return FACTS_FILE in names and (not (scored and tested) or FILES["test"] in names)
+    return FACTS_FILE in names and (not scored or FILES["test" if tested else "validation"] in names)
+
+
+def fold_folders(folder: Path) -> list[Path]:
+    """Return ``folder`` if it is a fold's, else the folds' folders below it, by path."""
+    if _FOLD_NAME.fullmatch(folder.name):
+        return [folder]
+    found = []
+    for above, below, _ in os.walk(folder):
+        found += [Path(above, name) for name in below if _FOLD_NAME.fullmatch(name)]
+        below[:] = [name for name in below if not _FOLD_NAME.fullmatch(name)]
+    return sorted(found)
+
+
+def tested_folds(folder: Path) -> list[Path]:
+    """Return those of ``fold_folders`` that hold predictions of their test set."""
+    return [entry for entry in fold_folders(folder.resolve()) if (entry / FILES["test"]).is_file()]

@@ -1,21 +1,18 @@
 """Finished folds on disk, gathered into cross-validations that may be averaged."""
 
-import itertools
-import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import pandas as pd
-import yaml
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import relevant
 from ser_lightning.runs.facts import RunFacts
+from ser_lightning.runs.folder import CONFIG_FILE, FACTS_FILE, FILES, METRICS_FILE, read_config, tested_folds
 from ser_lightning.runs.predictions import Predictions
-
-FOLD_FOLDER = re.compile(r"fold-\d+")
 
 # What must agree before scores are averaged, the most telling first: over folds, and over seeds.
 SAME_EXPERIMENT = (
@@ -29,7 +26,7 @@ class FoldRun:
     """One finished fold.
 
     Attributes:
-        folder: Where it lies.
+        folder: Its folder.
         facts: What ``run.json`` says.
         predictions: What ``predictions.csv`` says.
     """
@@ -45,8 +42,8 @@ class FoldRun:
         Raises:
             ConfigurationError: If a file is missing or faulty, or the two files do not belong together.
         """
-        predictions = Predictions.read(folder / "predictions.csv")
-        facts = RunFacts.read(folder / "run.json")
+        predictions = Predictions.read(folder / FILES["test"])
+        facts = RunFacts.read(folder / FACTS_FILE)
         if predictions.class_names != facts.class_names:
             names = f"{list(predictions.class_names)} in predictions.csv, {list(facts.class_names)} in run.json"
             raise ConfigurationError(f"{folder}: classes {names}; delete the folder and run the fold again")
@@ -58,11 +55,7 @@ class FoldRun:
 
     def configuration(self) -> dict[str, Any]:
         """Return what of ``config.yaml`` matters for the result, values by key; nothing where there is no file."""
-        path = self.folder / "config.yaml"
-        try:
-            return relevant(yaml.safe_load(path.read_text(encoding="utf-8"))) if path.exists() else {}
-        except (yaml.YAMLError, UnicodeDecodeError, AttributeError) as error:
-            raise ConfigurationError(f"{path} holds no configuration ({error}); put back the one it had") from error
+        return relevant(read_config(self.folder)) if (self.folder / CONFIG_FILE).exists() else {}
 
     def history(self) -> pd.DataFrame | None:
         """Return what ``metrics.csv`` says, one row for each epoch by its index, or None where there is no such file.
@@ -70,12 +63,17 @@ class FoldRun:
         An epoch that was repeated after an interruption counts as its last repetition.
 
         Raises:
-            ConfigurationError: If the file has no column ``epoch``.
+            ConfigurationError: If the file is not a table with a column ``epoch``.
         """
-        path = self.folder / "metrics.csv"
+        path = self.folder / METRICS_FILE
         if not path.is_file() or not path.stat().st_size:
             return None
-        table = pd.read_csv(path)
+        try:
+            table = pd.read_csv(path)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"{path} is not a table of epochs ({str(error).strip()}); delete it to do without the curves"
+            ) from error
         if "epoch" not in table:
             raise ConfigurationError(f"{path}: no column 'epoch', only {', '.join(map(str, table.columns))}")
         return table.groupby("epoch").last()
@@ -93,31 +91,6 @@ class CrossValidation:
     folder: Path
     folds: tuple[FoldRun, ...]
 
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Read every finished fold in a seed's folder.
-
-        Raises:
-            ConfigurationError: If there is none, one is faulty, or they do not belong together.
-        """
-        found = [entry for entry in folder.glob("fold-*") if FOLD_FOLDER.fullmatch(entry.name)]
-        return cls.gather(folder, found)
-
-    @classmethod
-    def gather(cls, folder: Path, fold_folders: Sequence[Path]) -> Self:
-        """Read the finished ones among ``fold_folders``, folders of one seed's ``folder``.
-
-        Raises:
-            ConfigurationError: As ``read``.
-        """
-        finished = [entry for entry in sorted(fold_folders) if (entry / "predictions.csv").is_file()]
-        if not finished:
-            raise ConfigurationError(f"{folder} holds no finished fold (fold-*/predictions.csv); run one first")
-        folds = sorted((FoldRun.read(entry) for entry in finished), key=lambda run: run.facts.fold)
-        _refuse_difference(folds, (*SAME_EXPERIMENT, "seed"))
-        _refuse_repetition(folds)
-        return cls(folder, tuple(folds))
-
     @property
     def facts(self) -> RunFacts:
         """What the first finished fold says; what is about the experiment holds for all."""
@@ -130,46 +103,87 @@ class CrossValidation:
         return tuple(fold for fold in range(self.facts.num_folds) if fold not in present)
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """What cannot be shown with the rest.
+
+    Attributes:
+        folder: A fold's folder, or a folder above.
+        reason: Why, in words that name the file or the key, and the way out.
+    """
+
+    folder: Path
+    reason: str
+
+
 def find_cross_validations(folders: Sequence[Path]) -> list[CrossValidation]:
     """Return the cross-validations in or below ``folders``, by ascending seed, all of one experiment.
 
     A folder may be a fold, a seed or anything above; what is found twice counts once.
 
     Raises:
-        ConfigurationError: If a folder is missing or holds no finished fold, or if what was found must not be
-            averaged: another experiment, corpus, protocol or list of classes, or the same seed twice.
-    """
-    by_seed_folder: dict[Path, list[Path]] = {}
-    for entry in finished_folds(folders):
-        by_seed_folder.setdefault(entry.parent, []).append(entry)
-    gathered = [CrossValidation.gather(folder, sorted(found)) for folder, found in by_seed_folder.items()]
-    gathered.sort(key=lambda run: (run.facts.seed, run.folder))
-    _refuse_difference([run.folds[0] for run in gathered], SAME_EXPERIMENT)
-    for first, second in itertools.pairwise(gathered):
-        if first.facts.seed == second.facts.seed:
-            message = f"{first.folder} and {second.folder} both have seed {first.facts.seed}: give one of them"
-            raise ConfigurationError(message)
-    return gathered
-
-
-def finished_folds(folders: Sequence[Path]) -> list[Path]:
-    """Return the folders of the finished folds in or below ``folders``, each once, in the order of ``folders``.
-
-    Raises:
-        ConfigurationError: If none is given, a folder is missing, or it holds no finished fold.
+        ConfigurationError: If a folder is missing or holds no finished fold, or if a fold is faulty or must not be
+            averaged with the others: another experiment, corpus, protocol or list of classes, or the same seed twice.
     """
     found: dict[Path, None] = {}
-    for folder in (folder.resolve() for folder in folders):
-        if not folder.is_dir():
-            raise ConfigurationError(f"{folder} is no folder; give the folder of a run")
-        below = [folder] if FOLD_FOLDER.fullmatch(folder.name) else sorted(folder.rglob("fold-*"))
-        finished = [e for e in below if FOLD_FOLDER.fullmatch(e.name) and (e / "predictions.csv").is_file()]
-        if not finished:
-            raise ConfigurationError(f"{folder} holds no finished fold (fold-*/predictions.csv); run one first")
-        found |= dict.fromkeys(finished)
+    for folder in folders:
+        found |= dict.fromkeys(finished_folds(folder))
     if not found:
         raise ConfigurationError("no folder of a run was given; give at least one")
-    return list(found)
+    runs, left_out = gather(list(found))
+    if left_out:
+        raise ConfigurationError(left_out[0].reason)
+    return runs
+
+
+def finished_folds(folder: Path) -> list[Path]:
+    """Return the folders of the finished folds in or below ``folder``, in order.
+
+    Raises:
+        ConfigurationError: If the folder is missing, or holds no finished fold.
+    """
+    if not folder.is_dir():
+        raise ConfigurationError(f"{folder} is not a folder; give the folder of a run")
+    finished = tested_folds(folder)
+    if not finished:
+        raise ConfigurationError(f"{folder} holds no finished fold (fold-*/{FILES['test']}); run one first")
+    return finished
+
+
+def gather(
+    folders: Sequence[Path], read: Callable[[Path], FoldRun] = FoldRun.read
+) -> tuple[list[CrossValidation], list[LeftOut]]:
+    """Return the cross-validations that may be averaged, by ascending seed, and what is left out of them.
+
+    Where folds differ in what must agree, those that most of them agree with stay.
+
+    Args:
+        folders: Folders of finished folds of one experiment, under one seed or several.
+        read: How a fold is read; a fold for which it raises an error is left out.
+    """
+    left_out: list[LeftOut] = []
+    folds: list[FoldRun] = []
+    for folder in sorted(folders):
+        try:
+            folds.append(read(folder))
+        except ConfigurationError as error:
+            left_out.append(LeftOut(folder, str(error)))
+        except OSError as error:
+            left_out.append(LeftOut(folder, f"{error.filename}: {error.strerror}"))
+    by_seed_folder: dict[Path, list[FoldRun]] = {}
+    for run in _alike(folds, SAME_EXPERIMENT, left_out):
+        by_seed_folder.setdefault(run.folder.parent, []).append(run)
+    gathered = []
+    for folder, group in by_seed_folder.items():
+        kept = _tested_once(_alike(group, ("seed",), left_out), left_out)
+        gathered.append(CrossValidation(folder, tuple(kept)))
+    by_seed: dict[int, CrossValidation] = {}
+    for run in gathered:
+        other = by_seed.setdefault(run.facts.seed, run)
+        if other is not run:
+            message = f"{other.folder} and {run.folder} both have seed {run.facts.seed}: give one of them"
+            left_out.append(LeftOut(run.folder, message))
+    return [by_seed[seed] for seed in sorted(by_seed)], left_out
 
 
 def folds_in_all(runs: Sequence[CrossValidation]) -> list[int]:
@@ -177,28 +191,45 @@ def folds_in_all(runs: Sequence[CrossValidation]) -> list[int]:
     return sorted(set.intersection(*({fold.facts.fold for fold in run.folds} for run in runs)))
 
 
-def _refuse_difference(runs: Sequence[FoldRun], keys: Sequence[str]) -> None:
-    first = runs[0]
-    for run in runs[1:]:
-        for key in keys:
-            ours, theirs = getattr(first.facts, key), getattr(run.facts, key)
-            if ours != theirs:
-                raise ConfigurationError(
-                    f"these runs must not be averaged, {key} differs: {ours!r} in {first.folder}, "
-                    f"{theirs!r} in {run.folder}; report each by itself"
-                )
+def _alike(folds: Sequence[FoldRun], keys: Sequence[str], left_out: list[LeftOut]) -> list[FoldRun]:
+    """Return the largest group of folds that agree in ``keys``, of equal ones the first; the others are left out."""
 
+    def values(run: FoldRun) -> tuple[object, ...]:
+        return tuple(getattr(run.facts, key) for key in keys)
 
-def _refuse_repetition(folds: Sequence[FoldRun]) -> None:
-    """Refuse folds of one seed that test an utterance twice: pooled scores would count it twice."""
-    folder_by_fold: dict[int, Path] = {}
-    folder_by_utterance: dict[str, Path] = {}
+    if not folds:
+        return []
+    most, _ = Counter(map(values, folds)).most_common(1)[0]
+    first = next(run for run in folds if values(run) == most)
     for run in folds:
-        other = folder_by_fold.setdefault(run.facts.fold, run.folder)
-        if other != run.folder:
-            raise ConfigurationError(f"{other} and {run.folder} both are fold {run.facts.fold}: remove one of them")
-        for utterance in run.predictions.table["utterance"]:
-            other = folder_by_utterance.setdefault(utterance, run.folder)
-            if other != run.folder:
-                message = f"utterance {utterance!r} is tested in {other} and again in {run.folder}"
-                raise ConfigurationError(f"{message}: pooled scores would count it twice; remove the wrong fold")
+        differing = [pair for pair in zip(keys, most, values(run), strict=True) if pair[1] != pair[2]]
+        if differing:
+            key, ours, theirs = differing[0]
+            message = f"{key} differs: {ours!r} in {first.folder}, {theirs!r} in {run.folder}; report each by itself"
+            left_out.append(LeftOut(run.folder, f"these runs must not be averaged, {message}"))
+    return [run for run in folds if values(run) == most]
+
+
+def _tested_once(folds: Sequence[FoldRun], left_out: list[LeftOut]) -> list[FoldRun]:
+    """Return folds of one seed by ascending index; one that tests again what another tests is left out.
+
+    Pooled scores would count it twice.
+    """
+    by_fold: dict[int, FoldRun] = {}
+    folder_of: dict[str, Path] = {}  # by utterance
+    for run in folds:
+        fold, utterances = run.facts.fold, run.predictions.table["utterance"]
+        again = next((name for name in utterances if name in folder_of), None)
+        if fold in by_fold:
+            message = f"{by_fold[fold].folder} and {run.folder} both are fold {fold}: remove one of them"
+        elif again is not None:
+            message = (
+                f"utterance {again!r} is tested in {folder_of[again]} and again in {run.folder}: pooled scores would "
+                "count it twice; remove the wrong fold"
+            )
+        else:
+            by_fold[fold] = run
+            folder_of |= dict.fromkeys(utterances, run.folder)
+            continue
+        left_out.append(LeftOut(run.folder, message))
+    return [by_fold[fold] for fold in sorted(by_fold)]

@@ -14,9 +14,9 @@ from torch import Tensor
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.metrics import calibration, scores, vote_cross_entropy, vote_kl
+from ser_lightning.runs.folder import EMBEDDINGS_FILE, FILES, SCORES_FILE
 from ser_lightning.runs.predictions import Predictions, confusion, tensors
 
-SCORES_FILE = "scores.json"
 SOFT_SCORES = {  # name in files, and what it is
     "ECE": "expected calibration error",
     "vote_cross_entropy": "cross entropy under the evaluators' votes",
@@ -99,7 +99,6 @@ def soft_scores_in_words(means: Mapping[str, float]) -> str:
     return f"probabilities, mean over folds: {', '.join(said)}" if means else ""
 
 
-EMBEDDINGS_FILE = "embeddings.safetensors"
 TENSOR = "embeddings"
 
 
@@ -129,7 +128,7 @@ def read_embeddings(folder: Path) -> Tensor:
         ) from error
     except (SafetensorError, KeyError) as error:
         raise ConfigurationError(f"{path} holds no embeddings ({error}); test the fold again") from error
-    predictions = Predictions.read(folder / "predictions.csv")
+    predictions = Predictions.read(folder / FILES["test"])
     if embeddings.dim() != 2 or len(embeddings) != len(predictions.table):
         raise ConfigurationError(
             f"{path} holds {' x '.join(map(str, embeddings.shape))} numbers, which is no embedding for each of the "

@@ -216,8 +216,7 @@ def pooled_confusion(run: CrossValidation) -> Tensor:
 
 def corpus_title(facts: RunFacts | Summary) -> str:
     """Return the corpus's name, which says so when its speech is synthetic."""
-    name = facts.corpus.removesuffix("-synthetic")
-    return f"{name}, SYNTHETIC speech" if facts.synthetic else name
+    return f"{facts.corpus}, SYNTHETIC speech" if facts.synthetic else facts.corpus
 
 
 def _named(values: Tensor) -> Scores:

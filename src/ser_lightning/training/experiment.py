@@ -19,26 +19,11 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes, with_public_paths
-from ser_lightning.data.corpora import CorpusData, protocol_hash
+from ser_lightning.data.corpora import CorpusData
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.reports.model_card import write_model_card
-from ser_lightning.runs.folder import (
-    CHECKPOINTS,
-    CONFIG_FILE,
-    FACTS_FILE,
-    FILES,
-    ExperimentName,
-    RunName,
-    claim_folder,
-    claim_sources,
-    code_version,
-    name_by_place,
-)
-from ser_lightning.runs.scores import SCORES_FILE
-from ser_lightning.systems.checkpoint import read_checkpoint
-from ser_lightning.systems.stages import refuse_other_frames
+from ser_lightning.runs.folder import CONFIG_FILE, ExperimentName, RunName, code_version, name_by_place
 from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
-from ser_lightning.training.checks import LINKED, refuse_other_system, refuse_unknown_scores, refuse_what_it_knows
+from ser_lightning.training.checks import LINKED, refuse_other_system, refuse_unknown_scores
 from ser_lightning.training.experiment_file import (
     Execution,
     config_files,
@@ -51,7 +36,6 @@ from ser_lightning.training.experiment_file import (
 )
 from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.training.results import ResultFiles
-from ser_lightning.types import Stage
 
 TRAINER_DEFAULTS = {
     # Ours share batches without repeating an utterance; Lightning's evaluated 31 of 61 in each of two processes.
@@ -71,7 +55,7 @@ class ExperimentCLI(LightningCLI):
 
     Args:
         arguments: Command line, with the subcommand first if ``run``.
-        run: Whether to run the subcommand; otherwise everything is only built.
+        run: Whether the arguments start with a subcommand; it is parsed, and everything is only built.
         allow: Module prefixes that the user trusts besides the allow-list.
         build: Whether to build trainer, system and data module; otherwise the configuration is only resolved.
         in_this_process: Arguments of the trainer that hold here alone, and are not part of the configuration.
@@ -128,7 +112,7 @@ class ExperimentCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Leave YAML and command line as they are, where LightningCLI would let the checkpoint override them.
 
-        A checkpoint that does not fit is refused once its place is known, see ``checkpoint_path``.
+        A checkpoint that does not fit is refused once its place is known, see ``refuse_other_checkpoint``.
         """
 
     def refuse_other_checkpoint(self, path: Path) -> None:
@@ -138,6 +122,14 @@ class ExperimentCLI(LightningCLI):
             ConfigurationError: As ``refuse_other_system``.
         """
         refuse_other_system(path, self.configuration["model"], self.allow)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Only build: the fold's lifecycle, in ``fold``, runs the subcommand."""
+
+    def subcommand_options(self) -> dict[str, Any]:
+        """Return the arguments of Lightning's method that the subcommand takes from the command line."""
+        given = self.config_init[self.subcommand]
+        return {name: given[name] for name in OF_SUBCOMMANDS if name in given and name != "weights_only"}
 
     def before_instantiate_classes(self) -> None:
         """Name the run, and check what must hold for the whole suite."""
@@ -151,8 +143,6 @@ class ExperimentCLI(LightningCLI):
                 "trainer.use_distributed_sampler is true, but Lightning's sampler repeats and loses utterances in "
                 "evaluation; leave it out, the data modules share batches between devices themselves"
             )
-        if self.subcommand:
-            self.config[self.subcommand]["weights_only"] = True
         torch.set_num_threads(threads_of_environment())  # folds side by side use cores better
 
     def instantiate_classes(self) -> None:
@@ -225,108 +215,10 @@ class ExperimentCLI(LightningCLI):
         """Time spent in training, also before an interruption."""
         return float(self._timer.time_elapsed("train"))
 
-    def finish_loggers(self, exit_code: int = 0) -> None:
-        """Close the W&B run, so that the next one in this process is its own.
-
-        Args:
-            exit_code: What the run ends with; W&B shows all but 0 as failed.
-        """
-        for logger in self.trainer.loggers:
-            if isinstance(logger, FoldWandbLogger):
-                logger.finish(exit_code)
-
-    def finish(self) -> None:
-        """Close the W&B run, and leave the company of processes when all has gone well.
-
-        Lightning leaves the process group open, and a process that ends so can be aborted by its own threads. Where
-        something has failed, leaving could wait for the others for ever.
-        """
-        self.finish_loggers()
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
     def _wandb_logger(self, folder: Path) -> FoldWandbLogger:
         config = self.configuration | {"code_version": code_version()}
         tags = [tag for tag in (self.run_name.paper, self.data.corpus_name, self.data.protocol.name) if tag]
         return FoldWandbLogger(folder, self.run_name.fold_name, self.run_name.group, tags, config)
-
-    def claim_run(self) -> None:
-        """Write ``config.yaml`` and the split hash into the run's folder, or refuse a folder of another run."""
-        if not self.trainer.is_global_zero:
-            return
-        data = self.data
-        data.split()  # what cannot be divided is refused before hours of extraction
-        data.extract()  # audio that is skipped as unusable changes the split
-        folder = Path(self.trainer.default_root_dir)
-        claim_folder(folder, self.configuration, data.split().hash)
-        claim_sources(folder, self.configuration)
-        for logger in self.trainer.loggers:
-            if isinstance(logger, FoldWandbLogger):
-                hashes = {"split_hash": data.split().hash, "protocol_hash": protocol_hash(data)}
-                logger.experiment.config.update(hashes, allow_val_change=True)
-
-    def checkpoint_path(self) -> Path | None:
-        """Return the checkpoint that the subcommand starts from; ``best`` and ``last`` are those of the run's folder.
-
-        Raises:
-            ConfigurationError: If it is missing, of another system, or of one with other arguments.
-        """
-        given = self.config_init[self.subcommand]["ckpt_path"]
-        if given is None:
-            return None
-        in_run = Path(self.trainer.default_root_dir) / CHECKPOINTS / f"{given}.ckpt"
-        path = in_run if given in ("best", "last") else Path(given)
-        self.refuse_other_checkpoint(path)
-        self.config_init[self.subcommand]["ckpt_path"] = path
-        return path
-
-    def before_fit(self) -> None:
-        """Claim the run's folder before ``ser fit`` writes into it; what an earlier fit led to is no longer its own."""
-        self.checkpoint_path()
-        if self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it, undeclared
-            return
-        self.claim_run()
-        if self.trainer.is_global_zero:
-            # The facts first: half of what is deleted must not look like a finished job.
-            for name in (FACTS_FILE, SCORES_FILE, *FILES.values()):
-                (Path(self.trainer.default_root_dir) / name).unlink(missing_ok=True)
-
-    def after_fit(self) -> None:
-        """Write the model card beside the best checkpoint."""
-        if self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # as above
-            write_model_card(Path(self.trainer.default_root_dir), self.allow)
-
-    def before_validate(self) -> None:
-        """Check that the checkpoint can be scored on the validation set."""
-        self._before_evaluation("validation")
-
-    def before_test(self) -> None:
-        """Check that the checkpoint can be scored on the test set."""
-        self._before_evaluation("test")
-
-    def before_predict(self) -> None:
-        """Check that the checkpoint can predict the corpus."""
-        if self.model.is_pretraining:
-            raise ConfigurationError(
-                f"{type(self.model).__name__} is trained for what other systems take from it and predicts no emotion; "
-                "give a system that is trained on emotions"
-            )
-        self._before_evaluation(None)
-
-    def _before_evaluation(self, evaluated: Stage | None) -> None:
-        """Refuse to evaluate without a checkpoint, on other frames, or on what the checkpoint was trained on."""
-        path = self.checkpoint_path()
-        if path is None:
-            raise ConfigurationError(
-                f"ser {self.subcommand} needs a trained system: --ckpt_path best (of this run's folder, "
-                f"{self.trainer.default_root_dir}), or the path of a checkpoint"
-            )
-        checkpoint = read_checkpoint(path, self.allow)
-        refuse_other_frames(checkpoint, path, self.data.extractor.configuration())
-        if not self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # Lightning sets it, undeclared
-            self.claim_run()
-        if evaluated is not None:
-            refuse_what_it_knows(checkpoint, path, self.data, evaluated)
 
 
 def resolve(arguments: Sequence[str], allow: Sequence[str] = ()) -> dict[str, Any]:

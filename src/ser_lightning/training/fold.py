@@ -1,13 +1,18 @@
-"""How to run one job, whole: fit, validate, test, and what a fold leaves behind."""
+"""One fold from its experiment's YAML to its results: the commands that train and score enter here.
+
+``ser run-fold --config X`` is ``Fold.run``. ``ser fit --config X`` is its first half, and
+``ser test --config X --ckpt_path best`` its second: together they leave the same files.
+"""
 
 import json
 import os
 import signal
 import threading
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
@@ -18,17 +23,28 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.reports.model_card import write_model_card
 from ser_lightning.runs.facts import RunFacts
-from ser_lightning.runs.folder import CHECKPOINTS, FACTS_FILE, code_version, hardware, is_finished
+from ser_lightning.runs.folder import (
+    BEST,
+    CHECKPOINTS,
+    FACTS_FILE,
+    LAST,
+    RESULTS,
+    claim_folder,
+    claim_sources,
+    code_version,
+    hardware,
+    is_finished,
+)
+from ser_lightning.systems.checkpoint import read_checkpoint
+from ser_lightning.systems.stages import refuse_other_frames
+from ser_lightning.training.checks import refuse_what_it_knows
 from ser_lightning.training.experiment import ExperimentCLI
+from ser_lightning.training.loggers import FoldWandbLogger
+from ser_lightning.types import Stage, split_corpus_name
 
 
 def run_fold(arguments: Sequence[str], allow: Sequence[str] = (), tested: bool = True, wait_seconds: float = 0) -> Path:
-    """Fit, validate and test one fold, from wherever an earlier process left it.
-
-    Training goes on from ``checkpoints/last.ckpt`` where there is one. The best checkpoint then predicts the
-    validation and the test set. Behind ``predictions.csv`` only the model card is written: where the former is, nothing
-    is computed again. Pre-training is for other systems to start from, and ends with its ``run.json``; so does a fold
-    that is not tested (yet).
+    """Run one fold, from wherever an earlier process left it: ``ser run-fold``.
 
     Args:
         arguments: LightningCLI's arguments, without a subcommand.
@@ -43,84 +59,237 @@ def run_fold(arguments: Sequence[str], allow: Sequence[str] = (), tested: bool =
     Raises:
         ConfigurationError: If another process runs this fold, or the folder belongs to another configuration.
     """
-    cli = ExperimentCLI(arguments, run=False, allow=allow)
-    folder = Path(cli.trainer.default_root_dir)
-    # The first process holds the lock for all of the job's processes.
-    lock = FileLock(folder / ".lock", timeout=wait_seconds) if cli.trainer.is_global_zero else nullcontext()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with lock:
-            _run(cli, folder, tested)
-            if cli.trainer.is_global_zero:
-                write_model_card(folder, allow)
-    except Timeout as error:
-        raise ConfigurationError(f"another process is running {folder}; wait for it, or stop it") from error
-    except BaseException:  # an interruption too: W&B must not show as finished what is not
-        cli.finish_loggers(exit_code=1)
-        raise
-    cli.finish()
-    return folder
+    fold = Fold(ExperimentCLI(arguments, run=False, allow=allow), wait_seconds)
+    fold.run(tested)
+    return fold.folder
 
 
-def _run(cli: ExperimentCLI, folder: Path, tested: bool) -> None:
-    cli.claim_run()
-    trainer, model, data = cli.trainer, cli.model, cli.datamodule
-    if is_finished(folder, not model.is_pretraining, tested):
-        return
-    version = code_version()  # of the code that is loaded, not of what the folder holds hours later
-    last = folder / CHECKPOINTS / "last.ckpt"
-    if last.exists():
-        cli.refuse_other_checkpoint(last)
-    trainer.fit(model, datamodule=data, ckpt_path=last if last.exists() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-    best = folder / CHECKPOINTS / "best.ckpt"
-    facts = _facts(cli, best, version)
-    if model.is_pretraining:
-        _write_facts(trainer, facts, folder)
-        return
-    loggers, trainer.loggers = trainer.loggers, []  # the best epoch's validation scores are on record already
-    trainer.validate(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
-    trainer.loggers = loggers
-    _write_facts(trainer, facts, folder)
-    if not tested:
-        return
-    trainer.test(model, datamodule=data, ckpt_path=best, weights_only=True, verbose=False)
+def run_subcommand(arguments: Sequence[str], allow: Sequence[str] = ()) -> None:
+    """Run LightningCLI's ``fit``, ``validate``, ``test`` or ``predict`` on one fold.
+
+    Args:
+        arguments: LightningCLI's arguments, the subcommand first.
+        allow: Module prefixes that the user trusts.
+
+    Raises:
+        ConfigurationError: As ``run_fold``, or if the checkpoint does not fit.
+    """
+    cli = ExperimentCLI(arguments, allow=allow)
+    options = cli.subcommand_options()
+    given = options.pop("ckpt_path")
+    fold = Fold(cli)
+    if cli.subcommand == "fit":
+        fold.fit(given)
+    else:
+        fold.evaluate(str(cli.subcommand), given, **options)
 
 
-def _write_facts(trainer: Trainer, facts: RunFacts, folder: Path) -> None:
-    if trainer.is_global_zero:
-        write_atomically(folder / FACTS_FILE, json.dumps(asdict(facts), indent=2).encode())
+class Fold:
+    """The lifecycle of one fold, in the order of its methods.
 
+    One process at a time works in a fold's folder. In distributed training all processes call the same methods; the
+    first one alone holds the lock and writes. ``trainer.fast_dev_run`` writes nothing.
 
-def _facts(cli: ExperimentCLI, best: Path, version: str) -> RunFacts:
-    data = cli.data
-    trainer: Trainer = cli.trainer
-    name = cli.run_name
-    return RunFacts(
-        paper=name.paper,
-        experiment=name.experiment,
-        corpus=data.corpus,
-        synthetic=data.corpus_name != data.corpus,
-        row=name.row,
-        protocol=data.protocol.name,
-        speakers_disjoint=data.protocol.speakers_disjoint,
-        protocol_hash=protocol_hash(data),
-        split_hash=data.split().hash,
-        fold=data.fold,
-        num_folds=data.num_folds(),
-        seed=name.seed,
-        class_names=tuple(data.class_names),
-        system=type(cli.model).__name__,
-        parameters=sum(p.numel() for p in cli.model.parameters() if p.requires_grad),
-        best_epoch=int(torch.load(best, weights_only=True, map_location="cpu", mmap=True)["epoch"]),
-        epochs=trainer.current_epoch,
-        seconds=round(cli.training_seconds, 1),
-        code_version=version,
-        hardware=hardware(trainer.strategy.root_device, trainer.world_size),
-        skipped_audio={str(path): reason for path, reason in data.skipped_audio.items()},
-        faulty_left_out=tuple(sorted(data.left_out)),
-    )
+    Args:
+        cli: The experiment, built.
+        wait_seconds: How long to wait for another process that holds the folder's lock.
+    """
+
+    def __init__(self, cli: ExperimentCLI, wait_seconds: float = 0) -> None:
+        self.cli = cli
+        self.trainer: Trainer = cli.trainer
+        self.folder = Path(cli.trainer.default_root_dir)
+        self._wait_seconds = wait_seconds
+        self._is_dry = bool(cli.trainer.fast_dev_run)
+        self._writes = cli.trainer.is_global_zero and not self._is_dry
+
+    def run(self, tested: bool = True) -> None:
+        """Do what is not done yet of the whole: fit or resume, validate, record, test, describe.
+
+        A finished fold is not computed again. Pre-training ends with its facts: other systems start from it, and it
+        predicts no emotion.
+
+        Args:
+            tested: Whether to go on to the test set.
+        """
+        with self._held():
+            self._claim()
+            is_scored = not self.cli.model.is_pretraining
+            if not is_finished(self.folder, is_scored, tested):
+                last = self._checkpoint("last")
+                if last.exists():
+                    self.cli.refuse_other_checkpoint(last)
+                self._train(last if last.exists() else None)
+                if is_scored and tested and not self._is_dry:
+                    self._evaluate("test", self._checkpoint("best"), verbose=False)
+            self._describe()
+
+    def fit(self, given: str | None = None) -> None:
+        """Fit anew, validate and record: what ``run`` does before the test.
+
+        Args:
+            given: The checkpoint to resume from: a path, ``best`` or ``last``.
+        """
+        start = None if given is None else self._checkpoint(given)
+        if start is not None:
+            self.cli.refuse_other_checkpoint(start)
+        with self._held():
+            self._claim()
+            self._forget_results()
+            self._train(start)
+            self._describe()
+
+    def evaluate(self, subcommand: str, given: str | None, **options: Any) -> None:
+        """Predict the validation set, the test set or the whole corpus with a checkpoint, of this fold or another run.
+
+        Args:
+            subcommand: ``validate``, ``test`` or ``predict``.
+            given: The checkpoint: a path, ``best`` or ``last``.
+            options: Of the trainer's method.
+
+        Raises:
+            ConfigurationError: If there is no checkpoint, or it has another system, other arguments or other frames, or
+                was trained on what it is to be scored on.
+        """
+        system = self.cli.model
+        if subcommand == "predict" and system.is_pretraining:
+            raise ConfigurationError(
+                f"{type(system).__name__} is trained for what other systems take from it and predicts no emotion; "
+                "give a system that is trained on emotions"
+            )
+        if given is None:
+            raise ConfigurationError(
+                f"ser {subcommand} needs a trained system: --ckpt_path best (of this run's folder, {self.folder}), or "
+                "the path of a checkpoint"
+            )
+        path = self._checkpoint(given)
+        self.cli.refuse_other_checkpoint(path)
+        checkpoint = read_checkpoint(path, self.cli.allow)
+        refuse_other_frames(checkpoint, path, self.cli.data.extractor.configuration())
+        with self._held():
+            self._claim()
+            evaluated: dict[str, Stage] = {"validate": "validation", "test": "test"}
+            if subcommand in evaluated:
+                refuse_what_it_knows(checkpoint, path, self.cli.data, evaluated[subcommand])
+            self._evaluate(subcommand, path, **options)
+            if path.resolve() == self._checkpoint("best").resolve():
+                self._describe()
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """Hold the folder's lock; at the end close the W&B run and, when all went well, the group of processes."""
+        lock = None
+        if self._writes:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.folder / ".lock", timeout=self._wait_seconds)
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise ConfigurationError(
+                    f"another process is running {self.folder}; wait for it, or stop it"
+                ) from error
+        try:
+            yield
+        except BaseException:  # an interruption too: W&B must not show as finished what is not
+            self._close_loggers(exit_code=1)
+            raise
+        else:
+            self._close_loggers(exit_code=0)
+        finally:
+            if lock is not None:
+                lock.release()
+        # Lightning leaves the process group open, and a process that ends so can be aborted by its own threads. Where
+        # something has failed, leaving could wait for the others for ever.
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+    def _close_loggers(self, exit_code: int) -> None:
+        """Close the W&B run, so that the next one in this process is its own; all but 0 is shown as failed."""
+        for logger in self.trainer.loggers:
+            if isinstance(logger, FoldWandbLogger):
+                logger.finish(exit_code)
+
+    def _claim(self) -> None:
+        """Write ``config.yaml`` and the split hash into the folder, or refuse a folder of another run."""
+        if not self._writes:
+            return
+        data, configuration = self.cli.data, self.cli.configuration
+        data.split()  # what cannot be divided is refused before hours of extraction
+        data.extract()  # audio that is skipped as unusable changes the split
+        split_hash = data.split().hash
+        claim_folder(self.folder, configuration, split_hash)
+        claim_sources(self.folder, configuration)
+        for logger in self.trainer.loggers:
+            if isinstance(logger, FoldWandbLogger):
+                hashes = {"split_hash": split_hash, "protocol_hash": protocol_hash(data)}
+                logger.experiment.config.update(hashes, allow_val_change=True)
+
+    def _forget_results(self) -> None:
+        """Delete what an earlier fit led to, the facts first: half of what is deleted must not look finished."""
+        if self._writes:
+            for name in RESULTS:
+                (self.folder / name).unlink(missing_ok=True)
+
+    def _train(self, start: Path | None) -> None:
+        """Fit or resume, predict the validation set with the best epoch, and record the facts."""
+        trainer, system, data = self.trainer, self.cli.model, self.cli.datamodule
+        version = code_version()  # of the code that is loaded, not of what the folder holds hours later
+        trainer.fit(system, datamodule=data, ckpt_path=start, weights_only=True)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        best = self._checkpoint("best")
+        if self._is_dry or not best.exists():  # without a validated epoch there is no checkpoint
+            return
+        facts = self._facts(best, version)
+        if not system.is_pretraining:
+            loggers, trainer.loggers = trainer.loggers, []  # the best epoch's validation scores are on record already
+            self._evaluate("validate", best, verbose=False)
+            trainer.loggers = loggers
+        if self._writes:
+            write_atomically(self.folder / FACTS_FILE, json.dumps(asdict(facts), indent=2).encode())
+
+    def _evaluate(self, subcommand: str, path: Path, **options: Any) -> None:
+        method = getattr(self.trainer, subcommand)
+        method(self.cli.model, datamodule=self.cli.datamodule, ckpt_path=path, weights_only=True, **options)
+
+    def _describe(self) -> None:
+        """Write the model card with the best checkpoint."""
+        if self._writes:
+            write_model_card(self.folder, self.cli.allow)
+
+    def _checkpoint(self, given: str) -> Path:
+        """Return a checkpoint's path; ``best`` and ``last`` are those of the run's folder."""
+        names = {"best": BEST, "last": LAST}
+        return self.folder / CHECKPOINTS / names[given] if given in names else Path(given)
+
+    def _facts(self, best: Path, version: str) -> RunFacts:
+        cli, data, trainer = self.cli, self.cli.data, self.trainer
+        name = cli.run_name
+        corpus, synthetic = split_corpus_name(data.corpus_name)
+        return RunFacts(
+            paper=name.paper,
+            experiment=name.experiment,
+            corpus=corpus,
+            synthetic=synthetic,
+            row=name.row,
+            protocol=data.protocol.name,
+            speakers_disjoint=data.protocol.speakers_disjoint,
+            protocol_hash=protocol_hash(data),
+            split_hash=data.split().hash,
+            fold=data.fold,
+            num_folds=data.num_folds(),
+            seed=name.seed,
+            class_names=tuple(data.class_names),
+            system=type(cli.model).__name__,
+            parameters=sum(p.numel() for p in cli.model.parameters() if p.requires_grad),
+            best_epoch=int(torch.load(best, weights_only=True, map_location="cpu", mmap=True)["epoch"]),
+            epochs=trainer.current_epoch,
+            seconds=round(cli.training_seconds, 1),
+            code_version=version,
+            hardware=hardware(trainer.strategy.root_device, trainer.world_size),
+            skipped_audio={str(path): reason for path, reason in data.skipped_audio.items()},
+            faulty_left_out=tuple(sorted(data.left_out)),
+        )
 
 
 def end_with_parent() -> None:

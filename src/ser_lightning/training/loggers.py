@@ -13,6 +13,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from ser_lightning.files import write_atomically
+from ser_lightning.runs.folder import METRICS_FILE
 
 PROJECT = "ser-lightning"
 Mode = Literal["online", "offline", "disabled", "shared"]
@@ -31,7 +32,7 @@ class MetricsTable(Logger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.path = folder / "metrics.csv"
+        self.path = folder / METRICS_FILE
 
     @property
     def name(self) -> str:

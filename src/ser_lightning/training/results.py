@@ -14,7 +14,7 @@ from torch import Tensor
 from ser_lightning.data.corpora import CorpusData
 from ser_lightning.data.targets import vote_distribution
 from ser_lightning.reports.figures import confusion_figure, save
-from ser_lightning.runs.folder import FILES
+from ser_lightning.runs.folder import CONFUSION_PICTURE, EMBEDDINGS_PICTURE, FILES
 from ser_lightning.runs.predictions import Predictions, confusion
 from ser_lightning.runs.scores import SOFT_SCORES, fold_scores, write_embeddings, write_scores
 
@@ -103,7 +103,7 @@ class ResultFiles(Callback):
             counts = confusion(predictions, data_module.class_names)
             pictures = {
                 "test/confusion_picture": save(
-                    confusion_figure(counts, data_module.class_names, title), folder / "confusion.png"
+                    confusion_figure(counts, data_module.class_names, title), folder / CONFUSION_PICTURE
                 )
             }
             if "embeddings" in found:
@@ -144,7 +144,7 @@ def _write_embeddings(folder: Path, embeddings: Tensor, predictions: Predictions
 
     write_embeddings(folder, embeddings)
     drawn = embedding_map(title, embeddings, predictions)
-    return save(embedding_figure([drawn], "Embeddings of test utterances"), folder / "embeddings.png")
+    return save(embedding_figure([drawn], "Embeddings of test utterances"), folder / EMBEDDINGS_PICTURE)
 
 
 def _log_pictures(

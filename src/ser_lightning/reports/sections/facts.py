@@ -6,19 +6,26 @@ from ser_lightning.reports.document import Block, Caveats, Definitions, Folded, 
 from ser_lightning.reports.systems import ReportedSystem
 from ser_lightning.reports.terminal import SPEAKERS_SHARED, caveats, folds_in_words, percentages
 from ser_lightning.reports.uncertainty import SCORES, SpeakerCounts, estimate, too_narrow
+from ser_lightning.runs.gathering import LeftOut
 from ser_lightning.runs.summary import METRICS, Summary, corpus_title
 
 MOST_CONFIGURATIONS = 5  # side by side; a table of rows says in their names what they vary
 _OF_EACH_FOLD = ("seed_everything", "data.init_args.fold")
 
 
-def opening(systems: Sequence[ReportedSystem]) -> Section:
-    """Return what a reader has to know first, and for a single system its scores."""
+def opening(systems: Sequence[ReportedSystem], unread: Sequence[LeftOut] = ()) -> Section:
+    """Return what a reader has to know first, and for a single system its scores.
+
+    Args:
+        systems: What is shown.
+        unread: What could not be.
+    """
     said: dict[str, list[str]] = {}
     for system in systems:
         for line in [*caveats(system.summary), *_folds_of_seeds(system)]:
             said.setdefault(line, []).append(system.name)
-    lines = [line if len(names) == len(systems) else f"{', '.join(names)}: {line}" for line, names in said.items()]
+    lines = [f"{len(unread)} folder{'s' * (len(unread) > 1)} left out, with the reasons at the end"] if unread else []
+    lines += [line if len(names) == len(systems) else f"{', '.join(names)}: {line}" for line, names in said.items()]
     blocks: list[Block] = [Caveats(lines)] if lines else []
     if len(systems) == 1:
         blocks += _headline(systems[0])
@@ -39,8 +46,8 @@ def what_was_run(systems: Sequence[ReportedSystem]) -> Section:
     return Section("What was run", blocks)
 
 
-def left_out(systems: Sequence[ReportedSystem]) -> list[Section]:
-    """Return a section about audio that was not used, if there is any."""
+def not_shown(systems: Sequence[ReportedSystem], unread: Sequence[LeftOut] = ()) -> list[Section]:
+    """Return a section about folders that are not shown and audio that was not used, if there are any."""
     skipped = dict.fromkeys(
         f"{path}: {reason}" for system in systems for path, reason in system.summary.skipped_audio.items()
     )
@@ -48,6 +55,7 @@ def left_out(systems: Sequence[ReportedSystem]) -> list[Section]:
     blocks = [
         Folded(f"{what}: {len(lines)}", list(lines))
         for what, lines in (
+            ("Folders that cannot be shown", [f"{one.folder}: {one.reason}" for one in unread]),
             ("Audio files skipped as unusable", skipped),
             ("Utterances left out: faulty in the release, or without audio", faulty),
         )

@@ -9,12 +9,11 @@ from ser_lightning.reports.curves import reliability_figure, reliability_table
 from ser_lightning.reports.document import Block, Paragraph, Picture, Section, SideBySide
 from ser_lightning.reports.figures import MOST_TOGETHER, png, training_figure
 from ser_lightning.reports.systems import ReportedSystem, drawn_together
+from ser_lightning.runs.folder import ATTENTION_PICTURE, EMBEDDINGS_FILE, EMBEDDINGS_PICTURE
 from ser_lightning.runs.gathering import FoldRun
 from ser_lightning.runs.predictions import tensors
-from ser_lightning.runs.scores import EMBEDDINGS_FILE
 from ser_lightning.runs.summary import corpus_title
 
-EMBEDDINGS, ATTENTION = "embeddings.png", "attention.png"
 PNG = b"\x89PNG"
 
 
@@ -71,7 +70,7 @@ def reliability(systems: Sequence[ReportedSystem]) -> Section:
 
 def left_pictures(systems: Sequence[ReportedSystem]) -> list[Section]:
     """Return embeddings, of systems on the same split in one picture, and the attention pictures that lie in runs."""
-    attention = [picture for system in systems if (picture := _left(ATTENTION, "Attention", system, systems))]
+    attention = [picture for system in systems if (picture := _left(ATTENTION_PICTURE, "Attention", system, systems))]
     blocks: list[Block] = []
     for pictures in (_embeddings(systems), attention):
         blocks += [SideBySide(pictures)] if len(pictures) > 1 else pictures
@@ -95,7 +94,7 @@ def _embeddings(systems: Sequence[ReportedSystem]) -> list[Picture]:
             for system in part:
                 first = _embedded(system)[min(_embedded(system))]
                 pictures.append(_map_picture(_named("embeddings", system, systems), {system.name: first}, [system]))
-    left = (_left(EMBEDDINGS, "Embeddings", system, systems) for system in systems if not _embedded(system))
+    left = (_left(EMBEDDINGS_PICTURE, "Embeddings", system, systems) for system in systems if not _embedded(system))
     return [*pictures, *(picture for picture in left if picture)]
 
 

@@ -1,0 +1,104 @@
+"""The lifecycle of a fold: its entrances leave the same files, one process at a time."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from lightning.pytorch.callbacks import Timer
+
+from ser_lightning.cli.main import main
+from ser_lightning.training import fold as lifecycle
+
+Arguments = Callable[..., list[str]]
+
+
+@pytest.fixture
+def at_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every training take the same time: checkpoints hold it too."""
+    monkeypatch.setattr(Timer, "time_elapsed", lambda timer, stage="train": 1.5)
+    monkeypatch.setattr(lifecycle, "code_version", lambda: "1.0")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Return every file's bytes by its name below ``folder``."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.usefixtures("at_no_time")
+def test_fit_and_test_leave_what_run_fold_leaves(tmp_path: Path, arguments: Arguments) -> None:
+    folder = tmp_path / "run"
+    given = arguments(folder, "--trainer.logger=false")
+    assert main(["run-fold", *given]) == 0
+    whole = contents(folder.rename(tmp_path / "whole"))
+    assert main(["fit", *given]) == 0
+    fitted = contents(folder)
+    assert main(["test", *given, "--ckpt_path=best"]) == 0
+    assert contents(folder) == whole
+    assert set(whole) - set(fitted) == {"predictions.csv", "scores.json", "confusion.png"}
+    assert set(whole) > {
+        *("config.yaml", "split_hash", "metrics.csv", "run.json", "validation_predictions.csv"),
+        *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/best.md"),
+    }
+    # Once more: a fit starts anew, and forgets the test.
+    assert main(["fit", *given]) == 0
+    assert contents(folder) == fitted
+    # The other half by the other entrance.
+    assert main(["run-fold", *given]) == 0
+    assert contents(folder) == whole
+
+
+def test_a_foreign_checkpoint_is_tested_without_facts_or_card(tmp_path: Path, arguments: Arguments) -> None:
+    own, other = tmp_path / "own", tmp_path / "other"
+    quick = ("--trainer.logger=false", "--trainer.max_epochs=1")
+    assert main(["fit", *arguments(own, *quick)]) == 0
+    assert main(["test", *arguments(other, *quick), f"--ckpt_path={own}/checkpoints/best.ckpt"]) == 0
+    assert {path.name for path in other.iterdir()} == {
+        *("config.yaml", "split_hash", ".lock", "predictions.csv", "scores.json", "confusion.png"),
+    }
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, arguments: Arguments) -> None:
+    for command in ("fit", "run-fold"):
+        assert main([command, *arguments(tmp_path / "dry", "--trainer.fast_dev_run=true")]) == 0
+    assert not (tmp_path / "dry").exists()
+
+
+@pytest.mark.parametrize("command", ["run-fold", "fit", "test"])
+def test_a_folder_that_another_process_works_in_is_refused(
+    command: str,
+    tmp_path: Path,
+    arguments: Arguments,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    # The checkpoint of `test` is looked at before the lock is asked for.
+    monkeypatch.setattr(lifecycle, "read_checkpoint", lambda *_: {})
+    monkeypatch.setattr(lifecycle, "refuse_other_frames", lambda *_: None)
+    monkeypatch.setattr(lifecycle.ExperimentCLI, "refuse_other_checkpoint", lambda *_: None)
+    more = ["--ckpt_path=best"] if command == "test" else []
+    with FileLock(tmp_path / ".lock"):
+        assert main([command, *arguments(tmp_path, "--trainer.logger=false"), *more]) == 1
+    assert str(tmp_path) in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
+
+
+def test_facts_are_written_after_the_validation_sets_predictions(
+    tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    present: list[set[str]] = []
+    write = lifecycle.write_atomically
+
+    def look(path: Path, content: bytes) -> None:
+        present.append({entry.name for entry in path.parent.iterdir()})
+        write(path, content)
+
+    monkeypatch.setattr(lifecycle, "write_atomically", look)
+    assert (
+        main(["run-fold", "--no-test", *arguments(tmp_path, "--trainer.logger=false", "--trainer.max_epochs=1")]) == 0
+    )
+    assert len(present) == 1
+    assert "validation_predictions.csv" in present[0]
+    assert json.loads((tmp_path / "run.json").read_text())["epochs"] == 1
+    assert not (tmp_path / "predictions.csv").exists()
