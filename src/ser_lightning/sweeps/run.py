@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from ser_lightning.cross_validation.cross_validate import cross_validate, run_planned
 from ser_lightning.cross_validation.planner import RunOptions, build_anywhere, plan_experiment
-from ser_lightning.cross_validation.wandb import log_summaries
+from ser_lightning.cross_validation.wandb import log_summary_runs
 from ser_lightning.errors import SerError
 from ser_lightning.files import write_atomically
 from ser_lightning.jobs.plan import Form, Job, parse_numbers, show_plan
@@ -153,7 +153,7 @@ def _run(setting: Setting, trials: Trials, batch: Sequence[Trial]) -> None:
             done = [job for job in planned if job.fold in so_far]
             try:
                 if _judge(setting, trials, by_number[number], done, failures, len(so_far) == len(folds)):
-                    log_summaries(sorted({job.folder.parent for job in going.pop(number)}))
+                    log_summary_runs(sorted({job.folder.parent for job in going.pop(number)}))
             except TrialTakenError as error:  # this process was not heard of for too long
                 setting.console.print(f"{error}; its result counts", highlight=False, markup=False)
                 del going[number]
