@@ -13,12 +13,12 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.systems import DominantEmotionRecognition, MultiLabelEmotionExistence, SEResNetVLAD
 from ser_lightning.systems.checkpoint import read_checkpoint
 from ser_lightning.systems.stages import (
-    Taken,
+    LoadedWeights,
+    load_fitting_weights,
     load_parts,
     read_stage,
     refuse_heard_speakers,
     refuse_other_frames,
-    take_what_fits,
 )
 
 EXISTENCE = "ser_lightning.systems.ando2019.MultiLabelEmotionExistence"
@@ -211,8 +211,8 @@ def test_what_fits_is_taken_and_of_the_rest_it_is_said_why() -> None:
     there = nn.ModuleDict({"same": nn.Linear(3, 2), "wider": nn.Linear(5, 2), "gone": nn.Linear(1, 1)})
     here = nn.ModuleDict({"same": nn.Linear(3, 2), "wider": nn.Linear(4, 2), "fresh": nn.BatchNorm1d(2)})
     before = {name: value.clone() for name, value in here.state_dict().items()}
-    taken = take_what_fits(here, earlier(there), "network.", STAGE)
-    assert taken == Taken(
+    taken = load_fitting_weights(here, earlier(there), "network.", STAGE)
+    assert taken == LoadedWeights(
         loaded=("same.weight", "same.bias"),
         other_shape=("wider.weight", "wider.bias"),
         new=tuple(f"fresh.{name}" for name in here["fresh"].state_dict()),
@@ -229,7 +229,7 @@ def test_what_fits_is_taken_and_of_the_rest_it_is_said_why() -> None:
 
 
 def test_a_bias_is_not_taken_without_the_weights_it_was_trained_with() -> None:
-    taken = take_what_fits(
+    taken = load_fitting_weights(
         nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)}),
         earlier(nn.ModuleDict({"a": nn.Linear(3, 2), "b": nn.Linear(7, 2)})),
         "network.",
@@ -237,7 +237,7 @@ def test_a_bias_is_not_taken_without_the_weights_it_was_trained_with() -> None:
     )
     assert taken.loaded == ("a.weight", "a.bias")
     with pytest.raises(ConfigurationError, match="no weights that fit"):
-        take_what_fits(nn.Linear(3, 2), earlier(nn.Linear(7, 2)), "network.", STAGE)
+        load_fitting_weights(nn.Linear(3, 2), earlier(nn.Linear(7, 2)), "network.", STAGE)
 
 
 def test_nothing_that_fits_is_refused_with_file_system_and_what_was_looked_for() -> None:
@@ -245,7 +245,7 @@ def test_nothing_that_fits_is_refused_with_file_system_and_what_was_looked_for()
     before = module.weight.detach().clone()
     for stored in (earlier(nn.Linear(2, 3)), earlier(nn.Linear(3, 2), "encoder.")):
         with pytest.raises(ConfigurationError, match="has no weights that fit") as caught:
-            take_what_fits(module, stored, "network.", STAGE)
+            load_fitting_weights(module, stored, "network.", STAGE)
         for named in (str(STAGE), EXISTENCE, "'network.'"):
             assert named in str(caught.value)
         assert torch.equal(module.weight, before)
@@ -253,10 +253,10 @@ def test_nothing_that_fits_is_refused_with_file_system_and_what_was_looked_for()
 
 def test_many_weights_are_named_by_as_much_as_they_have_in_common() -> None:
     deep = nn.ModuleDict({"blocks": nn.Sequential(*(nn.Linear(1, 1) for _ in range(9))), "norm": nn.BatchNorm1d(1)})
-    (line,) = take_what_fits(deep, earlier(deep), "network.", STAGE).lines()
+    (line,) = load_fitting_weights(deep, earlier(deep), "network.", STAGE).lines()
     assert line == "  23 loaded: blocks, norm"
     many = nn.ModuleDict({f"part{index}": nn.Linear(1, 1, bias=False) for index in range(10)})
-    (line,) = take_what_fits(many, earlier(many), "network.", STAGE).lines()
+    (line,) = load_fitting_weights(many, earlier(many), "network.", STAGE).lines()
     assert line == "  10 loaded: " + ", ".join(f"part{index}" for index in range(8)) + ", ..."
 
 

@@ -129,11 +129,11 @@ def load_parts(module: nn.Module, checkpoint: Mapping[str, Any], prefixes: Mappi
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """What a system took from an earlier stage's weights.
+class LoadedWeights:
+    """Which weights of an earlier stage a system loaded.
 
     Attributes:
-        loaded: Weights that were taken.
+        loaded: Weights that were loaded.
         other_shape: Weights of layers that both have, in different shapes; newly initialised here.
         new: Weights that the earlier stage does not have; newly initialised here.
         left: Weights of the earlier stage that have no place here.
@@ -168,10 +168,10 @@ def _layer(key: str) -> str:
     return key.rpartition(".")[0]
 
 
-def take_what_fits(module: nn.Module, checkpoint: Mapping[str, Any], prefix: str, path: Path) -> Taken:
+def load_fitting_weights(module: nn.Module, checkpoint: Mapping[str, Any], prefix: str, path: Path) -> LoadedWeights:
     """Load those of an earlier stage's layers that have a place of their shape in ``module``.
 
-    A layer is taken whole or not at all: a bias says nothing about other weights than those it was trained with.
+    A layer is loaded whole or not at all: a bias says nothing about other weights than those it was trained with.
 
     Args:
         module: What is loaded into.
@@ -193,7 +193,7 @@ def take_what_fits(module: nn.Module, checkpoint: Mapping[str, Any], prefix: str
             f"'{prefix}', of {len(here)} here none has the same name and shape; configure encoder and widths as there"
         )
     module.load_state_dict(here | fitting)
-    return Taken(
+    return LoadedWeights(
         loaded=tuple(fitting),
         other_shape=tuple(key for key in here if key in there and key not in fitting),
         new=tuple(key for key in here if key not in there),
@@ -204,7 +204,7 @@ def take_what_fits(module: nn.Module, checkpoint: Mapping[str, Any], prefix: str
 def start_from(
     system: EmotionClassifier, network: nn.Module, path: Path | None, *systems: type[EmotionClassifier]
 ) -> None:
-    """Start training from the network of an earlier stage as far as it fits, and say what was taken.
+    """Start training from the network of an earlier stage as far as it fits, and log which weights were loaded.
 
     Where a run of this system goes on, its own checkpoint holds everything already, and nothing is read. That is known
     from ``on_fit_start`` on, when Lightning has restored it.
@@ -227,6 +227,6 @@ def start_from(
     split = data_module.split()
     evaluated = {name: split.speakers(name) for name in ("validation", "test")}
     refuse_heard_speakers(checkpoint, path, data_module.corpus_name, evaluated, split.hash)
-    taken = take_what_fits(network, checkpoint, "network.", path)
+    weights = load_fitting_weights(network, checkpoint, "network.", path)
     system.origin["earlier"] = [checkpoint[CHECKPOINT_KEY]["origin"]]
-    rank_zero_info("\n".join([f"weights of {path}:", *taken.lines()]))
+    rank_zero_info("\n".join([f"weights of {path}:", *weights.lines()]))
