@@ -73,7 +73,7 @@ def test_one_line_says_what_is_used_and_what_is_not_is_named_as_it_is_spelt(odd_
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("ser_lightning.cross_validation.cross_validate.run_jobs", lambda jobs, *_: {})
                 patch.setattr("ser_lightning.cross_validation.cross_validate.write_summaries", lambda *_: {})
-                patch.setattr("ser_lightning.cross_validation.cross_validate.log_summaries", lambda *_: None)
+                patch.setattr("ser_lightning.cross_validation.cross_validate.log_summary_runs", lambda *_: None)
                 assert cross_validate(given, first, console) == 0
         else:
             assert {"audit": audit, "prepare": prepare}[name](given, [], console) == 0

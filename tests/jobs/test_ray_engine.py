@@ -41,7 +41,7 @@ def test_two_jobs_run_at_once_and_one_that_needs_both_behind_them(job: MakeJob) 
     assert last["began"] > max(one["ended"], other["ended"])  # type: ignore[operator, type-var]
 
 
-def test_what_fails_is_tried_again_and_reported_and_the_rest_goes_on(job: MakeJob) -> None:
+def test_on_ray_a_job_that_fails_stops_only_those_that_need_it(job: MakeJob) -> None:
     fails, mended, fine = job("fails", "fold-00"), job("fails-once", "fold-01"), job("fine", "fold-02")
     needing = job("fine", "fold-03", fails)
     failures = run_jobs([fails, mended, fine, needing], QUIET, TWO)
@@ -56,18 +56,14 @@ def test_what_the_user_has_to_mend_is_not_tried_again(job: MakeJob) -> None:
     assert not (refused.folder / "try-1").exists()
 
 
-def test_a_job_that_is_lost_with_its_worker_is_run_again_and_that_is_no_failure_of_its(
-    job: MakeJob, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_lost_with_its_worker_is_run_again(job: MakeJob, capsys: pytest.CaptureFixture[str]) -> None:
     lost = job("loses-worker", "fold-00")
     assert run_jobs([lost], Console(width=200), Resources(jobs=2, retries=0)) == {}
     assert (lost.folder / "try-1").exists()
     assert "fold-00: lost (" in capsys.readouterr().out
 
 
-def test_a_job_gets_its_threads_and_this_ones_wandb_but_neither_its_key_nor_rays_token(
-    job: MakeJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_gets_threads_and_wandb_settings_but_no_secrets(job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_PROJECT", "mine")
     monkeypatch.setenv("WANDB_API_KEY", "secret")
     fine = job("fine", "fold-00")

@@ -17,6 +17,7 @@ from rich.console import Console
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs import runner
 from ser_lightning.jobs.engine import OneAfterAnother
+from ser_lightning.jobs.events import Change, JobEvent
 from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.jobs.runner import run_jobs
 from ser_lightning.runs.folder import claim_sources, is_finished
@@ -29,7 +30,7 @@ def tries(job: Job) -> int:
     return len(list(job.folder.glob("try-*")))
 
 
-def test_a_job_whose_source_was_trained_anew_is_named_and_not_taken_for_done(tmp_path: Path) -> None:
+def test_a_job_whose_source_was_retrained_is_refused(tmp_path: Path) -> None:
     best = tmp_path / "source" / "checkpoints" / "best.ckpt"
     started = {"model": {"init_args": {"encoder_checkpoint": str(best)}}}
     source = Job(tmp_path / "source", {}, "x", "default", fold=0, seed=0)
@@ -49,15 +50,13 @@ def test_a_job_whose_source_was_trained_anew_is_named_and_not_taken_for_done(tmp
     assert "trained anew" in failures[dependant.folder]
 
 
-def test_a_job_that_left_everything_and_then_ended_badly_is_done_with_a_warning(
-    job: MakeJob, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_error_after_the_last_file_costs_a_warning(job: MakeJob, capsys: pytest.CaptureFixture[str]) -> None:
     late = job("aborts-at-the-end", "fold-00")
     assert run_jobs([late], Console(width=200), Resources(retries=0)) == {}
     assert "done, although its process ended badly (exit status 3; see log.txt)" in capsys.readouterr().out
 
 
-def test_what_a_folder_remembers_as_absent_is_looked_up_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_absence_of_a_file_is_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("run.json", "predictions.csv"):
         (tmp_path / name).touch()
     monkeypatch.setattr(Path, "exists", lambda path: False)  # a network file system's memory
@@ -69,7 +68,7 @@ def test_what_a_folder_remembers_as_absent_is_looked_up_anew(tmp_path: Path, mon
 
 
 @pytest.mark.parametrize(("address", "tries_it_took"), [("head:6379", 1), (None, 2)])
-def test_on_a_cluster_what_another_machine_has_written_may_be_seen_later(
+def test_on_a_cluster_files_may_be_seen_later(
     address: str | None, tries_it_took: int, job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runner, "_engine", lambda resources, _: OneAfterAnother(resources))
@@ -78,7 +77,7 @@ def test_on_a_cluster_what_another_machine_has_written_may_be_seen_later(
     assert tries(late) == tries_it_took
 
 
-def test_on_a_cluster_what_is_never_seen_is_missing_in_the_end(job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_cluster_files_that_never_appear_are_missing(job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "_engine", lambda resources, _: OneAfterAnother(resources))
     monkeypatch.setattr(runner, "_SIGHT_SECONDS", 0.1)
     empty = job("leaves-nothing", "fold-00")
@@ -86,7 +85,7 @@ def test_on_a_cluster_what_is_never_seen_is_missing_in_the_end(job: MakeJob, mon
     assert "failed 2 times, exit status 0" in failures[empty.folder]
 
 
-def test_a_job_that_fails_is_tried_again_and_then_reported_and_stops_only_those_that_need_it(job: MakeJob) -> None:
+def test_a_job_that_fails_stops_only_those_that_need_it(job: MakeJob) -> None:
     fails, fine = job("fails", "fold-00"), job("fine", "fold-01")
     needing, theirs = job("fine", "fold-02", fails), job("fine", "fold-03", fine)
     last = job("fine", "fold-04", needing)
@@ -108,11 +107,30 @@ def test_a_job_that_fails_once_is_done_by_a_retry_and_not_without(job: MakeJob) 
     assert [tries(mended), tries(left)] == [2, 2]
 
 
-def test_what_the_user_has_to_mend_is_not_tried_again_and_said_in_its_own_words(job: MakeJob) -> None:
+def test_an_error_that_the_user_must_mend_is_not_tried_again(job: MakeJob) -> None:
     refused, fine = job("refuses", "fold-00"), job("fine", "fold-01")
     failures = run_jobs([refused, fine], QUIET, Resources(retries=2))
     assert failures == {refused.folder: "there is no such corpus\n  choose another"}
     assert [tries(refused), tries(fine)] == [1, 1]
+
+
+def test_observers_hear_each_change_of_a_job_once(job: MakeJob) -> None:
+    fine, mended, fails = job("fine", "fold-00"), job("fails-once", "fold-01"), job("fails", "fold-02")
+    needing = job("fine", "fold-03", fails)
+    jobs = [fine, mended, fails, needing]
+    heard: list[JobEvent] = []
+    run_jobs(jobs, QUIET, observers=[heard.append])
+    changes = {one.folder.name: [event.change for event in heard if event.job is one] for one in jobs}
+    again = [Change.STARTED, Change.RETRIED, Change.STARTED]
+    assert changes == {
+        "fold-00": [Change.STARTED, Change.FINISHED],
+        "fold-01": [*again, Change.FINISHED],
+        "fold-02": [*again, Change.FAILED],
+        "fold-03": [Change.NOT_STARTED],
+    }
+    heard.clear()
+    run_jobs([fine], QUIET, observers=[heard.append])
+    assert [event.change for event in heard] == [Change.FOUND_DONE]
 
 
 def test_the_signal_that_ended_a_job_is_named(job: MakeJob) -> None:
@@ -120,7 +138,7 @@ def test_the_signal_that_ended_a_job_is_named(job: MakeJob) -> None:
     assert "ended by SIGKILL" in run_jobs([killed], QUIET, Resources(retries=0))[killed.folder]
 
 
-def test_a_job_gets_its_threads_and_says_in_its_log_where_it_ran(job: MakeJob) -> None:
+def test_a_job_gets_its_threads_and_devices(job: MakeJob) -> None:
     fine = job("fine", "fold-00")
     run_jobs([fine], QUIET, Resources(cpus_per_job=4, gpus_per_job=2))
     saw = json.loads((fine.folder / "saw.json").read_text())
@@ -129,7 +147,7 @@ def test_a_job_gets_its_threads_and_says_in_its_log_where_it_ran(job: MakeJob) -
     assert (fine.folder / "log.txt").read_text().startswith("--- ")
 
 
-def test_a_job_is_no_part_of_a_sweep_agents_run_nor_of_slurms_tasks(
+def test_a_job_inherits_neither_wandb_agents_nor_slurms_variables(
     job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("WANDB_RUN_ID", "WANDB_SERVICE", "SLURM_NTASKS", "RAY_AUTH_TOKEN"):
@@ -141,7 +159,7 @@ def test_a_job_is_no_part_of_a_sweep_agents_run_nor_of_slurms_tasks(
     assert seen["WANDB_MODE"] == "offline"
 
 
-def test_without_ray_the_extra_is_named_and_jobs_run_one_after_another(
+def test_without_ray_jobs_run_one_after_another(
     job: MakeJob, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

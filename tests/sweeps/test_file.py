@@ -77,7 +77,7 @@ def test_a_group_as_wandbs_agent_hands_it_over_reaches_the_system(synthetic_ravd
     assert model["class_path"].endswith("PooledLSTM")
 
 
-def test_overrides_change_keys_of_the_file_and_of_parameters_whose_names_hold_dots(tmp_path: Path) -> None:
+def test_overrides_change_keys_and_parameters_with_dots(tmp_path: Path) -> None:
     overrides = ["method=random", "parameters.model.init_args.dropout.values=[0.3, 0.4]", "metric.target=0.9"]
     sweep = read_sweep(written(tmp_path), overrides)
     assert sweep.file.method is Method.random
@@ -85,15 +85,13 @@ def test_overrides_change_keys_of_the_file_and_of_parameters_whose_names_hold_do
     assert sweep.file.metric.target == 0.9
 
 
-def test_variables_of_the_environment_are_read_as_wandbs_agent_reads_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_variables_are_read_as_by_wandbs_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CORPUS_ROOT", "/data/x")
     command = ["${env}", ".venv/bin/ser", "cv", "--data.init_args.root=${envvar:CORPUS_ROOT}", "${args}"]
     assert read_sweep(written(tmp_path, command=command)).arguments == ("--data.init_args.root=/data/x",)
 
 
-def test_the_program_may_be_named_apart_from_its_command_as_wandb_allows(tmp_path: Path) -> None:
+def test_the_program_may_be_apart_from_the_command(tmp_path: Path) -> None:
     command = ["${env}", "${program}", "cv", "--config", "x.yaml", "${args}"]
     named = read_sweep(written(tmp_path, program=".venv/bin/ser", command=command))
     assert named.arguments == read_sweep(written(tmp_path, command=["ser", *command[2:]])).arguments

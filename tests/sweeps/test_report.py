@@ -2,7 +2,7 @@
 
 from rich.console import Console
 
-from ser_lightning.sweeps.report import TrialRecord, parameter_figure, short_names, trials_table, varying
+from ser_lightning.sweeps.report import TrialRecord, parameter_figure, short_names, trials_table, varied_parameters
 
 RATE, SIZE, KIND, FIXED = "model.init_args.optimizer.init_args.lr", "model.cells", "model.class_path", "data.batch_size"
 RECORDS = [
@@ -15,7 +15,7 @@ RECORDS = [
 
 
 def test_only_what_was_varied_is_shown_by_names_that_tell_it_apart() -> None:
-    assert varying(RECORDS) == [RATE, SIZE, KIND]
+    assert varied_parameters(RECORDS) == [RATE, SIZE, KIND]
     assert short_names(["a.init_args.x", "b.init_args.x", "c.y"]) == {
         "a.init_args.x": "a.x",
         "b.init_args.x": "b.x",
@@ -47,7 +47,7 @@ def test_brackets_are_no_markup() -> None:
     assert all(part in captured.get() for part in ("sweep [a]", "[/b]", "failed: [/x] is missing"))
 
 
-def test_the_picture_has_an_axis_for_each_parameter_and_a_ring_around_the_best() -> None:
+def test_the_picture_has_an_axis_for_each_parameter() -> None:
     figure = parameter_figure("title", "score", RECORDS, 1, [RATE])
     rate, size, kind = [axes for axes in figure.axes if axes.get_visible()]
     assert (rate.get_xscale(), size.get_xscale()) == ("log", "linear")

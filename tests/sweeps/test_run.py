@@ -24,8 +24,8 @@ from ser_lightning.runs.folder import trial_row
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.sweeps import run as module
 from ser_lightning.sweeps.file import read_sweep
-from ser_lightning.sweeps.run import Setting, run_sweep
-from ser_lightning.sweeps.trials import Trials
+from ser_lightning.sweeps.run import SweepSettings, run_sweep
+from ser_lightning.sweeps.trials import TrialStore
 
 CLUSTERS = "model.init_args.pooling.init_args.clusters"
 
@@ -69,7 +69,7 @@ class Pretence:
             ).write(job.folder / "validation_predictions.csv")
         return {job.folder: "exit status 1;\nlog" for job in jobs if job.folder.parents[1] in self.failing}
 
-    def test(self, arguments: Sequence[str], choice: RunOptions, console: Console) -> int:
+    def test(self, arguments: Sequence[str], options: RunOptions, console: Console) -> int:
         self.tested.append(list(arguments))
         return 0
 
@@ -83,27 +83,27 @@ def pretence(monkeypatch: pytest.MonkeyPatch) -> Pretence:
 
 
 @pytest.fixture
-def setting(tmp_path: Path, synthetic_ravdess: Path, feature_folder: Path) -> Callable[..., Setting]:
-    def make(resources: Resources = Resources(), **changes: Any) -> Setting:  # noqa: B008  # frozen, so shared safely
+def settings(tmp_path: Path, synthetic_ravdess: Path, feature_folder: Path) -> Callable[..., SweepSettings]:
+    def make(resources: Resources = Resources(), **changes: Any) -> SweepSettings:  # noqa: B008  # frozen, so shared safely
         sweep = read_sweep(sweep_file(tmp_path, **changes))
         places = (
             f"--data.init_args.root={synthetic_ravdess}",
             f"--data.init_args.feature_folder={feature_folder}",
         )
-        choice = RunOptions(folds="0,1", runs=tmp_path / "runs", resources=resources)
-        return Setting(sweep, (*sweep.arguments, *places), "default", choice, Console(quiet=True))
+        options = RunOptions(folds="0,1", runs=tmp_path / "runs", resources=resources)
+        return SweepSettings(sweep, (*sweep.arguments, *places), "default", options, Console(quiet=True))
 
     return make
 
 
-def sweep_folder(setting: Setting) -> Path:
-    return setting.choice.runs / "quickstart" / "ravdess-synthetic" / "tiny"
+def sweep_folder(settings: SweepSettings) -> Path:
+    return settings.options.runs / "quickstart" / "ravdess-synthetic" / "tiny"
 
 
 def test_the_best_trial_by_its_validation_sets_is_tested_once(
-    pretence: Pretence, setting: Callable[..., Setting]
+    pretence: Pretence, settings: Callable[..., SweepSettings]
 ) -> None:
-    tiny = setting()
+    tiny = settings()
     assert run_sweep(tiny, None, None) == 0
     assert len(pretence.ran) == 6
     assert not any(job.tested for job in pretence.ran)
@@ -120,8 +120,8 @@ def test_the_best_trial_by_its_validation_sets_is_tested_once(
     assert (sweep_folder(tiny) / "parameters.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_test_predictions_on_disk_decide_nothing(pretence: Pretence, setting: Callable[..., Setting]) -> None:
-    tiny = setting()
+def test_test_predictions_on_disk_decide_nothing(pretence: Pretence, settings: Callable[..., SweepSettings]) -> None:
+    tiny = settings()
     for clusters in (2, 3, 4):
         folder = sweep_folder(tiny).with_name(trial_row({CLUSTERS: clusters})) / "seed-0" / "fold-00"
         folder.mkdir(parents=True)
@@ -130,8 +130,10 @@ def test_test_predictions_on_disk_decide_nothing(pretence: Pretence, setting: Ca
     assert pretence.tested[0][-1] == f"--run.row={trial_row({CLUSTERS: 4})}"
 
 
-def test_a_failed_trial_is_named_and_only_it_is_run_again(pretence: Pretence, setting: Callable[..., Setting]) -> None:
-    tiny = setting()
+def test_a_failed_trial_is_named_and_only_it_is_run_again(
+    pretence: Pretence, settings: Callable[..., SweepSettings]
+) -> None:
+    tiny = settings()
     pretence.failing = {sweep_folder(tiny).with_name(trial_row({CLUSTERS: 3}))}
     assert run_sweep(tiny, None, None) == 1
     content = json.loads((sweep_folder(tiny) / "sweep.json").read_text())
@@ -144,12 +146,12 @@ def test_a_failed_trial_is_named_and_only_it_is_run_again(pretence: Pretence, se
     assert {job.row for job in pretence.ran} == {trial_row({CLUSTERS: 3})}
 
 
-def test_parameters_that_make_no_system_end_neither_the_sweep_nor_its_dry_run(
-    pretence: Pretence, setting: Callable[..., Setting], capsys: pytest.CaptureFixture[str]
+def test_parameters_that_make_no_system_do_not_end_the_sweep(
+    pretence: Pretence, settings: Callable[..., SweepSettings], capsys: pytest.CaptureFixture[str]
 ) -> None:
     said = io.StringIO()
     odd = replace(
-        setting(parameters={CLUSTERS: {"values": [2, 0, 4]}}),
+        settings(parameters={CLUSTERS: {"values": [2, 0, 4]}}),
         console=Console(file=said, width=200, force_terminal=True),
     )
     assert run_sweep(odd, None, None) == 1
@@ -158,26 +160,26 @@ def test_parameters_that_make_no_system_end_neither_the_sweep_nor_its_dry_run(
     states = {trial["parameters"][CLUSTERS]: trial["state"] for trial in content["trials"]}
     assert states == {2: "complete", 0: "failed", 4: "complete"}
     assert "clusters" in said.getvalue()
-    dry = replace(odd, choice=replace(odd.choice, dry_run="json", runs=odd.choice.runs / "elsewhere"))
+    dry = replace(odd, options=replace(odd.options, dry_run="json", runs=odd.options.runs / "elsewhere"))
     assert run_sweep(dry, None, None) == 1
     assert len(json.loads(capsys.readouterr().out)["jobs"]) == 4
 
 
 @pytest.mark.parametrize("early", [None, {"type": "hyperband", "min_iter": 1, "eta": 3}])
-def test_a_trial_that_another_process_took_over_is_not_ended_here(
+def test_a_reassigned_trial_is_not_ended_here(
     early: dict[str, Any] | None,
     pretence: Pretence,
-    setting: Callable[..., Setting],
+    settings: Callable[..., SweepSettings],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tiny = setting(early_terminate=early)
+    tiny = settings(early_terminate=early)
 
     def run_too_long(jobs: Sequence[Job], *rest: Any) -> dict[Path, str]:
         if not pretence.ran:
             folder = sweep_folder(tiny)
-            other = Trials(tiny.sweep, folder.relative_to(tiny.choice.runs).as_posix(), folder, None, None)
+            other = TrialStore(tiny.sweep, folder.relative_to(tiny.options.runs).as_posix(), folder, None, None)
             for trial in other.all():
-                other._begin_again(trial)
+                other._requeue(trial)
         return pretence.run(jobs, *rest)
 
     monkeypatch.setattr(module, "run_planned", run_too_long)
@@ -188,29 +190,29 @@ def test_a_trial_that_another_process_took_over_is_not_ended_here(
     assert pretence.tested[0][-1] == f"--run.row={trial_row({CLUSTERS: 4})}"
 
 
-def test_equal_draws_fail_nothing(pretence: Pretence, setting: Callable[..., Setting]) -> None:
-    tiny = setting(Resources(jobs=16), method="random")
+def test_equal_draws_fail_nothing(pretence: Pretence, settings: Callable[..., SweepSettings]) -> None:
+    tiny = settings(Resources(jobs=16), method="random")
     assert run_sweep(tiny, 8, None) == 0
     states = [trial["state"] for trial in json.loads((sweep_folder(tiny) / "sweep.json").read_text())["trials"]]
     assert states == ["complete"] * 8
     assert len(pretence.ran) == len({job.folder for job in pretence.ran})
 
 
-def test_jobs_of_several_trials_run_side_by_side_where_there_is_room(
-    pretence: Pretence, setting: Callable[..., Setting], monkeypatch: pytest.MonkeyPatch
+def test_jobs_of_several_trials_run_side_by_side(
+    pretence: Pretence, settings: Callable[..., SweepSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
     monkeypatch.setattr(module, "run_planned", lambda jobs, *rest: sizes.append(len(jobs)) or pretence.run(jobs, *rest))
-    assert run_sweep(setting(Resources(jobs=4)), None, None) == 0
+    assert run_sweep(settings(Resources(jobs=4)), None, None) == 0
     assert sizes == [4, 2]
 
 
-def test_early_termination_spares_the_folds_of_trials_that_fall_behind(
-    pretence: Pretence, setting: Callable[..., Setting]
+def test_early_termination_skips_folds_of_worse_trials(
+    pretence: Pretence, settings: Callable[..., SweepSettings]
 ) -> None:
     early = {"type": "hyperband", "min_iter": 1, "eta": 3}
     values = {CLUSTERS: {"values": list(range(2, 10))}}
-    tiny = setting(early_terminate=early, parameters=values)
+    tiny = settings(early_terminate=early, parameters=values)
     assert run_sweep(tiny, None, None) == 0
     assert pretence.tested[0][-1] == f"--run.row={trial_row({CLUSTERS: 9})}"
     by_fold = [sum(job.fold == fold for job in pretence.ran) for fold in (0, 1)]
@@ -220,11 +222,13 @@ def test_early_termination_spares_the_folds_of_trials_that_fall_behind(
     assert states == {"complete", "stopped early"}
 
 
-def test_other_folds_or_another_configuration_are_refused(pretence: Pretence, setting: Callable[..., Setting]) -> None:
-    tiny = setting()
+def test_other_folds_or_another_configuration_are_refused(
+    pretence: Pretence, settings: Callable[..., SweepSettings]
+) -> None:
+    tiny = settings()
     assert run_sweep(tiny, None, None) == 0
     with pytest.raises(ConfigurationError, match=r"sweep\.folds: \[0, 1\] there, \[0\] now"):
-        run_sweep(replace(tiny, choice=replace(tiny.choice, folds="0")), None, None)
+        run_sweep(replace(tiny, options=replace(tiny.options, folds="0")), None, None)
     with pytest.raises(ConfigurationError, match=r"model\.init_args\.cells: 64 there, 8 now"):
         run_sweep(replace(tiny, arguments=(*tiny.arguments, "--model.init_args.cells=8")), None, None)
     apart = replace(tiny, arguments=(*tiny.arguments, "--model.init_args.cells=8"), row="small")
@@ -232,20 +236,20 @@ def test_other_folds_or_another_configuration_are_refused(pretence: Pretence, se
     assert pretence.tested[-1][-1].startswith("--run.row=small-")
 
 
-def test_a_parameter_cannot_be_fixed_beside_the_file(pretence: Pretence, setting: Callable[..., Setting]) -> None:
-    tiny = setting()
+def test_an_argument_cannot_fix_a_parameter(pretence: Pretence, settings: Callable[..., SweepSettings]) -> None:
+    tiny = settings()
     with pytest.raises(ConfigurationError, match=rf"--{CLUSTERS} is a parameter"):
         run_sweep(replace(tiny, arguments=(*tiny.arguments, f"--{CLUSTERS}=3")), None, None)
 
 
 def test_a_dry_run_shows_every_trials_jobs(
-    pretence: Pretence, setting: Callable[..., Setting], capsys: pytest.CaptureFixture[str]
+    pretence: Pretence, settings: Callable[..., SweepSettings], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny = setting()
-    assert run_sweep(replace(tiny, choice=replace(tiny.choice, dry_run="json")), None, None) == 0
+    tiny = settings()
+    assert run_sweep(replace(tiny, options=replace(tiny.options, dry_run="json")), None, None) == 0
     shown = json.loads(capsys.readouterr().out)
     assert len(shown["jobs"]) == 6
-    runs = tiny.choice.runs
+    runs = tiny.options.runs
     written = [path.relative_to(runs).parts for path in runs.rglob("*") if path.is_file()]
     assert len(written) == 6
     assert {(parts[2].partition("-")[0], parts[-1]) for parts in written} == {("trial", "config.yaml")}

@@ -12,7 +12,7 @@ from sweeps.params import HyperParameter
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import flatten
 from ser_lightning.runs.folder import trial_row
-from ser_lightning.sweeps.space import Choices, Parameter, as_arguments, read_parameters
+from ser_lightning.sweeps.space import Categorical, Parameter, as_arguments, read_parameters
 
 DRAWS = 300
 
@@ -46,19 +46,19 @@ def test_a_parameter_is_distributed_as_wandb_itself_draws_it(entry: dict[str, An
     assert set(np.round(ours, 9)) <= set(np.round(theirs, 9)) or len(set(theirs)) > 20
 
 
-def test_without_a_distribution_two_integers_mean_integers_as_in_wandb() -> None:
+def test_two_integers_without_distribution_mean_integers() -> None:
     assert set(draws({"min": 1, "max": 3})) == {1, 2, 3}
     assert all(isinstance(value, float) for value in draws({"min": 1, "max": 3.5}))
 
 
-def test_values_keep_their_types_where_optuna_would_take_them_for_one() -> None:
+def test_values_that_are_equal_to_optuna_keep_their_types() -> None:
     found = Counter(map(repr, draws({"values": [1, 1.0, True, None, "1", [0.9, 0.98]]})))
     assert set(found) == {"1", "1.0", "True", "None", "'1'", "[0.9, 0.98]"}
 
 
 def test_groups_are_flattened_into_lightnings_keys() -> None:
     content = {"model": {"parameters": {"init_args": {"parameters": {"dropout": {"value": 0.3}}}}}, "lr": {"value": 1}}
-    assert read_parameters(content) == {"model.init_args.dropout": Choices((0.3,)), "lr": Choices((1,))}
+    assert read_parameters(content) == {"model.init_args.dropout": Categorical((0.3,)), "lr": Categorical((1,))}
 
 
 def test_a_grid_counts_as_wandbs_does() -> None:
@@ -88,7 +88,7 @@ def test_a_grid_counts_as_wandbs_does() -> None:
         ({"min": 0.0, "max": 1.0, "distribution": "log_uniform_values"}, "above 0"),
         ({"min": 0.0, "max": 1.0, "distribution": "q_uniform", "q": 0}, "q is 0"),
         ({"value": 1, "valu": 2}, "x.valu "),
-        (3, "3 is no parameter"),
+        (3, "3 is not a parameter"),
     ],
 )
 def test_what_cannot_be_drawn_is_named(entry: Any, named: str) -> None:

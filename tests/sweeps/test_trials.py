@@ -14,12 +14,12 @@ from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.sweeps import study as heartbeat
+from ser_lightning.sweeps import study
 from ser_lightning.sweeps.file import read_sweep
 from ser_lightning.sweeps.study import Heartbeat
-from ser_lightning.sweeps.trials import Trial, Trials, TrialTakenError, parameters_of, record_of
+from ser_lightning.sweeps.trials import RunningTrial, TrialReassignedError, TrialStore, parameters_of, record_of
 
-Open = Callable[..., Trials]
+Open = Callable[..., TrialStore]
 
 SPACES: dict[str, dict[str, Any]] = {
     "grid": {"a": {"values": [1, 2]}, "b": {"values": ["x", "y"]}},
@@ -43,14 +43,14 @@ def sweep_file(folder: Path, method: str, **more: Any) -> Path:
 
 @pytest.fixture
 def open_trials(tmp_path: Path) -> Open:
-    def make(method: str, limit: int | None = None, name: str = "sweep", **more: Any) -> Trials:
+    def make(method: str, limit: int | None = None, name: str = "sweep", **more: Any) -> TrialStore:
         sweep = read_sweep(sweep_file(tmp_path, method, **more))
-        return Trials(sweep, name, tmp_path / name, None, limit)
+        return TrialStore(sweep, name, tmp_path / name, None, limit)
 
     return make
 
 
-def run_to_end(trials: Trials) -> list[dict[str, Any]]:
+def run_to_end(trials: TrialStore) -> list[dict[str, Any]]:
     """Run what is left with an objective that a hand can compute; return the parameters in the order of their run."""
     found = []
     while batch := trials.begin(1):
@@ -59,7 +59,7 @@ def run_to_end(trials: Trials) -> list[dict[str, Any]]:
     return found
 
 
-def complete(trials: Trials, batch: list[Trial]) -> None:
+def complete(trials: TrialStore, batch: list[RunningTrial]) -> None:
     """Run a batch with that objective."""
     for trial in batch:
         trials.complete(trial, 0.001 * float(trial.parameters["a"]))
@@ -73,7 +73,7 @@ def test_a_grid_runs_each_of_its_points_once(open_trials: Open) -> None:
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
-def test_a_sweep_that_goes_on_draws_what_an_undisturbed_one_draws(method: str, open_trials: Open) -> None:
+def test_a_resumed_sweep_draws_what_an_undisturbed_one_draws(method: str, open_trials: Open) -> None:
     with open_trials(method, 9, "calm") as trials:
         expected = run_to_end(trials)
     with open_trials(method, 4, "stopped") as trials:
@@ -93,9 +93,9 @@ def test_bayes_learns_from_what_was_found(open_trials: Open) -> None:
 BEGIN_AND_DIE = """
 import os, sys
 from pathlib import Path
-from ser_lightning.cross_validation.sweep_file import read_sweep
-from ser_lightning.cross_validation.trials import Trials
-trials = Trials(read_sweep(Path(sys.argv[1])), "sweep", Path(sys.argv[2]), None, 4)
+from ser_lightning.sweeps.file import read_sweep
+from ser_lightning.sweeps.trials import TrialStore
+trials = TrialStore(read_sweep(Path(sys.argv[1])), "sweep", Path(sys.argv[2]), None, 4)
 trials.__enter__()
 (first,) = trials.begin(1)
 trials.complete(first, 0.5)
@@ -105,9 +105,7 @@ os.kill(os.getpid(), 9)
 
 
 @pytest.mark.parametrize("method", ["grid", "random"])
-def test_a_trial_whose_process_was_killed_is_begun_again_with_its_parameters(
-    method: str, open_trials: Open, tmp_path: Path
-) -> None:
+def test_a_killed_trial_is_started_again_with_its_parameters(method: str, open_trials: Open, tmp_path: Path) -> None:
     with open_trials(method, 4, "calm") as trials:
         expected = [str(parameters) for parameters in run_to_end(trials)]
     done = subprocess.run(
@@ -119,7 +117,7 @@ def test_a_trial_whose_process_was_killed_is_begun_again_with_its_parameters(
         assert states == [TrialState.COMPLETE, TrialState.RUNNING]
         run_to_end(trials)
         assert trials.are_finished()
-        shown = trials.shown()
+        shown = trials.current()
     assert [trial.state for trial in shown] == [TrialState.COMPLETE] * 4
     assert sorted(str(parameters_of(trial)) for trial in shown) == sorted(expected)
 
@@ -142,37 +140,37 @@ def test_a_process_that_is_interrupted_hands_its_trials_back(open_trials: Open) 
         assert begun.parameters in run_to_end(trials)
 
 
-def test_a_failed_trial_does_not_stop_the_others_and_is_tried_again_by_the_next_call(open_trials: Open) -> None:
+def test_a_failed_trial_is_tried_again_by_the_next_call(open_trials: Open) -> None:
     with open_trials("grid") as trials:
         (failed,) = trials.begin(1)
         trials.fail(failed, "fold-00: exit status 1")
         assert len(run_to_end(trials)) == 3
-        assert [record_of(trial, "default").note for trial in trials.shown()].count("fold-00: exit status 1") == 1
+        assert [record_of(trial, "default").note for trial in trials.current()].count("fold-00: exit status 1") == 1
     with open_trials("grid") as trials:
-        trials.begin_failed_again()
+        trials.requeue_failed()
         assert run_to_end(trials) == [failed.parameters]
-        assert [trial.state for trial in trials.shown()] == [TrialState.COMPLETE] * 4
+        assert [trial.state for trial in trials.current()] == [TrialState.COMPLETE] * 4
 
 
 def test_parameters_that_are_drawn_twice_are_run_once(open_trials: Open) -> None:
     few = {"a": {"values": [1, 2]}, "b": {"value": 0}}
     with open_trials("random", 8, parameters=few) as trials:
         assert sorted(parameters["a"] for parameters in run_to_end(trials)) == [1, 2]
-        assert [trial.value for trial in trials.shown()].count(0.002) >= 2
-        assert len(trials.shown()) == 8
+        assert [trial.value for trial in trials.current()].count(0.002) >= 2
+        assert len(trials.current()) == 8
 
 
 FEW = {"a": {"values": [1, 2]}, "b": {"value": 0}}
 
 
-def test_parameters_that_are_drawn_twice_in_a_batch_are_run_once_and_fail_nothing(open_trials: Open) -> None:
+def test_parameters_drawn_twice_in_a_batch_run_once(open_trials: Open) -> None:
     with open_trials("random", 8, parameters=FEW) as trials:
         batch = trials.begin(8)
         assert sorted(trial.parameters["a"] for trial in batch) == [1, 2]
         complete(trials, batch)
         assert trials.begin(8) == []
         assert trials.are_finished()
-        shown = trials.shown()
+        shown = trials.current()
     assert [trial.state for trial in shown] == [TrialState.COMPLETE] * 8
     assert {trial.value for trial in shown} == {0.001, 0.002}
 
@@ -204,7 +202,7 @@ def test_processes_that_draw_at_once_know_what_the_other_has_drawn(
     open_trials: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_trials("random", 8, parameters=FEW) as one, open_trials("random", 8, parameters=FEW) as other:
-        theirs: list[Trial] = []
+        theirs: list[RunningTrial] = []
         thread = threading.Thread(target=lambda: theirs.extend(other.begin(2)))
         ask = one.study.ask
 
@@ -222,14 +220,14 @@ def test_processes_that_draw_at_once_know_what_the_other_has_drawn(
         assert sorted(drawn) == [1, 2], drawn
 
 
-def test_processes_that_start_at_once_plan_a_failed_trial_again_once(
+def test_processes_that_start_at_once_queue_a_failed_trial_once(
     open_trials: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with open_trials("grid") as trials:
         (failed,) = trials.begin(1)
         trials.fail(failed, "out of memory")
     with open_trials("grid") as one, open_trials("grid") as other:
-        thread = threading.Thread(target=other.begin_failed_again)
+        thread = threading.Thread(target=other.requeue_failed)
         add = one.study.add_trial
 
         def add_while_the_other_looks(trial: optuna.trial.FrozenTrial) -> None:
@@ -238,20 +236,20 @@ def test_processes_that_start_at_once_plan_a_failed_trial_again_once(
             add(trial)
 
         monkeypatch.setattr(one.study, "add_trial", add_while_the_other_looks)
-        one.begin_failed_again()
+        one.requeue_failed()
         thread.join()
         assert [trial.state for trial in one.all()] == [TrialState.FAIL, TrialState.WAITING]
 
 
-def test_a_lost_trial_is_not_forgotten_by_who_is_killed_while_planning_it_again(open_trials: Open) -> None:
+def test_a_death_between_failing_and_queueing_loses_no_trial(open_trials: Open) -> None:
     with open_trials("grid") as trials:
         (lost,) = trials.begin(1)
         trials.study.tell(lost.number, state=TrialState.FAIL)  # and nothing was added in its place
         trials._running.clear()
     with open_trials("grid") as trials:
-        trials.begin_failed_again()
+        trials.requeue_failed()
         assert len(run_to_end(trials)) == 4
-        assert [trial.state for trial in trials.shown()] == [TrialState.COMPLETE] * 4
+        assert [trial.state for trial in trials.current()] == [TrialState.COMPLETE] * 4
 
 
 def test_trials_that_wait_do_not_keep_a_sweep_from_its_end(open_trials: Open) -> None:
@@ -259,26 +257,26 @@ def test_trials_that_wait_do_not_keep_a_sweep_from_its_end(open_trials: Open) ->
         assert len(trials.begin(2)) == 2
     with open_trials("grid", 1) as trials:
         assert len(run_to_end(trials)) == 1
-        assert [trial.state for trial in trials.shown()].count(TrialState.WAITING) == 1
+        assert [trial.state for trial in trials.current()].count(TrialState.WAITING) == 1
         assert trials.are_finished()
 
 
 @pytest.mark.parametrize("end", ["report", "complete", "stop", "fail"])
-def test_a_trial_that_another_process_took_for_lost_is_that_ones(end: str, open_trials: Open) -> None:
+def test_a_trial_that_another_process_runs_now_is_not_ended_here(end: str, open_trials: Open) -> None:
     with open_trials("grid") as one, open_trials("grid") as other:
         (taken,) = one.begin(1)
         (found,) = other.all()
-        other._begin_again(found)
+        other._requeue(found)
         arguments = {"report": (1, 0.5), "complete": (0.5,), "stop": (), "fail": ("out of memory",)}[end]
-        with pytest.raises(TrialTakenError, match="trial 0"):
+        with pytest.raises(TrialReassignedError, match="trial 0"):
             getattr(one, end)(taken, *arguments)
         assert taken.parameters in run_to_end(other)
         assert other.are_finished()
-        assert [trial.state for trial in other.shown()] == [TrialState.COMPLETE] * 4
+        assert [trial.state for trial in other.current()] == [TrialState.COMPLETE] * 4
 
 
 class AwayForAMoment:
-    """A trial whose database is away at the first sign of life."""
+    """A trial whose database fails at the first beat."""
 
     def __init__(self, error: Exception) -> None:
         self.error: Exception | None = error
@@ -292,18 +290,16 @@ class AwayForAMoment:
 
 
 @pytest.mark.parametrize("error", [StorageInternalError("connection lost"), UpdateFinishedTrialError("finished")])
-def test_a_heart_goes_on_beating_when_the_database_was_away(
+def test_the_heartbeat_survives_a_database_that_fails_once(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeat, "_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(study, "_BEAT_SECONDS", 0.01)
     trial: Any = AwayForAMoment(error)
     with Heartbeat(tmp_path, {0: trial}):
         assert trial.heard.wait(10)
 
 
-def test_a_database_that_fails_ends_a_sweep_in_words_and_lets_go_of_its_lock(
-    open_trials: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_database_that_fails_ends_a_sweep_with_its_reason(open_trials: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: object) -> None:
         raise StorageInternalError("An exception is raised") from OSError("server closed the connection")
 
@@ -364,14 +360,14 @@ def test_what_has_no_end_needs_one(open_trials: Open) -> None:
 @pytest.mark.parametrize("url", ["nonsense", "mysql+nothing://x/y"])
 def test_a_database_that_cannot_be_used_is_an_error_of_one_line(url: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--storage") as error:
-        Trials(read_sweep(sweep_file(tmp_path, "grid")), "sweep", tmp_path, url, None)
+        TrialStore(read_sweep(sweep_file(tmp_path, "grid")), "sweep", tmp_path, url, None)
     assert "\n" not in str(error.value)
 
 
 def test_a_password_is_not_shown(tmp_path: Path) -> None:
     url = f"sqlite://user:secret@/{tmp_path}/x.db"
     try:
-        shown = Trials(read_sweep(sweep_file(tmp_path, "grid")), "sweep", tmp_path, url, None).place
+        shown = TrialStore(read_sweep(sweep_file(tmp_path, "grid")), "sweep", tmp_path, url, None).database
     except ConfigurationError as error:
         shown = str(error)
     assert "secret" not in shown

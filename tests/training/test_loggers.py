@@ -21,7 +21,9 @@ from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
 from ser_lightning.cli.main import main
-from ser_lightning.cross_validation.wandb import log_summaries, told_to_agent
+from ser_lightning.cross_validation.wandb import log_summary_runs, report_to_agent
+from ser_lightning.jobs.events import Change, JobEvent
+from ser_lightning.jobs.plan import Job
 from ser_lightning.runs.folder import code_version, trial_row
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
@@ -289,7 +291,7 @@ def seed(fold: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def summary(seed: Path) -> OfflineRun:
     """Their summary run: exactly one."""
-    log_summaries([seed])
+    log_summary_runs([seed])
     (summary,) = offline_runs(seed)
     return summary
 
@@ -334,11 +336,11 @@ def test_the_summary_run_holds_mean_and_spread_of_both_sets_and_the_table_of_fol
 def test_a_cross_validation_that_goes_on_updates_its_run_and_one_that_is_done_leaves_it(
     summary: OfflineRun, seed: Path, fold: Path
 ) -> None:
-    log_summaries([seed])
+    log_summary_runs([seed])
     assert len(offline_runs(seed)) == 1
     time.sleep(1.1)  # W&B names an offline run's folder by the second
     add_fold(seed, fold, 2)
-    log_summaries([seed])
+    log_summary_runs([seed])
     before, after = offline_runs(seed)
     assert before.run.run_id == after.run.run_id == summary.run.run_id
     assert [row["cv/num_folds"] for row in after.history if "cv/num_folds" in row] == [3]
@@ -347,7 +349,7 @@ def test_a_cross_validation_that_goes_on_updates_its_run_and_one_that_is_done_le
 def test_folds_that_are_not_tested_have_a_summary_of_their_validation_sets(seed: Path) -> None:
     for fold in ("fold-00", "fold-01"):
         (seed / fold / "predictions.csv").unlink()
-    log_summaries([seed])
+    log_summary_runs([seed])
     (summary,) = offline_runs(seed)
     (row,) = [row for row in summary.history if "cv/fold_count" in row]
     assert row["cv/validation_UA_mean"] == pytest.approx(over_folds([seed / "fold-00", seed / "fold-01"]).mean["UA"])
@@ -359,7 +361,7 @@ def test_without_a_logger_there_is_no_summary_run_either(seed: Path) -> None:
     config = yaml.safe_load(path.read_text())
     config["trainer"]["logger"] = False
     path.write_text(yaml.safe_dump(config))
-    log_summaries([seed])
+    log_summary_runs([seed])
     assert not (seed / "wandb").exists()
 
 
@@ -369,7 +371,7 @@ def test_a_wandb_that_does_not_start_costs_no_cross_validation(seed: Path, monke
 
     monkeypatch.setattr(wandb, "init", fail)
     with pytest.warns(UserWarning, match="could not be written to W&B: no service"):
-        log_summaries([seed])
+        log_summary_runs([seed])
     assert not (seed / "wandb_summary.json").exists()
 
 
@@ -382,7 +384,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("agent")
 def test_an_agents_trial_of_which_a_fold_failed_has_failed_and_has_no_score_to_win_by(seed: Path) -> None:
-    log_summaries([seed], [seed / "fold-02"])
+    log_summary_runs([seed], [seed / "fold-02"])
     (trial,) = offline_runs(seed)
     assert trial.exit_code == 1
     keys = {key for row in trial.history for key in row}
@@ -395,10 +397,50 @@ def test_an_agents_trial_of_which_a_fold_failed_has_failed_and_has_no_score_to_w
 def test_an_agent_is_told_that_a_trial_failed_where_a_fold_left_nothing(
     folds: tuple[str, ...], exit_code: int, seed: Path
 ) -> None:
-    with told_to_agent([seed / fold for fold in folds]):
+    with report_to_agent([seed / fold for fold in folds]):
         pass
     (trial,) = offline_runs(seed)
     assert trial.exit_code == exit_code
+
+
+def ended(fold: Path, change: Change) -> JobEvent:
+    return JobEvent(Job(fold, {}, "quickstart", "default", fold=0, seed=0), change)
+
+
+@pytest.mark.usefixtures("agent")
+def test_an_agent_gets_the_mean_over_folds_when_a_fold_is_done(seed: Path, fold: Path) -> None:
+    add_fold(seed, fold, 2)
+    folds = [seed / f"fold-{index:02d}" for index in range(4)]
+    with report_to_agent(folds) as (observer,):
+        observer(ended(folds[0], Change.FOUND_DONE))
+        observer(ended(folds[1], Change.STARTED))
+        observer(ended(folds[1], Change.RETRIED))
+        observer(ended(folds[1], Change.FINISHED))
+        observer(ended(folds[3], Change.FAILED))
+        observer(ended(folds[2], Change.FINISHED))
+    (trial,) = offline_runs(seed)
+    logged = {row["cv/fold_count"]: row["cv/validation_UA_mean"] for row in trial.history}
+    expected = {count: over_folds(folds[:count]).mean["UA"] for count in (2, 3)}
+    assert logged == pytest.approx(expected)
+    assert trial.exit_code == 1
+
+
+@pytest.mark.usefixtures("agent")
+def test_a_fold_that_cannot_be_reported_costs_a_warning(seed: Path) -> None:
+    folds = [seed / "fold-00", seed / "fold-01"]
+    (folds[0] / "validation_predictions.csv").write_text("damaged")
+    with report_to_agent(folds) as (observer,), pytest.warns(UserWarning, match="fold-00"):
+        observer(ended(folds[0], Change.FINISHED))
+
+
+@pytest.mark.usefixtures("agent")
+def test_an_agent_that_does_not_start_costs_a_warning(seed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> object:
+        raise wandb.errors.CommError("no service")
+
+    monkeypatch.setattr(wandb, "init", fail)
+    with pytest.warns(UserWarning, match="no service"), report_to_agent([seed / "fold-00"]) as observers:
+        assert observers == ()
 
 
 @pytest.mark.slow

@@ -20,7 +20,10 @@ _OF_A_FILE = "Further arguments are LightningCLI's, for every training: --config
 def add_commands(commands: CommandLine) -> None:
     """Add the commands of this file."""
     command = commands.add(
-        "run-fold", _run_fold, "fit, validate and test one fold, going on where it stopped", overrides=OF_AN_EXPERIMENT
+        "run-fold",
+        _run_fold,
+        "fit, validate and test one fold, going on where it stopped",
+        overrides=OF_AN_EXPERIMENT,
     )
     add_row(command)
     add_allow(command)
@@ -135,7 +138,7 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.sweeps.file import read_sweep
 
     try:
-        from ser_lightning.sweeps.run import Setting, run_sweep
+        from ser_lightning.sweeps.run import SweepSettings, run_sweep
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"ser sweep needs {error.name}: in the clone, pip install -e '.[sweeps]' or make setup-dev"
@@ -149,8 +152,10 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     add_commands(commands)
     of_cv, arguments = commands.parser.parse_known_args(["cv", *sweep.arguments, *rows, *allowed, *overrides])
     run_options = _run_options(of_cv)
-    setting = Setting(sweep, tuple(arguments), of_cv.row or DEFAULT_ROW, run_options, console(run_options.dry_run))
-    return run_sweep(setting, options.trials, options.storage)
+    settings = SweepSettings(
+        sweep, tuple(arguments), of_cv.row or DEFAULT_ROW, run_options, console(run_options.dry_run)
+    )
+    return run_sweep(settings, options.trials, options.storage)
 
 
 def split_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
-from ser_lightning.cross_validation.wandb import log_summaries, told_to_agent
+from ser_lightning.cross_validation.wandb import log_summary_runs, report_to_agent
 from ser_lightning.errors import SerError
+from ser_lightning.jobs.events import Observer
 from ser_lightning.jobs.plan import Job, Resources, show_plan, write_configurations
 from ser_lightning.jobs.runner import run_jobs
 from ser_lightning.published.lookup import EXPERIMENTS, publications
@@ -94,29 +95,32 @@ def cross_validate(arguments: Sequence[str], options: RunOptions, console: Conso
     if options.dry_run:
         show_plan(jobs, options.resources, console, options.dry_run)
         return 0
-    with told_to_agent([job.folder for job in jobs]):
-        failures = run_planned(jobs, console, options.resources)
+    with report_to_agent([job.folder for job in jobs]) as observers:
+        failures = run_planned(jobs, console, options.resources, observers)
     for folder, summary in write_summaries(jobs, failures).items():
         console.print(summary_table(summary))
         page = write_report([folder], folder, publications(EXPERIMENTS))
         console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
-    log_summaries(sorted({job.folder.parent for job in jobs}), failures)
+    log_summary_runs(sorted({job.folder.parent for job in jobs}), failures)
     return 1 if failures else 0
 
 
-def run_planned(jobs: Sequence[Job], console: Console, resources: Resources | None = None) -> dict[Path, str]:
+def run_planned(
+    jobs: Sequence[Job], console: Console, resources: Resources | None = None, observers: Sequence[Observer] = ()
+) -> dict[Path, str]:
     """Write the jobs' configurations, run what is not done, and say what is missing in the end.
 
     Args:
         jobs: The plan.
         console: Where to show progress.
         resources: How many at once, where, and what each gets; None: one after another.
+        observers: Called with each change of a job's state.
 
     Returns:
         The reason by folder for every job that failed or could not start.
     """
     write_configurations(jobs)
-    failures = run_jobs(jobs, console, resources)
+    failures = run_jobs(jobs, console, resources, observers)
     write_missing_cards(jobs, failures, console)
     same: dict[str, list[str]] = {}
     for failed, reason in failures.items():

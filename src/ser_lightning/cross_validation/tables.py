@@ -7,7 +7,7 @@ from rich.console import Console
 
 from ser_lightning.cross_validation.cross_validate import run_planned, write_summaries
 from ser_lightning.cross_validation.planner import RunOptions, build_anywhere, plan_experiment
-from ser_lightning.cross_validation.wandb import log_summaries
+from ser_lightning.cross_validation.wandb import log_summary_runs
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.plan import Job, parse_numbers, show_plan
 from ser_lightning.published.lookup import differences_from_file
@@ -87,7 +87,7 @@ def run_table(
         return 0
     failures = run_planned(jobs, console, options.resources)
     write_summaries(jobs, failures)
-    log_summaries(sorted({job.folder.parent for job in jobs}), failures)
+    log_summary_runs(sorted({job.folder.parent for job in jobs}), failures)
     shown = show_table(path, overrides, arguments, options, console)
     if page := _write_report(path, table.title, read_table(path).corpus, shown, options.runs):
         console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)

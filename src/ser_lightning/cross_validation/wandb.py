@@ -1,11 +1,10 @@
-"""A cross-validation's own run in W&B, beside those of its folds: what a W&B sweep optimises and a team compares.
+"""A cross-validation's summary run in W&B, which a team compares, and what a W&B agent hears of its trial.
 
 Keys are such as ``cv/validation_UA_mean`` and ``cv/test_WA_std`` (ddof 0); the table of folds is ``cv/folds``.
 """
 
 import json
 import os
-import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ser_lightning.files import write_atomically
+from ser_lightning.jobs.events import Change, JobEvent, Observer
 from ser_lightning.metrics import scores
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import (
@@ -31,39 +31,40 @@ from ser_lightning.runs.folder import (
     trial_row,
 )
 from ser_lightning.runs.predictions import Predictions, confusion
+from ser_lightning.runs.scores import decision_scores
 from ser_lightning.runs.summary import METRICS, OBJECTIVES, Scores, Statistics, validation_scores
 from ser_lightning.training.loggers import PROJECT, kept_run_id, wandb_mode
 
 _LOGGED_FILE = "wandb_summary.json"
-AGENT_PARAMETERS = "WANDB_SWEEP_PARAM_PATH"  # variable that W&B's agent sets for a trial: a file of its parameters
+AGENT_PARAMETERS = "WANDB_SWEEP_PARAM_PATH"  # set by W&B's agent for a trial: the file of its parameters
 _FOLD_COLUMNS = ("seed", "fold", "utterances", "best_epoch", "epochs", "seconds")
 
 
-def log_summaries(seed_folders: Sequence[Path], failures: Collection[Path] = ()) -> None:
-    """Write the summary run of each seed, unless W&B has it already or the folds' runs are not in W&B either.
+def log_summary_runs(seed_folders: Sequence[Path], failures: Collection[Path] = ()) -> None:
+    """Write the summary run of each seed, unless W&B has it already or the folds were run without W&B.
 
-    A W&B agent has one run for its trial, which then is the summary of all seeds together. Where folds failed, that run
-    has failed too, and has no score for the sweep to compare: the mean over the folds that are left is not the trial's.
-    A W&B that does not start costs a warning and nothing else.
+    A W&B agent has one run for its trial, which is the summary of all seeds together. Where folds failed, that run has
+    failed too and has no objective: a mean over the other folds cannot be compared. A W&B that does not start costs a
+    warning.
 
     Args:
         seed_folders: The seeds' folders; those without a validated fold are left out.
         failures: Folders of the jobs that are missing.
     """
-    summaries = [summary for folder in seed_folders if (summary := _Summary.read([folder]))]
-    found = [summary for summary in summaries if not _is_turned_off(summary.folds[0].folder)]
+    by_seed = [folds for folder in seed_folders if (folds := _ValidatedFolds.read(folder))]
+    found = [folds for folds in by_seed if not _is_turned_off(folds.first.folder)]
     if not found:
         return
     try:
         if AGENT_PARAMETERS in os.environ:
-            together = _Summary([fold for summary in found for fold in summary.folds])
-            _log(together, found[0].folder, None, failed=bool(failures))
+            together = _ValidatedFolds([fold for seed in found for fold in seed.folds])
+            _log(together, None, failed=bool(failures))
             return
-        for summary in found:
-            numbers = json.dumps(summary.numbers())
-            logged = summary.folder / _LOGGED_FILE
+        for seed in found:
+            numbers = json.dumps(seed.numbers())
+            logged = seed.folder / _LOGGED_FILE
             if not logged.exists() or logged.read_text() != numbers:
-                _log(summary, summary.folder, kept_run_id(summary.folder))
+                _log(seed, kept_run_id(seed.folder))
                 write_atomically(logged, numbers.encode())
     except Exception as error:  # W&B's own errors have no common base
         rank_zero_warn(f"the summary could not be written to W&B: {error}")
@@ -80,22 +81,19 @@ class _Fold:
 
     @property
     def test(self) -> Scores | None:
-        if self.predictions is None:
-            return None
-        values = scores(confusion(self.predictions, self.facts.class_names))
-        return {name: value.item() for name, value in values.items()}
+        return None if self.predictions is None else decision_scores(self.predictions)
 
 
 @dataclass(frozen=True)
-class _Summary:
+class _ValidatedFolds:
     """The validated folds of one cross-validation, or of several under other seeds; at least one."""
 
     folds: list[_Fold]
 
     @classmethod
-    def read(cls, seed_folders: Sequence[Path]) -> "_Summary | None":
+    def read(cls, seed_folder: Path) -> "_ValidatedFolds | None":
         found = []
-        for folder in (fold for seed in seed_folders for fold in fold_folders(seed)):
+        for folder in fold_folders(seed_folder):
             if is_finished(folder, tested=False):
                 tested = folder / FILES["test"]
                 predictions = Predictions.read(tested) if tested.exists() else None
@@ -104,18 +102,23 @@ class _Summary:
         return cls(found) if found else None
 
     @property
+    def first(self) -> _Fold:
+        """The first fold, whose facts about the experiment hold for all."""
+        return self.folds[0]
+
+    @property
     def folder(self) -> Path:
         """The first seed's folder."""
-        return self.folds[0].folder.parent
+        return self.first.folder.parent
 
     def numbers(self) -> dict[str, float]:
-        """Return everything that is a number about the folds as a whole."""
+        """Return every number about the folds as a whole, by its key in W&B."""
         found: dict[str, float] = {"cv/num_folds": len(self.folds)}
-        found |= statistics("validation", [fold.validation for fold in self.folds])
+        found |= _statistics("validation", [fold.validation for fold in self.folds])
         if tested := [fold.test for fold in self.folds if fold.test is not None]:
             found["cv/num_folds_tested"] = len(tested)
-            found |= statistics("test", tested)
-            names = self.folds[0].facts.class_names
+            found |= _statistics("test", tested)
+            names = self.first.facts.class_names
             matrices = [confusion(fold.predictions, names) for fold in self.folds if fold.predictions]
             pooled = torch.stack(matrices).sum(dim=0)
             found |= {f"cv/test_{name}_pooled": value.item() for name, value in scores(pooled).items()}
@@ -136,7 +139,7 @@ class _Summary:
         return columns, rows
 
 
-def statistics(stage: str, several: Sequence[Scores]) -> dict[str, float]:
+def _statistics(stage: str, several: Sequence[Scores]) -> dict[str, float]:
     """Return mean, standard deviation (ddof 0), minimum and maximum of scores over folds, by key in W&B.
 
     Args:
@@ -154,46 +157,43 @@ def _is_turned_off(fold: Path) -> bool:
     return read_config(fold, ("trainer.logger",))["trainer"]["logger"] not in (None, True)
 
 
-def _log(summary: _Summary, folder: Path, run_id: str | None, failed: bool = False) -> None:
+def _log(summary: _ValidatedFolds, run_id: str | None, failed: bool = False) -> None:
     """Write a summary into a W&B run.
 
     Args:
-        summary: What is known of the folds.
-        folder: Where the run's files lie.
-        run_id: The run's; None for the one that W&B's agent has made.
-        failed: Whether folds are missing, without which the agent's run has no score to be compared by.
+        summary: The folds.
+        run_id: The run's id; None for the run that W&B's agent has made.
+        failed: Whether folds are missing: the agent's run then has no objective.
     """
-    first = summary.folds[0]
-    facts = first.facts
+    facts = summary.first.facts
     name = RunName(facts.paper, facts.experiment, facts.corpus_name, facts.row, facts.seed, facts.fold)
-    config = read_config(first.folder)
-    of_a_fold = ("protocol_hash", "code_version")
-    run = start_run(
+    versions = {"protocol_hash": facts.protocol_hash, "code_version": facts.code_version}
+    run = _start_run(
         id=run_id,
         name="cross-validation",
         group=name.group,
         job_type="summary",
         tags=[tag for tag in (facts.paper, facts.corpus_name, facts.protocol) if tag],
-        config=config | {key: getattr(facts, key) for key in of_a_fold},
-        dir=folder,
+        config=read_config(summary.first.folder) | versions,
+        dir=summary.folder,
     )
     exit_code = 1
     try:
         left_out = OBJECTIVES if failed else ()
         numbers = {key: value for key, value in summary.numbers().items() if key not in left_out}
         run.log({"cv/fold_count": len(summary.folds), **numbers, **_media(summary)})
-        for key in set(left_out) & set(run.summary.keys()):  # what the agent was told before the end
+        for key in set(left_out) & set(run.summary.keys()):  # reported to the agent before the end
             del run.summary[key]
         exit_code = int(failed)
     finally:
         run.finish(exit_code=exit_code)
 
 
-def start_run(**options: Any) -> Any:
-    """Start a W&B run, or go on with it, in which the number of folds is the axis.
+def _start_run(**options: Any) -> Any:
+    """Start or resume a W&B run whose axis is the number of folds.
 
     Args:
-        options: Of ``wandb.init``.
+        options: Further options of ``wandb.init``.
     """
     import wandb
 
@@ -204,13 +204,13 @@ def start_run(**options: Any) -> Any:
     return run
 
 
-def _media(summary: _Summary) -> dict[str, Any]:
+def _media(summary: _ValidatedFolds) -> dict[str, Any]:
     """Return the table of folds, and the pooled confusion matrix as a chart and as a picture."""
     import wandb
 
     columns, rows = summary.table()
     found: dict[str, Any] = {"cv/folds": wandb.Table(columns=columns, data=rows)}
-    class_names = list(summary.folds[0].facts.class_names)
+    class_names = list(summary.first.facts.class_names)
     index = {name: position for position, name in enumerate(class_names)}
     tables = [fold.predictions.table for fold in summary.folds if fold.predictions]
     if not tables:
@@ -225,9 +225,6 @@ def _media(summary: _Summary) -> dict[str, Any]:
     if pictures:
         found["cv/confusion_picture"] = pictures if len(pictures) > 1 else pictures[0]
     return found
-
-
-_LOOK_SECONDS = 5.0
 
 
 def agents_row(row: str | None) -> str | None:
@@ -245,41 +242,43 @@ def agents_row(row: str | None) -> str | None:
 
 
 @contextmanager
-def told_to_agent(folds: Sequence[Path]) -> Iterator[None]:
-    """Tell the run of a W&B agent's trial what the folds score on average, whenever one of them ends.
+def report_to_agent(folds: Sequence[Path]) -> Iterator[Sequence[Observer]]:
+    """Yield an observer of jobs that logs the mean validation scores to a W&B agent's trial each time a fold is done.
 
-    W&B may then terminate the trial early. Without an agent nothing is done.
+    W&B may then terminate the trial early. Without an agent there is no observer. A W&B that fails costs a warning.
 
     Args:
         folds: Folders of the trial's folds.
     """
-    if AGENT_PARAMETERS not in os.environ:
-        yield
+    run = _start_agents_run(folds[0].parent) if AGENT_PARAMETERS in os.environ else None
+    if run is None:
+        yield ()
         return
-    try:
-        folds[0].parent.mkdir(parents=True, exist_ok=True)
-        run = start_run(dir=folds[0].parent)
-    except Exception as error:  # W&B's own errors have no common base
-        rank_zero_warn(f"W&B's agent is told nothing before the end: {error}")
-        yield
-        return
-    ended = threading.Event()
+    found: dict[Path, Scores] = {}
 
-    def tell() -> None:
-        told = 0
-        going_on = True
-        while going_on:
-            going_on = not ended.wait(_LOOK_SECONDS)
-            validated = [validation_scores(fold) for fold in folds if is_finished(fold, tested=False)]
-            if told < len(validated) < len(folds):  # the whole is told at the end, with everything else
-                told = len(validated)
-                run.log({"cv/fold_count": told, **statistics("validation", validated)})
+    def log_fold(event: JobEvent) -> None:
+        folder = event.job.folder
+        if event.change not in (Change.FINISHED, Change.FOUND_DONE) or not is_finished(folder, tested=False):
+            return
+        try:
+            found[folder] = validation_scores(folder)
+            # All folds together are logged at the end, with everything else.
+            if event.change is Change.FINISHED and len(found) < len(folds):
+                run.log({"cv/fold_count": len(found), **_statistics("validation", list(found.values()))})
+        except Exception as error:  # W&B's own errors have no common base
+            rank_zero_warn(f"{folder} could not be reported to W&B's agent: {error}")
 
-    thread = threading.Thread(target=tell, name="tells W&B's agent", daemon=True)
-    thread.start()
     try:
-        yield
+        yield (log_fold,)
     finally:
-        ended.set()
-        thread.join()
         run.finish(exit_code=0 if all(is_finished(fold, tested=False) for fold in folds) else 1)
+
+
+def _start_agents_run(folder: Path) -> Any:
+    """Start the agent's run; None, with a warning, where W&B does not start."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _start_run(dir=folder)
+    except Exception as error:  # W&B's own errors have no common base
+        rank_zero_warn(f"W&B's agent gets no scores before the end: {error}")
+        return None

@@ -1,6 +1,6 @@
 """A job's own process, which ends with the one that started it.
 
-Ray's workers import this file to run a job, so it imports nothing beyond Python's own library: they start at once.
+Ray's workers import this file to run a job, so it imports the standard library only: they start at once.
 """
 
 import os
@@ -18,11 +18,11 @@ from typing import Self
 
 LOG_FILE = "log.txt"
 REFUSED = 78
-"""Exit status of a job that met an error which only the user can mend (EX_CONFIG of sysexits.h)."""
+"""Exit status of a job with an error that only the user can mend (EX_CONFIG of sysexits.h)."""
 POLL_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
-# What a job's process has unless the user says otherwise. glibc gives every freed activation back to the kernel and
-# asks for it anew at the next step: a quarter of a training step on a CPU (measured: 420,000 page faults in 30 steps
+# A job's environment unless the user sets it. glibc gives every freed activation back to the kernel and asks for it
+# again at the next step: a quarter of a training step on a CPU (measured: 420,000 page faults in 30 steps
 # of Huang's system, 57,000 with these thresholds, in bytes). Other C libraries do not read them.
 _ENVIRONMENT = {
     "COLUMNS": "120",
@@ -31,7 +31,7 @@ _ENVIRONMENT = {
 }
 # A child of a W&B sweep's agent is a run of its own; with these it would write into the agent's. And each child has a
 # W&B service of its own: one found through WANDB_SERVICE keeps the run of a killed child open and refuses its restart.
-# A job has no business with Ray's cluster, whose token lets its holder run anything.
+# A job does not get the token of Ray's cluster, which lets its holder run anything.
 NOT_INHERITED = (
     "WANDB_RUN_ID",
     "WANDB_SWEEP_ID",
@@ -47,7 +47,7 @@ NOT_INHERITED = (
 class JobProcess(AbstractContextManager["JobProcess"]):
     """A job that runs in a process, and a process group, of its own; leaving the context stops it.
 
-    Its output goes to ``log.txt`` in its folder, behind a line that says when and where it was started.
+    Its output goes to ``log.txt`` in its folder, after a line that says when and where it was started.
 
     Args:
         command: The program and its arguments. It ends when its standard input does.

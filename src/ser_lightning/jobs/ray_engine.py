@@ -1,4 +1,4 @@
-"""Many jobs at once, on this machine or on a cluster: Ray finds room for them and says what became of them.
+"""Many jobs at once, on this machine or on a cluster: Ray places them and reports how they end.
 
 Imported only where Ray is installed and asked for.
 """
@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-# Read when Ray is imported. Its ports let whoever reaches them run anything, hence the token. Nothing is reported to
-# Ray's makers; `uv run` must not make Ray install an environment of its own; gRPC need not say that we start processes.
+# Read when Ray is imported. An open port of Ray is remote code execution, hence the token. No usage reports; no
+# environment that Ray installs under `uv run`; no warnings of gRPC about forked processes.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -31,10 +31,10 @@ from ser_lightning.jobs.engine import Ended, command, environment
 from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.jobs.process import POLL_SECONDS, run_to_end
 
-# Jobs hand over an exit status: the smallest store that Ray allows, in bytes.
+# Jobs return an exit status: the smallest store that Ray allows, in bytes.
 _OBJECT_STORE = 75 * 1024 * 1024
 _STOP_SECONDS = 15.0
-# Ray puts sockets with long names below its folder, and a socket's path has 107 characters at most.
+# Ray's sockets have long names in its folder, and a socket's path has 107 characters at most.
 _LONGEST_FOLDER = 40
 
 
@@ -52,31 +52,31 @@ class RayEngine:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Start Ray, or join the cluster, and check that it can hold a job at all.
+        """Start Ray, or join the cluster, and check that a job fits on a machine of it.
 
         Raises:
             ConfigurationError: If the cluster cannot be joined, or no machine has what a job needs.
         """
         with ExitStack() as stack:
             stack.enter_context(ray_session(self.resources))
-            _refuse_what_fits_nowhere(self.resources)
+            _refuse_job_without_room(self.resources)
             self._stack = stack.pop_all()
         self._task = ray.remote(
             num_cpus=self.resources.cpus_per_job,
             num_gpus=self.resources.gpus_per_job or 0,
             max_calls=1,
-            max_retries=0,  # the runner starts it anew, and says so
+            max_retries=0,  # the runner starts it again, and says so
             scheduling_strategy="SPREAD" if self.resources.address else "DEFAULT",
         )(run_to_end)
         self._environment = environment(self.resources)
         if self.resources.gpus_per_job is None:
-            self._environment["CUDA_VISIBLE_DEVICES"] = ""  # no job takes what Ray does not count
+            self._environment["CUDA_VISIBLE_DEVICES"] = ""  # no job takes a GPU that Ray does not count
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the jobs that run, then Ray."""
+        """Stop the running jobs, then Ray."""
         try:
             for reference in self._running:
                 ray.cancel(reference)
@@ -86,7 +86,7 @@ class RayEngine:
             self._stack.close()
 
     def start(self, job: Job) -> None:
-        """Hand a job to Ray, which starts it where and when there is room."""
+        """Submit a job to Ray, which starts it where and when there is room."""
         reference = self._task.options(name=str(job.folder)).remote(
             command(job, self.resources), str(job.folder), str(Path.cwd()), self._environment
         )
@@ -95,7 +95,7 @@ class RayEngine:
     def ended(self) -> list[Ended]:
         """Wait a moment, and return the jobs that have ended or were lost."""
         references = list(self._running)
-        if not references:  # Ray refuses to wait for nothing
+        if not references:  # Ray refuses an empty list
             time.sleep(POLL_SECONDS)
             return []
         ready, _ = ray.wait(references, num_returns=len(references), timeout=POLL_SECONDS)
@@ -113,7 +113,7 @@ def _ended(reference: "ray.ObjectRef[int]", folder: Path) -> Ended:
 
 @contextmanager
 def ray_session(resources: Resources) -> Iterator[None]:
-    """Start Ray on this machine, or join the cluster at the address; a session that runs already is used as it is.
+    """Start Ray on this machine, or join the cluster at the address; a session that runs already is used.
 
     Args:
         resources: How many jobs at once, where, and what each gets.
@@ -156,14 +156,14 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _refuse_what_fits_nowhere(resources: Resources) -> None:
-    """Refuse what Ray would wait for without end."""
+def _refuse_job_without_room(resources: Resources) -> None:
+    """Reject a job that fits on no machine: Ray would wait for ever."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray's
     wanted = {"CPU": resources.cpus_per_job, "GPU": resources.gpus_per_job or 0}
     if any(all(machine.get(name, 0) >= number for name, number in wanted.items()) for machine in machines):
         return
     there = "; ".join(f"{machine.get('CPU', 0):g} CPUs, {machine.get('GPU', 0):g} GPUs" for machine in machines)
-    raise ConfigurationError(f"no machine has what a job is to get ({resources}); there is: {there}")
+    raise ConfigurationError(f"no machine has room for a job ({resources}); there is: {there}")
 
 
 def _short_folder() -> str:

@@ -1,4 +1,4 @@
-"""How to run many jobs: what is ready is started, what fails is tried again, and the rest goes on."""
+"""Run many jobs: start those that are ready, try again those that fail, and tell observers of each change."""
 
 import importlib.util
 import re
@@ -15,28 +15,32 @@ from rich.console import Console
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.engine import Ended, Engine, OneAfterAnother
+from ser_lightning.jobs.events import Change, JobEvent, Observer
 from ser_lightning.jobs.plan import Job, Resources, in_order, is_done, is_outdated
 from ser_lightning.jobs.process import LOG_FILE, REFUSED
-from ser_lightning.jobs.progress import ProgressView
+from ser_lightning.jobs.progress import JobTable
 
 RAY_EXTRA = "in the clone, pip install -e '.[ray]', or make setup-dev"
-# A job whose machine is lost that often is what takes its machines down.
+# A job that loses its machine this often is the cause.
 _MOST_LOSSES = 10
-# How long a machine may take to see what another one has written: NFS remembers for a minute by default.
+# How long a machine may take to see what another one has written: NFS caches for a minute by default.
 _SIGHT_SECONDS = 65.0
 
 
-def run_jobs(jobs: Sequence[Job], console: Console, resources: Resources | None = None) -> dict[Path, str]:
+def run_jobs(
+    jobs: Sequence[Job], console: Console, resources: Resources | None = None, observers: Sequence[Observer] = ()
+) -> dict[Path, str]:
     """Run what is not done, each job once those it needs are done.
 
     A job that fails is tried again as often as ``resources`` say, from its last checkpoint; one that is lost with its
-    machine is run elsewhere. Neither stops the others, except those that need it. What the user has to mend is not
-    tried again.
+    machine is run elsewhere. Neither stops the others, except those that need it. An error that only the user can mend
+    is not tried again.
 
     Args:
         jobs: The plan.
         console: Where to show progress.
         resources: How many at once, where, and what each gets; None: one after another.
+        observers: Called with each change of a job's state.
 
     Returns:
         The reason by folder for every job that failed or could not start.
@@ -46,100 +50,106 @@ def run_jobs(jobs: Sequence[Job], console: Console, resources: Resources | None 
     """
     resources = resources or Resources()
     ordered = in_order(jobs)
-    with ProgressView(ordered, console) as view:
-        progress = _Progress(ordered, view, resources)
-        progress.settle()
-        if progress.ready:  # Ray takes seconds to start, which a finished table need not wait for
+    with JobTable(ordered, console) as table:
+        schedule = _Schedule(ordered, (table, *observers), resources)
+        schedule.resolve_waiting()
+        if schedule.ready:  # Ray takes seconds to start, which a finished table need not wait for
             with _engine(resources, console) as engine, _terminated_like_interrupted():
-                _run(progress, engine, view)
-    return progress.failures
+                _run(schedule, engine, table)
+    return schedule.failures
 
 
-def _run(progress: "_Progress", engine: Engine, view: ProgressView) -> None:
+def _run(schedule: "_Schedule", engine: Engine, table: JobTable) -> None:
     running: set[Path] = set()
-    while progress.ready or running or progress.unseen:
-        while progress.ready and (engine.at_once is None or len(running) < engine.at_once):
-            job = progress.ready.popleft()
-            view.begin(job)
+    while schedule.ready or running or schedule.unseen:
+        while schedule.ready and (engine.at_once is None or len(running) < engine.at_once):
+            job = schedule.start_next()
             engine.start(job)
             running.add(job.folder)
         for ended in engine.ended():
             running.remove(ended.folder)
-            progress.end(ended)
-        progress.look_again()
-        progress.settle()
-        view.update()
+            schedule.end(ended)
+        schedule.look_again()
+        schedule.resolve_waiting()
+        table.poll()
 
 
-class _Progress:
-    """What waits, what is ready and what has failed.
+class _Schedule:
+    """Which jobs wait, are ready, or have failed; tells the observers of each change.
 
     Args:
-        ordered: The plan, each job behind those it needs.
-        view: Where to show how jobs end.
+        ordered: The plan, each job after those it needs.
+        observers: Called with each change of a job's state.
         resources: How often a job that fails is started again, and whether other machines run jobs.
     """
 
-    def __init__(self, ordered: Sequence[Job], view: ProgressView, resources: Resources) -> None:
+    def __init__(self, ordered: Sequence[Job], observers: Sequence[Observer], resources: Resources) -> None:
         self.ready: deque[Job] = deque()
-        self.unseen: dict[Path, float] = {}  # what ended well and left nothing to see yet, and when to give up looking
+        self.unseen: dict[Path, float] = {}  # ended with status 0, no files seen yet; and when to give up looking
         self.failures: dict[Path, str] = {}
         self._jobs = {job.folder: job for job in ordered}
         self._waiting = list(ordered)
         self._done: set[Path] = set()
-        self._view = view
+        self._observers = observers
         self._retries = resources.retries
         self._patience = _SIGHT_SECONDS if resources.address else 0.0
         self._failed: Counter[Path] = Counter()
         self._lost: Counter[Path] = Counter()
 
-    def settle(self) -> None:
-        """Sort out the waiting jobs whose needs have ended: into done, failed and ready."""
+    def resolve_waiting(self) -> None:
+        """Resolve waiting jobs whose dependencies finished: into done, failed and ready."""
         still = []
         for job in self._waiting:
             if any(need not in self._done and need not in self.failures for need in job.needs):
                 still.append(job)
             elif is_outdated(job):
-                self._fail(job, "it started from a stage that was trained anew since; delete its folder", "outdated")
+                reason = "it started from a stage that was trained anew since; delete its folder"
+                self._fail(job, reason, Change.NOT_STARTED, "outdated")
             elif is_done(job):
-                self._finish(job, "done before")
+                self._finish(job, Change.FOUND_DONE, "done before")
             elif missing := [str(need) for need in job.needs if need in self.failures]:
-                self._fail(job, f"not started: it needs {', '.join(missing)}", "not started")
+                self._fail(job, f"not started: it needs {', '.join(missing)}", Change.NOT_STARTED, "not started")
             else:
                 self.ready.append(job)
         self._waiting = still
 
+    def start_next(self) -> Job:
+        """Return the next ready job, which the caller starts."""
+        job = self.ready.popleft()
+        self._tell(job, Change.STARTED)
+        return job
+
     def end(self, ended: Ended) -> None:
-        """Take note of how a job ended: done, to be tried again, or failed."""
+        """Record how a job ended: done, to be tried again, or failed."""
         job = self._jobs[ended.folder]
         if is_done(job):
-            # An error behind the last file, of W&B or in tearing down, makes the results no worse.
+            # An error after the last file, of W&B or in tearing down, makes the results no worse.
             badly = f", although its process ended badly ({_how(ended.status)}; see {LOG_FILE})" if ended.status else ""
             self.unseen.pop(job.folder, None)
-            self._finish(job, f"done{badly}")
+            self._finish(job, Change.FINISHED, f"done{badly}")
         elif ended.status == 0 and self._may_be_seen(job):
             return
         elif ended.status is None:
             self._lost[job.folder] += 1
             if self._lost[job.folder] < _MOST_LOSSES:
-                self._again(job, f"lost ({ended.note}), run elsewhere")
+                self._start_again(job, Change.LOST, f"lost ({ended.note}), run elsewhere")
             else:
-                self._fail(job, f"lost {_MOST_LOSSES} times with the machine it ran on: {ended.note}", "failed")
+                self._fail(job, f"lost {_MOST_LOSSES} times with the machine it ran on: {ended.note}")
         elif ended.status == REFUSED:
             self.unseen.pop(job.folder, None)
-            self._fail(job, _refusal(job), "failed")
+            self._fail(job, _refusal(job))
         else:
             self.unseen.pop(job.folder, None)
             self._failed[job.folder] += 1
             if self._failed[job.folder] <= self._retries:
-                self._again(job, f"failed ({_how(ended.status)}), tried again")
+                self._start_again(job, Change.RETRIED, f"failed ({_how(ended.status)}), tried again")
             else:
                 times = f" {self._retries + 1} times" if self._retries else ""
                 end = ended.note or f"the end of its log:\n{_log_tail(job)}"
-                self._fail(job, f"failed{times}, {_how(ended.status)}; {end}", "failed")
+                self._fail(job, f"failed{times}, {_how(ended.status)}; {end}")
 
     def _may_be_seen(self, job: Job) -> bool:
-        """Whether there may be files of another machine's which this one does not see yet."""
+        """Whether another machine may have written files that this one does not see yet."""
         now = time.monotonic()
         return now < self.unseen.setdefault(job.folder, now + self._patience)
 
@@ -148,17 +158,21 @@ class _Progress:
         for folder in list(self.unseen):
             self.end(Ended(folder, 0))
 
-    def _again(self, job: Job, why: str) -> None:
+    def _start_again(self, job: Job, change: Change, note: str) -> None:
         self.ready.appendleft(job)
-        self._view.await_again(job, why)
+        self._tell(job, change, note)
 
-    def _finish(self, job: Job, how: str) -> None:
+    def _finish(self, job: Job, change: Change, note: str) -> None:
         self._done.add(job.folder)
-        self._view.finish(job, how)
+        self._tell(job, change, note)
 
-    def _fail(self, job: Job, reason: str, how: str) -> None:
+    def _fail(self, job: Job, reason: str, change: Change = Change.FAILED, note: str = "failed") -> None:
         self.failures[job.folder] = reason
-        self._view.finish(job, how)
+        self._tell(job, change, note)
+
+    def _tell(self, job: Job, change: Change, note: str = "") -> None:
+        for observer in self._observers:
+            observer(JobEvent(job, change, note))
 
 
 def _engine(resources: Resources, console: Console) -> Engine:
@@ -200,7 +214,7 @@ def _how(status: int) -> str:
 
 
 def _refusal(job: Job) -> str:
-    """Return the error that a job's log ends with, without its place: other jobs may have met the same one."""
+    """Return the error at the end of a job's log, without its place: other jobs may have met the same one."""
     return re.split(r"^error: ", _log_tail(job, lines=1000), flags=re.MULTILINE)[-1]
 
 

@@ -24,6 +24,12 @@ SOFT_SCORES = {  # name in files, and what it is
 }
 
 
+def decision_scores(predictions: Predictions) -> dict[str, float]:
+    """Return UA, WA and macro F1 of a fold's decisions, each between 0 and 1."""
+    counts = confusion(predictions, predictions.class_names)
+    return {name: value.item() for name, value in scores(counts).items()}
+
+
 def fold_scores(predictions: Predictions, votes: Tensor) -> dict[str, float]:
     """Return UA, WA and macro F1 of a fold's decisions, and the ``SOFT_SCORES`` of its probabilities.
 
@@ -33,12 +39,13 @@ def fold_scores(predictions: Predictions, votes: Tensor) -> dict[str, float]:
             utterances, the scores on votes are left out.
     """
     probabilities, labels, predicted = tensors(predictions.table, predictions.class_names)
-    found = scores(confusion(predictions, predictions.class_names)) | {
+    soft = {
         "ECE": calibration(probabilities, labels, predicted).error,
         "vote_cross_entropy": vote_cross_entropy(probabilities, votes),
         "vote_KL": vote_kl(probabilities, votes),
     }
-    return {name: value.item() for name, value in found.items() if not value.isnan()}
+    found = decision_scores(predictions) | {name: value.item() for name, value in soft.items()}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def write_scores(folder: Path, found: Mapping[str, float]) -> None:
@@ -66,8 +73,8 @@ def read_scores(folder: Path) -> dict[str, float]:
 def mean_soft_scores(folders: Sequence[Path]) -> dict[str, float]:
     """Return the mean over folds of each of ``SOFT_SCORES`` that every fold has.
 
-    A mean over some of the folds would stand beside means over all, so it is left out: folds that an earlier version
-    has run have no ``scores.json``.
+    A mean over some of the folds is left out, next to means over all: folds that an earlier version ran have no
+    ``scores.json``.
 
     Args:
         folders: Folders of finished folds.

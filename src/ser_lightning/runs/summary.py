@@ -14,7 +14,7 @@ from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import FILES
 from ser_lightning.runs.gathering import CrossValidation, FoldRun, find_cross_validations
 from ser_lightning.runs.predictions import Predictions, confusion
-from ser_lightning.runs.scores import mean_soft_scores
+from ser_lightning.runs.scores import decision_scores, mean_soft_scores
 
 METRICS = {"UA": "UA %", "WA": "WA %", "macro_F1": "macro F1 %"}  # name in files, and heading where it is shown
 
@@ -232,7 +232,7 @@ def _summarize_fold(run: FoldRun) -> FoldSummary:
     present = set(table["target"])
     return FoldSummary(
         fold=facts.fold,
-        scores=_score(confusion(run.predictions, facts.class_names)),
+        scores=decision_scores(run.predictions),
         utterances=len(table),
         speakers=tuple(sorted(set(table["speaker"]))),
         absent_classes=tuple(name for name in facts.class_names if name not in present),
@@ -273,8 +273,7 @@ def validation_scores(fold: Path) -> Scores:
     Raises:
         ConfigurationError: If the fold has no predictions of its validation set.
     """
-    predictions = Predictions.read(fold / FILES["validation"])
-    return {name: value.item() for name, value in scores(confusion(predictions, predictions.class_names)).items()}
+    return decision_scores(Predictions.read(fold / FILES["validation"]))
 
 
 def over_folds(folds: Sequence[Path]) -> Statistics:

@@ -1,9 +1,10 @@
-"""Sweep files, in W&B's own format: what ``wandb sweep`` and ``ser sweep`` both read.
+"""Sweep files in W&B's format, which ``wandb sweep`` and ``ser sweep`` both read.
 
 A file such as `experiments/sweeps/huang2020_grid.yaml` is an OmegaConf structured config: merged with ``key=value``
-overrides, and refused with file and key where it does not fit. Its ``command`` is a whole cross-validation.
+overrides, with errors that name file and key. Its ``command`` is a whole cross-validation.
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,12 @@ from omegaconf import MISSING, OmegaConf
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import named_faults
 from ser_lightning.runs.summary import OBJECTIVES
-from ser_lightning.sweeps.space import Choices, Parameter, as_arguments, read_parameters
+from ser_lightning.sweeps.space import Categorical, Parameter, as_arguments, read_parameters
 
 _COMMAND = "[ser, cv, --config, <system>.yaml, --config, <corpus>.yaml, '${args}']"
 _ARGUMENTS = "${args}"
 _VARIABLE = re.compile(r"\$\{envvar:(\w+)\}")
-# What an override of a parameter may set: the last part of a key whose middle is a name with dots.
+# An override of a parameter: a key whose middle is a name with dots, and the field it sets.
 _PARAMETER_KEY = re.compile(r"parameters\.(.+)\.(value|values|min|max|q|distribution|probabilities)=(.*)", re.DOTALL)
 
 
@@ -48,7 +49,7 @@ class Metric:
 
     Attributes:
         name: Key in the summary run of a cross-validation.
-        goal: What is better; W&B takes a lower value for better unless it is told otherwise.
+        goal: What is better; W&B minimises by default.
         target: A sweep ends once a trial has reached it.
     """
 
@@ -59,14 +60,14 @@ class Metric:
 
 @dataclass
 class EarlyTerminate:
-    """W&B's early termination: at some folds only the best share of the trials goes on.
+    """W&B's early termination: at some folds only the best share of the trials continues.
 
     Attributes:
         type: ``hyperband``, the only one there is.
         min_iter: Folds after which a trial may first be stopped; then after ``eta`` times as many, and so on.
-        max_iter: Folds of a trial that is not stopped; it may be after ``max_iter / eta``, and so on, ``s`` times.
+        max_iter: Folds of a trial that is not stopped; it may stop after ``max_iter / eta``, and so on, ``s`` times.
         s: How often a trial may be stopped, with ``max_iter``.
-        eta: One of so many goes on.
+        eta: One in ``eta`` trials continues.
     """
 
     type: str = MISSING
@@ -123,7 +124,7 @@ class Sweep:
         path: The file.
         file: What it holds.
         parameters: What may differ between trials, by LightningCLI's key.
-        arguments: Arguments of ``ser cv`` for every trial; the parameters' own stand behind them.
+        arguments: Arguments of ``ser cv`` for every trial; those of its parameters follow.
     """
 
     path: Path
@@ -131,8 +132,22 @@ class Sweep:
     parameters: Mapping[str, Parameter] = field(hash=False)
     arguments: tuple[str, ...]
 
+    def trial_limit(self, asked: int | None) -> int:
+        """Return the number of trials at most: what is asked for, the file's ``run_cap``, all of a grid.
+
+        Raises:
+            ConfigurationError: If nothing limits it.
+        """
+        caps = [cap for cap in (asked, self.file.run_cap) if cap is not None]
+        if self.file.method is Method.grid:
+            points = math.prod(len(parameter.grid(name)) for name, parameter in self.parameters.items())
+            return min([points, *caps[:1]])
+        if not caps:
+            raise ConfigurationError(f"{self.path}: {self.file.method.value} has no end by itself; give --trials N")
+        return caps[0]
+
     def refuse_fixed(self, arguments: Sequence[str]) -> None:
-        """Refuse arguments for every trial that are parameters of the sweep.
+        """Reject arguments for every trial that are parameters of the sweep.
 
         Raises:
             ConfigurationError: Naming the first.
@@ -154,23 +169,23 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
             ``parameters.model.init_args.dropout.values=[0.1,0.2]``.
 
     Raises:
-        ConfigurationError: Naming the file and the key, if a key is unknown, missing, of the wrong kind, or something
-            that W&B knows and this suite does not.
+        ConfigurationError: Naming the file and the key, if a key is unknown, missing, of the wrong kind, or not
+            supported here, as some of W&B's are.
     """
     with named_faults(path, "sweep file; see experiments/sweeps/"):
         content = yaml.safe_load(path.read_text())
         if not isinstance(content, dict):
             raise ConfigurationError(f"{path} holds no keys; a sweep needs method, metric, parameters and command")
         schema = OmegaConf.structured(SweepFile)
-        # W&B's macros look like OmegaConf's interpolations, of which there are none here.
+        # W&B's macros look like OmegaConf's interpolations, which sweep files do not have.
         merged = OmegaConf.merge(schema, OmegaConf.create(_escaped(_overridden(content, overrides))))
         file = cast(SweepFile, OmegaConf.to_object(merged))
     try:
         _check(file)
         parameters = read_parameters(file.parameters)
         if file.method is Method.grid:
-            parameters = {name: Choices(tuple(parameter.grid(name))) for name, parameter in parameters.items()}
-        if all(isinstance(parameter, Choices) and len(parameter.values) == 1 for parameter in parameters.values()):
+            parameters = {name: Categorical(tuple(parameter.grid(name))) for name, parameter in parameters.items()}
+        if all(isinstance(parameter, Categorical) and len(parameter.values) == 1 for parameter in parameters.values()):
             raise ConfigurationError("parameters: none has more than one value")
         sweep = Sweep(path, file, parameters, tuple(_cv_arguments(file.command, file.program)))
         sweep.refuse_fixed(sweep.arguments)
@@ -180,13 +195,13 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
 
 
 def _overridden(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Put ``key=value`` into a file's content; names of parameters hold dots, which are no levels."""
+    """Put ``key=value`` into a file's content; dots in the names of parameters are not levels."""
     others = []
     for override in overrides:
         if found := _PARAMETER_KEY.fullmatch(override):
             name, key, value = found.groups()
             parameters = content.setdefault("parameters", {})
-            # Values say all of a parameter; what else there is belongs to a range.
+            # Values define the whole parameter; other fields belong to a range.
             earlier = {} if key in ("value", "values") else parameters.get(name, {})
             parameters[name] = {**earlier, key: yaml.safe_load(value)}
         else:
@@ -226,7 +241,7 @@ def _check(file: SweepFile) -> None:
 
 
 def _cv_arguments(command: Sequence[str], program: str) -> list[str]:
-    """Return what a sweep's command hands to ``ser cv`` for every trial."""
+    """Return the arguments that a sweep's command gives ``ser cv`` for every trial."""
     parts = [program if part == "${program}" else part for part in command if part != "${env}"]
     if len(parts) < 2 or Path(parts[0]).name != "ser" or parts[1] != "cv" or parts.count(_ARGUMENTS) != 1:
         raise ConfigurationError(f"command is {list(command)}; it must be of the form {_COMMAND}")

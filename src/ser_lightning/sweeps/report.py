@@ -20,14 +20,14 @@ _MANY_TICKS = 8
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial.
+    """One trial as reports show it.
 
     Attributes:
         number: Its number.
-        parameters: Value by LightningCLI's key; empty if it has not begun.
+        parameters: Value by LightningCLI's key; empty before it starts.
         state: ``complete``, ``stopped early``, ``failed``, ``running`` or ``waiting``.
-        objective: Mean validation score, between 0 and 1, over all folds or, of one that was stopped, over its first;
-            None if there is none yet.
+        objective: Mean validation score, between 0 and 1, over all folds, or over the first ones of a trial that was
+            stopped; None if there is none yet.
         row: Row of its runs.
         note: Why it failed.
     """
@@ -40,15 +40,15 @@ class TrialRecord:
     note: str = field(default="", compare=False)
 
 
-def varying(records: Sequence[TrialRecord]) -> list[str]:
-    """Return the parameters that not all trials share, in the order of the file."""
+def varied_parameters(records: Sequence[TrialRecord]) -> list[str]:
+    """Return the parameters in which trials differ, in the order of the file."""
     names = dict.fromkeys(name for record in records for name in record.parameters)
     begun = [record.parameters for record in records if record.parameters]
     return [name for name in names if len({json.dumps(parameters.get(name)) for parameters in begun}) > 1]
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Return what each key is called where space is short: its last part, or as many as tell it from the others."""
+    """Return a short name for each key: its last part, or as many parts as make it unique."""
 
     def ending(name: str, parts: int) -> str:
         return ".".join(name.replace(".init_args", "").split(".")[-parts:])
@@ -72,11 +72,11 @@ def trials_table(title: str, objective: str, records: Sequence[TrialRecord], bes
 
     Args:
         title: What was swept.
-        objective: What it is called.
+        objective: Name of the objective.
         records: The trials.
         best: Number of the winner.
     """
-    names = varying(records)
+    names = varied_parameters(records)
     table = Table(title=Text(title, "table.title"), title_justify="left", caption_justify="left")
     table.add_column("trial", justify="right")
     for name in short_names(names).values():
@@ -105,13 +105,13 @@ def parameter_figure(
 
     Args:
         title: What was swept.
-        objective: What it is called.
+        objective: Name of the objective.
         records: The trials; those without an objective are left out.
         best: Number of the winner, drawn as a ring around its dot.
-        logarithmic: Parameters whose axis is.
+        logarithmic: Parameters with a logarithmic axis.
     """
     drawn = [record for record in records if record.objective is not None]
-    names = varying(drawn) or varying(records) or [""]
+    names = varied_parameters(drawn) or varied_parameters(records) or [""]
     rows, columns = -(-len(names) // _COLUMNS), min(len(names), _COLUMNS)
     figure = Figure(figsize=(0.8 + 3.6 * columns, 0.9 + 3.1 * rows), layout="constrained")
     short = short_names(names)
@@ -154,9 +154,9 @@ def parameter_figure(
 
 
 def _positions(values: Sequence[Any], axes: Axes) -> list[float]:
-    """Return where each value stands on the horizontal axis, and write few values of many trials below it.
+    """Return the position of each value on the horizontal axis, and label it where there are few distinct values.
 
-    What is no number stands in the order of its first occurrence.
+    Values that are not numbers are in the order of their first occurrence.
     """
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         numbers = [float(value) for value in values]

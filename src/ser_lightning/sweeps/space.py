@@ -1,4 +1,4 @@
-"""Parameters of a sweep in W&B's format: what each may be, drawn by Optuna, and what a set of values is called.
+"""Parameters of a sweep in W&B's format: the values of each, and how Optuna draws them.
 
 Names are LightningCLI's keys, such as ``model.init_args.dropout``; groups (``parameters`` inside a parameter) are
 flattened into such names.
@@ -35,12 +35,12 @@ _FIELDS = {
 
 
 @dataclass(frozen=True)
-class Choices:
-    """One of several values; a constant is the only one of its kind.
+class Categorical:
+    """One of several values; a constant has one value.
 
     Attributes:
-        values: What may be chosen: anything that YAML can hold.
-        probabilities: How often each is, or none where all are equally likely.
+        values: The values: anything that YAML can hold.
+        probabilities: Of each value; empty where all are equally likely.
     """
 
     values: tuple[Any, ...]
@@ -50,14 +50,14 @@ class Choices:
         """Return every value.
 
         Raises:
-            ConfigurationError: If they have probabilities, which a grid cannot heed.
+            ConfigurationError: If they have probabilities, which a grid ignores.
         """
         if self.probabilities:
             raise ConfigurationError(f"parameters.{name}: a grid has no probabilities; leave them out")
         return self.values
 
     def draw(self, trial: "BaseTrial", name: str) -> Any:
-        """Return the value that ``trial`` shall have."""
+        """Return the value of ``trial``."""
         if len(self.values) == 1:
             return self.values[0]
         if self.probabilities:
@@ -65,7 +65,7 @@ class Choices:
             drawn = trial.suggest_float(name, 0.0, 1.0)
             bounds = itertools.accumulate(self.probabilities[:-1])
             return self.values[sum(drawn >= bound for bound in bounds)]
-        # As text, since for Optuna 1, 1.0 and true are one and the same, and a list is none of its values.
+        # As text: to Optuna 1, 1.0 and true are equal, and a list is not a value.
         return json.loads(trial.suggest_categorical(name, [json.dumps(value) for value in self.values]))
 
 
@@ -76,9 +76,9 @@ class Range:
     Attributes:
         low: The lowest.
         high: The highest.
-        is_integer: Whether only integers are meant.
-        is_log: Whether its logarithm is uniform, instead of itself.
-        step: What a drawn number is rounded to a multiple of, or none.
+        is_integer: Whether only integers are drawn.
+        is_log: Whether its logarithm is uniform, instead of the number itself.
+        step: A drawn number is rounded to a multiple of it; None: not rounded.
     """
 
     low: float
@@ -88,45 +88,45 @@ class Range:
     step: float | None = None
 
     def grid(self, name: str) -> Sequence[Any]:
-        """Return every number, if they can be counted.
+        """Return every number, of a finite range.
 
         Raises:
-            ConfigurationError: If they cannot.
+            ConfigurationError: If the range is not finite.
         """
         if self.is_integer:
             return range(int(self.low), int(self.high) + 1)
         if self.step is None or self.is_log:
             raise ConfigurationError(f"parameters.{name}: a grid needs values, an int_uniform or a q_uniform")
-        # W&B's own, which leaves out the end: min, min + q, and so on below max.
+        # As W&B does, without the end: min, min + q, and so on below max.
         count = math.ceil((self.high - self.low) / self.step - 1e-9)
-        return [_tidy(self.low + self.step * index, self.step) for index in range(count)]
+        return [_multiple(self.low + self.step * index, self.step) for index in range(count)]
 
     def draw(self, trial: "BaseTrial", name: str) -> Any:
-        """Return the number that ``trial`` shall have."""
+        """Return the number of ``trial``."""
         if self.is_integer:
             return trial.suggest_int(name, int(self.low), int(self.high))
         drawn = trial.suggest_float(name, self.low, self.high, log=self.is_log)
-        return drawn if self.step is None else _tidy(round(drawn / self.step) * self.step, self.step)
+        return drawn if self.step is None else _multiple(round(drawn / self.step) * self.step, self.step)
 
 
-Parameter = Choices | Range
+Parameter = Categorical | Range
 
 
 def read_parameters(content: Mapping[str, Any], group: str = "") -> dict[str, Parameter]:
     """Read W&B's ``parameters``, and those of the groups among them.
 
     Args:
-        content: What the file holds by name.
-        group: Name of the group that they are of, for the names and for errors.
+        content: The file's entries by name.
+        group: Name of their group with a dot, for names and errors.
 
     Raises:
-        ConfigurationError: Naming the parameter, if it is none that can be drawn.
+        ConfigurationError: Naming the parameter, if it cannot be drawn.
     """
     found: dict[str, Parameter] = {}
     for key, entry in content.items():
         name = f"{group}{key}"
         if not isinstance(entry, Mapping):
-            raise ConfigurationError(f"parameters.{name}: {entry!r} is no parameter; write {{value: {entry!r}}}")
+            raise ConfigurationError(f"parameters.{name}: {entry!r} is not a parameter; write {{value: {entry!r}}}")
         inner = (
             read_parameters(entry["parameters"], f"{name}.") if "parameters" in entry else {name: _read(name, entry)}
         )
@@ -147,14 +147,14 @@ def _read(name: str, entry: Mapping[str, Any]) -> Parameter:
     if missing := sorted(allowed - set(entry) - {"q"}):
         raise ConfigurationError(f"parameters.{name}.{missing[0]} is missing: {kind} needs it")
     if kind == "constant":
-        return Choices((entry["value"],))
+        return Categorical((entry["value"],))
     if kind.startswith("categorical"):
         return _read_choices(name, entry)
     return _read_range(name, kind, entry)
 
 
 def _kind(entry: Mapping[str, Any]) -> str:
-    """Return the distribution that W&B takes a parameter without one for."""
+    """Return the distribution that W&B assumes where none is given."""
     if "value" in entry:
         return "constant"
     if "values" in entry:
@@ -163,7 +163,7 @@ def _kind(entry: Mapping[str, Any]) -> str:
     return "int_uniform" if both_integer else "uniform"
 
 
-def _read_choices(name: str, entry: Mapping[str, Any]) -> Choices:
+def _read_choices(name: str, entry: Mapping[str, Any]) -> Categorical:
     values, shares = entry["values"], entry.get("probabilities", [])
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise ConfigurationError(f"parameters.{name}.values is {values!r}; it must be a list of at least one value")
@@ -172,7 +172,7 @@ def _read_choices(name: str, entry: Mapping[str, Any]) -> Choices:
             f"parameters.{name}.probabilities is {shares!r}; it must be one for each of the {len(values)} values, "
             "together 1"
         )
-    return Choices(tuple(values), tuple(float(share) for share in shares))
+    return Categorical(tuple(values), tuple(float(share) for share in shares))
 
 
 def _read_range(name: str, kind: str, entry: Mapping[str, Any]) -> Range:
@@ -192,8 +192,8 @@ def _read_range(name: str, kind: str, entry: Mapping[str, Any]) -> Range:
     return Range(low, high, kind == "int_uniform", is_log, step if kind.startswith("q_") else None)
 
 
-def _tidy(value: float, step: float) -> float:
-    """Return a multiple of ``step`` without what rounding left behind: 0.3, not 0.30000000000000004."""
+def _multiple(value: float, step: float) -> float:
+    """Return a multiple of ``step`` without rounding errors: 0.3, not 0.30000000000000004."""
     return round(value) if isinstance(step, int) else float(f"{value:.12g}")
 
 

@@ -1,4 +1,4 @@
-"""The study of a sweep in Optuna's database: how trials are drawn, pruned and stored, and which process runs each."""
+"""A sweep's study in Optuna's database: how trials are drawn, pruned and stored, and which process runs each."""
 
 import json
 import random
@@ -28,19 +28,19 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.sweeps.file import Method, Sweep
 
 RANDOM_BEFORE_BAYES = 5
-# Kept with a trial that repeats another: that one's number.
-AGAIN = "again"
+# Name in the database, of a trial that repeats another: that one's number.
+REPEATS = "again"
 _SEED = 0
 _ATTEMPTS_TO_OPEN = 4
 
 
-class _ByNumber(BaseSampler):
-    """Draw each trial from a sampler of its own, seeded with its place among the trials.
+class _SamplerPerTrial(BaseSampler):
+    """Draw each trial from its own sampler, seeded with its place among the trials.
 
-    A sampler that is seeded once repeats its first draws when a sweep goes on, and in every process that joins.
+    A sampler that is seeded once repeats its first draws when a sweep resumes, and in every process that joins.
 
     Args:
-        make: Makes a sampler of a seed.
+        make: Makes a sampler from a seed.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler]) -> None:
@@ -48,31 +48,31 @@ class _ByNumber(BaseSampler):
         self._sampler = make(_SEED)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Take the sampler of this trial; one that is begun again keeps its parameters, and takes nobody's place."""
+        """Make the sampler of this trial; one that repeats another keeps its parameters and does not count."""
         earlier = [other for other in study.get_trials(deepcopy=False) if other.number < trial.number]
-        place = sum(AGAIN not in other.user_attrs for other in earlier)
+        place = sum(REPEATS not in other.user_attrs for other in earlier)
         self._sampler = self._make(random.Random(f"{_SEED} {place}").getrandbits(32))
         self._sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return what the sampler draws together."""
+        """Return the distributions that the sampler draws together."""
         return self._sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Draw these together."""
+        """Draw parameters together."""
         return self._sampler.sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Draw one by itself."""
+        """Draw one parameter by itself."""
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 def open_study(sweep: Sweep, name: str, url: str) -> tuple[Study, str]:
-    """Return the study of a sweep, made if it is not there, and the database's URL without a password.
+    """Return a sweep's study, made where there is none, and the database's URL without its password.
 
     Args:
         sweep: What is swept.
@@ -83,7 +83,7 @@ def open_study(sweep: Sweep, name: str, url: str) -> tuple[Study, str]:
         ConfigurationError: If the database cannot be used.
     """
     try:
-        # SQLAlchemy's own default for PostgreSQL is a driver that is not ours.
+        # SQLAlchemy's default driver for PostgreSQL is another than the one installed with the suite.
         address = make_url(re.sub("^postgres(ql)?:", "postgresql+psycopg:", url))
         storage = _storage(address.render_as_string(hide_password=False))
         with suppress(DuplicatedStudyError):
@@ -96,13 +96,13 @@ def open_study(sweep: Sweep, name: str, url: str) -> tuple[Study, str]:
 
 def _sampler(sweep: Sweep) -> BaseSampler:
     if sweep.file.method is Method.random:
-        return _ByNumber(lambda seed: RandomSampler(seed=seed))
+        return _SamplerPerTrial(lambda seed: RandomSampler(seed=seed))
     if sweep.file.method is Method.bayes:
-        return _ByNumber(lambda seed: TPESampler(seed=seed, n_startup_trials=RANDOM_BEFORE_BAYES))
-    # What Optuna draws for a parameter with several values is text.
+        return _SamplerPerTrial(lambda seed: TPESampler(seed=seed, n_startup_trials=RANDOM_BEFORE_BAYES))
+    # Optuna draws text for a parameter with several values; see Categorical.draw.
     grids = {name: parameter.grid(name) for name, parameter in sweep.parameters.items()}
     space = {name: [json.dumps(value) for value in values] for name, values in grids.items() if len(values) > 1}
-    return _ByNumber(lambda seed: GridSampler(space, seed=_SEED))
+    return _SamplerPerTrial(lambda seed: GridSampler(space, seed=_SEED))
 
 
 def _pruner(sweep: Sweep) -> BasePruner:
@@ -113,7 +113,7 @@ def _pruner(sweep: Sweep) -> BasePruner:
 
 
 def _storage(url: str) -> optuna.storages.RDBStorage:
-    """Return a database with Optuna's tables in it; of processes that make them at once, all but one fail at first."""
+    """Return a database with Optuna's tables; of processes that make them at once, all but one fail at first."""
     for _ in range(_ATTEMPTS_TO_OPEN - 1):
         with suppress(IntegrityError, OperationalError, ProgrammingError):
             return optuna.storages.RDBStorage(url)
@@ -122,17 +122,17 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
 
 
 _BEAT_SECONDS = 30.0
-_LOST_AFTER_SECONDS = 300.0  # of a process on another machine: ten beats missed
-# What is kept with a trial.
+_LOST_AFTER_SECONDS = 300.0  # for a process on another machine: ten missed beats
+# Names in the database, of a trial.
 _PROCESS, _ALIVE = "process", "alive"
 
 
 class Heartbeat(AbstractContextManager["Heartbeat"]):
-    """Signs of life of this process, while entered, and those of others.
+    """Shows while entered that this process is alive, and whether others are: by a lock here, by a beat elsewhere.
 
     Args:
-        folder: Processes that share it see at once when one of them is gone.
-        running: This process's trials by number, as they stand at each beat.
+        folder: Processes on one machine that share it see a death at once, by a lock file.
+        running: This process's trials by number; each beat marks those that are there.
     """
 
     def __init__(self, folder: Path, running: Mapping[int, optuna.Trial]) -> None:
@@ -144,7 +144,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self._thread = threading.Thread(target=self._beat, name="trials' heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
-        """Let others know that this process is alive."""
+        """Take the lock and start the beat."""
         self._lock.acquire()
         self._thread.start()
         return self
@@ -152,21 +152,21 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let others know that it is gone."""
+        """Stop the beat and release the lock."""
         self._stopped.set()
         self._thread.join()
         self._lock.release()
         Path(self._lock.lock_file).unlink(missing_ok=True)
 
     def sign(self, trial: optuna.Trial) -> None:
-        """Keep that this process runs a trial."""
+        """Record that this process runs a trial."""
         trial.set_user_attr(_PROCESS, self._process)
         trial.set_user_attr(_ALIVE, time.time())
 
     def is_lost(self, trial: FrozenTrial) -> bool:
-        """Whether nobody runs a running trial: its process has let go of its lock, or not been heard of for long."""
+        """Whether a trial marked as running has no process: its lock is free, or its beat is old."""
         process, heard = trial.user_attrs.get(_PROCESS), trial.user_attrs.get(_ALIVE)
-        if process is None or heard is None:  # killed while it began
+        if process is None or heard is None:  # killed while it started
             began = trial.datetime_start
             return began is not None and time.time() - began.timestamp() > _LOST_AFTER_SECONDS
         path = self._lock_path(process)
@@ -185,6 +185,6 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
     def _beat(self) -> None:
         while not self._stopped.wait(_BEAT_SECONDS):
             for trial in list(self._running.values()):
-                # One that has just ended needs no sign; a database that is away for a moment gets the next one.
+                # A trial that has just ended needs no beat; a database that fails once gets the next one.
                 with suppress(UpdateFinishedTrialError, StorageInternalError):
                     trial.set_user_attr(_ALIVE, time.time())
