@@ -22,7 +22,7 @@ from ser_lightning.jobs.progress import Form, show_plan
 from ser_lightning.jobs.runner import run_jobs
 from ser_lightning.published.lookup import EXPERIMENTS, publications, refuse_missing_stages
 from ser_lightning.reports.figures import confusion_figure, save
-from ser_lightning.reports.model_card import CARD, write_model_card
+from ser_lightning.reports.model_card import CARD
 from ser_lightning.reports.report import write_report
 from ser_lightning.reports.terminal import summary_table
 from ser_lightning.runs.folder import CHECKPOINTS, CONFIG_FILE, DEFAULT_ROW, RUNS, claim_folder
@@ -30,6 +30,7 @@ from ser_lightning.runs.gathering import find_cross_validations
 from ser_lightning.runs.summary import Summary, corpus_title, pooled_confusion, summarize, write_summary
 from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.experiment_file import chosen_strategy
+from ser_lightning.training.results import write_model_card
 
 
 def write_summaries(jobs: Sequence[Job], failures: Collection[Path]) -> dict[Path, Summary]:

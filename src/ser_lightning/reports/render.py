@@ -49,6 +49,7 @@ def _escaped(value: object) -> Markup:
 
 def _code(text: str) -> Markup:
     """Return ``text`` as code inside a line of Markdown."""
+    text = " ".join(text.split())
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return Markup(f"{fence} {text} {fence}" if "`" in text else f"`{text}`")
 

@@ -127,12 +127,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return the resolved configuration of a run, by its folder.
 
     Raises:
-        ConfigurationError: If the file holds no configuration.
+        ConfigurationError: If the file is missing or holds no configuration.
     """
     path = folder / CONFIG_FILE
     try:
         content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         cause = " ".join(str(error).split())
     else:
         if isinstance(content, dict):

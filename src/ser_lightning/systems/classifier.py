@@ -222,6 +222,7 @@ class EmotionClassifier(LightningModule):
         """Add how to build the system again, and corpus, classes, extractor, training speakers and split hash."""
         checkpoint[CHECKPOINT_KEY] = {
             "system": self.class_path,
+            "is_pretraining": self.is_pretraining,
             "class_names": list(self.class_names),
             "configuration": self.configuration,
             "origin": self.origin,

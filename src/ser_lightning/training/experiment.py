@@ -19,7 +19,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
 from ser_lightning.data.corpora import CorpusData, protocol_hash
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.reports.model_card import write_model_card
 from ser_lightning.runs.folder import (
     CHECKPOINTS,
     CONFIG_FILE,
@@ -47,7 +46,7 @@ from ser_lightning.training.experiment_file import (
     threads_of_environment,
 )
 from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable
-from ser_lightning.training.results import ResultFiles
+from ser_lightning.training.results import ResultFiles, write_model_card
 from ser_lightning.types import Stage
 
 TRAINER_DEFAULTS = {

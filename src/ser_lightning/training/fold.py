@@ -16,10 +16,10 @@ from lightning.pytorch import Trainer
 from ser_lightning.data.corpora import protocol_hash
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
-from ser_lightning.reports.model_card import write_model_card
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import CHECKPOINTS, FACTS_FILE, code_version, hardware, is_finished
 from ser_lightning.training.experiment import ExperimentCLI
+from ser_lightning.training.results import write_model_card
 
 
 def run_fold(
