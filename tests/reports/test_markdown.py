@@ -58,7 +58,9 @@ def picture() -> bytes:
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_text_becomes_markup(text: str, picture: bytes) -> None:
     pages = [Document(said, said, [Section(said, one_of_each(said, picture))]) for said in ("plain", text)]
-    plain, hostile = (MarkdownIt("gfm-like", {"linkify": False}).render(markdown_page(page, "figures")) for page in pages)
+    plain, hostile = (
+        MarkdownIt("gfm-like", {"linkify": False}).render(markdown_page(page, "figures")) for page in pages
+    )
     assert tags(hostile) == tags(plain)
     plain, hostile = map(html_page, pages)
     assert tags(hostile) == tags(plain)

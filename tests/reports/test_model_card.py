@@ -52,7 +52,7 @@ EXTRACTOR = {
 
 
 def run_folder(folder: Path, corpus: str = "ravdess", callbacks: dict[str, Any] | None = None, **stored: Any) -> Path:
-    """Write what ``ser fit`` leaves, as far as a card reads it; ``stored`` is what the checkpoint says of its system."""
+    """Write what ``ser fit`` leaves, as far as a card reads it; ``stored`` is what the checkpoint says too."""
     stored = {"system": "ser_lightning.systems.PooledLSTM", "is_pretraining": False, **stored}
     stored["class_names"] = list(EMOTIONS)
     stored["origin"] = {"corpus": corpus, "extractor": EXTRACTOR, "training_speakers": ["01"]}

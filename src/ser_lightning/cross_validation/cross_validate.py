@@ -139,18 +139,6 @@ def cross_validate(arguments: Sequence[str], row: str, choice: Choice, console: 
     return 1 if failures else 0
 
 
-def group_folder(arguments: Sequence[str], row: str, choice: Choice) -> Path:
-    """Return the folder above the seeds of an experiment's row.
-
-    Args:
-        arguments: LightningCLI's arguments: the experiment YAML, a trainer file, overrides.
-        row: Row of a table.
-        choice: What is run, and where.
-    """
-    cli = build_anywhere(arguments, row, choice.allow)
-    return cli.run_name.folder(choice.runs).parent.parent
-
-
 def plan_experiment(
     arguments: Sequence[str],
     row: str,
