@@ -37,15 +37,15 @@ def systems(tmp_path: Path, write_fold: WriteFold) -> Callable[..., list[Reporte
     return write
 
 
-def _rows_of_netvlad(systems: Callable[..., list[ReportedSystem]]) -> list[ReportedSystem]:
-    """Return one experiment with 1, 2 and 3 clusters, on recordings."""
+def _rows_of_netvlad(systems: Callable[..., list[ReportedSystem]], synthetic: bool) -> list[ReportedSystem]:
+    """Return one experiment with 1, 2 and 3 clusters."""
     found = systems(**{f"K={k}": {0: [HALF, RIGHT, NEUTRAL]} for k in (1, 2, 3)})
     for clusters, system in enumerate(found, start=1):
         for fold in system.runs[0].folds:
             config = {"seed_everything": 0, "model": {"clusters": clusters}, "data": {"init_args": {"fold": 0}}}
             (fold.folder / "config.yaml").write_text(yaml.safe_dump(config))
             facts = json.loads((fold.folder / "run.json").read_text())
-            facts |= {"experiment": "netvlad", "row": system.name, "synthetic": False}
+            facts |= {"experiment": "netvlad", "row": system.name, "synthetic": synthetic}
             (fold.folder / "run.json").write_text(json.dumps(facts))
     return find_systems([system.runs[0].folder for system in found])
 
@@ -93,7 +93,7 @@ def test_what_the_tests_know_of_training_again(systems: Callable[..., list[Repor
 def test_wherever_an_interval_rests_on_few_speakers_the_page_says_so(
     systems: Callable[..., list[ReportedSystem]],
 ) -> None:
-    several = _rows_of_netvlad(systems)
+    several = _rows_of_netvlad(systems, synthetic=True)
     assert hyper_parameters(several)
     for section in (
         opening(several[:1]),
@@ -112,7 +112,7 @@ def test_wherever_an_interval_rests_on_few_speakers_the_page_says_so(
 def test_a_curve_has_what_was_run_and_what_the_paper_reports_besides(
     systems: Callable[..., list[ReportedSystem]],
 ) -> None:
-    several = _rows_of_netvlad(systems)
+    several = _rows_of_netvlad(systems, synthetic=False)
     several[0] = replace(several[0], published=[Published("Figure 3", "ravdess", {"UA": 60.0})])
     configured = Configured(("zhou2020", "netvlad", "ravdess"), {"model.clusters": 4})
     absent = [
