@@ -1,7 +1,7 @@
-"""Predictions files in; tables, figures and one page out. Nothing here needs a GPU or the corpus.
+"""Runs in; tables, pictures and one page out. Nothing here needs a GPU or the corpus, or writes into a run.
 
-``predictions`` reads and writes a fold's product, ``runs`` finds runs on disk, ``summary`` makes numbers of them,
-``uncertainty`` and ``paired_tests`` say what these are worth, files that end in ``figure`` make pictures, ``sections``
-arranges all, and ``report`` writes the page. The package itself imports none of them, so that the command line can look
-at it without waiting for pandas, torch or matplotlib.
+``systems`` says what a report is about, ``uncertainty`` and ``paired_tests`` what its numbers are worth; ``figures`` and
+modules named after what they draw make pictures. ``sections`` arrange all in a ``document``, of which ``render`` and the
+``templates`` make the page and its Markdown; ``report`` writes both. The package itself imports none of them, so that
+the command line can look at it without waiting for pandas, torch or matplotlib.
 """
