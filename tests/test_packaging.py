@@ -115,13 +115,14 @@ def test_the_wheel_holds_every_module_type_marker_and_configuration_of_the_sourc
     wanted = {
         path.relative_to(root).as_posix()
         for root, package in sources
-        for pattern in ("*.py", "py.typed", "*.conf")
+        for pattern in ("*.py", "py.typed", "*.conf", "*.j2", "*.css")
         for path in (root / package).rglob(pattern)
     }
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert {"ser_lightning/py.typed", "data_modules/py.typed"} <= shipped
-    assert any(name.endswith(".conf") for name in shipped), "openSMILE's configuration is not in the wheel"
+    for ending, what in ((".conf", "openSMILE's configuration"), (".j2", "the reports' templates")):
+        assert any(name.endswith(ending) for name in shipped), f"{what} is not in the wheel"
     assert shipped == wanted
 
 

@@ -1,21 +1,98 @@
-"""A report in Markdown."""
+"""A report in Markdown, read back by a parser of Markdown."""
+
+import re
+from typing import get_args
 
 import pandas as pd
+import pytest
+from markdown_it import MarkdownIt
 
-from ser_lightning.reports.document import Caveats, Document, Heading, Picture, Section, SideBySide, Table
-from ser_lightning.reports.render import escape, markdown_page
+from ser_lightning.reports.document import (
+    Block,
+    Caveats,
+    Definitions,
+    Document,
+    Folded,
+    Heading,
+    Headline,
+    Paragraph,
+    Picture,
+    Section,
+    SideBySide,
+    Table,
+)
+from ser_lightning.reports.figures import png, training_figure
+from ser_lightning.reports.render import escape, html_page, markdown_page
+
+HOSTILE = (
+    "a|b *c* _d_ **e** ~~f~~ [g](h) ![i](j) <k>l</k> &amp; `m` \\n #o {p}",
+    *("# no heading", "> no quotation", "- no item", "+ no item", "1. no item", "2) no item", "| no | table |"),
+    *("    no code", "``` no code", "two\nlines\r\n\r\nand a paragraph", "<script>alert(1)</script>", "<!-- c -->"),
+)
 
 
-def test_nothing_from_a_run_becomes_markup() -> None:
-    assert escape("a|b *c* <d> [e](f) `g`\nh") == r"a\|b \*c\* \<d\> \[e\](f) \`g\` h"
+def one_of_each(text: str, png: bytes) -> list[Block]:
+    picture = Picture("x_1", png, text, text, pd.DataFrame({"a": [1]}))
+    return [
+        Paragraph(text),
+        Heading(text),
+        Headline({text: (text, text)}),
+        Definitions({text: text}),
+        Caveats([text]),
+        Folded(text, [text]),
+        Table(text, {text: False, f"{text} ": True}, [[text, text]], [[text, ""]]),
+        picture,
+        SideBySide([picture, picture]),
+    ]
 
 
-def test_all_kinds_of_blocks_are_written_apart() -> None:
-    picture = Picture("x", b"", "words", "caption.", pd.DataFrame({"a": [1]}))
+def tags(html: str) -> list[str]:
+    return re.findall(r"</?\w+", html)
+
+
+@pytest.fixture(scope="module")
+def picture() -> bytes:
+    return png(training_figure({}, "x"))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_becomes_markup(text: str, picture: bytes) -> None:
+    pages = [Document(said, said, [Section(said, one_of_each(said, picture))]) for said in ("plain", text)]
+    plain, hostile = (
+        MarkdownIt("gfm-like", {"linkify": False}).render(markdown_page(page, "figures")) for page in pages
+    )
+    assert tags(hostile) == tags(plain)
+    plain, hostile = map(html_page, pages)
+    assert tags(hostile) == tags(plain)
+
+
+def test_every_kind_of_block_is_in_both_forms(picture: bytes) -> None:
+    blocks = one_of_each("said", picture)
+    assert {type(block) for block in blocks} == set(get_args(Block))
+    for block in blocks:
+        document = Document("t", "s", [Section("", [block])])
+        assert "said" in html_page(document)
+        assert "said" in markdown_page(document, "figures")
+
+
+def test_blocks_are_apart(picture: bytes) -> None:
     table = Table("Scores", {"fold": False, "UA": True}, [["fold 0", "1|2"]], [["mean", "3"]])
-    blocks = [Caveats(["beware"]), Heading("h"), table, SideBySide([picture])]
+    blocks = [Caveats(["beware"]), Heading("h"), table, *one_of_each("words", picture)[-2:]]
     text = markdown_page(Document("T", "s", [Section("", []), Section("S", blocks)]), "figures")
-    assert text.startswith("# T\n\ns\n")
+    assert text.startswith("# T\n\ns\n\n## S\n")
     assert "\n\n- **beware**\n\n### h\n\n" in text
     assert "\n\nScores:\n\n| fold | UA |\n| --- | ---: |\n| fold 0 | 1\\|2 |\n| **mean** | **3** |\n\n" in text
-    assert "![words](figures/x.png)\n\ncaption. Numbers: [x.csv](figures/x.csv)." in text
+    assert "![words](figures/x_1.png)\n\nwords Numbers: [x\\_1.csv](figures/x_1.csv)." in text
+
+
+def test_a_row_of_another_length_is_refused() -> None:
+    document = Document("t", "s", [Section("", [Table("", {"a": False, "b": True}, [["only one"]])])])
+    for form in (html_page, lambda document: markdown_page(document, "figures")):
+        with pytest.raises(ValueError, match="zip"):
+            form(document)
+
+
+def test_only_what_needs_it_is_escaped() -> None:
+    assert escape("a|b <c>\nd") == r"a\|b \<c\> d"
+    for text in ("-", "+10.6", "1 min 02 s", "55.3 ± 2.1", "1.5", "fold-00"):
+        assert escape(text) == text

@@ -1,21 +1,23 @@
-"""The card beside a checkpoint says what lies in the run's folder, and nothing else."""
+"""The card of a checkpoint says what is in the run's folder, and nothing else."""
 
 import json
+import re
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from markdown_it import MarkdownIt
 
 from ser_lightning.cli.main import main
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.reports.model_card import write_model_card
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.predictions import Predictions
+from ser_lightning.training.results import write_model_card
 
-Save = Callable[..., Path]
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 FACTS = RunFacts(
     paper="huang2020",
@@ -43,12 +45,30 @@ FACTS = RunFacts(
 )
 
 
-def run_folder(save: Save, folder: Path, name: str = "huang_mean", corpus: str = "ravdess") -> Path:
-    """Write what ``ser fit`` leaves."""
-    save(folder / "checkpoints" / "best.ckpt", name, corpus=corpus)
+EXTRACTOR = {
+    "class_path": "ser_lightning.features.LogMelFilterbank",
+    "init_args": {"sample_rate_hz": 16000, "num_mels": 40, "fmax_hz": None},
+}
+
+
+def run_folder(folder: Path, corpus: str = "ravdess", callbacks: dict[str, Any] | None = None, **stored: Any) -> Path:
+    """Write what ``ser fit`` leaves, as far as a card reads it; ``stored`` is what the checkpoint says too."""
+    stored = {"system": "ser_lightning.systems.PooledLSTM", "is_pretraining": False, **stored}
+    stored["class_names"] = list(EMOTIONS)
+    stored["origin"] = {"corpus": corpus, "extractor": EXTRACTOR, "training_speakers": ["01"]}
+    (folder / "checkpoints").mkdir(parents=True)
+    checkpoint = {"state_dict": {}, "epoch": 3, "callbacks": callbacks or {}, "ser_lightning": stored}
+    torch.save(checkpoint, folder / "checkpoints" / "best.ckpt")
     config = {"seed_everything": 1, "data": {"init_args": {"fold": 3}}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     return folder
+
+
+def card_of(folder: Path) -> str:
+    """Return the card that is written for a run."""
+    path = write_model_card(folder)
+    assert path == folder / "checkpoints" / "best.md"
+    return path.read_text()
 
 
 def add_results(folder: Path) -> None:
@@ -68,93 +88,90 @@ def add_results(folder: Path) -> None:
         ).write(folder / file)
 
 
-def test_a_tested_run_has_all_of_its_facts_and_scores(save: Save, tmp_path: Path) -> None:
-    folder = run_folder(save, tmp_path / "run")
+def test_a_tested_run_has_all_of_its_facts_and_scores(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path / "run")
     add_results(folder)
     (folder / "scores.json").write_text('{"ECE": 0.123}')
-    path = write_model_card(folder)
-    assert path == folder / "checkpoints" / "best.md"
-    text = path.read_text()
+    text = card_of(folder)
     for words in (
-        "# PooledLSTM: huang2020/mean, ravdess, fold 3",
+        "# PooledLSTM: huang2020/mean, ravdess, fold 3\n",
         "neutral, happy, sad, angry",
-        "12,345 parameters",
-        "LogMelFilterbank (sample_rate_hz 16000, num_mels 40",
-        "Livingstone & Russo 2018",
+        "- System: `ser_lightning.systems.PooledLSTM`, 12,345 parameters\n",
+        r"- Input: LogMelFilterbank (sample\_rate\_hz 16000, num\_mels 40)",
+        "https://creativecommons.org/licenses/by-nc-sa/4.0/",
+        "Livingstone & Russo 2018".replace("&", r"\&"),
         "CC BY-NC-SA 4.0",
-        "Trained on 1 speakers: 01",
-        "actor folds (paper, 10), fold 3 of 10 (from 0); no speaker is in two sets",
-        "1 unusable recordings were left out",
+        "- Trained on 1 speakers: 01\n- Protocol: ",
+        "actor folds (paper, 10), fold 3 of 10 (from 0);\n  no speaker is in two sets\n",
+        "- 1 unusable recordings were left out",
         "| test | 16 | 2 | 81.2% | 81.2% |",
         "| validation | 16 | 2 |",
-        "| happy | 4 | 50% |",
+        "|\n| happy | 4 | 50% |\n|",
         "recognises happy least: 50%",
         "off by 12 points",
         "## Intended use",
-        f"ser classify {folder / 'checkpoints' / 'best.ckpt'} RECORDING.wav",
+        f"\nser classify {folder / 'checkpoints' / 'best.ckpt'} RECORDING.wav\n",
         "Epoch 3 (from 0), seed 1",
-        "Code 0.1.0+abc, 9 epochs in 2.0 minutes on 1 x cpu",
+        "Code 0.1.0+abc, 9 epochs in 2.0 minutes on\n1 x cpu.",
     ):
         assert words in text, words
     assert "synthetic" not in text
-    write_model_card(folder)
-    assert path.read_text() == text
+    assert "openSMILE" not in text
+    assert card_of(folder) == text
 
 
-def test_a_run_that_was_only_fitted_claims_no_test(save: Save, tmp_path: Path) -> None:
-    folder = run_folder(save, tmp_path / "run")
-    checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+def test_a_run_that_was_only_fitted_claims_no_test(tmp_path: Path) -> None:
     state = {"monitor": "validation/UA", "best_model_score": torch.tensor(0.512)}
-    torch.save(checkpoint | {"callbacks": {"BestCheckpoint{}": state}}, folder / "checkpoints" / "best.ckpt")
-    path = write_model_card(folder)
-    assert path is not None
-    text = path.read_text()
+    text = card_of(run_folder(tmp_path / "run", callbacks={"BestCheckpoint{}": state}))
     assert "# PooledLSTM, ravdess, fold 3" in text
     assert "validation/UA of the epoch that was kept: 51.2%. Nothing was tested." in text
     assert "| test |" not in text
 
 
-def test_synthetic_speech_is_called_so_and_has_no_licence(save: Save, tmp_path: Path) -> None:
-    path = write_model_card(run_folder(save, tmp_path, corpus="ravdess-synthetic"))
-    assert path is not None
-    text = path.read_text()
+def test_synthetic_speech_is_called_so_and_has_no_licence(tmp_path: Path) -> None:
+    text = card_of(run_folder(tmp_path, "ravdess-synthetic"))
     assert "> Trained on synthetic speech" in text
     assert "Corpus: none; the speech was computed" in text
     assert "CC BY-NC-SA" not in text
 
 
-def test_a_corpus_that_is_not_known_states_no_licence(save: Save, tmp_path: Path) -> None:
-    path = write_model_card(run_folder(save, tmp_path, corpus="my_corpus"))
-    assert path is not None
-    assert "my_corpus does not state one here" in path.read_text()
+def test_a_corpus_that_is_not_known_states_no_licence(tmp_path: Path) -> None:
+    assert r"my\_corpus does not state one here" in card_of(run_folder(tmp_path, "my_corpus"))
 
 
-def test_a_stage_for_others_is_not_recommended_for_recordings(save: Save, tmp_path: Path) -> None:
-    path = write_model_card(run_folder(save, tmp_path, "speakers"))
-    assert path is not None
-    text = path.read_text()
+def test_a_stage_for_others_is_not_recommended_for_recordings(tmp_path: Path) -> None:
+    text = card_of(run_folder(tmp_path, is_pretraining=True))
     assert "Tells 4 speakers apart" in text
     assert "ser classify" not in text
 
 
+def test_no_name_becomes_markup_on_a_card(tmp_path: Path) -> None:
+    hostile = "a|b\n\n# c `d` <e> [f](g)"
+    cards = []
+    for name in ("plain", hostile):
+        folder = run_folder(tmp_path / "x y" / str(len(name)), name, system=f"s.{name}", svm=name)
+        facts = replace(FACTS, **dict.fromkeys(("paper", "experiment", "row", "protocol", "hardware"), name))
+        (folder / "run.json").write_text(json.dumps(asdict(facts)))
+        cards.append(MarkdownIt("gfm-like", {"linkify": False}).render(card_of(folder)))
+    plain, escaped = (re.findall(r"</?\w+", card) for card in cards)
+    assert escaped == plain
+    assert f"ser classify '{tmp_path}/x y/" in cards[0].replace("&#x27;", "'")
+
+
 @pytest.mark.parametrize("content", [None, "", "data: [", "data: {}", "seed_everything: 1\ndata: 3", b"\xff\xfe\x00"])
-def test_a_configuration_that_is_none_is_refused_by_name(
-    save: Save, tmp_path: Path, content: str | bytes | None
-) -> None:
-    folder = run_folder(save, tmp_path / "run")
+def test_a_configuration_that_is_none_is_refused_by_name(tmp_path: Path, content: str | bytes | None) -> None:
+    folder = run_folder(tmp_path / "run")
     path = folder / "config.yaml"
     path.unlink()
     if content is not None:
         path.write_bytes(content.encode() if isinstance(content, str) else content)
-    with pytest.raises(
-        ConfigurationError, match=r"config\.yaml is not the configuration of a run \(.+\); put the file back"
-    ):
+    with pytest.raises(ConfigurationError, match=r"config\.yaml is not the configuration of a run \(.+\)"):
         write_model_card(folder)
 
 
 @pytest.mark.parametrize("content", ["", "[0.3]", '{"ECE": "low"}'])
-def test_damaged_scores_are_refused_by_name(save: Save, tmp_path: Path, content: str) -> None:
-    folder = run_folder(save, tmp_path / "run")
+def test_damaged_scores_are_refused_by_name(tmp_path: Path, content: str) -> None:
+    folder = run_folder(tmp_path / "run")
     (folder / "scores.json").write_text(content)
     with pytest.raises(ConfigurationError, match=r"scores\.json holds no scores"):
         write_model_card(folder)

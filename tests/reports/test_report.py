@@ -308,6 +308,19 @@ def test_a_report_leaves_no_pictures_of_the_one_before(seed_folder: Path, other_
     assert {name for name in left if f"(figures/{name})" not in markdown} == {"mine.png"}
 
 
+def test_what_belongs_to_a_report_is_on_record(seed_folder: Path, other_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "report"
+    write_report([seed_folder], out)
+    record = out / "figures.json"
+    assert set(json.loads(record.read_text())) == {path.name for path in (out / "figures").iterdir()}
+    record.write_text('["../report.md", "report.md", "gone.png"]')  # nothing outside figures/ is ever deleted
+    write_report([seed_folder, other_folder], out)
+    assert (out / "report.md").is_file()
+    record.write_text("{")
+    with pytest.raises(ConfigurationError, match=r"figures\.json"):
+        write_report([seed_folder], out)
+
+
 @pytest.mark.parametrize("there", ["report", "report/figures", "report/report.md/x"])
 def test_a_report_that_cannot_be_written_says_so(seed_folder: Path, tmp_path: Path, there: str) -> None:
     path = tmp_path / there

@@ -1,15 +1,18 @@
 """What the sections about scores say beside the numbers: what they rest on, and what they cannot show."""
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ser_lightning.reports.document import Caveats, Paragraph, Picture, Section, Table
 from ser_lightning.reports.sections.facts import opening
 from ser_lightning.reports.sections.scores import beside_the_paper, hyper_parameters, which_differ
 from ser_lightning.reports.sections.spread import classes
-from ser_lightning.reports.systems import ReportedSystem, find_systems
+from ser_lightning.reports.systems import AbsentRow, Configured, Published, ReportedSystem, find_systems
 
 WriteFold = Callable[..., Path]
 RIGHT = ((2, 0), (0, 2))
@@ -32,6 +35,19 @@ def systems(tmp_path: Path, write_fold: WriteFold) -> Callable[..., list[Reporte
         return find_systems([tmp_path / name for name in found])[0]
 
     return write
+
+
+def _rows_of_netvlad(systems: Callable[..., list[ReportedSystem]], synthetic: bool) -> list[ReportedSystem]:
+    """Return one experiment with 1, 2 and 3 clusters."""
+    found = systems(**{f"K={k}": {0: [HALF, RIGHT, NEUTRAL]} for k in (1, 2, 3)})
+    for clusters, system in enumerate(found, start=1):
+        for fold in system.runs[0].folds:
+            config = {"seed_everything": 0, "model": {"clusters": clusters}, "data": {"init_args": {"fold": 0}}}
+            (fold.folder / "config.yaml").write_text(yaml.safe_dump(config))
+            facts = json.loads((fold.folder / "run.json").read_text())
+            facts |= {"experiment": "netvlad", "row": system.name, "synthetic": synthetic}
+            (fold.folder / "run.json").write_text(json.dumps(facts))
+    return find_systems([system.runs[0].folder for system in found])
 
 
 def _text(section: Section) -> str:
@@ -77,7 +93,8 @@ def test_what_the_tests_know_of_training_again(systems: Callable[..., list[Repor
 def test_wherever_an_interval_rests_on_few_speakers_the_page_says_so(
     systems: Callable[..., list[ReportedSystem]],
 ) -> None:
-    several = systems(**{f"K={k}": {0: [HALF, RIGHT, NEUTRAL]} for k in (1, 2, 3)})
+    several = _rows_of_netvlad(systems, synthetic=True)
+    assert hyper_parameters(several)
     for section in (
         opening(several[:1]),
         beside_the_paper(several[:1]),
@@ -90,6 +107,25 @@ def test_wherever_an_interval_rests_on_few_speakers_the_page_says_so(
     few = systems(v={0: [HALF, RIGHT]})  # 4 speakers have no interval that could be too narrow
     for section in (opening(many[:1]), beside_the_paper(many), classes(many), *which_differ(many), opening(few)):
         assert NARROW not in _text(section), section.title
+
+
+def test_a_curve_has_what_was_run_and_what_the_paper_reports_besides(
+    systems: Callable[..., list[ReportedSystem]],
+) -> None:
+    several = _rows_of_netvlad(systems, synthetic=False)
+    several[0] = replace(several[0], published=[Published("Figure 3", "ravdess", {"UA": 60.0})])
+    configured = Configured(("zhou2020", "netvlad", "ravdess"), {"model.clusters": 4})
+    absent = [
+        AbsentRow("K=4", Published("Figure 3", "ravdess", {"UA": 61.0}), "not run", configured),
+        AbsentRow("another paper's", Published("Figure 3", "ravdess", {"UA": 62.0}), "quoted"),
+    ]
+    ((picture,),) = (section.blocks for section in hyper_parameters(several, absent))
+    assert isinstance(picture, Picture)
+    assert picture.name == "curve_clusters"
+    assert picture.numbers is not None
+    assert list(picture.numbers["value"]) == [1, 2, 3, 4]
+    assert list(picture.numbers["paper"].fillna(0)) == [0.6, 0, 0, 0.61]
+    assert list(picture.numbers["ours"].isna()) == [False] * 3 + [True]
 
 
 def test_seeds_with_other_folds_are_pooled_over_what_all_have(systems: Callable[..., list[ReportedSystem]]) -> None:

@@ -147,9 +147,9 @@ def fit(
     trainer = Trainer(
         max_epochs=max_epochs,
         default_root_dir=folder,
-        callbacks=[EpochSeed(0), *([HaltAt(*halt)] if halt else []), *kept],
+        callbacks=[EpochSeed(0), *([HaltAt(*halt)] if halt else []), MetricsTable(), *kept],
         plugins=[AtomicCheckpointIO()],
-        logger=MetricsTable(folder),
+        logger=False,
         log_every_n_steps=1,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

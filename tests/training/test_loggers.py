@@ -9,14 +9,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import wandb
 import yaml
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
@@ -204,35 +206,37 @@ def test_an_interrupted_fold_goes_on_in_the_same_wandb_run(
     assert list(after.of_epochs("train/loss")) == [1]
 
 
-def epoch_metrics(epoch: int, loss: float) -> dict[str, float]:
-    return {"epoch": epoch, "train/loss": loss, "validation/UA": 0.5}
+def validated(folder: Path, epoch: int, loss: float, function: str = "fit", **more: object) -> None:
+    """Tell a new table of epochs that a validation has ended."""
+    metrics = {"validation/UA": torch.tensor(0.5), "train/loss": torch.tensor(loss)}
+    state = {"current_epoch": epoch, "global_step": 10 * epoch, "logged_metrics": metrics} | more
+    trainer = SimpleNamespace(
+        **{"state": SimpleNamespace(fn=function), "sanity_checking": False, "is_global_zero": True} | state,
+        default_root_dir=str(folder),
+    )
+    MetricsTable().on_validation_end(cast(Trainer, trainer), cast(LightningModule, None))
 
 
 def test_the_table_of_epochs_drops_what_a_resumed_run_does_again(tmp_path: Path) -> None:
-    table = MetricsTable(tmp_path)
     for epoch in range(4):
-        table.log_metrics(epoch_metrics(epoch, loss=1.0), step=10 * epoch)
-    resumed = MetricsTable(tmp_path)
-    resumed.log_metrics(epoch_metrics(2, loss=0.25), step=20)
+        validated(tmp_path, epoch, loss=1.0)
+    validated(tmp_path, 2, loss=0.25)
     rows = pd.read_csv(tmp_path / "metrics.csv")
+    assert list(rows) == ["epoch", "step", "validation/UA", "train/loss"]
     assert rows["epoch"].tolist() == [0, 1, 2]
     assert rows["train/loss"].tolist() == [1.0, 1.0, 0.25]
     assert rows["step"].tolist() == [0, 10, 20]
 
 
-def test_what_is_logged_outside_training_is_no_row_of_the_table_of_epochs(tmp_path: Path) -> None:
-    table = MetricsTable(tmp_path)
-    table.log_metrics({"epoch": 0, "test/UA": 0.5}, step=3)
-    assert not (tmp_path / "metrics.csv").exists()
-    table.log_metrics(epoch_metrics(0, loss=1.0), step=3)
-    table.log_metrics({"epoch": 1, "test/UA": 0.5}, step=3)
-    assert list(pd.read_csv(tmp_path / "metrics.csv")) == ["epoch", "step", "train/loss", "validation/UA"]
+@pytest.mark.parametrize("more", [{"function": "validate"}, {"sanity_checking": True}, {"is_global_zero": False}])
+def test_what_ends_no_epoch_of_the_first_process_is_no_row(tmp_path: Path, more: dict[str, Any]) -> None:
+    validated(tmp_path, 0, 1.0, **more)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_table_of_epochs_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = MetricsTable(tmp_path)
-    table.log_metrics(epoch_metrics(0, loss=1.0), step=3)
-    before = table.path.read_bytes()
+    validated(tmp_path, 0, loss=1.0)
+    before = (tmp_path / "metrics.csv").read_bytes()
 
     def fail(descriptor: int) -> None:
         raise OSError(28, "no space left on device")
@@ -240,8 +244,8 @@ def test_the_table_of_epochs_is_never_half_written(tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr("os.fsync", fail)
         with pytest.raises(OSError, match="no space left"):
-            table.log_metrics(epoch_metrics(1, loss=0.5), step=6)
-    assert table.path.read_bytes() == before
+            validated(tmp_path, 1, loss=0.5)
+    assert (tmp_path / "metrics.csv").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 

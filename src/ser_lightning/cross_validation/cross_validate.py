@@ -16,12 +16,12 @@ from ser_lightning.jobs.plan import Job, Resources, show_plan, write_configurati
 from ser_lightning.jobs.runner import run_jobs
 from ser_lightning.published.lookup import EXPERIMENTS, publications
 from ser_lightning.reports.figures import confusion_figure, save
-from ser_lightning.reports.model_card import write_model_card
 from ser_lightning.reports.report import write_report
 from ser_lightning.reports.terminal import summary_table
 from ser_lightning.runs.folder import CARD, CHECKPOINTS, CONFUSION_PICTURE
 from ser_lightning.runs.gathering import find_cross_validations
 from ser_lightning.runs.summary import Summary, corpus_title, pooled_confusion, summarize, write_summary
+from ser_lightning.training.results import write_model_card
 
 
 def write_summaries(jobs: Sequence[Job], failures: Collection[Path]) -> dict[Path, Summary]:

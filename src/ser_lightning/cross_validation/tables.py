@@ -13,11 +13,15 @@ from ser_lightning.jobs.plan import Job, parse_numbers, show_plan
 from ser_lightning.published.lookup import differences_from_file
 from ser_lightning.published.table_file import Row, Table, read_table, row_arguments
 from ser_lightning.reports.report import write_systems
-from ser_lightning.reports.systems import AbsentRow, Published, ReportedSystem
+from ser_lightning.reports.systems import AbsentRow, Configured, Published, ReportedSystem
 from ser_lightning.reports.terminal import TableRow, comparison
+from ser_lightning.runs.configuration import relevant
 from ser_lightning.runs.folder import fold_name, seed_name, tested_folds
 from ser_lightning.runs.gathering import CrossValidation, find_cross_validations
 from ser_lightning.runs.summary import summarize
+
+# A row as it is shown, what is on disk of it, and what it would be trained as, unless it is only quoted.
+ShownRow = tuple[TableRow, Sequence[CrossValidation], Configured | None]
 
 
 def plan_table(
@@ -96,7 +100,7 @@ def run_table(
 
 def show_table(
     path: Path, overrides: Sequence[str], arguments: Sequence[str], options: RunOptions, console: Console
-) -> list[tuple[TableRow, Sequence[CrossValidation]]]:
+) -> list[ShownRow]:
     """Print ours beside the paper's, for what is on disk, and say where it was not configured as in the file.
 
     Args:
@@ -107,19 +111,22 @@ def show_table(
         console: Where to print.
 
     Returns:
-        Each row with what is on disk of it.
+        Each row with what is on disk of it, and what it would be trained as.
 
     Raises:
         ConfigurationError: If two rows share folders.
     """
     table = read_table(path, overrides)
-    rows: list[tuple[TableRow, Sequence[CrossValidation]]] = []
+    rows: list[ShownRow] = []
     by_folder: dict[Path, tuple[Row, list[str]]] = {}
     for row in table.rows:
         runs: list[CrossValidation] = []
+        configured = None
         if row.experiment and not row.once:
             given = row_arguments(path, row, arguments)
-            folder = build_anywhere(given, options.allow).run_name.row_folder(options.runs)
+            cli = build_anywhere(given, options.allow)
+            name, folder = cli.run_name, cli.run_name.row_folder(options.runs)
+            configured = Configured.of((name.paper, name.experiment, name.corpus), relevant(cli.configuration))
             other, theirs = by_folder.setdefault(folder, (row, given))
             if (theirs, other.needs) != (given, row.needs):
                 raise _of_one_folder(path, other.name, row.name, folder)
@@ -128,8 +135,8 @@ def show_table(
         summary = summarize(runs) if runs else None
         differences = differences_from_file(path, row, runs, options.allow) if runs else []
         shown = TableRow(row.name, row.paper, summary, row.note, row.parameters, row.experiment is None, differences)
-        rows.append((shown, runs))
-    for line in comparison(table.title, read_table(path).corpus, [shown for shown, _ in rows]):
+        rows.append((shown, runs, configured))
+    for line in comparison(table.title, read_table(path).corpus, [shown for shown, _, _ in rows]):
         console.print(line, highlight=False, markup=False, soft_wrap=isinstance(line, str))
     return rows
 
@@ -141,17 +148,15 @@ def _of_one_folder(path: Path, one: str, other: str, folder: Path) -> Configurat
     )
 
 
-def _write_report(
-    path: Path, title: str, corpus: str, rows: Sequence[tuple[TableRow, Sequence[CrossValidation]]], folder: Path
-) -> Path | None:
+def _write_report(path: Path, title: str, corpus: str, rows: Sequence[ShownRow], folder: Path) -> Path | None:
     """Write the report about a table's rows into the runs' folder of its own, if anything is finished."""
     systems, absent = [], []
-    for row, runs in rows:
+    for row, runs, configured in rows:
         published = Published(path.stem, corpus, row.paper, row.note, row.differences)
         if runs:
             systems.append(ReportedSystem.of(runs, [published], row.name))
         elif row.paper:
-            absent.append(AbsentRow(row.name, published, "quoted" if row.quoted else "not run"))
+            absent.append(AbsentRow(row.name, published, "quoted" if row.quoted else "not run", configured))
     if not systems:
         return None
     corpora = "-".join(sorted({system.runs[0].folder.parents[1].name for system in systems}))

@@ -1,7 +1,6 @@
-"""Predictions files in; tables, figures and one page out. Nothing here needs a GPU or the corpus.
+"""Runs in; tables, pictures and one page out. Nothing here needs a GPU or the corpus, or writes into a run.
 
-``predictions`` reads and writes a fold's product, ``runs`` finds runs on disk, ``summary`` makes numbers of them,
-``uncertainty`` and ``paired_tests`` say what these are worth, files that end in ``figure`` make pictures, ``sections``
-arranges all, and ``report`` writes the page. The package itself imports none of them, so that the command line can look
-at it without waiting for pandas, torch or matplotlib.
+``systems`` is the content of a report, ``uncertainty`` and ``paired_tests`` its statistics, ``figures`` and the modules
+named after what they draw its pictures. ``sections`` arrange all in a ``document``; ``render`` and ``templates`` turn it
+into HTML and Markdown, and ``report`` writes both. This package imports none of them: the command line stays fast.
 """

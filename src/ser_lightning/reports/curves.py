@@ -1,7 +1,6 @@
 """Curves: a score over a hyper-parameter, and accuracy as a function of confidence."""
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -9,61 +8,93 @@ from matplotlib.figure import Figure
 
 from ser_lightning.metrics import Calibration
 from ser_lightning.reports.figures import BLUE, COLOURS, GREY, MARKS, ORANGE, plain, tidy
+from ser_lightning.reports.systems import Configured
 from ser_lightning.reports.uncertainty import Estimate
+from ser_lightning.runs.configuration import CHECKPOINT_KEYS_END
 
 FEWEST_POINTS = 3  # fewer are no curve
 SCORE_COLUMNS = ("ours", "low", "high", "paper")
-_ASSIGNMENT = re.compile(r"([A-Za-z]\w*)=([0-9]+(?:\.[0-9]+)?)")
 
 
 @dataclass(frozen=True)
 class Point:
-    """One row of a figure.
+    """One configuration and its score.
 
     Attributes:
-        ours: Our pooled score, or None where the row was not run.
+        configured: What was, or would be, run.
+        ours: Our pooled score, or None where it was not run.
         paper: The paper's score in percent, or None where it is not legible or on another corpus.
     """
 
+    configured: Configured
     ours: Estimate | None
     paper: float | None
 
 
-def settings(name: str) -> tuple[str, dict[str, float]]:
-    """Return what a row's name says beside its hyper-parameters, and their values."""
-    values = {key: float(value) for key, value in _ASSIGNMENT.findall(name)}
-    return " ".join(_ASSIGNMENT.sub(" ", name).replace(",", " ").split()), values
+def curve_tables(points: Sequence[Point]) -> dict[str, pd.DataFrame]:
+    """Return the curves that configurations make up, by hyper-parameter.
 
-
-def curve_tables(points: Mapping[str, Point]) -> dict[str, pd.DataFrame]:
-    """Return the curves that rows make up, by hyper-parameter.
-
-    A curve is at least three rows that differ in one hyper-parameter alone, of which at least two were run.
+    A curve is at least three configurations of one experiment on one corpus that differ in one number alone, of which
+    at least two were run.
 
     Args:
-        points: The rows by name.
+        points: The configurations with their scores.
 
     Returns:
         For each hyper-parameter a table with columns ``series`` and ``value``, scores between 0 and 1 in ``ours``,
-        ``low``, ``high`` and ``paper``, and ``speakers``.
+        ``low``, ``high`` and ``paper``, and ``speakers``. It is called by the last part of its key, or by all of it
+        where two keys end alike.
     """
-    series: dict[str, dict[str, list[tuple[float, Point]]]] = {}
-    for name, point in points.items():
-        prefix, values = settings(name)
-        for key, value in values.items():
-            rest = [f"{other}={values[other]:g}" for other in values if other != key]
-            series.setdefault(key, {}).setdefault(" ".join([prefix, *rest]).strip(), []).append((value, point))
+    by_experiment: dict[tuple[str, ...], list[Point]] = {}
+    for point in points:
+        by_experiment.setdefault(point.configured.names, []).append(point)
+    curves: dict[str, list[tuple[tuple[str, ...], Mapping[str, object], list[tuple[float, Point]]]]] = {}
+    for names, members in by_experiment.items():
+        varied = _varied([point.configured.settings for point in members])
+        for key in varied:
+            series: dict[str, tuple[Mapping[str, object], list[tuple[float, Point]]]] = {}
+            for point in members:
+                settings = {other: point.configured.settings.get(other) for other in varied}
+                value = settings.pop(key)
+                if isinstance(value, int | float) and not isinstance(value, bool):
+                    series.setdefault(repr(settings), (settings, []))[1].append((float(value), point))
+            for others, found in series.values():
+                distinct = {value for value, _ in found}
+                if len(distinct) >= FEWEST_POINTS and sum(point.ours is not None for _, point in found) > 1:
+                    curves.setdefault(key, []).append((names, others, sorted(found, key=lambda pair: pair[0])))
     tables = {}
-    for key, found in series.items():
+    last_parts = [_last_part(key) for key in curves]
+    for key, lines in curves.items():
+        differing = [len(set(parts)) > 1 for parts in zip(*(names for names, _, _ in lines), strict=True)]
         rows = [
-            {"series": name, "value": value} | _numbers(point)
-            for name, members in found.items()
-            if len({value for value, _ in members}) >= FEWEST_POINTS and sum(p.ours is not None for _, p in members) > 1
-            for value, point in sorted(members, key=lambda member: member[0])
+            {"series": _in_words(names, differing, others), "value": value} | _numbers(point)
+            for names, others, found in lines
+            for value, point in found
         ]
-        if rows:
-            tables[key] = pd.DataFrame(rows).astype(dict.fromkeys(SCORE_COLUMNS, "float64"))
+        name = key if last_parts.count(_last_part(key)) > 1 else _last_part(key)
+        tables[name] = pd.DataFrame(rows).astype(dict.fromkeys(SCORE_COLUMNS, "float64"))
     return tables
+
+
+def _varied(configurations: Sequence[Mapping[str, object]]) -> list[str]:
+    """Return the keys in which configurations differ, without the checkpoints they start from."""
+    keys = dict.fromkeys(key for settings in configurations for key in settings)
+    return [
+        key
+        for key in keys
+        if not key.endswith(CHECKPOINT_KEYS_END) and len({repr(settings.get(key)) for settings in configurations}) > 1
+    ]
+
+
+def _in_words(names: Sequence[str], differing: Sequence[bool], others: Mapping[str, object]) -> str:
+    """Return what tells a series from others: names that differ, and the values of other hyper-parameters."""
+    told = [name for name, differs in zip(names, differing, strict=True) if differs]
+    told += [f"{_last_part(key)}={value}" for key, value in others.items() if value is not None]
+    return ", ".join(told)
+
+
+def _last_part(key: str) -> str:
+    return key.rpartition(".")[2]
 
 
 def curve_figure(table: pd.DataFrame, parameter: str, metric: str, title: str) -> Figure:

@@ -1,5 +1,6 @@
-"""What a report consists of, apart from how it is written down: `markup` makes HTML of it, `markdown` Markdown."""
+"""What a report consists of, apart from its form: `render` makes HTML and Markdown of it."""
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ class Definitions:
 
 @dataclass(frozen=True)
 class Caveats:
-    """Sentences that a reader of any number has to know."""
+    """Sentences that a reader of any number has to know, at least one."""
 
     lines: Sequence[str]
 
@@ -75,7 +76,7 @@ class Picture:
         png: The picture.
         alternative: Words for who does not see it.
         caption: What is below it.
-        numbers: What it shows; None of a picture that a run left.
+        numbers: What it shows; None for a picture that a run left.
     """
 
     name: str
@@ -84,10 +85,16 @@ class Picture:
     caption: str
     numbers: pd.DataFrame | None
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height on a page: two thirds of its pixels, which is sharp on screens with several to the dot."""
+        width, height = struct.unpack(">II", self.png[16:24])
+        return width * 2 // 3, height * 2 // 3
+
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Pictures beside each other where there is room."""
+    """Pictures next to each other where there is room."""
 
     pictures: Sequence[Picture]
 
@@ -113,10 +120,6 @@ class Document:
 
     def pictures(self) -> list[Picture]:
         """Return all pictures in their order."""
-        found: list[Picture] = []
-        for block in (block for section in self.sections for block in section.blocks):
-            if isinstance(block, Picture):
-                found.append(block)
-            elif isinstance(block, SideBySide):
-                found += block.pictures
-        return found
+        blocks = [block for section in self.sections for block in section.blocks]
+        groups = [block.pictures if isinstance(block, SideBySide) else [block] for block in blocks]
+        return [block for group in groups for block in group if isinstance(block, Picture)]

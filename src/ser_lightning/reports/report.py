@@ -1,6 +1,6 @@
 """The report: one page in HTML and in Markdown, and every picture with its numbers, from runs on disk."""
 
-import re
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +8,7 @@ from pathlib import Path
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.reports.document import Document
-from ser_lightning.reports.markdown import markdown_page
-from ser_lightning.reports.render import html_page
+from ser_lightning.reports.render import html_page, markdown_page
 from ser_lightning.reports.sections.facts import not_shown, opening, what_was_run
 from ser_lightning.reports.sections.learning import left_pictures, reliability, training
 from ser_lightning.reports.sections.scores import beside_the_paper, hyper_parameters, which_differ
@@ -19,10 +18,11 @@ from ser_lightning.runs.gathering import LeftOut
 from ser_lightning.runs.summary import corpus_title
 
 PAGE, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
+FIGURES_FILE = "figures.json"  # names the files in figures/ that are the report's
 
 
 def write_report(run_folders: Sequence[Path], out: Path, publications: Publications | None = None) -> Path:
-    """Write the report about what is in or below ``run_folders``: one experiment, or several beside each other.
+    """Write the report about what is in or below ``run_folders``: one experiment, or several next to each other.
 
     Args:
         run_folders: Folds, seeds or folders above.
@@ -53,7 +53,7 @@ def write_systems(
 
     Args:
         systems: At least one, with names that differ.
-        out: The folder of ``report.html``, ``report.md`` and ``figures/``.
+        out: The folder of ``report.html``, ``report.md``, ``figures/`` and ``figures.json``, which lists its files.
         title: Title of the page; by default the experiment, or that it is a comparison.
         absent: Rows of a published table that were not run.
         left_out: Folders that cannot be shown.
@@ -62,7 +62,7 @@ def write_systems(
         The page.
 
     Raises:
-        ConfigurationError: If ``out`` cannot be written.
+        ConfigurationError: If ``out`` cannot be written, or its ``figures.json`` cannot be read.
     """
     document = compose(systems, title, absent, left_out)
     files = {f"{picture.name}.png": picture.png for picture in document.pictures()}
@@ -71,23 +71,27 @@ def write_systems(
             text = picture.numbers.to_csv(index=False, float_format="%.9g", lineterminator="\n")
             files[f"{picture.name}.csv"] = text.encode()
     try:
-        outdated = _figures_of_the_page(out) - set(files)
+        outdated = _figures_written(out) - set(files)
         for name, content in files.items():
             write_atomically(out / FIGURES / name, content)
         write_atomically(out / MARKDOWN, markdown_page(document, FIGURES).encode())
         write_atomically(out / PAGE, html_page(document).encode())
         for name in outdated:
-            (out / FIGURES / name).unlink(missing_ok=True)
+            (out / FIGURES / name).unlink()
+        write_atomically(out / FIGURES_FILE, f"{json.dumps(sorted(files), indent=2)}\n".encode())
     except OSError as error:
         raise ConfigurationError(f"{out} cannot be written: {error.strerror or error}; choose another --out") from error
     return out / PAGE
 
 
-def _figures_of_the_page(out: Path) -> set[str]:
-    """Return the files in ``figures/`` that the page before this one shows; what else lies there is not ours."""
-    page = out / MARKDOWN
-    text = page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
-    return set(re.findall(rf"(?<!\\)\]\({FIGURES}/([\w.=-]+\.(?:png|csv))\)", text))
+def _figures_written(out: Path) -> set[str]:
+    """Return the files in ``figures/`` that belong to an earlier report; the folder may hold others."""
+    path = out / FIGURES_FILE
+    try:
+        names = set(json.loads(path.read_text())) if path.is_file() else set()
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"{path} is not a list of file names ({error}); delete it") from error
+    return {figure.name for figure in (out / FIGURES).glob("*")} & names
 
 
 def compose(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.paired_tests import SAME_SPLIT
@@ -15,6 +16,25 @@ from ser_lightning.runs.scores import read_embeddings, read_scores
 from ser_lightning.runs.summary import Summary, corpus_title, summarize
 
 _LONGEST_KEY = 100  # bytes
+_OF_EACH_FOLD = ("seed_everything", "data.init_args.seed", "data.init_args.fold")
+
+
+@dataclass(frozen=True)
+class Configured:
+    """What a system was trained as.
+
+    Attributes:
+        names: Paper, experiment and corpus, as run folders call them.
+        settings: What of the configuration matters for the result, by key, without fold and seed.
+    """
+
+    names: tuple[str, str, str]
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, names: tuple[str, str, str], relevant: Mapping[str, Any]) -> "Configured":
+        """Leave out of a configuration's relevant values what each fold and seed has of its own."""
+        return cls(names, {key: value for key, value in relevant.items() if key not in _OF_EACH_FOLD})
 
 
 @dataclass(frozen=True)
@@ -68,6 +88,13 @@ class ReportedSystem:
         # File systems take 255 bytes, and names of folders may be in it. The digest keeps long names apart.
         start = key.encode()[: _LONGEST_KEY - 9].decode(errors="ignore")
         return f"{start}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
+
+    @property
+    def configured(self) -> Configured:
+        """What its first fold was trained as; without settings if there is no ``config.yaml``."""
+        facts = self.runs[0].facts
+        names = (facts.paper, facts.experiment, facts.corpus + "-synthetic" * facts.synthetic)
+        return Configured.of(names, self.runs[0].folds[0].configuration())
 
     @property
     def split(self) -> tuple[Hashable, ...]:
@@ -196,8 +223,10 @@ class AbsentRow:
         name: What the row is called.
         published: What the paper reports of it.
         state: Why: "not run", or "quoted" of a number that the paper itself quotes.
+        configured: What it would be trained as; None for a quoted number.
     """
 
     name: str
     published: Published
     state: str
+    configured: Configured | None = None

@@ -175,17 +175,16 @@ class ExperimentCLI(LightningCLI):
         source = self.config_files[0] if self.config_files else Path()
         of_a_run = source.parent if source.name == CONFIG_FILE else self.run_name.folder()
         folder = Path(trainer["default_root_dir"] or of_a_run)
-        # ``logger: false`` turns off W&B; the table of epochs is part of a run.
         if trainer["fast_dev_run"]:
             kwargs["logger"] = False
-        elif trainer["logger"] in (None, True, False):
-            wandb = [] if trainer["logger"] is False else [self._wandb_logger(folder)]
-            kwargs["logger"] = [MetricsTable(folder), *wandb]
+        elif trainer["logger"] in (None, True):
+            kwargs["logger"] = self._wandb_logger(folder)
         kwargs["plugins"] = [*(trainer["plugins"] or []), AtomicCheckpointIO()]
         try:
             # Where there is a timer, Lightning leaves the limit to it.
             self._timer = Timer(trainer["max_time"])
-            trainer["callbacks"] = [*(trainer["callbacks"] or []), EpochSeed(seed), ResultFiles(), self._timer]
+            ours = [EpochSeed(seed), ResultFiles(), self._timer, *([] if trainer["fast_dev_run"] else [MetricsTable()])]
+            trainer["callbacks"] = [*(trainer["callbacks"] or []), *ours]
             return super().instantiate_trainer(default_root_dir=folder, **kwargs)
         except MisconfigurationException as error:
             raise ConfigurationError(

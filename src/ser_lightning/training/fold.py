@@ -21,7 +21,6 @@ from lightning.pytorch import Trainer
 from ser_lightning.data.corpora import protocol_hash
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
-from ser_lightning.reports.model_card import write_model_card
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import (
     BEST,
@@ -40,6 +39,7 @@ from ser_lightning.systems.stages import refuse_other_frames
 from ser_lightning.training.checks import refuse_what_it_knows
 from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.loggers import FoldWandbLogger
+from ser_lightning.training.results import write_model_card
 from ser_lightning.types import Stage, split_corpus_name
 
 

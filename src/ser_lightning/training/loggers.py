@@ -1,4 +1,4 @@
-"""Where a run's numbers go: ``metrics.csv`` beside its checkpoints, and Weights & Biases."""
+"""Where a run's numbers go: ``metrics.csv`` in its folder, and Weights & Biases."""
 
 import os
 import secrets
@@ -9,7 +9,8 @@ from typing import Any, Literal, cast
 
 import pandas as pd
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from ser_lightning.files import write_atomically
@@ -20,46 +21,26 @@ Mode = Literal["online", "offline", "disabled", "shared"]
 _WANDB_ID_FILE = "wandb_id"
 
 
-class MetricsTable(Logger):
-    """One row for each epoch in ``metrics.csv``, kept when a run resumes.
+class MetricsTable(Callback):
+    """Write ``metrics.csv`` into the run's folder: a row for each epoch that ends with a validation.
 
     Lightning's CSVLogger deletes the file on resume. Here a row replaces those of its own and later epochs, and the
-    file is written anew as a whole: what a killed run had logged beyond its last checkpoint disappears.
-
-    Args:
-        folder: The run's folder.
+    file is written anew as a whole: what a killed run had logged beyond its last checkpoint disappears. Checkpoints are
+    saved after the row, because Lightning calls them last.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.path = folder / METRICS_FILE
-
-    @property
-    def name(self) -> str:
-        """The file's stem."""
-        return "metrics"
-
-    @property
-    def version(self) -> str:
-        """Runs are told apart by folder, so there are no versions."""
-        return ""
-
-    @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Hyperparameters stand in ``config.yaml``."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Write the row of an epoch; what is logged outside training is no epoch and is left out."""
-        if "train/loss" not in metrics:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the epoch's row if this is a validation within ``fit``."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        row = {"epoch": int(metrics["epoch"]), "step": step, **{k: v for k, v in metrics.items() if k != "epoch"}}
-        rows = pd.DataFrame([row])
-        if self.path.exists():
-            earlier = pd.read_csv(self.path)
-            earlier = earlier[earlier["epoch"] < row["epoch"]]
+        metrics = {name: float(value) for name, value in trainer.logged_metrics.items()}
+        rows = pd.DataFrame([{"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics}])
+        path = Path(trainer.default_root_dir) / METRICS_FILE
+        if path.exists():
+            earlier = pd.read_csv(path)
+            earlier = earlier[earlier["epoch"] < trainer.current_epoch]
             rows = pd.concat([earlier, rows], ignore_index=True) if len(earlier) else rows
-        write_atomically(self.path, rows.to_csv(index=False).encode())
+        write_atomically(path, rows.to_csv(index=False).encode())
 
 
 class FoldWandbLogger(WandbLogger):

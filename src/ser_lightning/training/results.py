@@ -1,4 +1,4 @@
-"""What a fold leaves behind: its predictions, its confusion matrix and, if it has some, its embeddings."""
+"""What a fold leaves: its predictions, its confusion matrix, its embeddings if it has any, and its model card."""
 # Shapes: N utterances of a set, B of a batch, C classes, E channels of an embedding.
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +13,10 @@ from torch import Tensor
 
 from ser_lightning.data.corpora import CorpusData
 from ser_lightning.data.targets import vote_distribution
+from ser_lightning.files import write_atomically
 from ser_lightning.reports.figures import confusion_figure, save
-from ser_lightning.runs.folder import CONFUSION_PICTURE, EMBEDDINGS_PICTURE, FILES
+from ser_lightning.reports.model_card import model_card
+from ser_lightning.runs.folder import CARD, CHECKPOINTS, CONFUSION_PICTURE, EMBEDDINGS_PICTURE, FILES
 from ser_lightning.runs.predictions import Predictions, confusion
 from ser_lightning.runs.scores import SOFT_SCORES, fold_scores, write_embeddings, write_scores
 
@@ -162,3 +164,25 @@ def _log_pictures(
             )
             images = {name: wandb.Image(str(picture)) for name, picture in pictures.items()}
             logger.experiment.log({"test/confusion_matrix": chart, **images})
+
+
+def write_model_card(folder: Path, allow: Sequence[str] = ()) -> Path | None:
+    """Write ``checkpoints/best.md`` into a run's folder; a card that says the same already stays untouched.
+
+    Args:
+        folder: The run's folder.
+        allow: Module prefixes that the user trusts.
+
+    Returns:
+        The card, or None where there is no best checkpoint to describe.
+
+    Raises:
+        ConfigurationError: If a file of the run cannot be read.
+    """
+    checkpoints = folder / CHECKPOINTS
+    if not (checkpoints / BEST).is_file():
+        return None
+    card, content = checkpoints / CARD, model_card(folder, allow).encode()
+    if not card.is_file() or card.read_bytes() != content:
+        write_atomically(card, content)
+    return card

@@ -10,7 +10,6 @@ from ser_lightning.runs.gathering import LeftOut
 from ser_lightning.runs.summary import METRICS, Summary, corpus_title
 
 MOST_CONFIGURATIONS = 5  # side by side; a table of rows says in their names what they vary
-_OF_EACH_FOLD = ("seed_everything", "data.init_args.fold")
 
 
 def opening(systems: Sequence[ReportedSystem], unread: Sequence[LeftOut] = ()) -> Section:
@@ -75,8 +74,8 @@ def duration(seconds: float) -> str:
 
 def _unlike_settings(systems: Sequence[ReportedSystem]) -> list[list[str]]:
     """Return a row for each key that systems have set unlike each other: the key, then each one's value."""
-    configurations = [system.runs[0].folds[0].configuration() for system in systems]
-    keys = [key for key in dict.fromkeys(key for one in configurations for key in one) if key not in _OF_EACH_FOLD]
+    configurations = [system.configured.settings for system in systems]
+    keys = dict.fromkeys(key for one in configurations for key in one)
     rows = [[key, *(_in_words(one.get(key)) for one in configurations)] for key in keys]
     return [row for row in rows if len(set(row[1:])) > 1]
 

@@ -76,17 +76,20 @@ def which_differ(systems: Sequence[ReportedSystem]) -> list[Section]:
 
 
 def hyper_parameters(systems: Sequence[ReportedSystem], absent: Sequence[AbsentRow] = ()) -> list[Section]:
-    """Return scores over each hyper-parameter that the names of rows vary, if there is any."""
+    """Return scores over each number in which configurations differ alone, if there is any."""
     every = [published for system in systems for published in system.published] + [row.published for row in absent]
-    reported = {name for published in every for name in published.scores}
-    metric = "WA" if reported == {"WA"} else "UA"
-    points = {row.name: Point(None, row.published.scores.get(metric)) for row in absent}
+    metric = "WA" if {name for published in every for name in published.scores} == {"WA"} else "UA"
+    comparable = any(system.summary.is_on(p.corpus) for system in systems for p in system.published)
+    points = [
+        Point(row.configured, None, row.published.scores.get(metric) if comparable else None)
+        for row in absent
+        if row.configured
+    ]
     for system in systems:
         ours = estimate(SpeakerCounts.of(system.runs).counts, SCORES[metric])
         papers = (p.scores[metric] for p in system.published if metric in p.scores and system.summary.is_on(p.corpus))
-        points[system.name] = Point(ours, next(papers, None))
-    if not any(system.summary.is_on(p.corpus) for system in systems for p in system.published):
-        points = {name: Point(point.ours, None) for name, point in points.items()}  # on another corpus
+        if system.configured.settings:  # an old run may have no config.yaml
+            points.append(Point(system.configured, ours, next(papers, None)))
     title = ", ".join(sorted({corpus_title(system.summary) for system in systems}))
     pictures = []
     for parameter, table in curve_tables(points).items():
