@@ -2,21 +2,28 @@
 
 import multiprocessing
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
 from pathlib import Path
+from threading import Timer
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors import safe_open
+from torch import Tensor
 
 from ser_lightning.audio import read_audio
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.features import FeatureStore, LogMelFilterbank, extraction
+from ser_lightning.features import FeatureExtractor, FeatureStore, LogMelFilterbank, extraction, store
 from ser_lightning.features.extraction import extract_files
 
 BUILDER = """
@@ -130,14 +137,100 @@ def test_workers_give_the_frames_and_reasons_of_one_process(clips: list[Path], t
 
 
 @pytest.mark.usefixtures("eager_workers")
-def test_the_death_of_a_worker_is_an_error_that_says_what_to_do(clips: list[Path]) -> None:
-    results = extract_files(LogMelFilterbank(), clips * 20, workers=1 + 1)
+def test_a_killed_worker_is_an_error_that_says_what_to_do(clips: list[Path]) -> None:
+    results = extract_files(LogMelFilterbank(), clips * 20, workers=2)
     next(results)
     next(results)
     for child in multiprocessing.active_children():
         child.kill()
-    with pytest.raises(ConfigurationError, match=r"worker process died.*with 1 worker"):
+    with pytest.raises(ConfigurationError, match=r"killed by SIGKILL at .*\.wav: .*memory.* fewer workers"):
         list(results)
+    assert not multiprocessing.active_children()
+
+
+@pytest.fixture
+def forked_workers(eager_workers: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that start in milliseconds: their torch is this process's, which runs one thread."""
+    monkeypatch.setattr(extraction, "_CONTEXT", multiprocessing.get_context("fork"))
+
+
+@pytest.fixture
+def many_frames() -> LogMelFilterbank:
+    """Its frames of a clip do not fit into a pipe: a worker is in the middle of sending until they are read."""
+    return LogMelFilterbank(hop_seconds=0.00025)
+
+
+@pytest.mark.usefixtures("forked_workers")
+def test_a_worker_killed_while_it_sends_is_an_error(clips: list[Path], many_frames: LogMelFilterbank) -> None:
+    worker = extraction._Worker(many_frames)
+    worker.send(clips[-1])
+    assert wait([worker.connection]), "it has begun to send"
+    worker.process.kill()
+    with pytest.raises(ConfigurationError, match=f"killed by SIGKILL at {clips[-1]}"):
+        worker.receive()
+    worker.stop()
+
+
+@pytest.mark.usefixtures("forked_workers")
+def test_a_worker_that_died_before_it_is_sent_a_file_is_an_error(clips: list[Path]) -> None:
+    worker = extraction._Worker(LogMelFilterbank())
+    worker.process.kill()
+    worker.process.join()
+    worker.send(clips[0])
+    with pytest.raises(ConfigurationError, match=f"killed by SIGKILL at {clips[0]}"):
+        worker.receive()
+    worker.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("forked_workers")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")  # what kills is a thread that only waits
+def test_200_kills_at_random_moments_neither_hang_nor_lose_frames(
+    clips: list[Path], many_frames: LogMelFilterbank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[extraction._Worker] = []
+    received: list[Path] = []
+
+    class Recorded(extraction._Worker):
+        def __init__(self, extractor: FeatureExtractor) -> None:
+            super().__init__(extractor)
+            started.append(self)
+
+    def recorded(*arguments: Any) -> Iterator[tuple[Path, Tensor | str]]:
+        for path, result in extract_files(*arguments):
+            received.append(path)
+            yield path, result
+
+    monkeypatch.setattr(extraction, "_Worker", Recorded)
+    monkeypatch.setattr(store, "extract_files", recorded)
+    moments = random.Random(0)
+    clips = clips[-12:]
+    seconds = 0.0
+    kills = stores = 0
+    while kills < 200:
+        stores += 1
+        folder = tmp_path / f"store-{stores}"
+        received.clear()
+        complete = False
+        while not complete:
+            started.clear()
+            killer = Timer(
+                moments.uniform(0, seconds),
+                lambda: started and moments.choice(started[:2]).process.kill(),
+            )
+            killer.start()
+            try:
+                seconds = FeatureStore(folder, many_frames).prepare(clips, workers=2, progress=False).seconds
+                complete = True
+            except ConfigurationError as error:
+                assert "killed by SIGKILL at" in str(error)  # noqa: PT017  # most are killed, not all
+                kills += 1
+            killer.cancel()
+            killer.join()
+            kept = [name for shard in folder.glob("*/*.safetensors") for name in safe_open(shard, "pt").keys()]  # noqa: SIM118  # the file is no mapping
+            assert len(kept) == len(received), "all that was received is kept, once"
+        assert sorted(received) == clips
+        shutil.rmtree(folder)
 
 
 def test_workers_die_with_a_builder_that_is_killed(clips: list[Path]) -> None:
