@@ -14,6 +14,7 @@ os.environ.update(
 import ipaddress
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,17 @@ def arguments(synthetic_ravdess: Path, feature_folder: Path) -> Callable[..., li
         ]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], object]], None]:
+    """Wait for what another process does, however busy the machine is; the test's own time limit ends it."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        while not condition():
+            time.sleep(0.02)
+
+    return wait
 
 
 CLASSES = ("neutral", "happy", "sad", "angry")

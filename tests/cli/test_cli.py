@@ -28,7 +28,7 @@ def test_help_waits_for_nothing_heavy() -> None:
         "import sys; from ser_lightning.cli.main import parser; parser().format_help(); "
         "print([name for name in ('torch', 'sklearn', 'matplotlib', 'pandas', 'rich') if name in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
@@ -41,10 +41,10 @@ def test_a_module_of_the_current_folder_can_be_allowed_and_hides_no_library(tmp_
     experiment = str(Path("experiments/quickstart.yaml").resolve())
     command = [script, "fit", "--config", experiment, "--model=my_system.Mine", "--print_config"]
 
-    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    refused = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert refused.returncode
     assert "add --allow" in refused.stderr
-    done = subprocess.run([*command, "--allow", "my_system"], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*command, "--allow", "my_system"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "class_path: my_system.Mine" in done.stdout
 
@@ -85,7 +85,7 @@ def test_a_job_tells_its_runner_that_the_user_has_to_mend_something(more: list[s
     command = [sys.executable, "-m", "ser_lightning.cli", "run-fold", "--config=nowhere.yaml", *more]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr
-        assert process.wait(120) == status
+        assert process.wait() == status
         assert "error: nowhere.yaml: no such experiment file" in process.stderr.read()
 
 
