@@ -39,8 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     refused = 1
     if "--end-with-parent" in arguments:
-        from ser_lightning.jobs.process import REFUSED
-        from ser_lightning.training.fold import end_with_parent
+        from ser_lightning.jobs.process import REFUSED, end_with_parent
 
         refused = REFUSED  # 1 is also what a crash of Python ends with, which the runner tries again
         arguments.remove("--end-with-parent")

@@ -1,9 +1,6 @@
 """How to run one job, whole: fit, validate, test, and what a fold leaves behind."""
 
 import json
-import os
-import signal
-import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -124,18 +121,3 @@ def _facts(cli: ExperimentCLI, best: Path, version: str) -> RunFacts:
         skipped_audio={str(path): reason for path, reason in data.skipped_audio.items()},
         faulty_left_out=tuple(sorted(data.left_out)),
     )
-
-
-def end_with_parent() -> None:
-    """End this process's whole group once its parent is gone, however the parent ended.
-
-    The parent holds the other end of standard input and never writes to it: the end of the stream is the parent's end.
-    A signal handler in the parent would not do, since nothing handles SIGKILL.
-    """
-
-    def wait() -> None:
-        while os.read(0, 1024):
-            pass
-        os.killpg(os.getpgid(0), signal.SIGKILL)
-
-    threading.Thread(target=wait, name="parent watch", daemon=True).start()
