@@ -102,8 +102,21 @@ def ravdess_root() -> Path:
     return root
 
 
+# Files of half a minute and more: begun last, one would run alone at the end.
+LONGEST_FILES = (
+    "test_cross_validate.py",
+    "test_distributed.py",
+    "test_documentation.py",
+    "test_experiment.py",
+    "test_experiments.py",
+    "test_packaging.py",
+    "test_ray_engine.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none, and give slow tests more time than ``timeout``."""
+    """Put the longest files first, skip what this machine cannot run, and give slow tests more time than others."""
+    items.sort(key=lambda item: item.path.name not in LONGEST_FILES)
     for item in items:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
