@@ -27,6 +27,8 @@ FILES := "$(EXPERIMENT)" $(if $(CORPUS),"$(dir $(EXPERIMENT))$(CORPUS).yaml")
 ARGS ?=
 OPENSMILE_LICENCE := openSMILE comes with a licence for research and personal use, not for products.
 TEST_WORKERS ?= 2
+# A file's tests share what they have trained; conftest.py puts the longest files first.
+IN_WORKERS = -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 # One thread a process: on busy cores a second makes training slower, and folds and tests run side by side.
 export OMP_NUM_THREADS ?= 1
@@ -51,7 +53,7 @@ train: $(INSTALLED)/core $(if $(ROOT),root-chosen,$(SYNTHETIC)) ## Cross-validat
 
 .PHONY: test
 test: $(INSTALLED)/dev ## Run the tests, except those that train or need a browser
-	$(PYTHON) -m pytest -m 'not slow and not browser' -n $(TEST_WORKERS) --dist loadfile $(ARGS)
+	$(PYTHON) -m pytest -m 'not slow and not browser' $(IN_WORKERS) $(ARGS)
 
 .PHONY: check
 check: $(INSTALLED)/dev ## Lint, formatting, types, and who may import whom
@@ -67,7 +69,7 @@ format: $(INSTALLED)/dev ## Mend what ruff can mend by itself
 
 .PHONY: smoke
 smoke: $(INSTALLED)/dev ## Train every experiment for a few steps on synthetic speech; run what the documentation says
-	$(PYTHON) -m pytest -m slow -n $(TEST_WORKERS) --dist loadfile tests/experiments tests/test_documentation.py $(ARGS)
+	$(PYTHON) -m pytest -m slow $(IN_WORKERS) tests/experiments tests/test_documentation.py $(ARGS)
 
 .PHONY: bench
 bench: $(INSTALLED)/dev ## Measure speed and memory against named references

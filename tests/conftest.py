@@ -14,6 +14,7 @@ os.environ.update(
 import ipaddress
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -101,13 +102,26 @@ def ravdess_root() -> Path:
     return root
 
 
+# Files of half a minute and more: begun last, one would run alone at the end.
+LONGEST_FILES = (
+    "test_cross_validate.py",
+    "test_distributed.py",
+    "test_documentation.py",
+    "test_experiment.py",
+    "test_experiments.py",
+    "test_packaging.py",
+    "test_ray_engine.py",
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a CUDA device where there is none."""
-    if torch.cuda.is_available():
-        return
+    """Put the longest files first, skip what this machine cannot run, and give slow tests more time than others."""
+    items.sort(key=lambda item: item.path.name not in LONGEST_FILES)
     for item in items:
-        if item.get_closest_marker("gpu"):
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        if item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.timeout(3600))
 
 
 @pytest.fixture(scope="session")
@@ -153,6 +167,17 @@ def arguments(synthetic_ravdess: Path, feature_folder: Path) -> Callable[..., li
         ]
 
     return make
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], object]], None]:
+    """Wait for what another process does, however busy the machine is; the test's own time limit ends it."""
+
+    def wait(condition: Callable[[], object]) -> None:
+        while not condition():
+            time.sleep(0.02)
+
+    return wait
 
 
 CLASSES = ("neutral", "happy", "sad", "angry")

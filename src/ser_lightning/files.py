@@ -5,12 +5,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ser_lightning.errors import ConfigurationError, CorpusError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from omegaconf.errors import OmegaConfBaseException
 
 UNFINISHED_PREFIX = ".tmp-"
 
@@ -86,7 +89,7 @@ def files_below(root: Path, *, only_readable: bool = False) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(files))
 
 
-def misfit(path: Path, error: OmegaConfBaseException) -> ConfigurationError:
+def misfit(path: Path, error: "OmegaConfBaseException") -> ConfigurationError:
     """Return the error that names file, key and fault in one line."""
     return ConfigurationError(f"{path}: {error.full_key or 'top level'}: {_fault(error)}")
 
@@ -103,6 +106,8 @@ def named_faults(path: Path, kind: str) -> Iterator[None]:
         ConfigurationError: If it is not there, is a folder, no text, no YAML, or does not fit its schema.
         PermissionError: If it may not be read.
     """
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         yield
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -123,7 +128,7 @@ def named_faults(path: Path, kind: str) -> Iterator[None]:
         raise ConfigurationError(f"{path}: {error}; give keys with values") from error
 
 
-def load_file(path: Path, kind: str) -> DictConfig:
+def load_file(path: Path, kind: str) -> "DictConfig":
     """Load a YAML file of keys with values.
 
     Args:
@@ -134,6 +139,8 @@ def load_file(path: Path, kind: str) -> DictConfig:
         ConfigurationError: If it is not there, is a folder, no text, no YAML, or holds no keys.
         PermissionError: If it may not be read.
     """
+    from omegaconf import DictConfig, OmegaConf
+
     with named_faults(path, kind):
         content = OmegaConf.load(path)
     if not isinstance(content, DictConfig):
@@ -141,7 +148,7 @@ def load_file(path: Path, kind: str) -> DictConfig:
     return content
 
 
-def check_keys(path: Path, schema: type, content: DictConfig, place: str = "", named: str = "") -> None:
+def check_keys(path: Path, schema: type, content: "DictConfig", place: str = "", named: str = "") -> None:
     """Refuse the first key of ``content`` that does not fit; merging everything would not say which one it is.
 
     Args:
@@ -154,6 +161,9 @@ def check_keys(path: Path, schema: type, content: DictConfig, place: str = "", n
     Raises:
         ConfigurationError: Naming file, key and fault.
     """
+    from omegaconf import ListConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     empty = OmegaConf.structured(schema)
     for key in map(str, content):
         at = f"{place}.{key}" if place else key
@@ -167,7 +177,7 @@ def check_keys(path: Path, schema: type, content: DictConfig, place: str = "", n
             raise ConfigurationError(f"{path}: {at}{named}: {fault}") from error
 
 
-def override(path: Path, config: DictConfig, text: str) -> None:
+def override(path: Path, config: "DictConfig", text: str) -> None:
     """Set one key of a file's content.
 
     Args:
@@ -178,6 +188,9 @@ def override(path: Path, config: DictConfig, text: str) -> None:
     Raises:
         ConfigurationError: Naming the file, the override and the fault.
     """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise ConfigurationError(f"{path}: '{text}' is no key=value")

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +23,8 @@ from ser_lightning.runs.folder import read_config
 from ser_lightning.training.experiment import ExperimentCLI
 
 QUIET = Console(quiet=True)
+
+WaitUntil = Callable[[Callable[[], object]], None]
 
 
 def arguments(root: Path, features: Path, runs: Path, *more: str) -> list[str]:
@@ -42,22 +44,8 @@ def command(*parts: str) -> list[str]:
     return [sys.executable, "-m", "ser_lightning.cli", *parts]
 
 
-def run(parts: list[str], repository: Path, folder: Path) -> None:
-    """Run ``ser`` to its end; where it fails, show what it and its folds had to say."""
-    done = subprocess.run(command(*parts), cwd=repository, timeout=300, capture_output=True, text=True)
-    logs = "\n".join(path.read_text()[-2000:] for path in sorted(folder.glob("fold-*/log.txt")))
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{logs}"
-
-
 def seed_folder(runs: Path) -> Path:
     return runs / "quickstart/ravdess-synthetic/default/seed-0"
-
-
-def wait_until(condition: object, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 def processes_with(text: str) -> list[int]:
@@ -73,24 +61,24 @@ def processes_with(text: str) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for orphans in /proc")
 def test_a_killed_cross_validation_goes_on_to_the_same_weights_and_predictions(
-    synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, repository: Path
+    synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, repository: Path, wait_until: WaitUntil
 ) -> None:
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     undisturbed = arguments(synthetic_ravdess, feature_folder, calm, "--folds=0,1")
-    run(undisturbed, repository, seed_folder(calm))
+    assert main(undisturbed) == 0
 
     wandb.setup().ensure_service()  # outlives what is killed, and WANDB_SERVICE names it to every child
     disturbed = arguments(synthetic_ravdess, feature_folder, killed, "--folds=0,1")
     process = subprocess.Popen(command(*disturbed), cwd=repository, stdout=subprocess.DEVNULL)
     metrics = seed_folder(killed) / "fold-01" / "metrics.csv"
-    wait_until(lambda: metrics.exists() and len(pd.read_csv(metrics)) >= 2, 300)
+    wait_until(lambda: metrics.exists() and len(pd.read_csv(metrics)) >= 2)
     process.kill()
     process.wait()
-    wait_until(lambda: not processes_with(str(killed)), 30)  # the fold's process ends with its parent
+    wait_until(lambda: not processes_with(str(killed)))  # the fold's process ends with its parent
     assert not (seed_folder(killed) / "fold-01" / "predictions.csv").exists()
     first = (seed_folder(killed) / "fold-00" / "predictions.csv").stat().st_mtime_ns
 
-    run(disturbed, repository, seed_folder(killed))
+    assert main(disturbed) == 0
     assert (seed_folder(killed) / "fold-00" / "predictions.csv").stat().st_mtime_ns == first
     assert "Restoring states" in (seed_folder(killed) / "fold-01" / "log.txt").read_text()
     for fold in ("fold-00", "fold-01"):
@@ -130,13 +118,14 @@ def test_the_summary_names_the_missing_folds_and_the_report_stands_alone(done: l
     assert "<html" in (folder / "report.html").read_text()
 
 
-@pytest.mark.parametrize("content", [b'{"seeds": [', b"\xff\xfe{"])
-def test_a_damaged_summary_is_written_anew(content: bytes, done: list[str]) -> None:
-    summary = seed_folder(Path(done[1].removeprefix("--runs="))) / "summary.json"
-    before = summary.read_bytes()
-    summary.write_bytes(content)
+def test_a_damaged_summary_and_a_missing_model_card_are_written_anew(done: list[str]) -> None:
+    folder = seed_folder(Path(done[1].removeprefix("--runs=")))
+    summary, card = folder / "summary.json", folder / "fold-00" / "checkpoints" / "best.md"
+    before = summary.read_bytes(), card.read_bytes()
+    summary.write_bytes(b'\xff\xfe{"seeds": [')
+    card.unlink()  # as a kill after the last predictions leaves it
     assert main([*done, "--folds=0"]) == 0
-    assert summary.read_bytes() == before
+    assert (summary.read_bytes(), card.read_bytes()) == before
 
 
 def test_a_changed_configuration_is_refused_before_anything_runs(
@@ -221,14 +210,6 @@ def test_a_cluster_is_not_joined_to_train_on_cpus_unless_that_is_said(
     assert main([*done, *cluster, "--trainer.accelerator=cpu"]) == 0
 
 
-def test_a_model_card_that_is_missing_is_written(done: list[str]) -> None:
-    card = seed_folder(Path(done[1].removeprefix("--runs="))) / "fold-00" / "checkpoints" / "best.md"
-    before = card.read_bytes()
-    card.unlink()  # as a kill would leave it, behind the last predictions
-    assert main([*done, "--folds=0"]) == 0
-    assert card.read_bytes() == before
-
-
 def test_a_corpus_that_cannot_be_divided_is_refused_once_and_before_anything_is_extracted(
     synthetic_ravdess: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -310,7 +291,7 @@ def test_an_error_that_all_folds_meet_is_said_once(
 def test_a_fold_that_fails_is_reported_with_the_end_of_its_log_and_the_exit_status(
     done: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*done, "--row=broken", "--folds=0", "--trainer.limit_val_batches=0"]) == 1
+    assert main([*done, "--row=broken", "--folds=0", "--retries=0", "--trainer.limit_val_batches=0"]) == 1
     printed = capsys.readouterr().out
     assert "fold-00 is missing" in printed
     assert "exit status" in printed

@@ -215,15 +215,11 @@ def test_however_a_run_is_stopped_no_job_outlives_it(
         pytest.skip("Ray is not installed")
     runs = tmp_path / "stopped"
     process = subprocess.Popen([sys.executable, "-c", STOPPED, str(pretence), str(runs), str(at_once)])
-    end = time.monotonic() + 120
     while len(list(runs.glob("seed-0/*/try-0"))) < at_once:
-        assert time.monotonic() < end, "the jobs did not start"
         assert process.poll() is None, "it ended by itself"
         time.sleep(0.05)
     process.send_signal(sent)
-    assert process.wait(60) == (-signal.SIGKILL if sent == signal.SIGKILL else 130)
-    end = time.monotonic() + 30
+    assert process.wait() == (-signal.SIGKILL if sent == signal.SIGKILL else 130)
     while processes_with(str(runs)):
-        assert time.monotonic() < end, f"still there: {processes_with(str(runs))}"
         time.sleep(0.05)
     assert not list(runs.glob("seed-0/*/predictions.csv"))

@@ -269,14 +269,12 @@ def test_a_sweep_that_is_killed_goes_on_without_losing_a_fold(
     ]
     folder = tmp_path / "runs" / "quickstart" / "ravdess-synthetic"
     process = subprocess.Popen(command)
-    give_up = time.monotonic() + 300
     while len(done := list(folder.glob("trial-*/seed-0/*/run.json"))) < 3:
-        assert time.monotonic() < give_up, done
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     before = {path: path.stat().st_mtime_ns for path in done}
-    subprocess.run(command, check=True, timeout=400)
+    subprocess.run(command, check=True)
     content = json.loads((folder / "tiny" / "sweep.json").read_text())
     assert [trial["state"] for trial in content["trials"]] == ["complete"] * 3
     tested = {path.parents[2].name for path in folder.glob("trial-*/seed-0/*/predictions.csv")}

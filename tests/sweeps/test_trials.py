@@ -109,7 +109,7 @@ def test_a_killed_trial_is_started_again_with_its_parameters(method: str, open_t
     with open_trials(method, 4, "calm") as trials:
         expected = [str(parameters) for parameters in run_to_end(trials)]
     done = subprocess.run(
-        [sys.executable, "-c", BEGIN_AND_DIE, str(sweep_file(tmp_path, method)), str(tmp_path / "sweep")], timeout=120
+        [sys.executable, "-c", BEGIN_AND_DIE, str(sweep_file(tmp_path, method)), str(tmp_path / "sweep")]
     )
     assert done.returncode == -9
     with open_trials(method, 4) as trials:

@@ -52,7 +52,6 @@ def ser(*arguments: str) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=180,
     )
     assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
 
@@ -71,12 +70,8 @@ def together(odd_arguments: Arguments, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-def test_two_processes_predict_from_a_checkpoint_what_one_predicts(
-    alone: Path, tmp_path: Path, odd_arguments: Arguments
-) -> None:
-    best = f"--ckpt_path={alone}/checkpoints/best.ckpt"
-    ser("test", *odd_arguments(tmp_path, best, "--trainer.logger=false", *TWO_PROCESSES))
-    one, two = (Predictions.read(folder / "predictions.csv").table for folder in (alone, tmp_path))
+def test_two_processes_predict_what_one_predicts(alone: Path, together: Path) -> None:
+    one, two = (Predictions.read(folder / "predictions.csv").table for folder in (alone, together))
     assert len(one) % 2 == 1, len(one)
     labels = ["utterance", "speaker", "fold", "target"]
     pd.testing.assert_frame_equal(one[labels], two[labels])
@@ -84,7 +79,7 @@ def test_two_processes_predict_from_a_checkpoint_what_one_predicts(
     torch.testing.assert_close(
         torch.from_numpy(two[probabilities].to_numpy(copy=True)),
         torch.from_numpy(one[probabilities].to_numpy(copy=True)),
-        atol=1e-6,
+        atol=1e-5,  # of weights that are the same to 1e-6
         rtol=0,
     )
 

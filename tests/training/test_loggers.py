@@ -99,11 +99,9 @@ def _items(items: Any) -> dict[str, Any]:
 def offline_runs(folder: Path) -> list[OfflineRun]:
     """The runs below `folder`, oldest first; W&B's own process may still be writing the last records of one."""
     folders = sorted((folder / "wandb").glob("offline-run-*"))
-    give_up = time.monotonic() + 20
     for path in folders:
         (file,) = path.glob("run-*.wandb")
-        while "exit" not in (kinds := [record.WhichOneof("record_type") for record in records(file)]):
-            assert time.monotonic() < give_up, f"{file} has no end, only {kinds}"
+        while "exit" not in [record.WhichOneof("record_type") for record in records(file)]:
             time.sleep(0.05)
     return [OfflineRun(path) for path in folders]
 
@@ -458,9 +456,7 @@ def test_the_run_of_a_wandb_agents_trial_is_the_summary_and_each_trial_has_its_o
         parameters = tmp_path / f"{run_id}.yaml"
         parameters.write_text(f"wandb_version: 1\n\nmodel.init_args.dropout:\n  desc: null\n  value: {dropout}\n")
         of_agent = {"WANDB_SWEEP_ID": "sweep", "WANDB_RUN_ID": run_id, "WANDB_SWEEP_PARAM_PATH": str(parameters)}
-        subprocess.run(
-            [*command, f"--model.init_args.dropout={dropout}"], env=os.environ | of_agent, check=True, timeout=300
-        )
+        subprocess.run([*command, f"--model.init_args.dropout={dropout}"], env=os.environ | of_agent, check=True)
         row = trial_row({"model.init_args.dropout": dropout})
         folder = tmp_path / "quickstart" / "ravdess-synthetic" / row / "seed-0"
         runs = offline_runs(folder)

@@ -5,9 +5,11 @@ Only what a call needs is imported, inside its function: ``ser --help`` answers 
 
 import argparse
 import errno
+import gc
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from ser_lightning.cli import corpora, inference, results, training
 from ser_lightning.cli.command_line import LIGHTNING_COMMANDS, CommandLine, mention_commands, own_options, run_lightning
@@ -38,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     refused = 1
     if "--end-with-parent" in arguments:
-        from ser_lightning.jobs.process import REFUSED
-        from ser_lightning.training.fold import end_with_parent
+        from ser_lightning.jobs.process import REFUSED, end_with_parent
 
         refused = REFUSED  # 1 is also what a crash of Python ends with, which the runner tries again
         arguments.remove("--end-with-parent")
@@ -79,24 +80,50 @@ def _in_words(error: OSError) -> str:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; ``function`` and ``takes_overrides`` are among its options."""
     commands = CommandLine(DESCRIPTION, EXAMPLES)
+    commands.parser.add_argument("--version", action=_Version, help="show the version, and the commit in a clone")
     mention_commands(commands)
     for file in (training, corpora, results, inference):
         file.add_commands(commands)
     return commands.parser
 
 
+class _Version(argparse.Action):
+    """As argparse's own, but the version is only looked up when it is asked for."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from ser_lightning.runs.folder import code_version
+
+        print(f"ser-lightning {code_version()}")
+        parser.exit()
+
+
 def _run(arguments: list[str]) -> int:
+    # Imports make a million objects that stay; the default thresholds examine them again and again.
+    gc.set_threshold(10_000, 20, 20)
     all_commands = parser()
     if arguments and arguments[0] in LIGHTNING_COMMANDS:
         options, rest = own_options(arguments[1:])
+        _refuse_missing_files(rest)
         _prepare_process(options)
         return run_lightning(arguments[0], options, rest)
     options, rest = all_commands.parse_known_args(arguments)
     if rest and not options.takes_overrides:
         all_commands.error(f"unrecognized arguments: {' '.join(rest)}")
+    _refuse_missing_files(rest)
     _prepare_process(options)
     status: int = options.function(options, rest)
     return status
+
+
+def _refuse_missing_files(arguments: Sequence[str]) -> None:
+    """Refuse a misspelt ``--config`` before anything heavy is imported."""
+    from ser_lightning.training.experiment_file import config_files, read_experiment_file
+
+    for path in config_files(arguments):
+        read_experiment_file(path)
 
 
 def _prepare_process(options: argparse.Namespace) -> None:

@@ -1,24 +1,22 @@
 """Frames of many audio files, extracted by this process or by several."""
 # Shapes: T frames, F features a frame.
 
-import functools
+import contextlib
 import importlib
 import inspect
+import itertools
 import json
-import os
 import signal
-import threading
 import time
+import traceback
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
@@ -71,7 +69,11 @@ def build_trusted_extractor(configuration: Mapping[str, object]) -> FeatureExtra
 # A worker imports torch first, which takes seconds: it must be worth it.
 TRIAL_SECONDS = 1.0
 LEAST_SECONDS_FOR_WORKERS = 6.0
-_FILES_A_TASK = 8
+# A worker has its next file while its last frames are read. More would fill the pipe: both ends would wait to write.
+_FILES_AHEAD = 2
+# Forked children of a process whose torch has run threads can hang; spawned ones cannot.
+_CONTEXT = get_context("spawn")
+_WAY_OUT = "What was extracted is kept; run again with fewer workers (--data.init_args.workers 1)"
 
 
 def extract_file(extractor: FeatureExtractor, path: Path) -> Tensor | str:
@@ -94,7 +96,7 @@ def extract_files(
     """Yield each of ``paths`` with its frames [T, F] or the reason why there are none, in any order.
 
     This process begins alone, and starts ``workers`` processes of one thread each once it sees that the rest takes
-    longer than starting them. They die with this process, however it dies.
+    longer than starting them. However this process dies, a worker ends before its next file.
 
     Raises:
         ConfigurationError: If a worker dies.
@@ -112,55 +114,94 @@ def extract_files(
 def _extract_by_workers(
     extractor: FeatureExtractor, paths: Sequence[Path], workers: int
 ) -> Iterator[tuple[Path, Tensor | str]]:
-    configuration = json.dumps(extractor.configuration())
-    tasks = iter([paths[start : start + _FILES_A_TASK] for start in range(0, len(paths), _FILES_A_TASK)])
-    running: set[Future[list[tuple[Path, NDArray[np.float32] | str]]]] = set()
-    # Forked children of a process whose torch has run threads can hang; spawned ones cannot.
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_prepare_worker)
+    waiting = iter(paths)
+    pool: dict[Connection, _Worker] = {}
     try:
-        while True:
-            for task in tasks:
-                running.add(pool.submit(_extract_task, configuration, task))
-                if len(running) >= 2 * workers:
-                    break
-            if not running:
-                return
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                for path, result in future.result():
-                    yield path, result if isinstance(result, str) else torch.from_numpy(result)
-    except BrokenProcessPool as error:
-        raise ConfigurationError(
-            "a feature worker process died: memory ran out, it was killed, openSMILE crashed, or the calling script "
-            "has no `if __name__ == '__main__':`. What was extracted is kept; run again, with 1 worker to find the file"
-        ) from error
+        for _ in range(min(workers, len(paths))):
+            worker = _Worker(extractor)
+            pool[worker.connection] = worker
+        for _ in range(_FILES_AHEAD):
+            for worker, path in zip(pool.values(), waiting, strict=False):
+                worker.send(path)
+        while busy := [connection for connection, worker in pool.items() if worker.paths]:
+            for connection in wait(busy):
+                worker = pool[cast(Connection, connection)]
+                yield worker.receive()
+                for path in itertools.islice(waiting, 1):
+                    worker.send(path)
     finally:
-        pool.shutdown(cancel_futures=True)
+        for worker in pool.values():
+            worker.stop()
 
 
-def _extract_task(configuration: str, paths: Sequence[Path]) -> list[tuple[Path, NDArray[np.float32] | str]]:
-    extractor = _worker_extractor(configuration)
-    results = ((path, extract_file(extractor, path)) for path in paths)
-    # As arrays: torch sends a tensor as a shared-memory file of its own, and thousands exhaust the open files.
-    return [(path, result if isinstance(result, str) else result.numpy()) for path, result in results]
+class _Worker:
+    """A process of one thread that extracts the files it is sent, in their order, over a pipe of its own.
+
+    No other process holds the worker's end of the pipe: when the worker dies, even in the middle of sending frames,
+    the pipe ends and reading it fails. A shared pipe, such as that of ``ProcessPoolExecutor``, would never end.
+
+    Attributes:
+        connection: This process's end of the pipe.
+        process: The process.
+        paths: Files that were sent to the worker and did not come back yet.
+    """
+
+    def __init__(self, extractor: FeatureExtractor) -> None:
+        self.paths: deque[Path] = deque()
+        self.connection, theirs = _CONTEXT.Pipe()
+        configuration = json.dumps(extractor.configuration())
+        self.process = _CONTEXT.Process(target=_work, args=(theirs, configuration), daemon=True)
+        try:
+            self.process.start()
+        except OSError as error:
+            raise ConfigurationError(f"cannot start a feature worker process: {error.strerror}. {_WAY_OUT}") from error
+        theirs.close()
+
+    def send(self, path: Path) -> None:
+        self.paths.append(path)
+        with contextlib.suppress(OSError):  # it is dead: receive says so, after the frames that it still sent
+            self.connection.send(path)
+
+    def receive(self) -> tuple[Path, Tensor | str]:
+        """Return the next file with its frames [T, F], or the reason why there are none."""
+        try:
+            result = self.connection.recv()
+        except (EOFError, OSError) as error:
+            raise self._death() from error
+        if isinstance(result, Exception):
+            raise result
+        return self.paths.popleft(), result if isinstance(result, str) else torch.from_numpy(result)
+
+    def stop(self) -> None:
+        self.connection.close()
+        self.process.kill()  # it holds nothing that could be lost
+        self.process.join()
+
+    def _death(self) -> ConfigurationError:
+        self.process.join()
+        status = self.process.exitcode or 0
+        cause = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        return ConfigurationError(
+            f"a feature worker process {cause} at {self.paths[0]}: most likely memory ran out; or a library crashed on "
+            f"this file, or the calling script has no `if __name__ == '__main__':`. {_WAY_OUT}"
+        )
 
 
-@functools.cache
-def _worker_extractor(configuration: str) -> FeatureExtractor:
-    return build_trusted_extractor(json.loads(configuration)).eval()
-
-
-def _prepare_worker() -> None:
+def _work(connection: Connection, configuration: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and stops its workers
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and ends its workers in order
-    threading.Thread(target=_die_with_parent, daemon=True).start()
-
-
-def _die_with_parent() -> None:
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    extractor = build_trusted_extractor(json.loads(configuration)).eval()
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has died
+        while True:
+            path = connection.recv()
+            try:
+                result = extract_file(extractor, path)
+            except Exception as error:
+                error.add_note(traceback.format_exc())
+                connection.send(error)
+                return
+            # As an array: torch sends a tensor as a shared-memory file of its own, and thousands exhaust open files.
+            connection.send(result if isinstance(result, str) else result.numpy())
 
 
 Item = TypeVar("Item")

@@ -8,6 +8,7 @@ import platform
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -124,3 +125,18 @@ def run_to_end(command: Sequence[str], folder: str, working_folder: str, environ
         while (status := process.status()) is None:
             time.sleep(POLL_SECONDS)
     return status
+
+
+def end_with_parent() -> None:
+    """End this process's whole group once its parent is gone, however the parent ended.
+
+    The parent holds the other end of standard input and never writes to it: the end of the stream is the parent's end.
+    A signal handler in the parent would not do, since nothing handles SIGKILL.
+    """
+
+    def wait() -> None:
+        while os.read(0, 1024):
+            pass
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="parent watch", daemon=True).start()

@@ -16,14 +16,16 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.runs.configuration import CHECKPOINT_KEYS_END, differing_keys, flatten
+
+if TYPE_CHECKING:
+    import torch
 
 RUNS = Path("runs")
 DEFAULT_ROW = "default"
@@ -281,8 +283,10 @@ def code_version() -> str:
     return f"{version}+{answer.stdout.strip()}" if answer.returncode == 0 else version
 
 
-def hardware(device: torch.device, num_processes: int) -> str:
+def hardware(device: "torch.device", num_processes: int) -> str:
     """Return what a run computes on, in words."""
+    import torch
+
     if device.type == "cuda":
         return f"{num_processes} x {torch.cuda.get_device_name(device)}"
     name = platform.processor() or platform.machine()

@@ -2,18 +2,19 @@
 # Shapes: M training and N validation utterances, E channels of an embedding, C classes, K of them in training.
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.svm import SVC
 from torch import Tensor
 from torch.nn import functional as F
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.nn.support_vectors import SupportVectorMachine
+
+if TYPE_CHECKING:
+    from sklearn.calibration import CalibratedClassifierCV
 
 COSTS = (0.1, 1.0, 10.0, 100.0)
 GAMMAS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
@@ -63,6 +64,9 @@ def fit_svm(
         ConfigurationError: If an embedding is not finite or fewer than two classes have a training embedding.
         ValueError: If arguments do not belong together, or there is nothing to choose from or to choose by.
     """
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.svm import SVC
+
     _check(train_embeddings, train_labels, num_classes, "training")
     _check(validation_embeddings, validation_labels, num_classes, "validation")
     if len(train_speakers) != len(train_labels):
@@ -133,6 +137,8 @@ def _search(
     scale: float,
 ) -> list[dict[str, float]]:
     """Return the weighted accuracy on validation of each pair of gamma and C; distances are computed once."""
+    from sklearn.svm import SVC
+
     distances = _squared_distances(points, points)
     validation_distances = _squared_distances(validation_points, points)
     grid = []
@@ -167,7 +173,7 @@ def _parts_by_speaker(speakers: Sequence[str], labels: Labels) -> list[tuple[Lab
     return []
 
 
-def _as_tensors(fitted: CalibratedClassifierCV, num_classes: int) -> SupportVectorMachine:
+def _as_tensors(fitted: "CalibratedClassifierCV", num_classes: int) -> SupportVectorMachine:
     """Return the machine and its calibration as a module.
 
     scikit-learn turns the signs of two classes round and calibrates the second alone; here the lower class is the

@@ -4,14 +4,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
-from torch import nn
-from torchmetrics import Metric
 
 from ser_lightning.errors import ConfigurationError, SerError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 _PARTS = ("model", "data")
 _CONFIG = ("-c", "--config")
@@ -157,8 +157,10 @@ class Execution:
         self.channels_last = channels_last
         self.compile = compile
 
-    def prepare(self, system: nn.Module) -> None:
+    def prepare(self, system: "nn.Module") -> None:
         """Make a system's layers so; names and values of its weights do not change."""
+        import torch
+
         if self.channels_last:
             system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         if self.compile:
@@ -166,8 +168,11 @@ class Execution:
                 layer.compile(dynamic=True)
 
 
-def _called(system: nn.Module) -> Iterator[nn.Module]:
+def _called(system: "nn.Module") -> Iterator["nn.Module"]:
     """Return the layers with weights that a system calls: of a list, which is only gone through, those in it."""
+    from torch import nn
+    from torchmetrics import Metric
+
     for layer in system.children():
         if isinstance(layer, nn.ModuleList):
             yield from _called(layer)

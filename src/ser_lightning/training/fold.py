@@ -5,9 +5,6 @@
 """
 
 import json
-import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -290,18 +287,3 @@ class Fold:
             skipped_audio={str(path): reason for path, reason in data.skipped_audio.items()},
             faulty_left_out=tuple(sorted(data.left_out)),
         )
-
-
-def end_with_parent() -> None:
-    """End this process's whole group once its parent is gone, however the parent ended.
-
-    The parent holds the other end of standard input and never writes to it: the end of the stream is the parent's end.
-    A signal handler in the parent would not do, since nothing handles SIGKILL.
-    """
-
-    def wait() -> None:
-        while os.read(0, 1024):
-            pass
-        os.killpg(os.getpgid(0), signal.SIGKILL)
-
-    threading.Thread(target=wait, name="parent watch", daemon=True).start()

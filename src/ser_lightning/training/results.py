@@ -16,7 +16,7 @@ from ser_lightning.data.targets import vote_distribution
 from ser_lightning.files import write_atomically
 from ser_lightning.reports.figures import confusion_figure, save
 from ser_lightning.reports.model_card import model_card
-from ser_lightning.runs.folder import CARD, CHECKPOINTS, CONFUSION_PICTURE, EMBEDDINGS_PICTURE, FILES
+from ser_lightning.runs.folder import BEST, CARD, CHECKPOINTS, CONFUSION_PICTURE, EMBEDDINGS_PICTURE, FILES
 from ser_lightning.runs.predictions import Predictions, confusion
 from ser_lightning.runs.scores import SOFT_SCORES, fold_scores, write_embeddings, write_scores
 
