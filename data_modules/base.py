@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from data_modules.discovery import Found
@@ -29,8 +28,13 @@ from ser_lightning.errors import AudioError, ConfigurationError, ProtocolError
 from ser_lightning.features import FeatureExtractor, FeatureStore, Prepared, SpeedPerturbation
 from ser_lightning.types import Batch, Split, TargetKind, Utterance, corpus_name
 
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule as DataModule
+else:
+    from ser_lightning.data.module import DataModule
 
-class CorpusDataModule(LightningDataModule):
+
+class CorpusDataModule(DataModule):
     """One fold of one corpus.
 
     A corpus file subclasses this with its ``corpus`` name, its ``class_names`` and two methods, ``find`` and
@@ -188,6 +192,10 @@ class CorpusDataModule(LightningDataModule):
             problems |= store.prepare(usable, self.workers, progress).problems
         self.leave_out(problems)
         return prepared
+
+    def decoded(self) -> set[Path]:
+        """Return the files whose features are stored as the files are now: their audio is known to be sound."""
+        return self.store.stored([u.path for u in self.found.utterances])
 
     def leave_out(self, problems: Mapping[Path, str]) -> None:
         """Treat unusable audio as ``on_bad_audio`` says.

@@ -8,11 +8,10 @@ import time
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -73,7 +72,13 @@ _SPEAKERS = 5994
 _CLIPS_FOR_STATISTICS = 1000
 
 
-class VoxCeleb2(LightningDataModule):
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule as DataModule
+else:
+    from ser_lightning.data.module import DataModule
+
+
+class VoxCeleb2(DataModule):
     """Speaker identification: crops read from disk batch by batch, frames made on the device; no feature is stored.
 
     Clips lie as ``<speaker>/<video>/<clip>`` below ``root``, in wav, flac or ogg; the release's m4a has to be converted
@@ -218,6 +223,10 @@ class VoxCeleb2(LightningDataModule):
         _ = self._validation_clips
         counts = (index, 0) if made else (0, index)
         return Prepared(*counts, time.monotonic() - started, dict(self.skipped_audio))
+
+    def decoded(self) -> set[Path]:
+        """Return nothing: no features are stored, so no clip is known to be sound."""
+        return set()
 
     def leave_out(self, problems: Problems) -> None:
         """Treat unusable audio as ``on_bad_audio`` says.

@@ -37,6 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     In a job of ours an error the user can mend ends with ``job_process.REFUSED``, by which the runner knows it.
     """
+    foreign = any(argument.startswith("--allow") for argument in sys.argv)  # corpora that may need Lightning itself
+    if arguments is None and sys.argv[1:2] in (["audit"], ["prepare"]) and not foreign:
+        from ser_lightning.data.module import leave_out_lightning
+
+        leave_out_lightning()  # this process trains nothing
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     refused = 1
     if "--end-with-parent" in arguments:

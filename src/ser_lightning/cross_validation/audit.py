@@ -3,18 +3,28 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import cast
 
+from jsonargparse import ArgumentError, ArgumentParser
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from ser_lightning.audio import read_audio
+from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
+from ser_lightning.audio import duration_seconds, read_audio
 from ser_lightning.data.corpora import CorpusData, protocol_hash
 from ser_lightning.data.protocols import speaker_overlap
-from ser_lightning.errors import AudioError
-from ser_lightning.training.experiment import ExperimentCLI
+from ser_lightning.errors import AudioError, ConfigurationError
+from ser_lightning.training.experiment_file import (
+    config_files,
+    first_cause,
+    place_of,
+    read_experiment_file,
+    readable,
+    refuse_without_classes,
+)
 from ser_lightning.types import STAGES, Split, Utterance
 
 _MOST_NAMED = 3
@@ -48,7 +58,9 @@ MOST_CLASSES = 16
 
 
 def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> int:
-    """Decode every file, then print every fold's sets: utterances by class, speakers, genders, hours and split hash.
+    """Print every fold's sets: utterances by class, speakers, genders, hours and split hash.
+
+    Every file is decoded first, unless its features are stored: then it was, and has not changed since.
 
     Utterances and hours are those with a label, which can be scored; where there are others, they have a column.
 
@@ -68,9 +80,13 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
     hours: dict[str, float] = {}
     problems: dict[Path, str] = {}
     rate = data.extractor.sample_rate_hz
+    decoded = data.decoded()
     for utterance in track(data.all_utterances, "decoding", console=console, transient=True):
         try:
-            hours[utterance.name] = len(read_audio(utterance.path, rate)) / rate / 3600
+            if utterance.path in decoded:
+                hours[utterance.name] = duration_seconds(utterance.path) / 3600
+            else:
+                hours[utterance.name] = len(read_audio(utterance.path, rate)) / rate / 3600
         except AudioError as error:
             problems |= error.problems
     data.leave_out(problems)
@@ -136,7 +152,42 @@ def _say_what_is_used(data: CorpusData, console: Console) -> None:
 
 
 def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
-    return ExperimentCLI([*arguments, "--trainer.logger=false"], run=False, allow=allow).data
+    """Build an experiment's data module alone: neither its system nor a trainer is looked at."""
+    from ser_lightning.data.module import DataModule  # Lightning's, or not: that is known by now
+
+    for path in config_files(arguments):
+        refuse_foreign_classes(read_experiment_file(path), str(path), allow)
+    refuse_without_classes(arguments)
+    enforce_allow_list(allow)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("-c", "--config", action="config")
+    parser.add_argument("--seed_everything", type=bool | int, default=0)
+    parser.add_subclass_arguments(DataModule, "data", required=True)
+    parser.link_arguments("seed_everything", "data.init_args.seed")
+    for part in _NOT_DATA:
+        parser.add_argument(f"--{part}", type=dict | str | None)  # not Any: its classes would be imported
+    try:
+        return cast(CorpusData, parser.instantiate(parser.parse_args(_about_data(arguments))).data)
+    except ArgumentError as error:
+        raise ConfigurationError(f"{place_of(str(error), arguments)}: {readable(str(error))}") from error
+    except ValueError as error:
+        raise first_cause(error) from error
+
+
+# What else an experiment's files hold.
+_NOT_DATA = ("model", "trainer", "best_checkpoint", "execution")
+
+
+def _about_data(arguments: Sequence[str]) -> list[str]:
+    """Leave out arguments about the rest of an experiment, in one word or two."""
+    kept: list[str] = []
+    is_left_out = False
+    for argument in arguments:
+        if argument.startswith("--"):
+            is_left_out = argument[2:].partition("=")[0].partition(".")[0] in _NOT_DATA
+        if not is_left_out:
+            kept.append(argument)
+    return kept
 
 
 def _add_fold(

@@ -5,10 +5,9 @@ import copy
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
@@ -18,6 +17,9 @@ from ser_lightning.data.samplers import BucketBatchSampler, ClassBatchSampler, E
 from ser_lightning.errors import ProtocolError
 from ser_lightning.features import FeatureExtractor
 from ser_lightning.types import Batch
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule
 
 
 class FrameDataset(Dataset[Batch]):
@@ -151,12 +153,12 @@ class WaveformDataset(FrameDataset):
 BatchSampler = BucketBatchSampler | ClassBatchSampler | RandomCrops | EvaluationBatchSampler
 
 
-def process_of(module: LightningDataModule) -> tuple[int, int]:
+def process_of(module: "LightningDataModule") -> tuple[int, int]:
     """Return the index of this process, and how many share the work of ``module``."""
     return (module.trainer.global_rank, module.trainer.world_size) if module.trainer else (0, 1)
 
 
-def pins_memory(module: LightningDataModule) -> bool:
+def pins_memory(module: "LightningDataModule") -> bool:
     """Return whether batches of ``module`` are copied to a GPU."""
     return module.trainer is not None and module.trainer.strategy.root_device.type == "cuda"
 

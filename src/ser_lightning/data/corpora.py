@@ -128,6 +128,9 @@ class CorpusData(FoldData, Interface):
     def extract(self, progress: bool = True) -> Prepared:
         """Extract features where they are missing, leave out what is unusable, and return what was done."""
 
+    def decoded(self) -> set[Path]:
+        """Return the files whose audio is known to be sound, as it was decoded and has not changed since."""
+
     def leave_out(self, problems: Mapping[Path, str]) -> None:
         """Treat unusable audio, a reason by file, as the user wants it."""
 

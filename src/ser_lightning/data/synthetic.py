@@ -16,7 +16,6 @@ from typing import Literal, Self
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-from scipy.signal import lfilter, sosfilt
 
 from ser_lightning.files import files_below
 
@@ -153,6 +152,8 @@ def synthesise(
     Raises:
         ValueError: If the emotion is unknown or the sampling rate too low.
     """
+    from scipy.signal import lfilter, sosfilt  # only who makes speech waits for it
+
     if emotion not in STYLES:
         raise ValueError(f"emotion {emotion!r} is unknown; known are {', '.join(STYLES)}")
     if sample_rate_hz < 8000:

@@ -1,6 +1,7 @@
 """What the feature store keeps on disk: immutable safetensors shards, and digests of the audio files."""
 # Shapes: T frames, F features a frame.
 
+import contextlib
 import json
 import os
 import uuid
@@ -148,6 +149,18 @@ class Digests:
             except OSError as error:
                 problems[path] = why_unreadable(path, error)
         return digests, problems
+
+    def known(self, paths: Iterable[Path]) -> dict[Path, str]:
+        """Return the digests of those of ``paths`` that have not changed since theirs was computed."""
+        found = self._read() | self._found
+        digests: dict[Path, str] = {}
+        for path in paths:
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                size, modified_ns, digest = found.get(os.path.abspath(path), (-1, -1, ""))
+                if (size, modified_ns) == (status.st_size, status.st_mtime_ns):
+                    digests[path] = digest
+        return digests
 
     def save(self) -> None:
         """Add what was computed to the JSON file, keeping what other processes added meanwhile.

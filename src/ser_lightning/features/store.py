@@ -112,6 +112,11 @@ class FeatureStore:
         reused = len(unique) - extracted - len(problems)
         return Prepared(extracted, reused, time.monotonic() - started, problems)
 
+    def stored(self, paths: Sequence[Path]) -> set[Path]:
+        """Return those of ``paths`` whose frames are stored, and that have not changed since."""
+        self._shards.refresh()
+        return {path for path, digest in self._digests.known(paths).items() if digest in self._shards}
+
     def lengths(self, paths: Sequence[Path]) -> list[int]:
         """Return the number of frames of each of ``paths``, without reading them.
 
