@@ -23,7 +23,7 @@ from ser_lightning.training.experiment_file import (
     place_of,
     read_experiment_file,
     readable,
-    refuse_without_classes,
+    with_corpus_first,
 )
 from ser_lightning.types import STAGES, Split, Utterance
 
@@ -157,7 +157,6 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
 
     for path in config_files(arguments):
         refuse_foreign_classes(read_experiment_file(path), str(path), allow)
-    refuse_without_classes(arguments)
     enforce_allow_list(allow)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("-c", "--config", action="config")
@@ -167,7 +166,7 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
     for part in _NOT_DATA:
         parser.add_argument(f"--{part}", type=dict | str | None)  # not Any: its classes would be imported
     try:
-        return cast(CorpusData, parser.instantiate(parser.parse_args(_about_data(arguments))).data)
+        return cast(CorpusData, parser.instantiate(parser.parse_args(_about_data(with_corpus_first(arguments)))).data)
     except ArgumentError as error:
         raise ConfigurationError(f"{place_of(str(error), arguments)}: {readable(str(error))}") from error
     except ValueError as error:
@@ -175,7 +174,7 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
 
 
 # What else an experiment's files hold.
-_NOT_DATA = ("model", "trainer", "best_checkpoint", "execution")
+_NOT_DATA = ("model", "trainer", "best_checkpoint", "execution", "run")
 
 
 def _about_data(arguments: Sequence[str]) -> list[str]:

@@ -144,7 +144,7 @@ class WaveformDataset(FrameDataset):
 
     def _crop(self, position: int, place: float) -> Tensor:
         whole = self.frames[position]
-        if self.crop_frames is None or self.num_frames[position] <= self.crop_frames:
+        if self.crop_frames is None or self.crop_samples is None or self.num_frames[position] <= self.crop_frames:
             return whole
         start = math.floor(place * (self.num_frames[position] - self.crop_frames + 1)) * self.hop_length
         return whole[start : start + self.crop_samples]

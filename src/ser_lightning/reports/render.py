@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -69,12 +69,13 @@ def _environment(extra: Mapping[str, Any]) -> Environment:
         **extra,
     )
     environment.globals["zip"] = partial(zip, strict=True)
-    environment.filters |= {
+    filters: dict[str, Callable[..., Any]] = {
         "kind": lambda block: type(block).__name__,
         "data_url": _data_url,
         "code": _code,
         "verbatim": Markup,
     }
+    environment.filters |= filters
     return environment
 
 

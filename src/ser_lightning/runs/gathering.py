@@ -178,11 +178,11 @@ def gather(
         kept = _tested_once(_alike(group, ("seed",), left_out), left_out)
         gathered.append(CrossValidation(folder, tuple(kept)))
     by_seed: dict[int, CrossValidation] = {}
-    for run in gathered:
-        other = by_seed.setdefault(run.facts.seed, run)
-        if other is not run:
-            message = f"{other.folder} and {run.folder} both have seed {run.facts.seed}: give one of them"
-            left_out.append(LeftOut(run.folder, message))
+    for one in gathered:
+        other = by_seed.setdefault(one.facts.seed, one)
+        if other is not one:
+            message = f"{other.folder} and {one.folder} both have seed {one.facts.seed}: give one of them"
+            left_out.append(LeftOut(one.folder, message))
     return [by_seed[seed] for seed in sorted(by_seed)], left_out
 
 
