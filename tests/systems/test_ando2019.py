@@ -134,7 +134,7 @@ def test_of_two_emotions_that_surely_exist_the_likelier_is_decided_on_though_the
 
 
 def test_the_classifier_is_two_layers_with_a_rectifier_between_them() -> None:
-    layers = dense_classifier(3, 2, 1)
+    layers = dense_classifier(3, 2, 1, WeightedCrossEntropy())
     with torch.no_grad():
         for layer, weight in ((layers[0], [[1.0, 0, 0], [0, 1.0, 0]]), (layers[2], [[1.0, 10.0]])):
             layer.weight.copy_(torch.tensor(weight))

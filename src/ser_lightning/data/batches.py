@@ -140,7 +140,7 @@ class WaveformDataset(FrameDataset):
         super().__init__(waveforms, labels, targets, crop_frames)
         self.num_frames = device.num_frames(self.lengths).tolist()
         self.hop_length = device.hop_length
-        self.crop_samples = None if crop_frames is None else device.num_samples(crop_frames)
+        self.crop_samples = 0 if crop_frames is None else device.num_samples(crop_frames)
 
     def _crop(self, position: int, place: float) -> Tensor:
         whole = self.frames[position]
