@@ -84,6 +84,13 @@ def test_a_changed_file_and_nothing_else_is_extracted_anew(clips: list[Path], fo
     assert torch.equal(store.load([clips[2]])[0], extract(LogMelFilterbank(), clips[2]))
 
 
+def test_only_files_that_have_not_changed_count_as_stored(clips: list[Path], folder: Path) -> None:
+    FeatureStore(folder, LogMelFilterbank()).prepare(clips[1:], progress=False)
+    write_clip(clips[1], seed=99, seconds=0.4)
+    assert FeatureStore(folder, LogMelFilterbank()).stored(clips) == set(clips[2:])
+    assert FeatureStore(folder, MagnitudeSpectrogram()).stored(clips) == set()
+
+
 def test_a_touched_or_moved_file_is_known_by_its_content(clips: list[Path], folder: Path, tmp_path: Path) -> None:
     FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False)
     os.utime(clips[0])
