@@ -104,7 +104,7 @@ class Fold:
         self.trainer: Trainer = cli.trainer
         self.folder = Path(cli.trainer.default_root_dir)
         self._wait_seconds = wait_seconds
-        self._is_dry = bool(cli.trainer.fast_dev_run)
+        self._is_dry = bool(cli.trainer.fast_dev_run)  # type: ignore[attr-defined]  # Lightning sets it, undeclared
         self._writes = cli.trainer.is_global_zero and not self._is_dry
 
     def run(self, tested: bool = True) -> None:
