@@ -173,16 +173,14 @@ def gather(
     by_seed_folder: dict[Path, list[FoldRun]] = {}
     for run in _alike(folds, SAME_EXPERIMENT, left_out):
         by_seed_folder.setdefault(run.folder.parent, []).append(run)
-    gathered = []
+    by_seed: dict[int, CrossValidation] = {}
     for folder, group in by_seed_folder.items():
         kept = _tested_once(_alike(group, ("seed",), left_out), left_out)
-        gathered.append(CrossValidation(folder, tuple(kept)))
-    by_seed: dict[int, CrossValidation] = {}
-    for one in gathered:
-        other = by_seed.setdefault(one.facts.seed, one)
-        if other is not one:
-            message = f"{other.folder} and {one.folder} both have seed {one.facts.seed}: give one of them"
-            left_out.append(LeftOut(one.folder, message))
+        found = CrossValidation(folder, tuple(kept))
+        other = by_seed.setdefault(found.facts.seed, found)
+        if other is not found:
+            message = f"{other.folder} and {folder} both have seed {found.facts.seed}: give one of them"
+            left_out.append(LeftOut(folder, message))
     return [by_seed[seed] for seed in sorted(by_seed)], left_out
 
 
