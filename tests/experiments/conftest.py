@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from ser_lightning.training.experiment import ExperimentCLI
@@ -68,7 +67,7 @@ def built(synthetic_corpora: dict[str, Path]) -> Callable[[tuple[Path, ...]], Bu
         if pooling is None and hasattr(cli.model, "network"):
             pooling = cli.model.network.pooling
         return Built(
-            config=yaml.safe_load(cli.config_text),
+            config=cli.configuration,
             protocol=type(cli.data.protocol).__name__,
             class_names=list(cli.data.class_names),
             clusters=getattr(pooling, "clusters", None),

@@ -291,7 +291,7 @@ def test_targets_that_the_criterion_cannot_read_are_refused_before_extraction(
 def test_a_run_names_classes_by_public_paths(tmp_path: Path, arguments: Arguments) -> None:
     internal = "--model=ser_lightning.systems.huang2020.PooledLSTM"
     cli = ExperimentCLI(arguments(tmp_path, "--trainer.logger=false", internal), run=False)
-    assert yaml.safe_load(cli.config_text)["model"]["class_path"] == "ser_lightning.systems.PooledLSTM"
+    assert cli.configuration["model"]["class_path"] == "ser_lightning.systems.PooledLSTM"
     assert cli.model.configuration["class_path"] == "ser_lightning.systems.PooledLSTM"
 
 
