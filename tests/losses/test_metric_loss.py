@@ -9,9 +9,10 @@ from ser_lightning.losses import EmotionConstraint, MetricLoss, TripletLoss
 from ser_lightning.losses.metric_loss import distances_between
 
 NAMES = ("sad", "angry", "happy", "neutral")
+POLARITIES = {"negative": ["sad", "angry"], "positive": ["happy"], "centre": ["neutral"]}
 LOSSES = pytest.mark.parametrize(
     "loss",
-    [TripletLoss(NAMES, 0.1), EmotionConstraint(NAMES, 0.1, 0.15, {"negative": ["sad", "angry"]}, 0.1)],
+    [TripletLoss(NAMES, 0.1), EmotionConstraint(NAMES, 0.1, 0.15, POLARITIES, 0.1)],
     ids=["triplet", "constraint"],
 )
 EMBEDDINGS = torch.randn(7, 5, generator=torch.Generator().manual_seed(0))
