@@ -71,7 +71,7 @@ def test_what_a_run_has_otherwise_than_the_file_is_said(tmp_path: Path) -> None:
     config["trainer"]["precision"] = "32-true"  # Lightning's own, which the file leaves open
     config["model"]["init_args"]["dropout"] = 0.1
     config["data"]["init_args"] |= {"root": "elsewhere", "fold": 2}
-    config["data"]["init_args"]["protocol"]["init_args"]["emotions"] = ["a: b, c"]
+    config["data"]["init_args"]["protocol"]["class_path"] = "ser_lightning.data.protocols.RandomFolds"
     config["seed_everything"] = 3
     (found,) = publications(EXPERIMENTS)(_run(tmp_path / "other", config))
     assert found.differences == [

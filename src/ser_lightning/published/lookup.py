@@ -62,7 +62,7 @@ def _differences(path: Path, row: Row, runs: Sequence[CrossValidation]) -> list[
     try:
         found = differences_from_file(path, own, runs)
     except ConfigurationError as error:  # such as a class that was trusted for training alone
-        return [f"not compared: {str(error).splitlines()[0]}"]
+        return [f"not compared: {' '.join(str(error).split())}"]
     is_other_corpus = any(difference.startswith("data.class_path ") for difference in found)
     return [] if is_other_corpus else found
 
