@@ -16,8 +16,8 @@ from ser_lightning.data.batches import (
     WaveformDataset,
     keep_batch,
     pins_memory,
-    process_of,
-    refuse_without_test_set,
+    rank_and_world_size,
+    check_has_test_set,
 )
 from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.protocols import Protocol
@@ -219,7 +219,7 @@ class CorpusDataModule(DataModule):
     def setup(self, stage: str) -> None:
         """Split the corpus and map the features of the sets that ``stage`` needs."""
         if stage == "test":
-            refuse_without_test_set(self.protocol)
+            check_has_test_set(self.protocol)
         if self._usable is None:  # another process has extracted
             self.extract(progress=False)
         split = self.split()
@@ -278,7 +278,7 @@ class CorpusDataModule(DataModule):
     def evaluation_dataloader(self, name: str) -> DataLoader[Batch]:
         """Return a set, ``train``, ``validation``, ``test`` or ``all``, each utterance once and whole."""
         dataset = self._datasets[name]
-        return self._loader(dataset, EvaluationBatchSampler(dataset.num_frames, self.batch_size, *process_of(self)))
+        return self._loader(dataset, EvaluationBatchSampler(dataset.num_frames, self.batch_size, *rank_and_world_size(self)))
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Return shuffled batches of similar length or of all classes, whole or with places for crops."""
@@ -286,10 +286,10 @@ class CorpusDataModule(DataModule):
         sampler: BucketBatchSampler | ClassBatchSampler
         if self.batches == "class":
             labels, num_classes = dataset.labels.tolist(), len(self.class_names)
-            sampler = ClassBatchSampler(labels, num_classes, self.batch_size, self.seed, *process_of(self))
+            sampler = ClassBatchSampler(labels, num_classes, self.batch_size, self.seed, *rank_and_world_size(self))
         else:
             lengths = [min(length, self.crop_frames or length) for length in dataset.num_frames]
-            sampler = BucketBatchSampler(lengths, self.batch_size, self.seed, *process_of(self))
+            sampler = BucketBatchSampler(lengths, self.batch_size, self.seed, *rank_and_world_size(self))
         return self._loader(dataset, sampler if self.crop_frames is None else RandomCrops(sampler, self.seed))
 
     def val_dataloader(self) -> DataLoader[Batch]:

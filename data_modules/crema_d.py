@@ -13,7 +13,7 @@ from data_modules.discovery import (
     bad_field,
     find_audio,
     parse_names,
-    refuse_foreign_names,
+    check_names,
     warn_if_incomplete,
     warn_of_unread,
 )
@@ -109,7 +109,7 @@ def find_utterances(root: Path) -> Found:
     for old, new in _RENAMED.items():
         if old in audio and new in audio:
             del audio[old]
-    refuse_foreign_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
+    check_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
     parsed = parse_names(parse_name, audio.values())
     genders = _read_genders([root, root.parent, *dict.fromkeys(u.path.parent.parent for u in parsed)])
     found = sorted((replace(u, gender=genders.get(u.speaker)) for u in parsed), key=lambda u: u.name)

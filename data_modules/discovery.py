@@ -98,7 +98,7 @@ def find_audio(root: Path, corpus: str) -> dict[str, Path]:
     return dict(sorted(first.items()))
 
 
-def refuse_foreign_names(
+def check_names(
     root: Path, corpus: str, shape: re.Pattern[str], example: str, audio: Mapping[str, Path]
 ) -> None:
     """Check that every name has the corpus's shape.
@@ -130,7 +130,7 @@ def refuse_foreign_names(
     is_named, them = ("is", "it") if len(foreign) == 1 else ("are", "them")
     raise CorpusError(
         f"{corpus}: {len(foreign)} of the {len(audio)} audio files in {root} {is_named} not named as in {corpus} "
-        f"({example}): {some([str(path.relative_to(root)) for path in foreign])}.{advice} Move {them} out of the "
+        f"({example}): {first_few([str(path.relative_to(root)) for path in foreign])}.{advice} Move {them} out of the "
         f"folder, or set `root` to a folder of {corpus} alone."
     )
 
@@ -175,7 +175,7 @@ def warn_if_incomplete(
     few = sorted((count, actor) for actor, count in counts.items() if count < each)
     warnings.warn(
         f"{corpus}: {root} holds all {len(actors)} actors, but {len(utterances)} of the {whole} clips of the release "
-        f"that can be used; fewest, of up to {each}, of actors {some([f'{actor} ({n})' for n, actor in few])}. Unless "
+        f"that can be used; fewest, of up to {each}, of actors {first_few([f'{actor} ({n})' for n, actor in few])}. Unless "
         "you have left them out on purpose, unpack the release again: results may not be comparable with others'.",
         CorpusWarning,
         stacklevel=3,
@@ -193,7 +193,7 @@ def warn_of_unread(root: Path, corpus: str, name_of: Callable[[Path], str], foun
     """
     files = [path for path in files_below(root) if path.suffix.lower() in _UNREAD_ENDINGS and path.name[0] != "."]
     if unread := sorted({name: path for path in files if not found(name := name_of(path))}.items()):
-        shown = some([f"{name} ({path.suffix})" for name, path in unread])
+        shown = first_few([f"{name} ({path.suffix})" for name, path in unread])
         lies, them = ("utterance lies", "it") if len(unread) == 1 else ("utterances lie", "them")
         warnings.warn(
             f"{corpus}: {len(unread)} {lies} in {root} only in a format that is not read: {shown}. Convert {them} to "
@@ -226,6 +226,6 @@ def _is_utf8(path: Path) -> bool:
         return False
 
 
-def some(values: Sequence[str]) -> str:
+def first_few(values: Sequence[str]) -> str:
     """Return up to five of ``values`` for a message, and how many more there are."""
     return ", ".join(values[:5]) + (f" and {len(values) - 5} more" if len(values) > 5 else "")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_modules.base import CorpusDataModule
-from data_modules.discovery import Found, some
+from data_modules.discovery import Found, first_few
 from data_modules.emo_evaluation import CODES, Evaluation
 from data_modules.iemocap_release import NAME_SHAPE, ReleaseWarning, count_differences, read_release
 from data_modules.iemocap_synthetic import documents, recordings
@@ -84,7 +84,7 @@ def find_utterances(
             ReleaseWarning,
             stacklevel=2,
         )
-    release.refuse_audio_without_label(name for name in release.audio if _PART_OF_NAME[dialogs] in name)
+    release.check_audio_has_label(name for name in release.audio if _PART_OF_NAME[dialogs] in name)
     renamed: Mapping[str | None, str] = {"excited": "happy"} if merge_excited else {}
 
     def dominant(evaluation: Evaluation) -> str | None:
@@ -101,14 +101,14 @@ def find_utterances(
     if unheard := [e.name for e in used if not e.votes]:
         warnings.warn(
             f"IEMOCAP: {len(unheard)} of the {len(used)} utterances to be used from {root} have no evaluator (C-E): "
-            f"{some(unheard)}. Where targets are made of votes, their label counts as one; compare the annotation with "
+            f"{first_few(unheard)}. Where targets are made of votes, their label counts as one; compare the annotation with "
             "the release's.",
             ReleaseWarning,
             stacklevel=2,
         )
     audible = [e for e in used if e.name in release.audio]
     if on_bad_audio == "stop" or not audible:
-        release.refuse_labels_without_audio(used)
+        release.check_labels_have_audio(used)
     return Found(
         utterances=tuple(
             Utterance(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_modules.discovery import CorpusWarning, find_audio, refuse_foreign_names, some
+from data_modules.discovery import CorpusWarning, find_audio, check_names, first_few
 from data_modules.emo_evaluation import Evaluation, read_evaluations
 from ser_lightning.errors import CorpusError
 
@@ -53,7 +53,7 @@ class Release:
     evaluations: Mapping[str, Evaluation]
     audio: Mapping[str, Path]
 
-    def refuse_audio_without_label(self, names: Iterable[str]) -> None:
+    def check_audio_has_label(self, names: Iterable[str]) -> None:
         """Check that every one of the audio files ``names`` has an annotation.
 
         Raises:
@@ -63,11 +63,11 @@ class Release:
         if silent:
             raise CorpusError(
                 f"{_TITLE}: {len(silent)} of the {len(self.audio)} audio files in {self.root} have no annotation in "
-                f"their session's dialog/EmoEvaluation: {some([os.path.relpath(p, self.root) for p in silent])}. Add "
+                f"their session's dialog/EmoEvaluation: {first_few([os.path.relpath(p, self.root) for p in silent])}. Add "
                 "the release's annotation files, or move the audio out of the folder."
             )
 
-    def refuse_labels_without_audio(self, used: Sequence[Evaluation]) -> None:
+    def check_labels_have_audio(self, used: Sequence[Evaluation]) -> None:
         """Check that every utterance that is ``used`` has audio.
 
         Raises:
@@ -111,7 +111,7 @@ def read_release(root: Path) -> Release:
                 "session out of the folder to do without it."
             )
         audio |= find_audio(sentences, _TITLE)
-    refuse_foreign_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
+    check_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
     return Release(root, dict(sorted(evaluations.items())), audio)
 
 
@@ -156,7 +156,7 @@ def _sessions(root: Path) -> list[Path]:
             return found
         level = [folder for above in level for folder in _folders_in(above)]
     audio = find_audio(root, _TITLE)
-    refuse_foreign_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
+    check_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
     raise CorpusError(
         f"{_TITLE}: {root} holds {len(audio)} audio files, but none of the folders Session1 to Session5, which hold "
         "dialog/EmoEvaluation with the labels and sentences/wav. Set `root` to the folder of the unpacked release."
@@ -171,7 +171,7 @@ def _session(number: int, folders: Sequence[Path], root: Path) -> Path | None:
     found = {os.path.realpath(folder): folder for folder, count in reversed(parts.items()) if count == most > 0}
     if len(found) > 1:
         raise CorpusError(
-            f"{_TITLE}: session {number} lies below {root} {len(found)} times: {some(sorted(map(str, found.values())))}"
+            f"{_TITLE}: session {number} lies below {root} {len(found)} times: {first_few(sorted(map(str, found.values())))}"
             ". Set `root` to the folder of one copy of the release, or move the others out of it."
         )
     return next(iter(found.values()), None)

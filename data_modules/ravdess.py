@@ -10,7 +10,7 @@ from data_modules.discovery import (
     bad_field,
     find_audio,
     parse_names,
-    refuse_foreign_names,
+    check_names,
     warn_if_incomplete,
     warn_of_unread,
 )
@@ -126,7 +126,7 @@ def find_utterances(root: Path) -> Found:
         CorpusWarning: If all actors are there but clips are missing, or lie there only in a format that is not read.
     """
     audio = find_audio(root, _TITLE)
-    refuse_foreign_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
+    check_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
     utterances = tuple(utterance for utterance in parse_names(parse_name, audio.values()) if utterance)
     if not utterances:
         raise CorpusError(

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data_modules.voxceleb2_index import ClipIndex, find_release, open_index
 from data_modules.voxceleb2_split import ClipDataset, ClipLoader, Clips, ClipSplit, Problems, held_out
-from ser_lightning.data.batches import DeviceFrames, keep_batch, pins_memory, process_of, refuse_without_test_set
+from ser_lightning.data.batches import DeviceFrames, keep_batch, pins_memory, rank_and_world_size, check_has_test_set
 from ser_lightning.data.corpora import CorpusSource
 from ser_lightning.data.held_out import HeldOutClips, ListedClips
 from ser_lightning.data.samplers import BucketBatchSampler, EvaluationBatchSampler, RandomCrops
@@ -251,7 +251,7 @@ class VoxCeleb2(DataModule):
     def setup(self, stage: str) -> None:
         """Read the index that another process may have made."""
         if stage == "test":
-            refuse_without_test_set(self.protocol)
+            check_has_test_set(self.protocol)
         self.extract(progress=False)
 
     def training_statistics(self) -> TrainingStatistics:
@@ -295,13 +295,13 @@ class VoxCeleb2(DataModule):
         """Return shuffled batches of random crops."""
         dataset = self._dataset("train")
         lengths = [0] * len(dataset)  # all crops are equally long, so nothing is sorted
-        batches = BucketBatchSampler(lengths, self.batch_size, self.seed, *process_of(self))
+        batches = BucketBatchSampler(lengths, self.batch_size, self.seed, *rank_and_world_size(self))
         return self._loader(dataset, RandomCrops(batches, self.seed))
 
     def evaluation_dataloader(self, name: str) -> ClipLoader:
         """Return the middles of a set's clips, each once."""
         dataset = self._dataset(name)
-        return self._loader(dataset, EvaluationBatchSampler([0] * len(dataset), self.batch_size, *process_of(self)))
+        return self._loader(dataset, EvaluationBatchSampler([0] * len(dataset), self.batch_size, *rank_and_world_size(self)))
 
     def val_dataloader(self) -> ClipLoader:
         """Return the middles of the held-out clips, each once."""

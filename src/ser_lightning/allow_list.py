@@ -2,7 +2,7 @@
 
 ``weights_only=True`` is no boundary: a checkpoint whose hyperparameters hold ``class_path: os.system`` runs a command
 when the system is rebuilt from them. jsonargparse has an import policy, which ``enforce_allow_list`` closes to our
-list; ``refuse_foreign_classes`` walks plain data first, so that the error names the place.
+list; ``check_class_paths`` walks plain data first, so that the error names the place.
 
 Files on disk name classes by public paths, as YAMLs do: ``ser_lightning.systems.PooledLSTM`` stays where it is when the
 module that holds the class moves.
@@ -72,7 +72,7 @@ def enforce_allow_list(extra: Sequence[str] = ()) -> None:
     set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*ALLOWED_PREFIXES, *extra])
 
 
-def refuse_foreign_classes(configuration: object, source: str, extra: Sequence[str] = ()) -> None:
+def check_class_paths(configuration: object, source: str, extra: Sequence[str] = ()) -> None:
     """Walk nested ``configuration`` and refuse any class path outside the allow-list.
 
     A class path without a dot is the short name of a class that is imported already, and is left to the parser.

@@ -52,7 +52,7 @@ def check_header(path: Path, file: io.BufferedReader, size: int) -> dict[int, by
     if head.startswith(_LFS_POINTER):
         fail(path, "a git-lfs pointer, not the audio itself; run `git lfs pull` in the corpus folder")
     if head[4:8] == b"ftyp":
-        fail(path, f"libsndfile does not read MPEG-4 audio; convert it: {conversion(path)}")
+        fail(path, f"libsndfile does not read MPEG-4 audio; convert it: {conversion_command(path)}")
     if head.startswith((b"RIFF", b"RF64", b"BW64")) and head[8:12] == b"WAVE":
         return _check_wav(path, file, size)
     if head.startswith(b"OggS"):
@@ -63,14 +63,14 @@ def check_header(path: Path, file: io.BufferedReader, size: int) -> dict[int, by
         _check_chunks(path, file, size, 8, _CAF_CHUNK, b"data")
     elif head.startswith(b".snd") and len(head) >= 12:
         position, promised = struct.unpack(">II", head[4:12])
-        _refuse_shorter(path, promised, size - position)
+        _check_length(path, promised, size - position)
     elif head.startswith(b"riff") and len(head) >= 23:  # Sony Wave64: a GUID, then the length of the whole file
         file.seek(16)
-        _refuse_shorter(path, struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0], size)
+        _check_length(path, struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0], size)
     return {}
 
 
-def conversion(path: Path) -> str:
+def conversion_command(path: Path) -> str:
     """Return the command that makes a WAV of ``path`` that is read everywhere, in its place if it is called so."""
     wav = path.with_suffix(".wav")
     if path.suffix.lower() != ".wav":
@@ -130,12 +130,12 @@ def _check_chunks(path: Path, file: io.BufferedReader, size: int, position: int,
         name, chunk_size = struct.unpack(form, header)
         position += length
         if name == audio:
-            _refuse_shorter(path, chunk_size, size - position)
+            _check_length(path, chunk_size, size - position)
             break
         position += chunk_size + chunk_size % 2 * (form == _AIFF_CHUNK)
 
 
-def _refuse_shorter(path: Path, promised: int, found: int) -> None:
+def _check_length(path: Path, promised: int, found: int) -> None:
     is_streamed = _SMALLEST_STREAMING_SIZE <= promised < 1 << 32 or promised >= 1 << 62
     if promised > found and not is_streamed:
         fail(path, f"truncated: its header promises {promised} bytes, {max(found, 0)} are there; fetch it again")
@@ -200,7 +200,7 @@ def read_crop(path: Path, sample_rate_hz: int, num_samples: int, place: float) -
         reach = 0 if before == after else _resampler(original_hz, sample_rate_hz).width // before + 2
         first = max(0, start // after - reach)
         last = min(file.frames, (-(-(start + num_samples) // after) + reach) * before)
-        _go_to(path, file, first * before)
+        _skip_to(path, file, first * before)
         waveform = _decode(path, file, first * before, last - first * before)
     crop = _resample(waveform, original_hz, sample_rate_hz)[start - first * after :][:num_samples]
     if num_samples == total and not crop.any():
@@ -279,7 +279,7 @@ def _decode(path: Path, file: soundfile.SoundFile, start: int, num_samples: int)
     return waveform
 
 
-def _go_to(path: Path, file: soundfile.SoundFile, start: int) -> None:
+def _skip_to(path: Path, file: soundfile.SoundFile, start: int) -> None:
     """Go to a sample of a file just opened."""
     try:
         if file.seekable():
@@ -303,7 +303,7 @@ def _resampler(original_hz: int, sample_rate_hz: int) -> Resample:
     return Resample(original_hz, sample_rate_hz)
 
 
-class _MendedFile:
+class _PatchedFile:
     """A file whose header is read as it should be: libsndfile asks for bytes, and nothing is copied.
 
     Args:
@@ -338,32 +338,32 @@ def _opened(path: Path, sample_rate_hz: int | None = None) -> Iterator[soundfile
             file.seek(0)
         except OSError as error:
             _fail_to_open(path, error)
-        with _sound(path, _MendedFile(file, patches) if patches else os.fsencode(path)) as sound:
+        with _sound(path, _PatchedFile(file, patches) if patches else os.fsencode(path)) as sound:
             if sample_rate_hz is not None:
-                _refuse_odd_rate(path, int(sound.samplerate), sample_rate_hz)
+                _check_rate(path, int(sound.samplerate), sample_rate_hz)
             yield sound
 
 
-def _refuse_odd_rate(path: Path, original_hz: int, sample_rate_hz: int) -> None:
+def _check_rate(path: Path, original_hz: int, sample_rate_hz: int) -> None:
     if original_hz * sample_rate_hz // math.gcd(original_hz, sample_rate_hz) ** 2 > _LARGEST_FILTER:
         fail(
             path,
             f"its sampling rate of {original_hz} Hz has no simple ratio to {sample_rate_hz} Hz, and would take up to "
-            f"gigabytes of memory to resample; convert it: {conversion(path)}",
+            f"gigabytes of memory to resample; convert it: {conversion_command(path)}",
         )
 
 
-def _sound(path: Path, source: bytes | _MendedFile) -> soundfile.SoundFile:
+def _sound(path: Path, source: bytes | _PatchedFile) -> soundfile.SoundFile:
     try:
         sound = soundfile.SoundFile(source)
     except soundfile.LibsndfileError as error:
         if path.suffix.lower() in _MPEG4_ENDINGS:
-            fail(path, f"libsndfile does not read this kind of file; convert it: {conversion(path)}")
+            fail(path, f"libsndfile does not read this kind of file; convert it: {conversion_command(path)}")
         fail(path, f"cannot be decoded: {_message(error)}")
     if sound.frames == 0:
         fail(path, "empty: the file holds no samples")
     if sound.frames > 1 << 62:
-        fail(path, f"its header does not say how long it is (a streamed file); rewrite it: {conversion(path)}")
+        fail(path, f"its header does not say how long it is (a streamed file); rewrite it: {conversion_command(path)}")
     return sound
 
 

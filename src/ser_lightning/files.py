@@ -89,13 +89,13 @@ def files_below(root: Path, *, only_readable: bool = False) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(files))
 
 
-def misfit(path: Path, error: "OmegaConfBaseException") -> ConfigurationError:
+def schema_error(path: Path, error: "OmegaConfBaseException") -> ConfigurationError:
     """Return the error that names file, key and fault in one line."""
     return ConfigurationError(f"{path}: {error.full_key or 'top level'}: {_fault(error)}")
 
 
 @contextmanager
-def named_faults(path: Path, kind: str) -> Iterator[None]:
+def yaml_errors(path: Path, kind: str) -> Iterator[None]:
     """Name the file in what goes wrong within, while it is read and held against its schema.
 
     Args:
@@ -121,7 +121,7 @@ def named_faults(path: Path, kind: str) -> Iterator[None]:
     except yaml.YAMLError as error:
         raise ConfigurationError(f"{path} is no YAML: {error}") from error
     except OmegaConfBaseException as error:
-        raise misfit(path, error) from error
+        raise schema_error(path, error) from error
     except PermissionError:
         raise
     except OSError as error:  # OmegaConf's of a file that is one number
@@ -141,7 +141,7 @@ def load_file(path: Path, kind: str) -> "DictConfig":
     """
     from omegaconf import DictConfig, OmegaConf
 
-    with named_faults(path, kind):
+    with yaml_errors(path, kind):
         content = OmegaConf.load(path)
     if not isinstance(content, DictConfig):
         raise ConfigurationError(f"{path}: top level: a list does not fit; give keys with values")

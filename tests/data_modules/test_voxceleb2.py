@@ -190,7 +190,7 @@ def test_two_processes_share_each_batch_without_overlap(
     together = epoch(make())
     shares = []
     for process in range(2):
-        monkeypatch.setattr(voxceleb2, "process_of", lambda _, process=process: (process, 2))
+        monkeypatch.setattr(voxceleb2, "rank_and_world_size", lambda _, process=process: (process, 2))
         shares.append(epoch(make()))
     for whole, one, two in zip(together, *shares, strict=True):
         assert sorted([*one.indices.tolist(), *two.indices.tolist()]) == sorted(whole.indices.tolist())

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, multiprocessing
 
-from ser_lightning.nn.tensors import gather_batch, gather_to_first, in_company
+from ser_lightning.nn.tensors import gather_batch, gather_to_first, is_distributed
 
 NUM_PROCESSES = 2
 
@@ -71,5 +71,5 @@ def test_the_first_process_gets_unequal_shares_and_the_other_nothing(processes: 
 @pytest.mark.parametrize("function", [gather_batch, lambda share: gather_to_first(share)[0]])
 def test_a_process_alone_keeps_what_it_has(function: Callable[[Tensor], Tensor]) -> None:
     share = torch.randn(3, 2)
-    assert not in_company()
+    assert not is_distributed()
     assert function(share) is share

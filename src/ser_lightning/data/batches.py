@@ -153,7 +153,7 @@ class WaveformDataset(FrameDataset):
 BatchSampler = BucketBatchSampler | ClassBatchSampler | RandomCrops | EvaluationBatchSampler
 
 
-def process_of(module: "LightningDataModule") -> tuple[int, int]:
+def rank_and_world_size(module: "LightningDataModule") -> tuple[int, int]:
     """Return the index of this process, and how many share the work of ``module``."""
     return (module.trainer.global_rank, module.trainer.world_size) if module.trainer else (0, 1)
 
@@ -163,7 +163,7 @@ def pins_memory(module: "LightningDataModule") -> bool:
     return module.trainer is not None and module.trainer.strategy.root_device.type == "cuda"
 
 
-def refuse_without_test_set(protocol: Protocol) -> None:
+def check_has_test_set(protocol: Protocol) -> None:
     """Refuse to test under a protocol that tests nothing.
 
     Raises:

@@ -140,16 +140,16 @@ class ResumingDownloader:
                 if attempt < ATTEMPTS:
                     time.sleep(_PAUSE_SECONDS * attempt)
         raise CorpusError(
-            f"{url}: the connection broke {ATTEMPTS} times ({cause}); {self._have()} bytes are kept, and the same "
+            f"{url}: the connection broke {ATTEMPTS} times ({cause}); {self._received()} bytes are kept, and the same "
             "command goes on from there"
         )
 
-    def _have(self) -> int:
+    def _received(self) -> int:
         return self.partial.stat().st_size if self.partial.exists() else 0
 
     def _continue(self, url: str, bar: Progress, task: Any) -> bool:
         """Fetch what is missing; return whether all is there now."""
-        have = self._have()
+        have = self._received()
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as response:
             if response.status_code == _RANGE_NOT_SATISFIABLE and have:
@@ -170,7 +170,7 @@ class ResumingDownloader:
                 for chunk in response.iter_content(_CHUNK):
                     file.write(chunk)
                     bar.advance(task, len(chunk))
-        return total is None or self._have() == total
+        return total is None or self._received() == total
 
 
 def unpack(archive: Path, folder: Path) -> int:
@@ -190,7 +190,7 @@ def unpack(archive: Path, folder: Path) -> int:
     try:
         with zipfile.ZipFile(archive) as content:
             entries = [entry for entry in content.infolist() if not entry.is_dir()]
-            missing = [entry for entry in entries if not _is_there(archive, entry, folder)]
+            missing = [entry for entry in entries if not _is_unpacked(archive, entry, folder)]
             room, needed = shutil.disk_usage(folder).free, sum(entry.file_size for entry in missing)
             if needed > room:
                 raise CorpusError(f"{folder}: {needed >> 20} MiB are needed to unpack, {room >> 20} MiB are free")
@@ -208,7 +208,7 @@ def unpack(archive: Path, folder: Path) -> int:
     return len(missing)
 
 
-def _is_there(archive: Path, entry: zipfile.ZipInfo, folder: Path) -> bool:
+def _is_unpacked(archive: Path, entry: zipfile.ZipInfo, folder: Path) -> bool:
     """Return whether an entry was unpacked before.
 
     Raises:

@@ -65,7 +65,7 @@ class Protocol(ABC):
         twice = [name for name, count in Counter(u.name for u in ordered).items() if count > 1]
         if twice:
             raise ProtocolError(
-                f"{self.name}: utterance names are not unique: {_some(twice)}. Utterances are told apart by name; "
+                f"{self.name}: utterance names are not unique: {_first_few(twice)}. Utterances are told apart by name; "
                 "give each its own."
             )
         folds = self.num_folds(ordered)
@@ -85,7 +85,7 @@ class Protocol(ABC):
         split = Split(fold, tuple(sets["train"]), tuple(sets["validation"]), tuple(sets["test"]))
         if self.speakers_disjoint and (shared := speaker_overlap(split)):
             raise ProtocolError(
-                f"{self.name}: fold {fold} has speakers in more than one set: {_some(shared)}. The protocol promises "
+                f"{self.name}: fold {fold} has speakers in more than one set: {_first_few(shared)}. The protocol promises "
                 "disjoint speakers; mend its `stages`, or set its `speakers_disjoint` to false."
             )
         return split
@@ -120,7 +120,7 @@ class ActorFolds(Protocol):
             self._ranges = tuple(_actor_range(block) for block in blocks)
             counts = Counter(actor for actors in self._ranges for actor in actors)
             if twice := [actor for actor, count in counts.items() if count > 1]:
-                raise ProtocolError(f"blocks: {_some(twice)} in more than one block; let each actor stand in one.")
+                raise ProtocolError(f"blocks: {_first_few(twice)} in more than one block; let each actor stand in one.")
             if num_folds is not None and num_folds != len(self._ranges):
                 raise ProtocolError(
                     f"num_folds is {num_folds}, but there are {len(self._ranges)} blocks and so {len(self._ranges)} "
@@ -156,14 +156,14 @@ class ActorFolds(Protocol):
                     way_out = "Add speakers: there must be at least 3, one to test, one to validate and one to learn"
                 raise ProtocolError(
                     f"{self.name}: {self._num_folds} folds need as many speakers, but the corpus has {len(speakers)}: "
-                    f"{_some(speakers)}. {way_out}."
+                    f"{_first_few(speakers)}. {way_out}."
                 )
             size, larger = divmod(len(speakers), self._num_folds)
             starts = [index * size + min(index, larger) for index in range(self._num_folds + 1)]
             return [tuple(speakers[start:end]) for start, end in pairwise(starts)]
         if words := [speaker for speaker in speakers if not _is_number(speaker)]:
             raise ProtocolError(
-                f"{self.name}: blocks are ranges of actor numbers, but these speakers are no numbers: {_some(words)}. "
+                f"{self.name}: blocks are ranges of actor numbers, but these speakers are no numbers: {_first_few(words)}. "
                 "Use `blocks: even` with num_folds."
             )
         present = {int(speaker) for speaker in speakers}
@@ -209,7 +209,7 @@ class LeaveOneSpeakerOut(Protocol):
         if len(speakers) < 3:
             raise ProtocolError(
                 f"{self.name}: at least 3 speakers are needed, one to test, one to validate and one to learn from, but "
-                f"the corpus has {len(speakers)}: {_some(speakers)}. Add speakers."
+                f"the corpus has {len(speakers)}: {_first_few(speakers)}. Add speakers."
             )
         return len(speakers)
 
@@ -226,7 +226,7 @@ class LeaveOneSpeakerOut(Protocol):
             return _by_speaker(utterances, validation=[speakers[(fold + 1) % len(speakers)]], test=[tested])
         if without:
             raise ProtocolError(
-                f"{self.name}: {len(without)} of {len(utterances)} utterances have no session: {_some(without)}. "
+                f"{self.name}: {len(without)} of {len(utterances)} utterances have no session: {_first_few(without)}. "
                 "Give every utterance its session, or none."
             )
         sessions = {u.session for u in utterances if u.speaker == tested}
@@ -327,6 +327,6 @@ def _actor_range(block: str) -> range:
     return range(first, last + 1)
 
 
-def _some(values: Sequence[object], limit: int = 5) -> str:
+def _first_few(values: Sequence[object], limit: int = 5) -> str:
     more = f" and {len(values) - limit} more" if len(values) > limit else ""
     return ", ".join(map(str, values[:limit])) + more

@@ -78,7 +78,7 @@ def write_corpus(
     most = min(map(len, clips))
     if clips_per_speaker is not None and not 1 <= clips_per_speaker <= most:
         raise CorpusError(f"{clips_per_speaker} clips per speaker do not fit {corpus}; choose 1 to {most}.")
-    _refuse_other_content(folder, marker_content(corpus, seed, speakers, clips_per_speaker))
+    _check_folder(folder, marker_content(corpus, seed, speakers, clips_per_speaker))
     write_marker(folder, corpus, seed, speakers, clips_per_speaker)
     for file, content in (documents or {}).items():
         if not (folder / file).exists():
@@ -107,7 +107,7 @@ def _balanced(clips: Sequence[Clip], count: int, turn: int) -> list[Clip]:
     return dealt[:count]
 
 
-def _refuse_other_content(folder: Path, marker: dict[str, str | int | None]) -> None:
+def _check_folder(folder: Path, marker: dict[str, str | int | None]) -> None:
     if folder.exists() and not folder.is_dir():
         raise CorpusError(f"{folder} is a file; choose another folder for the synthetic corpus.")
     if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):

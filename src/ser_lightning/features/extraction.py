@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 from torch import Tensor
 
-from ser_lightning.allow_list import refuse_foreign_classes, shortest_path
+from ser_lightning.allow_list import check_class_paths, shortest_path
 from ser_lightning.audio import read_audio
 from ser_lightning.errors import AudioError, ConfigurationError
 from ser_lightning.features.extractor import FeatureExtractor
@@ -35,7 +35,7 @@ def build_extractor(configuration: Mapping[str, object]) -> FeatureExtractor:
         ConfigurationError: If a class lies outside the allow-list (nothing is imported then), does not exist, is no
             extractor, or does not take the arguments.
     """
-    refuse_foreign_classes(configuration, "feature extractor")
+    check_class_paths(configuration, "feature extractor")
     return build_trusted_extractor(configuration)
 
 

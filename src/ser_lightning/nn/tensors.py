@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather, all_reduce
 
 
-def in_company() -> bool:
+def is_distributed() -> bool:
     """Return whether several processes train together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
@@ -19,7 +19,7 @@ def sum_over_processes(part: Tensor) -> Tensor:
 
     Its gradient is summed over them too, which DDP's mean of gradients makes that of the joint sum.
     """
-    if not in_company():
+    if not is_distributed():
         return part
     total: Tensor = all_reduce(part)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return total
@@ -34,7 +34,7 @@ def weigh_share(mean: Tensor, size: int) -> Tensor:
         mean: Mean over the share, a scalar.
         size: Utterances of the share.
     """
-    if not in_company():
+    if not is_distributed():
         return mean
     total = torch.full((), float(size), dtype=torch.float64, device=mean.device)
     dist.all_reduce(total)
@@ -47,7 +47,7 @@ def gather_batch(share: Tensor) -> Tensor:
     Gradients flow back to the process that a row came from, and are right under DDP's mean of gradients where every
     process computes the same loss of the whole.
     """
-    if not in_company():
+    if not is_distributed():
         return share
     if share.requires_grad:
         return torch.cat(all_gather(share))  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -61,7 +61,7 @@ def gather_to_first(*columns: Tensor) -> list[Tensor] | None:
 
     The processes may have unequal numbers of rows. In all but the first the result is None.
     """
-    if not in_company():
+    if not is_distributed():
         return list(columns)
     first = dist.get_rank() == 0
     parts: list[tuple[Tensor, ...] | None] | None = [None] * dist.get_world_size() if first else None

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ser_lightning.nn.tensors import in_company, sum_over_processes
+from ser_lightning.nn.tensors import is_distributed, sum_over_processes
 
 
 def _sum_over_processes(*parts: Tensor) -> tuple[Tensor, ...]:
     """Sum each of ``parts``, all one-dimensional, over processes, in one message; autograd sees nothing of it."""
-    if not in_company():
+    if not is_distributed():
         return parts
     joined = torch.cat(parts)
     dist.all_reduce(joined)
@@ -48,7 +48,7 @@ class _Normalisation(torch.autograd.Function):
             share = positions / count
             variance = (share * (variance - (share - 1) * mean.square())).clamp(min=0)
             mean = share * mean
-        if in_company():
+        if is_distributed():
             own_count, own_mean = count, mean
             count, total = _sum_over_processes(own_count, own_mean * own_count)
             mean = total / count
