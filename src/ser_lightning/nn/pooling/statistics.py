@@ -29,7 +29,7 @@ class AttentiveStatisticsPooling(Pooling):
     def __init__(self, input_dim: int, variance_floor: float = 1e-10) -> None:
         super().__init__()
         if not torch.finfo(torch.float32).tiny <= variance_floor < inf:
-            raise ValueError(f"variance_floor is {variance_floor}; it must be positive and finite, or gradients are NaN")
+            raise ValueError(f"variance_floor is {variance_floor}; gradients need a positive, finite one")
         self.output_dim = 2 * input_dim
         self.variance_floor = variance_floor
         self.attention = WeightedPooling(input_dim)
