@@ -9,7 +9,7 @@ import pytest
 
 from data_modules.ravdess import RAVDESS
 from ser_lightning import features, losses, systems
-from ser_lightning.allow_list import public_path, check_class_paths, shortest_path, with_public_paths
+from ser_lightning.allow_list import check_class_paths, public_path, shortest_path, with_public_paths
 from ser_lightning.data.protocols import ActorFolds
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.nn import encoders, pooling

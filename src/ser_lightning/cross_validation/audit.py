@@ -12,7 +12,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from ser_lightning.allow_list import enforce_allow_list, check_class_paths
+from ser_lightning.allow_list import check_class_paths, enforce_allow_list
 from ser_lightning.audio import duration_seconds, read_audio
 from ser_lightning.data.corpora import CorpusData, protocol_hash
 from ser_lightning.data.protocols import speaker_overlap

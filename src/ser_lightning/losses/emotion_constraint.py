@@ -115,8 +115,6 @@ def _polarity_indices(class_names: tuple[str, ...], polarities: Mapping[str, Seq
                 )
             polarity_of[emotion] = polarity
     if missing := [name for name in class_names if name not in polarity_of]:
-        raise ValueError(
-            f"polarities {dict(polarities)} do not name the emotion {missing[0]}; add it to one of them"
-        )
+        raise ValueError(f"polarities {dict(polarities)} do not name the emotion {missing[0]}; add it to one of them")
     order = list(polarities)
     return [order.index(polarity_of[name]) for name in class_names]

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
-from ser_lightning.allow_list import enforce_allow_list, check_class_paths, shortest_path
+from ser_lightning.allow_list import check_class_paths, enforce_allow_list, shortest_path
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 

@@ -18,7 +18,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from ser_lightning.allow_list import enforce_allow_list, check_class_paths, with_public_paths
+from ser_lightning.allow_list import check_class_paths, enforce_allow_list, with_public_paths
 from ser_lightning.data.corpora import CorpusData
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.folder import CONFIG_FILE, ExperimentName, RunName, code_version, name_by_place
