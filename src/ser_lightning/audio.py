@@ -372,7 +372,7 @@ def _fail_to_decode(path: Path, error: soundfile.LibsndfileError) -> NoReturn:
 def why_unreadable(path: Path, error: OSError) -> str:
     """Return the reason in ``error`` why ``path`` cannot be opened."""
     if isinstance(error, FileNotFoundError):
-        return "a broken symbolic link" if path.is_symlink() else "missing: no such file"
+        return "a broken symbolic link" if path.is_symlink() else "missing: there is no such file"
     if isinstance(error, IsADirectoryError):
         return "a folder, not a file"
     return f"cannot be read: {error.strerror}"

@@ -60,9 +60,9 @@ def test_every_clip_of_a_speaker_is_held_out_by_some_seed() -> None:
 
 
 def test_a_speaker_with_too_few_clips_is_named_with_the_way_out() -> None:
-    with pytest.raises(ProtocolError, match=r"speaker bert has 4 clips.* none to train on; set clips_per_speaker to 3"):
+    with pytest.raises(ProtocolError, match="bert has 4 clips.*clips_per_speaker to 3"):
         HeldOutClips(4).split(CORPUS, 0)
-    with pytest.raises(ProtocolError, match=r"speaker dora has 1 clip, .* train on; add clips of dora, or leave"):
+    with pytest.raises(ProtocolError, match="dora has 1 clip,.*add clips of dora"):
         HeldOutClips().split(corpus({"anna": 2, "dora": 1}), 0)
 
 
@@ -115,7 +115,7 @@ def test_a_list_says_who_validates_with_or_without_ending_and_with_more_in_a_lin
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("anna_77.wav\n", r"list\.txt lists anna_77\.wav, which the corpus does not have"), ("\n", "lists no clip")],
+    [("anna_77.wav\n", r"list\.txt.*anna_77\.wav"), ("\n", r"list\.txt.*no clip")],
 )
 def test_a_list_that_does_not_fit_is_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "list.txt").write_text(content, encoding="utf-8")
@@ -124,7 +124,7 @@ def test_a_list_that_does_not_fit_is_refused(tmp_path: Path, content: str, messa
 
 
 def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ProtocolError, match=r"nowhere\.txt cannot be read"):
+    with pytest.raises(ProtocolError, match=r"nowhere\.txt"):
         ListedClips(tmp_path / "nowhere.txt").split(CORPUS, 0)
 
 

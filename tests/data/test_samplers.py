@@ -79,7 +79,7 @@ def test_evaluation_counts_each_utterance_once_over_all_processes(num_processes:
 
 
 def test_a_process_without_anything_to_evaluate_is_refused_by_name() -> None:
-    with pytest.raises(ConfigurationError, match=r"process 1 of 62 .* only 61 utterances"):
+    with pytest.raises(ConfigurationError, match=r"process 1 of 62.* 61 "):
         EvaluationBatchSampler(LENGTHS, 8, 1, 62)
 
 
@@ -163,13 +163,13 @@ def test_too_small_a_batch_for_two_of_each_class_is_refused_with_the_least_that_
 
 
 def test_class_batches_that_processes_cannot_share_equally_are_refused_with_a_size_that_they_can() -> None:
-    with pytest.raises(ConfigurationError, match=r"batch_size is 22.* 20 that 8 processes .*batch_size to 24, .* of 8"):
+    with pytest.raises(ConfigurationError, match=r"batch_size is 22.* 20 .* 8 processes.*batch_size to 24"):
         ClassBatchSampler(LABELS, 5, 22, 0, 0, 8)
     assert ClassBatchSampler(LABELS, 5, 24, 0, 0, 8).per_class == 6
 
 
 def test_class_batches_of_a_single_class_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"utterances of 1 of 5 classes"):
+    with pytest.raises(ConfigurationError, match="1 of 5 classes"):
         ClassBatchSampler([2, 2, 2], 5, 8, 0)
 
 

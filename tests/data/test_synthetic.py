@@ -133,7 +133,7 @@ def test_women_speak_higher_than_men() -> None:
 
 
 def test_an_unknown_emotion_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="'bored' is unknown; known are neutral, calm"):
+    with pytest.raises(ValueError, match="'bored'.*neutral, calm"):
         speak("bored")
 
 
@@ -258,10 +258,10 @@ def test_a_part_of_the_clips_has_the_same_number_of_each_emotion(
 @pytest.mark.parametrize(
     ("speakers", "clips", "message"),
     [
-        (4, None, "4 speakers do not fit toy; choose 1 to 3"),
-        (0, None, "0 speakers do not fit toy"),
-        (2, 11, "11 clips per speaker do not fit toy; choose 1 to 10"),
-        (2, 0, "0 clips per speaker do not fit toy"),
+        (4, None, "4 speakers.*toy.*1 to 3"),
+        (0, None, "0 speakers.*toy"),
+        (2, 11, "11 clips.*toy.*1 to 10"),
+        (2, 0, "0 clips.*toy"),
     ],
 )
 def test_numbers_that_do_not_fit_are_refused_and_nothing_is_written(
@@ -274,9 +274,9 @@ def test_numbers_that_do_not_fit_are_refused_and_nothing_is_written(
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(CorpusError, match="is not empty and holds no synthetic corpus"):
+    with pytest.raises(CorpusError, match="not empty"):
         write_corpus(tmp_path, "toy", CLIPS, speakers=1, seed=0)
-    with pytest.raises(CorpusError, match=r"thesis\.txt is a file"):
+    with pytest.raises(CorpusError, match=r"thesis\.txt"):
         write_corpus(tmp_path / "thesis.txt", "toy", CLIPS, speakers=1, seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -285,7 +285,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
 def test_another_synthetic_corpus_is_left_alone(tmp_path: Path, other: dict[str, int | str]) -> None:
     asked: dict[str, object] = {"corpus": "toy", "speakers": 1, "seed": 1, "clips_per_speaker": 1}
     write_corpus(tmp_path, clips=CLIPS, **asked)  # type: ignore[arg-type]
-    with pytest.raises(CorpusError, match="holds another synthetic corpus"):
+    with pytest.raises(CorpusError, match="another synthetic corpus"):
         write_corpus(tmp_path, clips=CLIPS, **asked | other)  # type: ignore[arg-type]
     assert len(written(tmp_path)) == 1
 

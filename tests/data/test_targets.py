@@ -174,7 +174,7 @@ def test_the_table_of_existence_is_of_the_dominant_utterances_and_of_all() -> No
 
 
 def test_a_table_of_nothing_dominant_is_refused() -> None:
-    with pytest.raises(ValueError, match="none of 2 utterances has a dominant emotion among neutral, happy, sad"):
+    with pytest.raises(ValueError, match="2 utterances.*neutral, happy, sad"):
         existence_ratios([u for u in page() if u.label is None], CLASSES)
 
 

@@ -82,7 +82,7 @@ def test_without_a_table_folders_say_label_and_speaker(tmp_path: Path) -> None:
 def test_recordings_in_a_format_that_is_not_read_are_named_unless_a_table_says_what_is_meant(tmp_path: Path) -> None:
     recordings(tmp_path, None, "glad/Bea/1.wav", "glad/Bea/1.mp3", "glad/Bea/2.mp3", "cross/Ali/1.mp3")
     with pytest.warns(
-        CorpusWarning, match=r"2 utterances lie in .*: cross/Ali/1 \(\.mp3\), glad/Bea/2 \(\.mp3\)\. Convert them"
+        CorpusWarning, match=r"2 utterances .*: cross/Ali/1 \(\.mp3\), glad/Bea/2 \(\.mp3\)"
     ):
         assert names(tmp_path) == ["glad/Bea/1"]
     recordings(tmp_path, "path,speaker,label\nglad/Bea/2.mp3,Bea,glad\n")
@@ -93,7 +93,7 @@ def test_a_recording_outside_the_folders_is_named_with_both_layouts(tmp_path: Pa
     recordings(tmp_path, None, "glad/Bea/1.wav", "glad/2.wav", "3.wav")
     with pytest.raises(CorpusError) as error:
         find_utterances(tmp_path)
-    for part in ("3.wav lies in no <label>/<speaker> folder", "glad/2.wav lies", "labels.csv", "path,speaker,label"):
+    for part in ("3.wav", "<label>/<speaker>", "glad/2.wav", "labels.csv", "path,speaker,label"):
         assert part in str(error.value)
     assert "glad/Bea/1.wav" not in str(error.value)
 
@@ -101,7 +101,7 @@ def test_a_recording_outside_the_folders_is_named_with_both_layouts(tmp_path: Pa
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("path,label\n1.wav,glad\n", "the column speaker is missing; its first line is path,label, and must name path"),
+        ("path,label\n1.wav,glad\n", "the column speaker is missing; its first line is path,label."),
         ("file,who\n1.wav,Bea\n", "the column path, speaker, label is missing"),
         ("path;speaker;label\n1.wav;Bea;glad\n", "Separate columns by commas."),
         ("", "its first line is empty"),
@@ -146,7 +146,7 @@ def test_a_folder_that_is_missing_or_without_audio_is_refused(tmp_path: Path) ->
     recordings(tmp_path, None, "talk.mp3")
     with pytest.raises(CorpusError, match=r"1 \.mp3: unpack archives, and convert"):
         find_utterances(tmp_path)
-    with pytest.raises(CorpusError, match="nowhere is no folder"):
+    with pytest.raises(CorpusError, match="nowhere is not a folder"):
         find_utterances(tmp_path / "nowhere", tmp_path / "labels.csv")
 
 
@@ -199,19 +199,19 @@ def test_classes_can_be_given_in_another_order_and_with_some_that_do_not_occur(s
 
 
 def test_a_label_that_the_given_classes_lack_is_named(synthetic: Path) -> None:
-    with pytest.raises(CorpusError, match=r"lacks: happy \(6\), neutral \(6\); it has angry, sad"):
+    with pytest.raises(CorpusError, match=r"happy \(6\), neutral \(6\).*angry, sad"):
         module(synthetic, classes=("angry", "sad"))
 
 
 @pytest.mark.parametrize("classes", [("angry",), ("angry", "angry", "happy", "neutral", "sad")])
 def test_classes_are_two_or_more_and_each_once(synthetic: Path, classes: tuple[str, ...]) -> None:
-    with pytest.raises(CorpusError, match="two or more are needed, each once"):
+    with pytest.raises(CorpusError, match="at least two"):
         module(synthetic, classes=classes)
 
 
 def test_one_label_makes_no_classes(tmp_path: Path) -> None:
     recordings(tmp_path, None, "glad/Bea/1.wav", "glad/Ali/1.wav")
-    with pytest.raises(CorpusError, match="are glad; two or more are needed"):
+    with pytest.raises(CorpusError, match="are glad; at least two"):
         module(tmp_path)
 
 

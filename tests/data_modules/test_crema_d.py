@@ -79,7 +79,7 @@ def test_an_unknown_value_is_named_with_its_file_and_field(tmp_path: Path, name:
 
 
 def test_a_name_of_another_shape_is_refused() -> None:
-    with pytest.raises(CorpusError, match=r"noise\.wav: not a file name of CREMA-D"):
+    with pytest.raises(CorpusError, match=r"noise\.wav.*CREMA-D"):
         crema_d.parse_name(Path("noise.wav"))
 
 
@@ -95,7 +95,7 @@ def test_a_copy_without_the_faulty_clip_leaves_nothing_out(tmp_path: Path) -> No
 
 
 def test_a_folder_of_the_faulty_clip_alone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="only known faulty clips: 1076_MTI_SAD_XX"):
+    with pytest.raises(CorpusError, match="faulty.*1076_MTI_SAD_XX"):
         find(touch(tmp_path, "1076_MTI_SAD_XX"))
 
 
@@ -125,7 +125,7 @@ def test_other_folders_of_the_release_do_not_count(tmp_path: Path) -> None:
         (tmp_path / other).parent.mkdir(exist_ok=True)
         (tmp_path / other).touch()
     assert [u.path.parent.name for u in find(tmp_path)] == ["AudioWAV"] * 2
-    with pytest.raises(CorpusError, match=r"It holds 2 \.mp3: .*ffmpeg"):
+    with pytest.raises(CorpusError, match=r"2 \.mp3.*ffmpeg"):
         find(tmp_path / "AudioMP3")
 
 
@@ -134,7 +134,7 @@ def test_clips_that_lie_there_only_in_a_format_that_is_not_read_are_named(tmp_pa
     for emotion in ("DIS", "FEA", "HAP", "NEU", "SAD", "ANG"):
         for level in ("LO", "HI"):
             (tmp_path / "AudioWAV" / f"1001_IEO_{emotion}_{level}.mp3").touch()
-    with pytest.warns(CorpusWarning, match=r"12 utterances lie in .*: 1001_IEO_ANG_HI \(\.mp3\), .* and 7 more\."):
+    with pytest.warns(CorpusWarning, match=r"12 utterances .*: 1001_IEO_ANG_HI \(\.mp3\), .* and 7 more"):
         assert len(find(tmp_path)) == 1
 
 
@@ -156,14 +156,14 @@ def test_genders_are_read_beside_the_folder_of_clips_from_far_above(tmp_path: Pa
 def test_demographics_that_are_no_utf_8_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "1001_DFA_ANG_XX")
     (tmp_path / "VideoDemographics.csv").write_bytes("ActorID,Sex,Race\n1001,Male,wei\xdf\n".encode("latin-1"))
-    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv is no UTF-8 text.*without genders"):
+    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv.*UTF-8.*genders"):
         find(tmp_path)
 
 
 def test_demographics_without_their_columns_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "1001_DFA_ANG_XX")
     (tmp_path / "VideoDemographics.csv").write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv: the column ActorID, Sex is missing"):
+    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv.*ActorID, Sex"):
         find(tmp_path)
 
 
@@ -228,7 +228,7 @@ def test_a_whole_release_is_found_without_a_warning(tmp_path: Path) -> None:
 
 def test_an_incomplete_release_of_all_actors_is_said_with_the_actors_that_lack_most(tmp_path: Path) -> None:
     release(tmp_path, without=1)
-    with pytest.warns(CorpusWarning, match=r"all 91 actors, but 7440 of the 7441 clips .* of actors 1001 \(76\), 1002"):
+    with pytest.warns(CorpusWarning, match=r"91 actors.* 7440 .* 7441 .*1001 \(76\), 1002"):
         assert len(find(tmp_path)) == 7440
 
 

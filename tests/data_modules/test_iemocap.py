@@ -89,7 +89,7 @@ def test_classes_that_nobody_agreed_on_are_refused(
     tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:
     annotate(tmp_path, "Ses01F_impro01", block())
-    with pytest.raises(CorpusError, match=r"1 utterances, 0 of them in the dialogs .*\(scripted\).*angry or sad"):
+    with pytest.raises(CorpusError, match=r"1 utterances, 0 of them.*\(scripted\).*angry or sad"):
         find_utterances(tmp_path, "scripted", ("angry", "sad"))
 
 
@@ -100,7 +100,7 @@ def test_every_used_label_without_audio_is_named_or_left_out_with_the_reason(
     file = annotate(tmp_path, "Ses01F_impro01", *map(block, names), audio=False)
     (tmp_path / f"Session1/sentences/wav/Ses01F_impro01/{names[0]}.flac").touch()
     with pytest.raises(
-        CorpusError, match=rf"7 of the 8 utterances .* have no audio: {', '.join(names[1:])}\. Unpack .*: skip leaves"
+        CorpusError, match=rf"7 of the 8 .*: {', '.join(names[1:])}\. .*on_bad_audio: skip"
     ):
         find_utterances(tmp_path)
     found = find_utterances(tmp_path, on_bad_audio="skip")
@@ -116,7 +116,7 @@ def test_where_no_used_label_has_audio_there_is_nothing_to_skip_to(
 ) -> None:
     annotate(tmp_path, "Ses01F_impro01", block(), audio=False)
     (tmp_path / "Session1/sentences/wav/Ses01F_script01_1_F000.wav").touch()
-    with pytest.raises(CorpusError, match=r"1 of the 1 utterances .* have no audio: Ses01F_impro01_F000"):
+    with pytest.raises(CorpusError, match="1 of the 1 .*no audio: Ses01F_impro01_F000"):
         find_utterances(tmp_path, "improvised", on_bad_audio="skip")
 
 

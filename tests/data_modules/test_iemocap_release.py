@@ -61,7 +61,7 @@ def test_other_formats_are_found(
 def test_audio_without_annotation_is_named(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
     every_label(tmp_path)
     (tmp_path / "Session1/dialog/EmoEvaluation/Ses01F_script01_1.txt").unlink()
-    with pytest.raises(CorpusError, match=r"11 of the 22 audio files .*_script01_1_M004\.wav and 6 more\. Add the"):
+    with pytest.raises(CorpusError, match=r"11 of the 22 .*_script01_1_M004\.wav and 6 more"):
         find_utterances(tmp_path)
     assert len(find_utterances(tmp_path, "improvised").utterances) == 5
 
@@ -69,7 +69,7 @@ def test_audio_without_annotation_is_named(tmp_path: Path, every_label: Callable
 def test_a_session_without_audio_folder_is_named(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
     every_label(tmp_path)
     (tmp_path / "Session3" / "dialog").mkdir(parents=True)
-    with pytest.raises(CorpusError, match=r"Session3 has no sentences/wav.*move the session out"):
+    with pytest.raises(CorpusError, match="Session3.*sentences/wav"):
         find_utterances(tmp_path)
 
 
@@ -78,14 +78,14 @@ def test_an_utterance_that_is_annotated_twice_is_refused(
 ) -> None:
     annotate(tmp_path, "Ses01F_impro01", block())
     annotate(tmp_path, "Ses01F_impro02", block())
-    with pytest.raises(CorpusError, match=r"F000 is annotated twice, in .*_impro01\.txt and .*_impro02\.txt"):
+    with pytest.raises(CorpusError, match=r"F000.*twice.*_impro01\.txt.*_impro02\.txt"):
         read_release(tmp_path)
 
 
 def test_a_root_that_is_not_there_or_empty_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"IEMOCAP: the folder .*missing does not exist"):
+    with pytest.raises(CorpusError, match="IEMOCAP.*missing does not exist"):
         find_utterances(tmp_path / "missing")
-    with pytest.raises(CorpusError, match="holds no audio file"):
+    with pytest.raises(CorpusError, match="no audio file"):
         find_utterances(tmp_path)
 
 
@@ -97,14 +97,14 @@ def test_the_folder_of_another_corpus_is_recognised(tmp_path: Path) -> None:
 
 def test_audio_that_lies_in_no_session_is_refused(tmp_path: Path) -> None:
     (tmp_path / "Ses01F_impro01_F000.wav").touch()
-    with pytest.raises(CorpusError, match="1 audio files, but none of the folders Session1 to Session5"):
+    with pytest.raises(CorpusError, match="1 audio files.*Session1 to Session5"):
         find_utterances(tmp_path)
 
 
 def test_foreign_audio_in_a_session_is_named(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
     every_label(tmp_path)
     (tmp_path / "Session1/sentences/wav/noise.wav").touch()
-    with pytest.raises(CorpusError, match=r"1 of the 23 audio files .* not named as in IEMOCAP .*noise\.wav"):
+    with pytest.raises(CorpusError, match=r"1 of the 23 .*IEMOCAP.*noise\.wav"):
         find_utterances(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_a_whole_release_with_the_known_counts_passes() -> None:
     assert count_differences(release(IMPROVISED, dict(COUNTS))) == []
 
 
-def test_a_whole_release_with_other_counts_is_told_which() -> None:
+def test_a_whole_release_with_other_counts_is_warning_which() -> None:
     counts = {**COUNTS, "exc": 1040, "xxx": 2508}
     assert count_differences(release(IMPROVISED, counts)) == [
         "1040 with the label exc, not 1041",
@@ -144,7 +144,7 @@ def test_a_whole_release_with_other_counts_is_told_which() -> None:
     ]
 
 
-def test_five_sessions_are_taken_for_the_whole_release_and_told_what_is_missing() -> None:
+def test_five_sessions_are_taken_for_the_whole_release_and_warning_what_is_missing() -> None:
     everything = release(IMPROVISED, dict(COUNTS))
     missing = {everything[0].dialog, everything[-1].dialog}
     differences = count_differences(e for e in everything if e.dialog not in missing)
@@ -178,7 +178,7 @@ def five_sessions(tmp_path: Path, block: Callable[..., str], annotate: Callable[
 
 
 def test_whoever_uses_a_release_that_lacks_dialogs_is_warned(five_sessions: Path) -> None:
-    with pytest.warns(ReleaseWarning, match="all five sessions, but there are 10 dialogs, not 151; 10 utt"):
+    with pytest.warns(ReleaseWarning, match="10 dialogs, not 151; 10 utterances"):
         assert len(find_utterances(five_sessions).utterances) == 10
 
 
@@ -187,14 +187,14 @@ def test_a_synthetic_corpus_is_not_taken_for_the_release(five_sessions: Path) ->
     assert len(find_utterances(five_sessions).utterances) == 10
 
 
-def test_utterances_that_nobody_evaluated_are_told_with_their_number_and_names(
+def test_utterances_that_nobody_evaluated_are_warning_with_their_number_and_names(
     tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:
     names = [f"Ses01F_impro01_F{n:03d}" for n in range(8)]
-    unheard = [block(name).replace("C-E2", "C-F1") for name in names[:7]]
-    annotate(tmp_path, "Ses01F_impro01", *unheard, block(names[7]))
-    told = rf"7 of the 8 utterances .* no evaluator \(C-E\): {', '.join(names[:5])} and 2 more\. .*label counts as one"
-    with pytest.warns(ReleaseWarning, match=told):
+    unrated = [block(name).replace("C-E2", "C-F1") for name in names[:7]]
+    annotate(tmp_path, "Ses01F_impro01", *unrated, block(names[7]))
+    warning = rf"7 of the 8 .*\(C-E\): {', '.join(names[:5])} and 2 more"
+    with pytest.warns(ReleaseWarning, match=warning):
         found = find_utterances(tmp_path).utterances
     assert [len(u.votes) for u in found] == [0] * 7 + [1]
 
@@ -202,8 +202,8 @@ def test_utterances_that_nobody_evaluated_are_told_with_their_number_and_names(
 def test_only_what_is_used_must_have_been_evaluated(
     tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:
-    unheard = block("Ses01F_impro01_F001", "fru").replace("C-E2", "C-F1")
-    annotate(tmp_path, "Ses01F_impro01", block(), unheard)
+    unrated = block("Ses01F_impro01_F001", "fru").replace("C-E2", "C-F1")
+    annotate(tmp_path, "Ses01F_impro01", block(), unrated)
     assert len(find_utterances(tmp_path).utterances) == 1
 
 
@@ -221,7 +221,7 @@ def test_a_session_that_is_there_twice_is_refused_and_both_are_named(
 ) -> None:
     every_label(tmp_path / "iemocap")
     every_label(tmp_path / "iemocap_old")
-    both = r"session 1 lies below .* 2 times: .*/iemocap/Session1, .*/iemocap_old/Session1\. Set `root` to"
+    both = "session 1 .*2 times: .*/iemocap/Session1, .*/iemocap_old/Session1"
     with pytest.raises(CorpusError, match=both):
         find_utterances(tmp_path)
 

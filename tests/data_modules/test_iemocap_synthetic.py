@@ -189,5 +189,5 @@ def test_a_folder_with_other_annotation_is_refused_rather_than_mixed(tmp_path: P
     write_synthetic(tmp_path, 2, seed=0, clips_per_speaker=2)
     file = tmp_path / "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt"
     file.write_bytes(file.read_bytes().replace(b"C-E", b"C-F"))
-    with pytest.raises(CorpusError, match=r"impro01\.txt is not what is to be written there: .* an earlier version"):
+    with pytest.raises(CorpusError, match=r"impro01\.txt"):
         write_synthetic(tmp_path, 2, seed=0, clips_per_speaker=2)

@@ -177,15 +177,15 @@ def release_where(root: Path, without: set[str], block: Callable[..., str], anno
 @pytest.mark.parametrize(
     ("name", "without", "said"),
     [
-        ("test", {"Ses01F"}, "2 utterances in the test set of fold 0 is labelled as one of angry, happy"),
-        ("validation", {"Ses01M"}, "2 utterances in the validation set of fold 0 is labelled as one of angry"),
-        ("train", {"Ses02F", "Ses02M"}, "4 utterances in the train set of fold 0 is labelled or voted as one of angry"),
+        ("test", {"Ses01F"}, "2 utterances in the test set of fold 0 .*angry, happy"),
+        ("validation", {"Ses01M"}, "2 utterances in the validation set of fold 0 .*angry"),
+        ("train", {"Ses02F", "Ses02M"}, "4 utterances in the train set of fold 0 .*voted.*angry"),
     ],
 )
 def test_a_set_that_nothing_is_left_of_is_named_with_fold_and_classes(
     tmp_path: Path, name: str, without: set[str], said: str, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:
     module = release_where(tmp_path, without, block, annotate)
-    with pytest.raises(ProtocolError, match=f"leave one speaker out: none of the {said}.*choose other classes"):
+    with pytest.raises(ProtocolError, match=f"leave one speaker out: .*{said}"):
         module.set_utterances(name)
     assert all(module.set_utterances(other) for other in ("train", "validation", "test", "all") if other != name)

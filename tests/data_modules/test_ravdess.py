@@ -84,13 +84,13 @@ def test_an_unknown_value_is_named_with_its_file_and_field(tmp_path: Path, name:
 
 
 def test_a_name_of_another_shape_is_refused() -> None:
-    with pytest.raises(CorpusError, match=r"noise\.wav: not a file name of RAVDESS"):
+    with pytest.raises(CorpusError, match=r"noise\.wav.*RAVDESS"):
         ravdess.parse_name(Path("noise.wav"))
 
 
 def test_a_file_in_another_actors_folder_is_named_with_both(tmp_path: Path) -> None:
     touch(tmp_path, "Actor_02/03-01-05-01-01-01-01.wav")
-    with pytest.raises(CorpusError, match=r"03-01-05-01-01-01-01\.wav: .* says actor 01, its folder Actor_02"):
+    with pytest.raises(CorpusError, match=r"03-01-05-01-01-01-01\.wav: .*actor 01.*Actor_02"):
         ravdess.find_utterances(tmp_path)
 
 
@@ -110,7 +110,7 @@ def test_song_and_video_in_the_same_tree_are_left_out(tmp_path: Path) -> None:
 
 def test_a_folder_of_song_alone_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "Actor_01/03-02-05-01-01-01-01.wav")
-    with pytest.raises(CorpusError, match="1 clips, all of song or video"):
+    with pytest.raises(CorpusError, match="1 clips .*song or video"):
         ravdess.find_utterances(tmp_path)
 
 
@@ -198,14 +198,14 @@ def test_two_corpora_in_one_folder_are_told_apart(tmp_path: Path) -> None:
     touch(tmp_path, "Actor_01/03-01-05-01-01-01-01.wav")
     touch(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav", "AudioWAV/1001_DFA_SAD_XX.wav")
     with pytest.raises(
-        CorpusError, match=r"2 of the 3 .* are not.*1001_DFA_ANG_XX\.wav.*`data_modules\.crema_d`.*RAVDESS alone"
+        CorpusError, match=r"2 of the 3 .*1001_DFA_ANG_XX\.wav.*`data_modules\.crema_d`"
     ):
         ravdess.find_utterances(tmp_path)
 
 
 def test_one_stray_clip_of_another_corpus_makes_no_other_corpus(tmp_path: Path) -> None:
     touch(tmp_path, *(f"Actor_0{n}/03-01-05-01-01-01-0{n}.wav" for n in (1, 2)), "Actor_01/1001_DFA_ANG_XX.wav")
-    with pytest.raises(CorpusError, match=r"1 of the 3 audio files in .* is not named.* Move it out") as caught:
+    with pytest.raises(CorpusError, match="1 of the 3 .*Move it out") as caught:
         ravdess.find_utterances(tmp_path)
     assert "data_modules" not in str(caught.value)
 
@@ -214,7 +214,7 @@ def test_all_names_that_cannot_be_understood_are_named_at_once_up_to_ten(tmp_pat
     touch(
         tmp_path, *(f"03-01-{code:02d}-01-01-01-01.wav" for code in range(9, 21)), "Actor_01/03-01-05-01-01-01-02.wav"
     )
-    with pytest.raises(CorpusError, match=r"^13 file names cannot be understood:") as caught:
+    with pytest.raises(CorpusError, match="^13 file names") as caught:
         ravdess.find_utterances(tmp_path)
     assert "actor 02, its folder Actor_01" in str(caught.value)
     assert str(caught.value).count("the emotion") == 9
@@ -236,7 +236,7 @@ def test_an_incomplete_release_of_all_actors_is_said_with_the_actors_that_lack_m
     next((tmp_path / "Actor_07").iterdir()).unlink()
     with pytest.warns(
         CorpusWarning,
-        match=r"all 24 actors, but 1387 of the 1440 clips .*, of up to 60, of actors 05 \(8\), 07 \(59\)\.",
+        match=r"24 actors.* 1387 .* 1440 .*05 \(8\), 07 \(59\)\.",
     ):
         assert len(names(tmp_path)) == 1387
 
@@ -255,7 +255,7 @@ def test_speech_that_lies_there_only_in_a_format_that_is_not_read_is_named(tmp_p
     assert len(names(tmp_path)) == 1
     touch(tmp_path, "Actor_01/03-01-04-01-01-01-01.MP3")
     with pytest.warns(
-        CorpusWarning, match=r"1 utterance lies in .*: 03-01-04-01-01-01-01 \(\.MP3\)\. Convert it to use it: `ffmpeg"
+        CorpusWarning, match=r"1 utterance .*: 03-01-04-01-01-01-01 \(\.MP3\).*ffmpeg"
     ):
         assert len(names(tmp_path)) == 1
 
@@ -263,20 +263,20 @@ def test_speech_that_lies_there_only_in_a_format_that_is_not_read_is_named(tmp_p
 def test_a_path_that_is_no_utf_8_is_refused_with_the_way_out(tmp_path: Path) -> None:
     folder = os.fsdecode(b"donn\xe9es")
     touch(tmp_path, f"{folder}/03-01-05-01-01-01-01.wav")
-    with pytest.raises(CorpusError, match=r"1 of 1 audio files are no UTF-8, such as .*/donn\\xe9es/.*convmv"):
+    with pytest.raises(CorpusError, match=r"1 of 1 .*UTF-8.*/donn\\xe9es/.*convmv"):
         names(tmp_path)
 
 
 def test_a_missing_folder_a_file_and_an_empty_folder_each_say_so(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="nowhere does not exist; set `root`"):
+    with pytest.raises(CorpusError, match="nowhere.*`root`"):
         ravdess.find_utterances(tmp_path / "nowhere")
     touch(tmp_path, "speech.zip", "film/01-01-05-01-01-01-01.mp4")
     with pytest.raises(CorpusError, match=r"speech\.zip is a file"):
         ravdess.find_utterances(tmp_path / "speech.zip")
-    with pytest.raises(CorpusError, match=r"no audio file \(\.wav \.flac \.ogg\)\. It holds 1 \.zip, 1 \.mp4: unpack"):
+    with pytest.raises(CorpusError, match=r"no audio file.*1 \.zip, 1 \.mp4: unpack"):
         ravdess.find_utterances(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CorpusError, match=r"no audio file \(\.wav \.flac \.ogg\)\. Set `root`"):
+    with pytest.raises(CorpusError, match=r"no audio file \(\.wav \.flac \.ogg\).*`root`"):
         ravdess.find_utterances(tmp_path / "empty")
 
 

@@ -173,9 +173,9 @@ def test_a_tree_half_converted_is_used_with_a_warning(
     ("names", "message"),
     [
         ((), "does not exist"),
-        (("readme.txt",), "holds no folder of a speaker, such as id00012"),
-        (("id00012/21Uxsk56VDQ/00001.txt",), "no clip <speaker>/<video>/<clip> in them"),
-        (("dev/aac/id00012/v/1.wav", "test/aac/id00020/v/1.wav"), "several folders of speakers: .*dev/aac, .*test/aac"),
+        (("readme.txt",), "no folder of a speaker.*id00012"),
+        (("id00012/21Uxsk56VDQ/00001.txt",), "no clip <speaker>/<video>/<clip>"),
+        (("dev/aac/id00012/v/1.wav", "test/aac/id00020/v/1.wav"), "several.*dev/aac, .*test/aac"),
     ],
 )
 def test_a_folder_without_clips_is_refused(tmp_path: Path, cache: Path, names: tuple[str, ...], message: str) -> None:

@@ -161,7 +161,7 @@ def test_silence_is_cut_before_storing_at_any_speed() -> None:
 
 
 def test_an_extractor_that_cannot_tell_its_frames_says_what_to_set() -> None:
-    with pytest.raises(ConfigurationError, match=r"SilenceRemoval .*data\.init_args\.features to stored"):
+    with pytest.raises(ConfigurationError, match=r"SilenceRemoval.*data\.init_args\.features to stored"):
         SilenceRemoval(MagnitudeSpectrogram(), top_db=30.0).num_samples(10)
 
 

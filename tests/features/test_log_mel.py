@@ -49,7 +49,7 @@ def test_digital_silence_gives_the_logarithm_of_the_floor() -> None:
 def test_filters_too_narrow_for_the_transform_are_refused_with_their_number() -> None:
     with (
         pytest.warns(UserWarning, match="all zero values"),
-        pytest.raises(ConfigurationError, match=r"num_mels \(128\).*dft_length above 512"),
+        pytest.raises(ConfigurationError, match=r"num_mels \(128\).*dft_length.*512"),
     ):
         LogMelFilterbank(num_mels=128)
 

@@ -152,7 +152,7 @@ def test_a_killed_worker_is_an_error_that_says_what_to_do(clips: list[Path]) -> 
     next(results)
     for child in multiprocessing.active_children():
         child.kill()
-    with pytest.raises(ConfigurationError, match=r"killed by SIGKILL at .*\.wav: .*memory.* fewer workers"):
+    with pytest.raises(ConfigurationError, match=r"SIGKILL at .*\.wav: .*memory.*workers"):
         list(results)
     assert not multiprocessing.active_children()
 
@@ -170,7 +170,7 @@ def test_a_worker_killed_while_it_sends_is_an_error(clips: list[Path], many_fram
     assert wait([worker.connection]), "it has begun to send"
     worker.process.kill()
     worker.process.join()
-    with pytest.raises(ConfigurationError, match=f"killed by SIGKILL at {clips[-1]}"):
+    with pytest.raises(ConfigurationError, match=f"SIGKILL.*{clips[-1]}"):
         worker.receive()
     worker.stop()
 
@@ -181,7 +181,7 @@ def test_a_worker_that_died_before_it_is_sent_a_file_is_an_error(clips: list[Pat
     worker.process.kill()
     worker.process.join()
     worker.send(clips[0])
-    with pytest.raises(ConfigurationError, match=f"killed by SIGKILL at {clips[0]}"):
+    with pytest.raises(ConfigurationError, match=f"SIGKILL.*{clips[0]}"):
         worker.receive()
     worker.stop()
 
@@ -226,7 +226,7 @@ def test_200_kills_at_random_moments_neither_hang_nor_lose_frames(
                 seconds = FeatureStore(folder, many_frames).prepare(clips, workers=2, progress=False).seconds
                 complete = True
             except ConfigurationError as error:
-                assert "killed by SIGKILL at" in str(error)  # noqa: PT017  # most are killed, not all
+                assert "SIGKILL" in str(error)  # noqa: PT017  # most are killed, not all
                 kills += 1
             killer.cancel()
             killer.join()

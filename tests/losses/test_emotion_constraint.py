@@ -229,11 +229,11 @@ def test_what_it_is_told_is_no_part_of_a_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("polarities", "message"),
     [
-        ({"negative": ["sad", "angry"], "positive": ["hapy", "neutral"]}, r"hapy.* do not name the emotion happy"),
-        ({"negative": ["sad", "angry"], "positive": ["angry"]}, r"angry is named in negative and again in positive"),
-        ({"negative": ["sad", "sad"]}, r"sad is named in negative and again in negative"),
-        ({name: [name] for name in SIX_NAMES}, r"relate no two of the emotions .*or use TripletLoss"),
-        ({}, r"do not name the emotion sad"),
+        ({"negative": ["sad", "angry"], "positive": ["hapy", "neutral"]}, r"hapy.* emotion happy"),
+        ({"negative": ["sad", "angry"], "positive": ["angry"]}, "angry.*negative.*positive"),
+        ({"negative": ["sad", "sad"]}, "sad.*negative.*negative"),
+        ({name: [name] for name in SIX_NAMES}, "polarities.*TripletLoss"),
+        ({}, "emotion sad"),
     ],
     ids=["misspelt", "two polarities", "twice", "nobody related", "empty"],
 )

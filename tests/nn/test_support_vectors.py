@@ -159,7 +159,7 @@ def test_a_machine_is_not_rounded_with_the_system_around_it() -> None:
 def test_a_machine_that_is_not_fitted_says_so() -> None:
     machine = SupportVectorMachine(4)
     assert not machine.is_fitted
-    with pytest.raises(RuntimeError, match="no support vectors yet"):
+    with pytest.raises(RuntimeError, match="no support vectors"):
         machine(torch.zeros(1, 12))
 
 

@@ -210,13 +210,13 @@ def test_compiled_code_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_few_bins_are_refused_with_their_number() -> None:
-    with pytest.raises(ValueError, match="33 bins are too few: of 34 or more"):
+    with pytest.raises(ValueError, match="33 bins.*34"):
         ThinSEResNet34(33)
     assert ThinSEResNet34(34, channels=1).join_bins.kernel_size == (1, 1)
 
 
 def test_frames_of_another_number_of_bins_are_refused_with_both_numbers() -> None:
-    with pytest.raises(ValueError, match="frames have 41 bins; this network was made for 40"):
+    with pytest.raises(ValueError, match="41 bins.*40"):
         ThinSEResNet34(40, channels=1)(torch.zeros(1, 5, 41), torch.tensor([5]))
 
 
