@@ -15,7 +15,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.nn import encoders, pooling
 
 
-def test_a_foreign_class_path_is_refused_with_its_place_and_the_way_out() -> None:
+def test_a_foreign_class_path_is_rejected_with_key_and_way_out() -> None:
     configuration = {"model": {"init_args": {"parts": [{"class_path": "torch.nn.ReLU"}, {"class_path": "os.system"}]}}}
     with pytest.raises(ConfigurationError) as caught:
         check_class_paths(configuration, "evil.yaml")
@@ -68,7 +68,7 @@ def test_a_class_that_no_package_exports_is_named_by_its_module() -> None:
     assert public_path(RAVDESS) == "data_modules.ravdess.RAVDESS"
 
 
-def test_a_foreign_class_is_named_by_the_module_that_allow_admits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_foreign_class_is_named_by_the_module_for_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = ModuleType("mine")
     mine.__all__ = ["Thing"]  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mine", mine)

@@ -235,7 +235,7 @@ def test_what_is_no_zip_is_called_so(tmp_path: Path) -> None:
         unpack(tmp_path / "corpus.zip", tmp_path)
 
 
-def test_the_licence_comes_first_and_nothing_is_fetched_without_agreement(
+def test_nothing_is_downloaded_without_consent(
     serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(zipped(CONTENT))

@@ -63,7 +63,7 @@ def test_every_utterance_is_tested_exactly_once_over_the_folds(protocol: Protoco
 
 
 @each_protocol
-def test_speakers_never_cross_where_the_protocol_promises_so(protocol: Protocol, utterances: list[Utterance]) -> None:
+def test_speakers_never_cross_in_speaker_disjoint_protocols(protocol: Protocol, utterances: list[Utterance]) -> None:
     crossing = [speaker_overlap(split) for split in splits(protocol, utterances)]
     assert all(crossing) if not protocol.speakers_disjoint else not any(crossing)
 
@@ -86,7 +86,7 @@ def test_sets_are_ordered_by_name_and_folds_count_from_zero(protocol: Protocol, 
 
 @each_protocol
 @pytest.mark.parametrize("beyond", [-1, 0])
-def test_a_fold_out_of_range_is_refused_with_the_range(
+def test_a_fold_out_of_range_is_rejected_with_the_range(
     protocol: Protocol, utterances: list[Utterance], beyond: int
 ) -> None:
     folds = protocol.num_folds(utterances)
@@ -96,18 +96,18 @@ def test_a_fold_out_of_range_is_refused_with_the_range(
 
 
 @each_protocol
-def test_an_utterance_named_twice_is_refused(protocol: Protocol, utterances: list[Utterance]) -> None:
+def test_an_utterance_named_twice_is_rejected(protocol: Protocol, utterances: list[Utterance]) -> None:
     with pytest.raises(ProtocolError, match=f"unique.*{utterances[4].name}"):
         protocol.split([*utterances, utterances[4]], 0)
 
 
 @each_protocol
-def test_no_utterance_at_all_is_refused(protocol: Protocol, utterances: list[Utterance]) -> None:
+def test_no_utterance_at_all_is_rejected(protocol: Protocol, utterances: list[Utterance]) -> None:
     with pytest.raises(ProtocolError, match="no utterance"):
         protocol.split([], 0)
 
 
-def test_fold_k_tests_the_next_block_cyclic_and_validates_on_block_k() -> None:
+def test_fold_k_validates_on_block_k_and_tests_the_next() -> None:
     blocks = [("01", "02"), ("03", "04", "05"), ("06",), ("07", "08", "09", "10")]
     for fold, split in enumerate(splits(ActorFolds(BLOCKS), corpus(ACTORS))):
         assert split.speakers("validation") == blocks[fold]
@@ -115,7 +115,7 @@ def test_fold_k_tests_the_next_block_cyclic_and_validates_on_block_k() -> None:
         assert set(split.speakers("train")) == set(ACTORS) - set(blocks[fold]) - set(blocks[[1, 2, 3, 0][fold]])
 
 
-def test_even_blocks_are_consecutive_and_differ_by_at_most_one_the_larger_first() -> None:
+def test_even_blocks_are_consecutive_with_the_larger_first() -> None:
     assert ActorFolds("even", 4).speaker_blocks(corpus(ACTORS)) == [
         ("01", "02", "03"),
         ("04", "05", "06"),
@@ -129,7 +129,7 @@ def test_even_blocks_order_numbers_as_numbers_and_names_as_text() -> None:
     assert ActorFolds("even", 3).speaker_blocks(corpus(["10", "9", "anna"])) == [("10",), ("9",), ("anna",)]
 
 
-def test_even_blocks_without_a_speaker_each_are_refused() -> None:
+def test_even_blocks_without_a_speaker_each_are_rejected() -> None:
     with pytest.raises(ProtocolError, match="4 folds.* 3: 01, 02, 03"):
         ActorFolds("even", 4).split(corpus(ACTORS[:3]), 0)
 
@@ -154,7 +154,7 @@ def test_a_speaker_whom_no_block_holds_is_named() -> None:
 
 
 @pytest.mark.parametrize("word", ["anna", "²"])
-def test_ranges_on_speakers_who_are_no_numbers_are_refused(word: str) -> None:
+def test_ranges_on_speakers_who_are_no_numbers_are_rejected(word: str) -> None:
     with pytest.raises(ProtocolError, match=f"not numbers: {word}.*blocks: even"):
         ActorFolds(BLOCKS).split(corpus([*ACTORS, word]), 0)
 
@@ -173,7 +173,7 @@ def test_ranges_on_speakers_who_are_no_numbers_are_refused(word: str) -> None:
         ({"blocks": ["1-2", 6, "5"]}, "6 is not a range"),
     ],
 )
-def test_unusable_blocks_are_refused_when_the_protocol_is_made(arguments: dict[str, Any], message: str) -> None:
+def test_unusable_blocks_are_rejected(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
         ActorFolds(**arguments)
 
@@ -182,7 +182,7 @@ def test_num_folds_beside_as_many_blocks_is_accepted() -> None:
     assert ActorFolds(BLOCKS, 4).num_folds([]) == 4
 
 
-def test_leaving_out_takes_speakers_in_order_and_validates_on_the_session_partner() -> None:
+def test_leave_one_out_validates_on_the_session_partner() -> None:
     for fold, split in enumerate(splits(LeaveOneSpeakerOut(), corpus(list(DYADS), sessions=DYADS))):
         tested = sorted(DYADS)[fold]
         partner = tested[0] + {"F": "M", "M": "F"}[tested[1]]
@@ -191,7 +191,7 @@ def test_leaving_out_takes_speakers_in_order_and_validates_on_the_session_partne
         assert set(split.speakers("train")) == set(DYADS) - {tested, partner}
 
 
-def test_leaving_out_without_sessions_validates_on_the_next_speaker_cyclic() -> None:
+def test_leave_one_out_without_sessions_validates_on_the_next() -> None:
     sets = [
         (split.speakers("test"), split.speakers("validation"))
         for split in splits(LeaveOneSpeakerOut(), corpus(["2", "10", "1"]))
@@ -209,7 +209,7 @@ def test_a_speaker_alone_in_a_session_is_named() -> None:
         LeaveOneSpeakerOut().split(corpus(["a", "b", "c"], sessions={"a": "1", "b": "1", "c": "2"}), 2)
 
 
-def test_sessions_on_some_utterances_only_are_refused() -> None:
+def test_sessions_on_some_utterances_only_are_rejected() -> None:
     mixed = [*corpus(["a", "b"], sessions={"a": "1", "b": "1"}), *corpus(["c"])]
     with pytest.raises(ProtocolError, match="3 of 9.*no session: c_00, c_01, c_02"):
         LeaveOneSpeakerOut().split(mixed, 0)
@@ -220,7 +220,7 @@ def test_one_session_for_all_leaves_nothing_to_learn_from() -> None:
         LeaveOneSpeakerOut().split(corpus(["a", "b", "c"], sessions=dict.fromkeys("abc", "1")), 1)
 
 
-def test_leaving_out_one_of_two_speakers_is_refused() -> None:
+def test_leaving_out_one_of_two_speakers_is_rejected() -> None:
     with pytest.raises(ProtocolError, match="at least 3 speakers.*2: a, b"):
         LeaveOneSpeakerOut().split(corpus(["a", "b"]), 0)
 
@@ -242,7 +242,7 @@ def test_random_folds_are_the_same_on_every_machine() -> None:
     assert hash_splits(splits(RandomFolds(), corpus(ACTORS, each=10))) == "553450709cfd"
 
 
-def test_a_protocols_hash_is_over_the_labelled_and_a_splits_over_all() -> None:
+def test_a_protocol_hash_is_over_labelled_a_split_hash_over_all() -> None:
     labelled = corpus(["a", "b", "c"])
     kept = [*labelled, *(replace(u, name=f"{u.name}x", label=None) for u in labelled)]
     ours, theirs = (splits(LeaveOneSpeakerOut(), utterances) for utterances in (labelled, kept))
@@ -254,7 +254,7 @@ def test_a_protocols_hash_is_over_the_labelled_and_a_splits_over_all() -> None:
 
 @pytest.mark.parametrize("total", range(2, 40))
 @pytest.mark.parametrize(("folds", "fraction"), [(2, 0.49), (5, 0.79), (5, 0.25), (7, 0.01)])
-def test_random_folds_of_any_size_are_proper_or_refused(total: int, folds: int, fraction: float) -> None:
+def test_random_folds_of_any_size_are_proper_or_rejected(total: int, folds: int, fraction: float) -> None:
     utterances, refusal = corpus(["a"], each=total), ""
     try:
         made = splits(RandomFolds(folds, fraction), utterances)
@@ -273,12 +273,12 @@ def test_random_folds_of_any_size_are_proper_or_refused(total: int, folds: int, 
         ({"seed": -1}, "seed is -1"),
     ],
 )
-def test_unusable_random_folds_are_refused_when_the_protocol_is_made(arguments: dict[str, Any], message: str) -> None:
+def test_unusable_random_folds_are_rejected(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
         RandomFolds(**arguments)
 
 
-def test_a_protocol_that_breaks_its_promise_is_caught_with_the_speaker() -> None:
+def test_a_protocol_that_shares_speakers_is_rejected_by_name() -> None:
     class Careless(LeaveOneSpeakerOut):
         def stages(self, utterances: Sequence[Utterance], fold: int) -> list[Stage]:
             return ["test", *super().stages(utterances, fold)[1:]]

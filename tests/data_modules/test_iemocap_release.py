@@ -73,7 +73,7 @@ def test_a_session_without_audio_folder_is_named(tmp_path: Path, every_label: Ca
         find_utterances(tmp_path)
 
 
-def test_an_utterance_that_is_annotated_twice_is_refused(
+def test_an_utterance_that_is_annotated_twice_is_rejected(
     tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:
     annotate(tmp_path, "Ses01F_impro01", block())
@@ -82,7 +82,7 @@ def test_an_utterance_that_is_annotated_twice_is_refused(
         read_release(tmp_path)
 
 
-def test_a_root_that_is_not_there_or_empty_is_refused(tmp_path: Path) -> None:
+def test_a_root_that_is_not_there_or_empty_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="IEMOCAP.*missing does not exist"):
         find_utterances(tmp_path / "missing")
     with pytest.raises(CorpusError, match="no audio file"):
@@ -95,7 +95,7 @@ def test_the_folder_of_another_corpus_is_recognised(tmp_path: Path) -> None:
         find_utterances(tmp_path)
 
 
-def test_audio_that_lies_in_no_session_is_refused(tmp_path: Path) -> None:
+def test_audio_that_lies_in_no_session_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "Ses01F_impro01_F000.wav").touch()
     with pytest.raises(CorpusError, match="1 audio files.*Session1 to Session5"):
         find_utterances(tmp_path)
@@ -144,7 +144,7 @@ def test_a_whole_release_with_other_counts_is_warning_which() -> None:
     ]
 
 
-def test_five_sessions_are_taken_for_the_whole_release_and_warning_what_is_missing() -> None:
+def test_five_sessions_are_checked_against_the_whole_release() -> None:
     everything = release(IMPROVISED, dict(COUNTS))
     missing = {everything[0].dialog, everything[-1].dialog}
     differences = count_differences(e for e in everything if e.dialog not in missing)
@@ -153,7 +153,7 @@ def test_five_sessions_are_taken_for_the_whole_release_and_warning_what_is_missi
     assert any("improvised, not 4784" in line for line in differences)
 
 
-def test_of_improvised_dialogs_alone_their_own_counts_are_checked() -> None:
+def test_improvised_dialogs_alone_have_their_counts_checked() -> None:
     improvised = [e for e in release(IMPROVISED, dict(COUNTS)) if e.improvised]
     assert count_differences(improvised) == []
     assert count_differences(improvised[1:]) == [
@@ -177,7 +177,7 @@ def five_sessions(tmp_path: Path, block: Callable[..., str], annotate: Callable[
     return tmp_path
 
 
-def test_whoever_uses_a_release_that_lacks_dialogs_is_warned(five_sessions: Path) -> None:
+def test_a_release_that_lacks_dialogs_gives_a_warning(five_sessions: Path) -> None:
     with pytest.warns(ReleaseWarning, match="10 dialogs, not 151; 10 utterances"):
         assert len(find_utterances(five_sessions).utterances) == 10
 
@@ -187,7 +187,7 @@ def test_a_synthetic_corpus_is_not_taken_for_the_release(five_sessions: Path) ->
     assert len(find_utterances(five_sessions).utterances) == 10
 
 
-def test_utterances_that_nobody_evaluated_are_warning_with_their_number_and_names(
+def test_unrated_utterances_are_named_in_a_warning(
     tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:
     names = [f"Ses01F_impro01_F{n:03d}" for n in range(8)]
@@ -216,9 +216,7 @@ def test_a_folder_that_is_only_called_a_session_is_passed_over(
     assert [f.parent.name for f in {u.path.parents[3] for u in find_utterances(tmp_path).utterances}] == ["iemocap"]
 
 
-def test_a_session_that_is_there_twice_is_refused_and_both_are_named(
-    tmp_path: Path, every_label: Callable[[Path], Path]
-) -> None:
+def test_a_duplicate_session_is_rejected_with_both_paths(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
     every_label(tmp_path / "iemocap")
     every_label(tmp_path / "iemocap_old")
     both = "session 1 .*2 times: .*/iemocap/Session1, .*/iemocap_old/Session1"

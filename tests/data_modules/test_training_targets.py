@@ -15,7 +15,7 @@ HOP_SECONDS, WINDOW_SECONDS = 0.010, 0.040
 
 
 @pytest.mark.parametrize("targets", [HardTargets(), SoftTargets(), ExistenceTargets()], ids=["hard", "soft", "exists"])
-def test_every_training_utterance_is_heard_at_every_speed_and_teaches_the_same_each_time(
+def test_every_training_utterance_is_used_at_every_speed(
     targets: Targets, synthetic_iemocap: Path, feature_folder: Path
 ) -> None:
     data = IEMOCAP(

@@ -38,7 +38,7 @@ def test_an_extractor_inside_another_is_built_too() -> None:
 
 
 @pytest.mark.parametrize("key", ["class_path", "extractor"])
-def test_a_foreign_class_is_refused_by_name_wherever_it_hides(key: str) -> None:
+def test_a_foreign_class_is_rejected_by_name_wherever_it_hides(key: str) -> None:
     foreign: dict[str, Any] = {"class_path": "os.system", "init_args": {"command": "true"}}
     if key == "extractor":
         foreign = {"class_path": "ser_lightning.features.SilenceRemoval", "init_args": {"extractor": foreign}}

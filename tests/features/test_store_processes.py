@@ -91,7 +91,7 @@ def assert_complete(folder: Path, clips: list[Path], extractor: FeatureExtractor
         assert torch.equal(frames, extractor(waveform[None], torch.tensor([len(waveform)]))[0][0])
 
 
-def test_two_processes_that_prepare_at_once_extract_each_file_once(clips: list[Path], tmp_path: Path) -> None:
+def test_two_concurrent_processes_extract_each_file_once(clips: list[Path], tmp_path: Path) -> None:
     go = FORK.Event()
     builders = [start_builder(tmp_path / "store", clips, go) for _ in range(2)]
     go.set()
@@ -188,7 +188,7 @@ def test_a_worker_that_died_before_it_is_sent_a_file_is_an_error(clips: list[Pat
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("forked_workers")
-def test_200_kills_at_random_moments_neither_hang_nor_lose_frames(
+def test_200_random_kills_neither_hang_nor_lose_frames(
     clips: list[Path], many_frames: LogMelFilterbank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[extraction._Worker] = []

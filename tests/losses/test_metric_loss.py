@@ -56,7 +56,7 @@ def test_what_is_no_number_stays_visible() -> None:
 
 
 @LOSSES
-def test_no_loss_asks_for_a_value_or_has_a_shape_that_depends_on_one(loss: MetricLoss) -> None:
+def test_losses_have_no_syncs_or_data_dependent_shapes(loss: MetricLoss) -> None:
     # Tensors without content: whatever would wait for a GPU to answer fails.
     with FakeTensorMode(allow_non_fake_inputs=True):
         embeddings, labels = torch.empty(16, 8, requires_grad=True), torch.empty(16, dtype=torch.int64)

@@ -54,14 +54,14 @@ def test_every_process_has_the_whole_batch_in_the_same_order(processes: list[dic
         assert process["labels"].tolist() == [0, 5, 1, 6]
 
 
-def test_a_rows_gradient_comes_from_all_processes_so_that_their_mean_is_the_joint_one(
+def test_a_rows_gradient_averages_to_the_joint_one(
     processes: list[dict[str, Any]],
 ) -> None:
     for rank, process in enumerate(processes):
         assert torch.equal(process["gradient"], NUM_PROCESSES * process["whole"][3 * rank :][:3])
 
 
-def test_the_first_process_gets_unequal_shares_and_the_other_nothing(processes: list[dict[str, Any]]) -> None:
+def test_only_the_first_process_gathers_unequal_shares(processes: list[dict[str, Any]]) -> None:
     first, second = (process["first"] for process in processes)
     assert first[0].tolist() == [0, 1, 10, 11, 12]
     assert first[1].flatten().tolist() == [0, 0, 1, 1, 1]

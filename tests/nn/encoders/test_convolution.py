@@ -149,7 +149,7 @@ def test_dropout_acts_in_training_alone() -> None:
     assert torch.equal(stack(frames, LENGTHS)[0], stack(frames, LENGTHS)[0])
 
 
-def test_input_of_too_few_bins_is_refused_with_their_number() -> None:
+def test_input_of_too_few_bins_is_rejected_with_their_number() -> None:
     with pytest.raises(ValueError, match="3 features"):
         ConvolutionStack(
             3, [ConvolutionBlock(1, 2, (3, 3), pooling="max"), ConvolutionBlock(2, 2, (3, 3), (2, 1), "max")]

@@ -67,7 +67,7 @@ def random_maps(offset: float = 3.0) -> Tensor:
 
 @pytest.mark.parametrize("lengths", [LENGTHS, torch.tensor([6, 6, 6])])
 @pytest.mark.parametrize("rectify", [False, True])
-def test_one_backward_pass_gives_what_autograd_makes_of_single_steps(
+def test_the_fused_backward_pass_equals_autograd(
     lengths: Tensor, rectify: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = step(MaskedBatchNorm(4).double(), random_maps(), lengths, rectify)
@@ -101,7 +101,7 @@ def test_channels_last_gives_the_same(lengths: Tensor) -> None:
 
 
 @pytest.mark.parametrize("lengths", [LENGTHS, torch.tensor([6, 6, 6])])
-def test_maps_of_half_precision_stay_so_while_statistics_are_exact(lengths: Tensor) -> None:
+def test_half_precision_maps_keep_dtype_and_exact_statistics(lengths: Tensor) -> None:
     maps = random_maps().bfloat16()
     rounded = step(MaskedBatchNorm(4), maps, lengths, True)
     exact = step(MaskedBatchNorm(4), maps.float(), lengths, True)
@@ -111,7 +111,7 @@ def test_maps_of_half_precision_stay_so_while_statistics_are_exact(lengths: Tens
     torch.testing.assert_close(rounded[0].float(), exact[0], atol=0.03, rtol=0.03)
 
 
-def test_maps_far_from_zero_keep_their_digits_in_single_precision() -> None:
+def test_maps_far_from_zero_keep_precision_in_float32() -> None:
     far, near = random_maps(50.0).float(), random_maps(0.0)
     result = MaskedBatchNorm(4)(far, frame_mask(LENGTHS, 6))
     expected = MaskedBatchNorm(4).double()(near, frame_mask(LENGTHS, 6))

@@ -62,7 +62,7 @@ def test_summed_directions_are_the_sum_of_concatenated_ones(frames: Tensor) -> N
     torch.testing.assert_close(summed(frames, LENGTHS)[0], both[..., :4] + both[..., 4:])
 
 
-def test_what_lies_behind_the_end_never_matters_and_gets_no_gradient(frames: Tensor) -> None:
+def test_frames_past_the_end_have_no_effect_and_no_gradient(frames: Tensor) -> None:
     lstm = BidirectionalLSTM(5, 4).double()
     noisy = frames.clone()
     for row, length in enumerate(LENGTHS.tolist()):

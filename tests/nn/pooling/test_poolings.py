@@ -132,6 +132,6 @@ def test_clusters_follow_the_classes_unless_given(make: Callable[..., NetVLAD]) 
         assert torch.equal(following.state_dict()[name], value), name
 
 
-def test_NetVLAD_without_clusters_is_refused_with_the_number() -> None:
+def test_NetVLAD_without_clusters_is_rejected_with_the_number() -> None:
     with pytest.raises(ValueError, match="clusters is 0"):
         NetVLAD(4, clusters=0)
