@@ -151,14 +151,14 @@ def write_synthetic(
         folder: Target folder: empty, missing, or with (part of) the same synthetic corpus.
         speakers: Number of speakers, 1 to 50.
         seed: Seed of voices and clips.
-        clips_per_speaker: 1 to 24, the same number of each emotion as far as possible; all 24 if None.
+        clips_per_speaker: 1 to 24, balanced over emotions as far as possible; all 24 if None.
         progress: Whether to show a progress bar.
 
     Returns:
         Number of clips written now; existing clips are kept.
 
     Raises:
-        CorpusError: If a number does not fit, or ``folder`` holds something else.
+        CorpusError: If a number is out of range, or ``folder`` has other content.
     """
     every = [_clips(number) for number in range(1, _SYNTHETIC_SPEAKERS + 1)]
     written = write_corpus(folder, "audio_files", every, speakers, seed, clips_per_speaker, progress)

@@ -335,7 +335,7 @@ def test_a_silent_stretch_is_no_error_and_a_silent_file_is(tmp_path: Path) -> No
     soundfile.write(path, np.concatenate([np.zeros(8000), tone(0.5)]), 16000)
     assert not read_crop(path, 16000, 4000, 0.0).any()
     soundfile.write(path, np.zeros(8000), 16000)
-    with pytest.raises(AudioError, match="8000 samples.*zero"):
+    with pytest.raises(AudioError, match=r"8000 samples.*zero"):
         read_crop(path, 16000, 9000, 0.0)
 
 
@@ -384,7 +384,7 @@ def test_blocks_decode_every_sample_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_blocks_of_a_bad_file_end_with_the_reason(tmp_path: Path, wav: Path) -> None:
     soundfile.write(tmp_path / "zero.wav", np.zeros(1234), 16000)
-    with pytest.raises(AudioError, match="1234 samples.*zero"):
+    with pytest.raises(AudioError, match=r"1234 samples.*zero"):
         list(read_blocks(tmp_path / "zero.wav", 16000, 500))
     wav.write_bytes(wav.read_bytes()[:20000])
     with pytest.raises(AudioError, match="truncated"):
@@ -392,5 +392,5 @@ def test_blocks_of_a_bad_file_end_with_the_reason(tmp_path: Path, wav: Path) -> 
     soundfile.write(wav, np.concatenate([tone(), [np.nan]]), 16000, subtype="FLOAT")
     blocks = read_blocks(wav, 16000, 16000)
     assert torch.equal(next(blocks), torch.from_numpy(tone()).float())
-    with pytest.raises(AudioError, match="1 of 1.*NaN"):
+    with pytest.raises(AudioError, match=r"1 of 1.*NaN"):
         next(blocks)

@@ -64,5 +64,5 @@ def test_a_synthetic_corpus_behind_a_link_is_synthetic(tmp_path: Path, lock: Cal
     (root / "link").symlink_to(tmp_path / "made")
     assert is_synthetic(root)
     (root / "locked").mkdir()
-    lock(root / "locked")  # what nobody can read says nothing
+    lock(root / "locked")  # an unreadable folder has no entry
     assert is_synthetic(root)

@@ -6,7 +6,7 @@ import urllib.request
 
 import pytest
 
-# An address set aside for documentation: it belongs to nobody.
+# An address reserved for documentation (RFC 5737).
 ELSEWHERE = "192.0.2.1"
 
 

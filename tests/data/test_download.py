@@ -187,7 +187,7 @@ def test_a_file_in_place_of_the_folder_is_no_crash(tmp_path: Path, below: str) -
     (tmp_path / "corpus").write_text("a file")
     folder = tmp_path / "corpus" / below
     archive = Archive("a.zip", "http://127.0.0.1:1/a.zip", "0" * 32, "1 MB")
-    with pytest.raises(CorpusError, match="corpus.* cannot be written"):
+    with pytest.raises(CorpusError, match=r"corpus.* cannot be written"):
         fetch(archive, folder, SILENT)
 
 
@@ -208,12 +208,12 @@ def test_links_are_not_unpacked_and_not_followed(tmp_path: Path) -> None:
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(archive, "w") as content:
         content.writestr(link, "/etc")
-    with pytest.raises(CorpusError, match="'link'.*link"):
+    with pytest.raises(CorpusError, match=r"'link'.*link"):
         unpack(archive, folder)
     (tmp_path / "elsewhere").mkdir()
     (folder / "Actor_01").symlink_to(tmp_path / "elsewhere")
     archive.write_bytes(zipped(CONTENT))
-    with pytest.raises(CorpusError, match="outside.*link"):
+    with pytest.raises(CorpusError, match=r"outside.*link"):
         unpack(archive, folder)
     assert files_in(tmp_path / "elsewhere") == {}
 

@@ -60,9 +60,9 @@ def test_every_clip_of_a_speaker_is_held_out_by_some_seed() -> None:
 
 
 def test_a_speaker_with_too_few_clips_is_named_with_the_way_out() -> None:
-    with pytest.raises(ProtocolError, match="bert has 4 clips.*clips_per_speaker to 3"):
+    with pytest.raises(ProtocolError, match=r"bert has 4 clips.*clips_per_speaker to 3"):
         HeldOutClips(4).split(CORPUS, 0)
-    with pytest.raises(ProtocolError, match="dora has 1 clip,.*add clips of dora"):
+    with pytest.raises(ProtocolError, match=r"dora has 1 clip,.*add clips of dora"):
         HeldOutClips().split(corpus({"anna": 2, "dora": 1}), 0)
 
 

@@ -130,26 +130,26 @@ def test_even_blocks_order_numbers_as_numbers_and_names_as_text() -> None:
 
 
 def test_even_blocks_without_a_speaker_each_are_rejected() -> None:
-    with pytest.raises(ProtocolError, match="4 folds.* 3: 01, 02, 03"):
+    with pytest.raises(ProtocolError, match=r"4 folds.* 3: 01, 02, 03"):
         ActorFolds("even", 4).split(corpus(ACTORS[:3]), 0)
 
 
 def test_even_blocks_advise_only_what_works() -> None:
-    with pytest.raises(ProtocolError, match="3: 01, 02, 03.*num_folds to 3"):
+    with pytest.raises(ProtocolError, match=r"3: 01, 02, 03.*num_folds to 3"):
         ActorFolds("even", 4).split(corpus(ACTORS[:3]), 0)
-    with pytest.raises(ProtocolError, match="2: 01, 02.*Add speakers.*3") as caught:
+    with pytest.raises(ProtocolError, match=r"2: 01, 02.*Add speakers.*3") as caught:
         ActorFolds("even", 3).split(corpus(ACTORS[:2]), 0)
     assert "num_folds" not in str(caught.value)
 
 
 def test_all_missing_actors_are_named_and_even_blocks_suggested() -> None:
     present = [actor for actor in ACTORS if actor not in {"03", "07", "10"}]
-    with pytest.raises(ProtocolError, match="3 of the 10 actors.*: 3, 7, 10.*blocks: even"):
+    with pytest.raises(ProtocolError, match=r"3 of the 10 actors.*: 3, 7, 10.*blocks: even"):
         ActorFolds(BLOCKS).split(corpus(present), 0)
 
 
 def test_a_speaker_whom_no_block_holds_is_named() -> None:
-    with pytest.raises(ProtocolError, match="no block.*11, 12"):
+    with pytest.raises(ProtocolError, match=r"no block.*11, 12"):
         ActorFolds(BLOCKS).split(corpus([*ACTORS, "11", "12"]), 0)
 
 
@@ -205,13 +205,13 @@ def test_every_partner_of_a_larger_session_validates() -> None:
 
 
 def test_a_speaker_alone_in_a_session_is_named() -> None:
-    with pytest.raises(ProtocolError, match="speaker c .*session 2"):
+    with pytest.raises(ProtocolError, match=r"speaker c .*session 2"):
         LeaveOneSpeakerOut().split(corpus(["a", "b", "c"], sessions={"a": "1", "b": "1", "c": "2"}), 2)
 
 
 def test_sessions_on_some_utterances_only_are_rejected() -> None:
     mixed = [*corpus(["a", "b"], sessions={"a": "1", "b": "1"}), *corpus(["c"])]
-    with pytest.raises(ProtocolError, match="3 of 9.*no session: c_00, c_01, c_02"):
+    with pytest.raises(ProtocolError, match=r"3 of 9.*no session: c_00, c_01, c_02"):
         LeaveOneSpeakerOut().split(mixed, 0)
 
 
@@ -221,7 +221,7 @@ def test_one_session_for_all_leaves_nothing_to_learn_from() -> None:
 
 
 def test_leaving_out_one_of_two_speakers_is_rejected() -> None:
-    with pytest.raises(ProtocolError, match="at least 3 speakers.*2: a, b"):
+    with pytest.raises(ProtocolError, match=r"at least 3 speakers.*2: a, b"):
         LeaveOneSpeakerOut().split(corpus(["a", "b"]), 0)
 
 
@@ -283,7 +283,7 @@ def test_a_protocol_that_shares_speakers_is_rejected_by_name() -> None:
         def stages(self, utterances: Sequence[Utterance], fold: int) -> list[Stage]:
             return ["test", *super().stages(utterances, fold)[1:]]
 
-    with pytest.raises(ProtocolError, match="fold 1 .*: a"):
+    with pytest.raises(ProtocolError, match=r"fold 1 .*: a"):
         Careless().split(corpus(["a", "b", "c"]), 1)
 
 

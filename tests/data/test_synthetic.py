@@ -133,7 +133,7 @@ def test_women_speak_higher_than_men() -> None:
 
 
 def test_an_unknown_emotion_is_rejected_by_name() -> None:
-    with pytest.raises(ValueError, match="'bored'.*neutral, calm"):
+    with pytest.raises(ValueError, match=r"'bored'.*neutral, calm"):
         speak("bored")
 
 

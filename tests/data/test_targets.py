@@ -27,7 +27,7 @@ from ser_lightning.types import Utterance
 
 CLASSES = ("neutral", "happy", "sad", "angry")
 
-# Three evaluators each. The label is what two of three gave, None where that is no class or where there is none.
+# Three evaluators each. The label is what two of three gave, None without such a majority among the classes.
 PAGE: Mapping[str, tuple[str | None, str]] = {
     "clear": ("neutral", "neutral / neutral / neutral, frustrated"),
     "mixed": ("happy", "happy / neutral, happy / excited"),
@@ -174,7 +174,7 @@ def test_the_existence_table_covers_dominant_and_all_utterances() -> None:
 
 
 def test_a_table_of_nothing_dominant_is_rejected() -> None:
-    with pytest.raises(ValueError, match="2 utterances.*neutral, happy, sad"):
+    with pytest.raises(ValueError, match=r"2 utterances.*neutral, happy, sad"):
         existence_ratios([u for u in page() if u.label is None], CLASSES)
 
 

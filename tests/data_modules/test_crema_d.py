@@ -95,7 +95,7 @@ def test_a_copy_without_the_faulty_clip_leaves_nothing_out(tmp_path: Path) -> No
 
 
 def test_a_folder_of_the_faulty_clip_alone_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="faulty.*1076_MTI_SAD_XX"):
+    with pytest.raises(CorpusError, match=r"faulty.*1076_MTI_SAD_XX"):
         find(touch(tmp_path, "1076_MTI_SAD_XX"))
 
 
@@ -211,7 +211,7 @@ def test_more_than_the_release_holds_is_rejected(tmp_path: Path, speakers: int, 
 
 
 def release(root: Path, without: int) -> Path:
-    """A copy of all actors and as many clips as the release has, less so many; which ones are missing is made up."""
+    """A copy of all actors and as many clips as the release has, minus a number of arbitrary ones."""
     names = [clip.file.stem for actor in crema_d.ACTORS for clip in crema_d._clips(actor)]
     missing = {name for name in names if "_WSI_" in name and name.startswith("100")}  # 9 actors, 6 clips each
     assert len(names) == 91 * 82
@@ -222,7 +222,7 @@ def release(root: Path, without: int) -> Path:
 def test_a_whole_release_is_found_without_a_warning(tmp_path: Path) -> None:
     found = crema_d.find_utterances(release(tmp_path, without=0))
     assert (len(found.utterances), len(found.left_out)) == (7441, 1)
-    (tmp_path / "AudioWAV" / "1076_MTI_SAD_XX.wav").unlink()  # nobody needs it
+    (tmp_path / "AudioWAV" / "1076_MTI_SAD_XX.wav").unlink()  # the empty clip
     assert len(find(tmp_path)) == 7441
 
 

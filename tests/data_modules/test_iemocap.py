@@ -114,7 +114,7 @@ def test_without_any_audio_skipping_is_an_error(
 ) -> None:
     annotate(tmp_path, "Ses01F_impro01", block(), audio=False)
     (tmp_path / "Session1/sentences/wav/Ses01F_script01_1_F000.wav").touch()
-    with pytest.raises(CorpusError, match="1 of the 1 .*no audio: Ses01F_impro01_F000"):
+    with pytest.raises(CorpusError, match=r"1 of the 1 .*no audio: Ses01F_impro01_F000"):
         find_utterances(tmp_path, "improvised", on_bad_audio="skip")
 
 

@@ -162,7 +162,7 @@ def test_an_invalid_line_is_named_with_file_number_and_value(
 
 
 def test_a_vote_for_no_utterance_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="line 2: .*'C-E3:.*first utterance"):
+    with pytest.raises(CorpusError, match=r"line 2: .*'C-E3:.*first utterance"):
         read(tmp_path, f"{FIRST}\nC-E3:\tNeutral;\t()\n")
 
 
@@ -211,5 +211,5 @@ def test_an_evaluators_scale_that_is_no_number_is_none(tmp_path: Path) -> None:
 
 
 def test_an_utterance_that_ends_before_it_starts_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="F000.*ends before it starts"):
+    with pytest.raises(CorpusError, match=r"F000.*ends before it starts"):
         read(tmp_path, "[1.5 - 0.5]\tSes01F_impro01_F000\tneu\t[1, 2, 3]\n")

@@ -1,4 +1,4 @@
-"""IEMOCAP's files: where the release lies, whether all of it is there, and how it differs from what is known."""
+"""IEMOCAP's files: finding the release, and comparing it with the known counts."""
 
 import os
 import re
@@ -69,7 +69,7 @@ def test_audio_without_annotation_is_named(tmp_path: Path, every_label: Callable
 def test_a_session_without_audio_folder_is_named(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
     every_label(tmp_path)
     (tmp_path / "Session3" / "dialog").mkdir(parents=True)
-    with pytest.raises(CorpusError, match="Session3.*sentences/wav"):
+    with pytest.raises(CorpusError, match=r"Session3.*sentences/wav"):
         find_utterances(tmp_path)
 
 
@@ -83,7 +83,7 @@ def test_an_utterance_that_is_annotated_twice_is_rejected(
 
 
 def test_a_root_that_is_not_there_or_empty_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="IEMOCAP.*missing does not exist"):
+    with pytest.raises(CorpusError, match=r"IEMOCAP.*missing does not exist"):
         find_utterances(tmp_path / "missing")
     with pytest.raises(CorpusError, match="no audio file"):
         find_utterances(tmp_path)
@@ -97,7 +97,7 @@ def test_the_folder_of_another_corpus_is_recognised(tmp_path: Path) -> None:
 
 def test_audio_that_lies_in_no_session_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "Ses01F_impro01_F000.wav").touch()
-    with pytest.raises(CorpusError, match="1 audio files.*Session1 to Session5"):
+    with pytest.raises(CorpusError, match=r"1 audio files.*Session1 to Session5"):
         find_utterances(tmp_path)
 
 

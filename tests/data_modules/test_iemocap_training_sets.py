@@ -164,7 +164,7 @@ def test_dominant_and_all_are_one_protocol_and_other_splits(protocol: Protocol |
 
 
 def release_where(root: Path, without: set[str], block: Callable[..., str], annotate: Callable[..., Path]) -> IEMOCAP:
-    """Two sessions; in what some of the speakers say nobody hears one of the four emotions."""
+    """Two sessions; evaluators find none of the four emotions for some of the speakers."""
     for session in ("Ses01", "Ses02"):
         spoken = [(f"{session}F_impro01_{letter}00{n}", f"{session}{letter}") for letter in "FM" for n in range(2)]
         heard = {True: ("xxx", "Fear;"), False: ("neu", "Neutral;")}

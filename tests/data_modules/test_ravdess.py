@@ -110,7 +110,7 @@ def test_song_and_video_in_the_same_tree_are_left_out(tmp_path: Path) -> None:
 
 def test_a_folder_of_song_alone_is_rejected(tmp_path: Path) -> None:
     touch(tmp_path, "Actor_01/03-02-05-01-01-01-01.wav")
-    with pytest.raises(CorpusError, match="1 clips .*song or video"):
+    with pytest.raises(CorpusError, match=r"1 clips .*song or video"):
         ravdess.find_utterances(tmp_path)
 
 
@@ -203,7 +203,7 @@ def test_two_corpora_in_one_folder_are_told_apart(tmp_path: Path) -> None:
 
 def test_one_stray_clip_of_another_corpus_makes_no_other_corpus(tmp_path: Path) -> None:
     touch(tmp_path, *(f"Actor_0{n}/03-01-05-01-01-01-0{n}.wav" for n in (1, 2)), "Actor_01/1001_DFA_ANG_XX.wav")
-    with pytest.raises(CorpusError, match="1 of the 3 .*Move it out") as caught:
+    with pytest.raises(CorpusError, match=r"1 of the 3 .*Move it out") as caught:
         ravdess.find_utterances(tmp_path)
     assert "data_modules" not in str(caught.value)
 
@@ -212,7 +212,7 @@ def test_up_to_ten_invalid_names_are_listed(tmp_path: Path) -> None:
     touch(
         tmp_path, *(f"03-01-{code:02d}-01-01-01-01.wav" for code in range(9, 21)), "Actor_01/03-01-05-01-01-01-02.wav"
     )
-    with pytest.raises(CorpusError, match="^13 file names") as caught:
+    with pytest.raises(CorpusError, match=r"^13 file names") as caught:
         ravdess.find_utterances(tmp_path)
     assert "actor 02, its folder Actor_01" in str(caught.value)
     assert str(caught.value).count("the emotion") == 9
@@ -264,7 +264,7 @@ def test_a_path_that_is_no_utf_8_is_rejected_with_the_way_out(tmp_path: Path) ->
 
 
 def test_a_missing_folder_a_file_and_an_empty_folder_each_say_so(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="nowhere.*`root`"):
+    with pytest.raises(CorpusError, match=r"nowhere.*`root`"):
         ravdess.find_utterances(tmp_path / "nowhere")
     touch(tmp_path, "speech.zip", "film/01-01-05-01-01-01-01.mp4")
     with pytest.raises(CorpusError, match=r"speech\.zip is a file"):

@@ -80,7 +80,7 @@ def test_the_synthetic_corpus_lies_as_the_release(made: Path) -> None:
 
 
 def test_more_speakers_or_clips_than_the_layout_has_are_rejected(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="5995 speakers.*1 to 5994"):
+    with pytest.raises(CorpusError, match=r"5995 speakers.*1 to 5994"):
         voxceleb2.write_synthetic(tmp_path / "a", 5995, seed=0)
     with pytest.raises(CorpusError, match="19 clips"):
         voxceleb2.write_synthetic(tmp_path / "b", 1, seed=0, clips_per_speaker=19)
@@ -347,7 +347,7 @@ def test_preparing_counts_what_was_looked_up(make: Callable[..., VoxCeleb2]) -> 
 
 
 def test_nothing_is_tested(make: Callable[..., VoxCeleb2]) -> None:
-    with pytest.raises(ProtocolError, match="held-out clips .*ser validate"):
+    with pytest.raises(ProtocolError, match=r"held-out clips .*ser validate"):
         make().setup("test")
 
 

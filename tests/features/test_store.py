@@ -299,7 +299,7 @@ def test_a_finished_store_serves_readers_who_may_not_write(
     clips: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False)
-    os.utime(clips[0])  # its digest would be remembered anew
+    os.utime(clips[0])  # its digest would be stored again
 
     def refuse(path: Path, content: bytes) -> None:
         raise PermissionError(13, "Permission denied", str(path))

@@ -230,7 +230,7 @@ def test_200_random_kills_neither_hang_nor_lose_frames(
                 kills += 1
             killer.cancel()
             killer.join()
-            kept = [name for shard in folder.glob("*/*.safetensors") for name in safe_open(shard, "pt").keys()]  # noqa: SIM118  # the file is no mapping
+            kept = [name for shard in folder.glob("*/*.safetensors") for name in safe_open(shard, "pt").keys()]  # noqa: SIM118  # the file is not a mapping
             assert len(kept) == len(received), "all that was received is kept, once"
         assert sorted(received) == clips
         shutil.rmtree(folder)

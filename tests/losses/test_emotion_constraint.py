@@ -165,7 +165,7 @@ def test_anchors_without_related_emotions_use_plain_triplets() -> None:
 
 
 def test_a_related_emotion_is_nobodys_negative() -> None:
-    # One sad and one angry anchor, and nobody of another polarity: only the first term is left.
+    # One sad and one angry anchor, and no other polarity: only the first term remains.
     embeddings = at_degrees(0, 10, 12, 30)
     loss, terms = EmotionConstraint(SIX_NAMES, ALPHA, BETA, SIX_POLARITIES)(embeddings, torch.tensor([0, 0, 1, 1]))
     pulls = [

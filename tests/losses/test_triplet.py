@@ -112,7 +112,7 @@ def test_the_order_of_the_batch_does_not_matter() -> None:
         (torch.eye(4), [0, 1, 2, 3]),  # no positive
         (torch.eye(4), [1, 1, 1, 1]),  # no negative
         (torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.0, 1.0], [0.01, 1.0]]), [0, 0, 1, 1]),  # satisfied
-        (torch.ones(4, 2), [0, 0, 1, 1]),  # nothing can be told apart
+        (torch.ones(4, 2), [0, 0, 1, 1]),  # identical embeddings
         (torch.eye(1), [0]),
     ],
     ids=["no positive", "no negative", "satisfied", "identical", "alone"],

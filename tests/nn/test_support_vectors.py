@@ -95,7 +95,7 @@ def test_where_no_class_has_any_probability_all_have_the_same() -> None:
 
 
 class System(nn.Module):
-    """What holds a machine beside layers of its own."""
+    """A module with a machine and other layers."""
 
     def __init__(self) -> None:
         super().__init__()

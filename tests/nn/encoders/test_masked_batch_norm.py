@@ -11,7 +11,7 @@ LENGTHS = torch.tensor([6, 1, 3])
 
 
 def real_frames(maps: Tensor, lengths: Tensor) -> Tensor:
-    """All real frames [1, C, F, sum of lengths], one utterance behind the other."""
+    """All real frames [1, C, F, sum of lengths], concatenated over utterances."""
     return torch.cat([maps[row, :, :, :length] for row, length in enumerate(lengths.tolist())], 2).unsqueeze(0)
 
 

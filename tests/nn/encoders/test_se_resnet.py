@@ -210,13 +210,13 @@ def test_compiled_code_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_too_few_bins_are_rejected_with_their_number() -> None:
-    with pytest.raises(ValueError, match="33 bins.*34"):
+    with pytest.raises(ValueError, match=r"33 bins.*34"):
         ThinSEResNet34(33)
     assert ThinSEResNet34(34, channels=1).join_bins.kernel_size == (1, 1)
 
 
 def test_frames_with_other_bins_are_rejected_with_both_numbers() -> None:
-    with pytest.raises(ValueError, match="41 bins.*40"):
+    with pytest.raises(ValueError, match=r"41 bins.*40"):
         ThinSEResNet34(40, channels=1)(torch.zeros(1, 5, 41), torch.tensor([5]))
 
 
@@ -232,7 +232,7 @@ def test_one_translation_serves_utterances_of_any_length() -> None:
     network = ThinSEResNet34(40, channels=2).eval()
     counter = CompileCounter()
     network.compile(dynamic=True, backend=counter)
-    for num_frames in (64, 65, 71, 80, 93):  # of every remainder behind some stride
+    for num_frames in (64, 65, 71, 80, 93):  # every remainder of some stride
         with torch.no_grad():
             network(torch.randn(3, num_frames, 40), torch.tensor([num_frames, num_frames - 3, num_frames - 9]))
         assert counter.frame_count == 1, f"{num_frames} frames were translated anew"
