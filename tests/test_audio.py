@@ -1,4 +1,4 @@
-"""Audio files: what decodes is right, and each bad kind gets its own reason."""
+"""Audio files: correct decoding, and a reason for each kind of fault."""
 
 import hashlib
 import os
@@ -122,7 +122,7 @@ def test_few_filters_are_kept(tmp_path: Path) -> None:
     assert audio._resampler.cache_info().currsize <= 8
 
 
-def test_extra_chunks_before_and_after_the_audio_are_not_heard(wav: Path) -> None:
+def test_extra_chunks_around_the_audio_are_ignored(wav: Path) -> None:
     content = wav.read_bytes()
     extra = b"LIST" + struct.pack("<I", 5) + b"hello\0"  # an odd size is padded to an even one
     grown = content[:12] + extra + content[12:] + extra
@@ -180,7 +180,7 @@ def test_a_git_lfs_pointer_names_the_command_that_fetches_it(tmp_path: Path) -> 
         duration_seconds(path)
 
 
-def test_a_file_that_is_no_audio_cannot_be_decoded(tmp_path: Path) -> None:
+def test_a_file_that_is_not_audio_cannot_be_decoded(tmp_path: Path) -> None:
     path = tmp_path / "page.wav"
     path.write_text("<html>404</html>" * 20)
     assert "cannot be decoded" in reason(path)
@@ -253,7 +253,7 @@ def test_gsm_of_telephones_which_cannot_be_searched_is_read(tmp_path: Path) -> N
     assert "truncated" in reason(path)
 
 
-def test_a_path_that_is_no_utf_8_is_read(tmp_path: Path, wav: Path) -> None:
+def test_a_path_that_is_not_utf_8_is_read(tmp_path: Path, wav: Path) -> None:
     folder = tmp_path / os.fsdecode(b"donn\xe9es")
     folder.mkdir()
     moved = wav.rename(folder / wav.name)
@@ -273,7 +273,7 @@ def test_silence_of_zeros_is_rejected_with_its_length(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers_are_counted(tmp_path: Path, value: float) -> None:
+def test_nan_and_infinite_samples_are_counted(tmp_path: Path, value: float) -> None:
     samples = tone()
     samples[[3, 5]] = value
     soundfile.write(tmp_path / "bad.wav", samples, 16000, subtype="FLOAT")
@@ -330,7 +330,7 @@ def test_a_crop_decodes_little_more_than_itself(tmp_path: Path, monkeypatch: pyt
     assert 2000 < decoded[1] < 2100
 
 
-def test_a_silent_stretch_is_no_error_and_a_silent_file_is(tmp_path: Path) -> None:
+def test_a_silent_crop_is_valid_but_a_silent_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "half.wav"
     soundfile.write(path, np.concatenate([np.zeros(8000), tone(0.5)]), 16000)
     assert not read_crop(path, 16000, 4000, 0.0).any()

@@ -12,7 +12,7 @@ from ser_lightning.files import files_below
 
 @pytest.fixture
 def lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Make folders unreadable also for root, who may read every one."""
+    """Make folders unreadable, also for root."""
     locked: set[str] = set()
     scan = os.scandir
 

@@ -201,7 +201,7 @@ def test_a_bin_holds_its_upper_edge() -> None:
     assert found.utterances.tolist() == [2] + [1] * 14  # the first bin holds 0 as well
 
 
-def test_a_probability_above_one_by_rounding_is_no_logit() -> None:
+def test_a_probability_rounded_above_one_is_not_a_logit() -> None:
     found = calibration(torch.tensor([[1.0005, 0.0], [0.5, 0.5]]), torch.tensor([0, 0]), torch.tensor([0, 0]))
     assert found.error.item() == pytest.approx((0.0005 + 0.5) / 2, abs=1e-6)
 

@@ -1,4 +1,4 @@
-"""Utterances as batches, whole or cropped."""
+"""Batches of whole or cropped utterances."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ LENGTHS = [2, 9, 5, 4]
 
 
 def dataset(crop_frames: int | None) -> FrameDataset:
-    # Frame t of utterance u is 100 u + t, so that a crop says where it is from.
+    # Frame t of utterance u is 100 u + t, so that a crop shows its position.
     frames = [100.0 * utterance + torch.arange(length).unsqueeze(1) for utterance, length in enumerate(LENGTHS)]
     return FrameDataset(frames, [0, 1, 2, 0], torch.eye(3)[[0, 1, 2, 0]], crop_frames)
 

@@ -1,4 +1,4 @@
-"""Fetching a corpus from a server of this machine: resumed, verified, unpacked safely, never without agreement."""
+"""Download from a local server: resumed, verified, unpacked safely, only with consent."""
 
 import hashlib
 import http.server
@@ -133,7 +133,7 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(serve: Callable[...
     assert files_in(tmp_path) == {"corpus.zip": server.content, **CONTENT}
 
 
-def test_a_call_goes_on_where_the_one_before_was_cut(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_a_call_resumes_an_interrupted_one(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve(zipped(CONTENT), cuts=[CHUNK, 0, 0, 0, 0])
     with pytest.raises(CorpusError, match=f"5 times.*{CHUNK} bytes"):
         fetch(archive_of(server), tmp_path, SILENT)
@@ -183,7 +183,7 @@ def test_a_server_that_refuses_is_asked_once(serve: Callable[..., Server], tmp_p
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])
-def test_a_file_in_place_of_the_folder_is_no_crash(tmp_path: Path, below: str) -> None:
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path, below: str) -> None:
     (tmp_path / "corpus").write_text("a file")
     folder = tmp_path / "corpus" / below
     archive = Archive("a.zip", "http://127.0.0.1:1/a.zip", "0" * 32, "1 MB")
@@ -229,7 +229,7 @@ def test_no_file_is_overwritten(tmp_path: Path) -> None:
     assert files_in(folder) == {"Actor_02/b.wav": mine.read_bytes()}
 
 
-def test_what_is_no_zip_is_called_so(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_zip_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "corpus.zip").write_bytes(b"<html>")
     with pytest.raises(CorpusError, match="ZIP"):
         unpack(tmp_path / "corpus.zip", tmp_path)

@@ -1,4 +1,4 @@
-"""Held-out clips: who is held out, and what a corpus must have for it."""
+"""Protocols that hold out clips of each speaker."""
 
 import random
 from pathlib import Path

@@ -154,7 +154,7 @@ def test_a_speaker_whom_no_block_holds_is_named() -> None:
 
 
 @pytest.mark.parametrize("word", ["anna", "²"])
-def test_ranges_on_speakers_who_are_no_numbers_are_rejected(word: str) -> None:
+def test_ranges_on_speakers_who_are_not_numbers_are_rejected(word: str) -> None:
     with pytest.raises(ProtocolError, match=f"not numbers: {word}.*blocks: even"):
         ActorFolds(BLOCKS).split(corpus([*ACTORS, word]), 0)
 
@@ -238,7 +238,7 @@ def test_random_folds_differ_by_seed_and_are_shuffled() -> None:
 
 
 def test_random_folds_are_the_same_on_every_machine() -> None:
-    # Written down once: a published split hash must not move under other versions of NumPy.
+    # Fixed: a published split hash must not change with the version of NumPy.
     assert hash_splits(splits(RandomFolds(), corpus(ACTORS, each=10))) == "553450709cfd"
 
 

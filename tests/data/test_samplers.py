@@ -1,4 +1,4 @@
-"""Who gets which utterance, and when."""
+"""Batch samplers: shares of processes, order, balance and crops."""
 
 from collections import Counter
 from itertools import chain
@@ -102,7 +102,7 @@ def test_utterances_repeat_in_a_batch_only_in_too_small_classes(batch_size: int)
         for batch in sampler:
             for label, size in SIZES.items():
                 own = Counter(position for position in batch if LABELS[position] == label)
-                # As evenly as can be: none is there twice before all are there once.
+                # No utterance repeats before all were used.
                 assert len(own) == min(size, sampler.per_class) or label == -1
                 assert not own or max(own.values()) <= -(-sampler.per_class // size)
 

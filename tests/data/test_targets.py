@@ -1,4 +1,4 @@
-"""Ando et al. 2019's targets: a page of votes worked out by hand, and what holds for any votes."""
+"""Ando et al. 2019's targets: a page of votes worked out by hand, and properties for any votes."""
 
 import math
 from collections.abc import Mapping
@@ -96,7 +96,7 @@ def prior(targets: Targets) -> Tensor:
 
 
 def class_weights(targets: Targets) -> list[float]:
-    """Return what the loss weighs each class with: an undecided system's loss is the weight times log 4."""
+    """Return the class weights of the loss: with uniform logits it is the weight times log 4."""
     loss = WeightedCrossEntropy("inverse_frequency")
     weights = prior(targets)
     undecided = torch.zeros(1, 4, dtype=torch.float64)
@@ -104,7 +104,7 @@ def class_weights(targets: Targets) -> list[float]:
 
 
 def existence_weights(present: bool) -> list[float]:
-    """Return what the loss weighs presence or absence with: undecided on one class, it is the weight times log 2."""
+    """Return the weight of presence or absence: with a zero logit the loss is the weight times log 2."""
     loss = ExistenceLoss()
     weights = prior(ExistenceTargets())
     return [
@@ -151,7 +151,7 @@ def test_class_weights_of_hard_targets_follow_from_their_mean() -> None:
 def test_class_weights_of_soft_targets_are_of_the_votes_mass() -> None:
     # N = 6, without smoothing: neutral 1 + 1/3 + 1/4 + 2/3 = 9/4, happy 2/3, sad 1/2 + 3/4 + 1/3 = 19/12, angry 3/2.
     assert class_weights(SoftTargets(alpha=0)) == pytest.approx([6 / 9, 6 / (8 / 3), 6 / (19 / 3), 6 / 6])
-    # With 0.75 votes for each class beforehand, in the same order.
+    # With 0.75 pseudo-votes for each class, in the same order.
     masses = (
         3.75 / 6 + 1.75 / 6 + 0.75 / 5 + 1.75 / 7 + 0.75 / 6 + 2.75 / 6,
         0.75 / 6 + 2.75 / 6 + 0.75 / 5 + 0.75 / 7 + 0.75 / 6 + 0.75 / 6,
@@ -211,7 +211,7 @@ def test_in_a_corpus_without_votes_the_label_is_one_vote() -> None:
 
 
 @pytest.mark.parametrize("alpha", [-0.1, math.nan, math.inf])
-def test_a_smoothing_that_is_no_number_of_votes_is_rejected(alpha: float) -> None:
+def test_an_alpha_out_of_range_is_rejected(alpha: float) -> None:
     with pytest.raises(ConfigurationError, match=f"alpha is {alpha}"):
         SoftTargets(alpha)
 
@@ -240,7 +240,7 @@ def test_the_table_of_a_synthetic_corpus_is_as_constructed(tmp_path: Path) -> No
 def test_a_whole_synthetic_corpus_has_the_papers_ratios() -> None:
     turns = [t.evaluation for t in iemocap_synthetic.recordings(10, 3) if t.evaluation.improvised]
     ratios = existence_ratios([Utterance(e.name, e.file, e.speaker, e.label, votes=e.votes) for e in turns], CLASSES)
-    # Who is excited is often happy too, and has no dominant target here.
+    # Excited utterances are often happy too, and have no dominant target here.
     assert ratios["dominant"]["happy"] < ratios["all"]["happy"]
     for emotion in ("neutral", "sad"):
         assert ratios["dominant"][emotion] > ratios["all"][emotion]

@@ -1,4 +1,4 @@
-"""A user's own recordings: the two layouts, and what is said of a folder that is neither."""
+"""A user's own recordings: the two layouts, and errors of other folders."""
 
 import csv
 import re
@@ -129,7 +129,7 @@ def test_all_faults_of_a_table_are_named_at_once_up_to_ten(tmp_path: Path) -> No
     assert str(error.value).endswith("and 1 more")
 
 
-def test_a_table_that_is_no_text_or_not_there_is_rejected(tmp_path: Path) -> None:
+def test_a_missing_or_binary_table_is_rejected(tmp_path: Path) -> None:
     recordings(tmp_path, None, "1.wav")
     with pytest.raises(CorpusError, match=r"nothing\.csv cannot be read"):
         find_utterances(tmp_path, tmp_path / "nothing.csv")

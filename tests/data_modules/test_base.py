@@ -1,4 +1,4 @@
-"""What corpora share: frames made on the device, random crops, batches by class, and speakers for classes."""
+"""The base data module: extraction on the device, random crops, balanced batches, speakers as classes."""
 
 from collections.abc import Callable
 from pathlib import Path

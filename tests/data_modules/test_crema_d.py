@@ -153,7 +153,7 @@ def test_genders_are_read_next_to_the_clips_from_far_above(tmp_path: Path) -> No
     assert [u.gender for u in find(tmp_path)] == ["male"]
 
 
-def test_demographics_that_are_no_utf_8_are_named(tmp_path: Path) -> None:
+def test_demographics_that_are_not_utf_8_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "1001_DFA_ANG_XX")
     (tmp_path / "VideoDemographics.csv").write_bytes("ActorID,Sex,Race\n1001,Male,wei\xdf\n".encode("latin-1"))
     with pytest.raises(CorpusError, match=r"VideoDemographics\.csv.*UTF-8.*genders"):

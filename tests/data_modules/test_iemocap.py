@@ -85,7 +85,7 @@ def test_others_are_dropped_or_kept_unlabelled(
     assert [u for u in kept if u.label] == list(found)
 
 
-def test_classes_that_nobody_agreed_on_are_rejected(
+def test_classes_without_utterances_are_rejected(
     tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:
     annotate(tmp_path, "Ses01F_impro01", block())

@@ -1,4 +1,4 @@
-"""IEMOCAP's EmoEvaluation files: what is read of them, and what is refused."""
+"""IEMOCAP's EmoEvaluation files: what is read and what is rejected."""
 
 import re
 from collections.abc import Callable
@@ -205,7 +205,7 @@ def test_means_that_are_not_numbers_are_none(tmp_path: Path, means: str, read_as
     assert (evaluation.means, evaluation.votes) == (read_as, (("neutral",),))
 
 
-def test_an_evaluators_scale_that_is_no_number_is_none(tmp_path: Path) -> None:
+def test_an_evaluators_scale_that_is_not_a_number_is_none(tmp_path: Path) -> None:
     (evaluation,) = read(tmp_path, BLOCK.replace("val 2;", "val 2.1.0;").replace("act 3;", "act .;"))
     assert evaluation.attributes["E1"] == Attributes(None, None, 4)
 

@@ -95,7 +95,7 @@ def test_the_folder_of_another_corpus_is_recognised(tmp_path: Path) -> None:
         find_utterances(tmp_path)
 
 
-def test_audio_that_lies_in_no_session_is_rejected(tmp_path: Path) -> None:
+def test_audio_outside_sessions_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "Ses01F_impro01_F000.wav").touch()
     with pytest.raises(CorpusError, match=r"1 audio files.*Session1 to Session5"):
         find_utterances(tmp_path)
@@ -232,14 +232,14 @@ def test_a_session_that_is_there_by_a_link_too_is_there_once(
     assert {u.path.parents[4].name for u in find_utterances(tmp_path).utterances} == {"iemocap"}
 
 
-def test_folders_on_the_way_that_nobody_may_read_are_passed_over(
+def test_unreadable_folders_above_sessions_are_skipped(
     tmp_path: Path, every_label: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     every_label(tmp_path / "a" / "iemocap")
     (tmp_path / "lost+found").mkdir()
     listdir = os.listdir
 
-    def refuse(folder: str | Path) -> list[str]:  # who runs the tests may read everything
+    def refuse(folder: str | Path) -> list[str]:  # root may read every folder
         if Path(folder).name == "lost+found":
             raise PermissionError(13, "Permission denied", str(folder))
         return listdir(folder)

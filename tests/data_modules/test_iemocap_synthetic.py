@@ -1,4 +1,4 @@
-"""A synthetic IEMOCAP: in the release's layout to the letter, and as it was made."""
+"""A synthetic IEMOCAP: the release's layout, and the constructed labels."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Ando's training sets, dominant and all: what is learned from differs, what is scored never does."""
+"""Ando's training sets, dominant and all: training utterances differ, scored ones do not."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,7 +51,7 @@ def make(synthetic_iemocap: Path, feature_folder: Path) -> Any:
 @pytest.mark.parametrize("fold", range(4))
 def test_evaluation_sets_have_only_dominant_emotions(fold: int, targets: Targets, make: Any) -> None:
     dominant, every = make("leave_out", fold=fold), make("keep", targets, fold)
-    assert len(every.split().test) > len(dominant.split().test)  # the others are there, and are passed over
+    assert len(every.split().test) > len(dominant.split().test)  # the others exist, but are skipped
     for name in EVALUATED:
         scored = every.set_utterances(name)
         assert scored == dominant.set_utterances(name), name
@@ -102,7 +102,7 @@ def test_hard_targets_make_dominant_and_all_the_same_set(fold: int, make: Any) -
 
 
 def counted(targets: Targets, evaluations: Sequence[Evaluation]) -> list[list[float]]:
-    """Count votes by hand: the target of each utterance that ``targets`` can be made of."""
+    """Count votes by hand: the target of each training utterance of ``targets``."""
     found: list[list[float]] = []
     for evaluation in evaluations:
         votes = [len([vote for vote in evaluation.votes if emotion in vote]) for emotion in EMOTIONS]
@@ -137,7 +137,7 @@ def test_class_weights_follow_the_training_targets(
 
 
 class OneFold(Protocol):
-    """A split that a corpus comes with."""
+    """A fixed split."""
 
     @property
     def name(self) -> str:

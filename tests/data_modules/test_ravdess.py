@@ -155,7 +155,7 @@ def test_links_are_followed_and_a_link_in_a_circle_ends(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     (root / "speech").symlink_to(tmp_path / "disk")
-    for circle in ("again", "and again"):  # two of them would double the folders at every turn
+    for circle in ("again", "and again"):  # two links would double the folders at each level
         (tmp_path / "disk" / circle).symlink_to(root)
     assert names(root) == ["03-01-05-01-01-01-01"]
 
@@ -194,7 +194,7 @@ def test_the_folder_of_a_plug_in_corpus_is_recognised(tmp_path: Path, monkeypatc
         ravdess.find_utterances(tmp_path)
 
 
-def test_two_corpora_in_one_folder_are_told_apart(tmp_path: Path) -> None:
+def test_two_corpora_in_one_folder_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "Actor_01/03-01-05-01-01-01-01.wav")
     touch(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav", "AudioWAV/1001_DFA_SAD_XX.wav")
     with pytest.raises(CorpusError, match=r"2 of the 3 .*1001_DFA_ANG_XX\.wav.*`data_modules\.crema_d`"):
@@ -256,7 +256,7 @@ def test_speech_only_in_unsupported_formats_is_named(tmp_path: Path) -> None:
         assert len(names(tmp_path)) == 1
 
 
-def test_a_path_that_is_no_utf_8_is_rejected_with_the_way_out(tmp_path: Path) -> None:
+def test_a_path_that_is_not_utf_8_is_rejected_with_the_way_out(tmp_path: Path) -> None:
     folder = os.fsdecode(b"donn\xe9es")
     touch(tmp_path, f"{folder}/03-01-05-01-01-01-01.wav")
     with pytest.raises(CorpusError, match=r"1 of 1 .*UTF-8.*/donn\\xe9es/.*convmv"):

@@ -1,4 +1,4 @@
-"""Each training utterance at each speed, with its own target: what is heard and what it teaches never come apart."""
+"""Training utterances at each speed keep their targets."""
 
 from pathlib import Path
 
@@ -45,7 +45,7 @@ def test_every_training_utterance_is_used_at_every_speed(
     )
     assert len(found) == (1 + len(SPEEDS)) * number
     own = [targets.of(utterance, EMOTIONS) for utterance in utterances]
-    assert len(set(map(tuple, own))) > 2  # whose target is whose can be seen
+    assert len(set(map(tuple, own))) > 2  # targets differ
     assert found.tolist() == [torch.tensor(own[entry % number]).tolist() for entry in range(len(found))]
     names = [None if label < 0 else EMOTIONS[label] for label in labels]
     assert names == [utterances[entry % number].label for entry in range(len(found))]

@@ -1,4 +1,4 @@
-"""VoxCeleb2: crops from disk, frames on the device, held-out clips, and what becomes of bad files."""
+"""VoxCeleb2: crops from disk, frames on the device, held-out clips, and bad files."""
 
 import logging
 import shutil
@@ -28,7 +28,7 @@ CROP_FRAMES = 50
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four speakers of six clips, which only reading tests use."""
+    """Four speakers of six clips, for tests that only read."""
     root = tmp_path_factory.mktemp("voxceleb2") / "made"
     assert voxceleb2.write_synthetic(root, SPEAKERS, seed=0, clips_per_speaker=CLIPS) == SPEAKERS * CLIPS
     return root
@@ -36,13 +36,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(made: Path, tmp_path: Path) -> Path:
-    """A copy of them that a test may change."""
+    """A copy that a test may change."""
     return Path(shutil.copytree(made, tmp_path / "corpus"))
 
 
 @pytest.fixture
 def make(made: Path, tmp_path: Path) -> Callable[..., VoxCeleb2]:
-    """Make a data module in which nothing is slow."""
+    """Make a small data module."""
 
     def module(root: Path = made, extractor: FeatureExtractor | None = None, **options: Any) -> VoxCeleb2:
         settled = {"crop_frames": CROP_FRAMES, "batch_size": 5, "workers": 0, "feature_folder": tmp_path / "cache"}
@@ -67,7 +67,7 @@ def equal(one: list[Batch], two: list[Batch]) -> bool:
     )
 
 
-def test_the_synthetic_corpus_lies_as_the_release(made: Path) -> None:
+def test_the_synthetic_corpus_has_the_releases_layout(made: Path) -> None:
     files = sorted(path.relative_to(made) for path in made.rglob("*.wav"))
     assert len(files) == SPEAKERS * CLIPS
     assert {file.parts[0] for file in files} == {"id00001", "id00002", "id00003", "id00004"}

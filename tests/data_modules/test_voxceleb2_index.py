@@ -1,4 +1,4 @@
-"""The index of a tree of clips: what it finds, when it looks again, and what it says of a tree it cannot use."""
+"""The index of a tree of clips: what it finds, when it is rebuilt, and errors of unusable trees."""
 
 import logging
 import multiprocessing
@@ -146,7 +146,7 @@ def test_a_tree_of_m4a_is_rejected_with_a_conversion_command(tmp_path: Path, cac
     with pytest.raises(CorpusError, match=r"2 clips as \.m4a, .* Convert them: find ") as caught:
         open_index(root, cache, progress=False)
     assert not (cache / "index.safetensors").exists()
-    # A stand-in for ffmpeg, which copies its input: what is tested is the command around it.
+    # A fake ffmpeg that copies its input; the command around it is tested.
     program = tmp_path / "bin" / "ffmpeg"
     program.parent.mkdir()
     program.write_text(

@@ -1,4 +1,4 @@
-"""Building extractors from configurations that others wrote."""
+"""Building extractors from untrusted configurations."""
 
 import re
 from typing import Any

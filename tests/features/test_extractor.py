@@ -1,4 +1,4 @@
-"""What every extractor promises, whichever it is."""
+"""Properties of every extractor."""
 
 import json
 
@@ -61,7 +61,7 @@ def test_padding_never_changes_the_frames_of_an_utterance(
 
 
 @EVERY
-def test_what_lies_past_the_end_of_an_utterance_is_never_seen(extractor: FeatureExtractor) -> None:
+def test_samples_past_the_end_never_matter(extractor: FeatureExtractor) -> None:
     waveforms, lengths = pad(clips(torch.float64))
     noisy = waveforms.clone()
     for index, length in enumerate(LENGTHS):

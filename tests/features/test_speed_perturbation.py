@@ -39,7 +39,7 @@ def test_padding_and_batch_mates_never_matter() -> None:
 
 
 class Waveforms(FeatureExtractor):
-    """Keeps what it is handed: the samples themselves, each a frame."""
+    """Return the samples themselves, each as a frame."""
 
     version = 1
     sample_rate_hz, num_features, hop_seconds = 16000, 1, 1 / 16000

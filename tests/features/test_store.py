@@ -1,4 +1,4 @@
-"""Stored features: right, reused, shared, and never half there."""
+"""Stored features: correct, reused, shared, and written atomically."""
 
 import contextlib
 import hashlib
@@ -67,7 +67,7 @@ def test_what_is_stored_is_not_extracted_again(
         assert path in clips[4:]
         return hashlib.sha256(path.read_bytes()).hexdigest()
 
-    monkeypatch.setattr(digests_module, "audio_digest", fail)  # nor is it read again to learn its digest
+    monkeypatch.setattr(digests_module, "audio_digest", fail)  # nor is its digest computed again
     again = FeatureStore(folder, LogMelFilterbank())
     prepared = again.prepare(clips, progress=False)
     assert (prepared.extracted, prepared.reused) == (2, 4)
@@ -206,7 +206,7 @@ class _Overflowing(LogMelFilterbank):
         return frames, frame_lengths
 
 
-def test_frames_that_are_no_numbers_are_a_problem_of_the_file(clips: list[Path], folder: Path) -> None:
+def test_nan_frames_are_a_problem_of_the_file(clips: list[Path], folder: Path) -> None:
     prepared = FeatureStore(folder, _Overflowing()).prepare(clips[:1], progress=False)
     assert prepared.extracted == 0
     assert "_Overflowing gives 3 values that are NaN or infinite" in prepared.problems[clips[0]]

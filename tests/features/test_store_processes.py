@@ -1,4 +1,4 @@
-"""Stored features when several processes build them, and when a builder is killed."""
+"""Stored features with several processes, and after kills."""
 
 import multiprocessing
 import os
@@ -59,13 +59,13 @@ def clips(tmp_path: Path) -> list[Path]:
 
 
 class EagerStore(FeatureStore):
-    """Writes each file's frames at once."""
+    """Write each file's frames at once."""
 
     flush_seconds = 0.0
 
 
 class SlowFilterbank(LogMelFilterbank):
-    """As slow as the work of hours."""
+    """Slow enough that workers are started."""
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         time.sleep(0.02)
@@ -127,7 +127,7 @@ def test_a_killed_builder_leaves_its_work_and_nothing_half_done(
 
 @pytest.fixture
 def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers at once, which start in milliseconds: their torch is this process's, which runs one thread."""
+    """Forked workers that start in milliseconds; this process runs one thread of torch."""
     monkeypatch.setattr(extraction, "_CONTEXT", FORK)
     monkeypatch.setattr(extraction, "TRIAL_SECONDS", 0.0)
     monkeypatch.setattr(extraction, "LEAST_SECONDS_FOR_WORKERS", 0.0)
@@ -159,7 +159,7 @@ def test_a_killed_worker_is_an_error_that_says_what_to_do(clips: list[Path]) -> 
 
 @pytest.fixture
 def many_frames() -> LogMelFilterbank:
-    """Its frames of a clip do not fit into a pipe: a worker is in the middle of sending until they are read."""
+    """Frames that exceed a pipe's buffer: a worker blocks in sending until they are read."""
     return LogMelFilterbank(hop_seconds=0.00025)
 
 

@@ -1,4 +1,4 @@
-"""Eqs. 5 to 7 of Mocanu et al. 2021, as settled."""
+"""Eqs. 5 to 7 of Mocanu et al. 2021."""
 
 from math import cos, radians, sin
 
@@ -144,7 +144,7 @@ def test_without_company_loss_and_gradient_are_zero(labels: list[int]) -> None:
 
 
 def test_anchors_without_related_emotions_use_plain_triplets() -> None:
-    # Neutral and happy anchors alone: what relates does not occur, so plain triplets are all there is.
+    # Neutral and happy anchors alone: no related emotion occurs, so only plain triplets remain.
     embeddings, _ = random_batch(4, 20, 0)
     labels = torch.tensor([2, 3] * 10)
     constraint = EmotionConstraint(SIX_NAMES, ALPHA, BETA, SIX_POLARITIES, MARGIN)
@@ -164,7 +164,7 @@ def test_anchors_without_related_emotions_use_plain_triplets() -> None:
     assert terms == TripletLoss(SIX_NAMES, MARGIN)(embeddings, labels)[1]
 
 
-def test_a_related_emotion_is_nobodys_negative() -> None:
+def test_a_related_emotion_is_never_a_negative() -> None:
     # One sad and one angry anchor, and no other polarity: only the first term remains.
     embeddings = at_degrees(0, 10, 12, 30)
     loss, terms = EmotionConstraint(SIX_NAMES, ALPHA, BETA, SIX_POLARITIES)(embeddings, torch.tensor([0, 0, 1, 1]))

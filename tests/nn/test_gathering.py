@@ -1,4 +1,4 @@
-"""What processes have of each other's rows, and where the gradients go."""
+"""Gathering over processes, and its gradients."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,11 +15,11 @@ NUM_PROCESSES = 2
 
 
 def gathered(rank: int) -> dict[str, Any]:
-    """Return what the gathering functions themselves give."""
+    """Return the results of the gathering functions."""
     share = torch.arange(6.0).reshape(3, 2) + 10 * rank
     learned = share.clone().requires_grad_()
     whole = gather_batch(learned)
-    # Each process computes the same function of the whole.
+    # Each process computes the same function of the whole batch.
     (whole.square().sum() / 2).backward()
     unequal = gather_to_first(torch.arange(2 + rank) + 10 * rank, torch.full((2 + rank, 1), float(rank)))
     return {
@@ -39,7 +39,7 @@ def run_process(rank: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What two processes found."""
+    """Results of two processes."""
     folder = tmp_path_factory.mktemp("processes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLOO_SOCKET_IFNAME", "lo")

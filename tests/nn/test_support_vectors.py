@@ -165,7 +165,7 @@ def test_a_machine_that_is_not_fitted_says_so() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_decides_as_the_cpu_does_and_nobody_waits_for_it() -> None:
+def test_gpu_decisions_equal_the_cpus_without_a_sync() -> None:
     machine, _ = fit(8, *embeddings(240, 8, seed=0))
     points, _ = embeddings(1000, 8, seed=1)
     expected = machine(points)

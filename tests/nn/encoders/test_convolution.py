@@ -1,4 +1,4 @@
-"""Convolutions under padding, against plain loops, and the lengths they announce."""
+"""Convolutions under padding, against plain loops, and their lengths."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ LENGTHS = torch.tensor([45, 1, 4, 31, 32, 17])
 
 
 def settled(name: str) -> ConvolutionStack:
-    """A stack whose batch norms shift and scale: nothing that they make of zero is zero."""
+    """A stack whose batch norms shift and scale: zeros do not stay zero."""
     torch.manual_seed(0)
     stack = STACKS[name]()
     for key, tensor in (*stack.named_parameters(), *stack.named_buffers()):

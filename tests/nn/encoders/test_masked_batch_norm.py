@@ -52,7 +52,7 @@ def test_a_single_value_is_normalised_to_the_bias() -> None:
 
 
 def step(norm: MaskedBatchNorm, maps: Tensor, lengths: Tensor, rectify: bool) -> list[Tensor]:
-    """What a step of training leaves: results, running statistics, and gradients of the input and the parameters."""
+    """Results, running statistics, and gradients of input and parameters after a training step."""
     maps = maps.clone(memory_format=torch.preserve_format).requires_grad_()
     result = norm(maps, frame_mask(lengths, maps.shape[3]), rectify)
     (result * torch.linspace(-1, 1, result.numel()).view(result.shape)).float().sum().backward()

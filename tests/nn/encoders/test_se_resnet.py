@@ -1,4 +1,4 @@
-"""The residual network of Mocanu et al. 2021: its plan, against plain steps, and what padding must never change."""
+"""The residual network of Mocanu et al. 2021: its layout, against plain steps, and under padding."""
 
 import shutil
 
@@ -17,7 +17,7 @@ NUM_BINS = 40
 
 
 def settled(channels: int = 8, input_dim: int = NUM_BINS) -> ThinSEResNet34:
-    """A network whose batch norms shift and scale: nothing that they make of zero is zero."""
+    """A network whose batch norms shift and scale: zeros do not stay zero."""
     torch.manual_seed(0)
     network = ThinSEResNet34(input_dim, channels)
     with torch.no_grad():
@@ -33,7 +33,7 @@ def random_frames() -> Tensor:
 
 
 def scale_of(descriptors: Tensor) -> float:
-    """What errors are held against: sixteen layers make descriptors of this network large."""
+    """Scale for errors: sixteen layers make this network's descriptors large."""
     return max(1.0, descriptors.abs().max().item())
 
 
@@ -184,7 +184,7 @@ def test_bf16_changes_descriptors_and_gradients_by_few_percent() -> None:
 
 
 def compare_with_compiled(backend: str) -> None:
-    """Hold compiled steps of training, of two numbers of frames, against plain ones."""
+    """Compare compiled training steps, of two numbers of frames, with plain ones."""
     torch._dynamo.reset()
     network, plain = settled(channels=2), settled(channels=2)
     compiled = torch.compile(network, dynamic=True, fullgraph=True, backend=backend)
@@ -197,7 +197,7 @@ def compare_with_compiled(backend: str) -> None:
 
 @pytest.mark.slow
 def test_the_network_is_one_graph_for_every_number_of_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(se_resnet, "STAGES", ((1, 48, 96), (1, 96, 128)))  # all eleven blocks take it minutes
+    monkeypatch.setattr(se_resnet, "STAGES", ((1, 48, 96), (1, 96, 128)))  # compiling all blocks takes minutes
     compare_with_compiled("aot_eager")
 
 

@@ -1,4 +1,4 @@
-"""GhostVLAD (Mocanu et al. 2021): ghosts take, and give nothing; without them it is NetVLAD."""
+"""GhostVLAD (Mocanu et al. 2021): ghosts absorb frames; without them it is NetVLAD."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_it_equals_plain_loops(frames: Tensor) -> None:
 
 
 def swallowing() -> GhostVLAD:
-    """A ghost that takes all frames whose last channel is large, and of others next to nothing."""
+    """A ghost that takes all frames whose last channel is large, and almost nothing of others."""
     torch.manual_seed(2)
     pooling = GhostVLAD(5, clusters=3, ghosts=1).double()
     assert pooling.ghost_assignment is not None
