@@ -1,1 +1,1 @@
-"""Corpora on disk, one file each: file-name grammar, label map and default protocol."""
+"""Data modules of corpora: file-name grammar, label map and default protocol."""

@@ -1,4 +1,4 @@
-"""Your own recordings, without writing code: a folder with a table of labels, or with a folder for each label."""
+"""Your own recordings: a folder with a table of labels, or with a folder for each label."""
 
 import csv
 import io
@@ -19,11 +19,11 @@ from ser_lightning.types import Utterance
 
 LABELS_FILE = "labels.csv"
 COLUMNS = ("path", "speaker", "label")
-"""What the table of labels must have; ``gender`` and ``session`` may be there too, and others are not read."""
+"""Required columns of the table; ``gender`` and ``session`` are optional, and others are ignored."""
 
 _TITLE = "audio files"
 _LAYOUTS = (
-    f"Write a {LABELS_FILE} with the columns {','.join(COLUMNS)} into the folder, or order the files as "
+    f"Write a {LABELS_FILE} with the columns {','.join(COLUMNS)} into the folder, or arrange the files as "
     "<label>/<speaker>/<file>."
 )
 _SYNTHETIC_SPEAKERS, _SYNTHETIC_TAKES = 50, 6
@@ -31,20 +31,19 @@ _SYNTHETIC_EMOTIONS = ("angry", "happy", "neutral", "sad")
 
 
 def find_utterances(root: Path, labels: Path | None = None) -> Found:
-    """Find labelled recordings: those of a table, or without one all that lie as ``<label>/<speaker>/<file>``.
+    """Find labelled recordings: those in a table, or without one all ``<label>/<speaker>/<file>``.
 
-    An utterance is called as its file is, folders included: recordings in different folders may be named alike.
+    The name of an utterance is its relative path without extension.
 
     Args:
         root: The folder of recordings.
-        labels: The table; ``labels.csv`` in ``root``, if it is there, when absent.
+        labels: The table; by default ``labels.csv`` in ``root``, if it exists.
 
     Raises:
-        CorpusError: If folder or table cannot be read, or some of their content cannot be understood; it names all of
-            that at once.
+        CorpusError: If folder or table cannot be read, or have invalid entries; it lists up to ten.
 
     Warns:
-        CorpusWarning: If a recording lies there only in a format that is not read, and no table names it.
+        CorpusWarning: If there is no table, and a recording is only in an unsupported format.
     """
     table = labels or root / LABELS_FILE
     if labels or table.is_file():
@@ -59,12 +58,13 @@ def find_utterances(root: Path, labels: Path | None = None) -> Found:
         more = f"\n  and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise CorpusError(f"{where} cannot be used:\n" + "\n".join(f"  {problem}" for problem in problems[:10]) + more)
     if not utterances:
-        raise CorpusError(f"{where} lists no recording; write one a line below the columns' names.")
+        raise CorpusError(f"{where} lists no recording; write one per line below the column names.")
     counts = Counter(utterance.name for utterance in utterances)
-    if twice := [name for name, count in counts.items() if count > 1]:
-        endings = ", ".join(sorted({u.path.suffix for u in utterances if u.name == twice[0]}))
+    if duplicates := [name for name, count in counts.items() if count > 1]:
+        endings = ", ".join(sorted({u.path.suffix for u in utterances if u.name == duplicates[0]}))
         raise CorpusError(
-            f"{where}: {len(twice)} recordings are there more than once, such as {twice[0]} ({endings}); keep one each."
+            f"{where}: {len(duplicates)} recordings occur more than once, such as {duplicates[0]} ({endings}); keep "
+            "one each."
         )
     return Found(tuple(sorted(utterances, key=lambda utterance: utterance.name)), left_out={})
 
@@ -74,7 +74,7 @@ def _of_folders(root: Path, audio: Sequence[Path]) -> tuple[list[Utterance], lis
     for path in audio:
         relative = path.relative_to(root)
         if len(relative.parts) < 3:
-            problems.append(f"{relative} lies in no <label>/<speaker> folder. {_LAYOUTS}")
+            problems.append(f"{relative} is not in a <label>/<speaker> folder. {_LAYOUTS}")
             continue
         label, speaker = relative.parts[:2]
         utterances.append(Utterance(_name(relative), path, speaker, label))
@@ -83,7 +83,7 @@ def _of_folders(root: Path, audio: Sequence[Path]) -> tuple[list[Utterance], lis
 
 def _of_table(root: Path, table: Path) -> tuple[list[Utterance], list[str]]:
     if not root.is_dir():
-        raise CorpusError(f"{_TITLE}: {root} is no folder; set `root` to the one that the paths in {table} begin in.")
+        raise CorpusError(f"{_TITLE}: {root} is not a folder; set `root` to the folder of the paths in {table}.")
     utterances, problems = [], []
     for line, row in _rows(table):
         utterance = _utterance(root, row)
@@ -100,26 +100,26 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
     except OSError as error:
         raise CorpusError(f"{table} cannot be read ({error.strerror}); set `labels` to a table of labels.") from error
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{table} is no UTF-8 text ({error.reason}); save it as CSV in UTF-8.") from error
+        raise CorpusError(f"{table} is not UTF-8 text ({error.reason}); save it as CSV in UTF-8.") from error
     reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
     columns = [column.strip() for column in reader.fieldnames or ()]
     if missing := [column for column in COLUMNS if column not in columns]:
         separated = " Separate columns by commas." if len(columns) == 1 and columns[0] not in COLUMNS else ""
         raise CorpusError(
-            f"{table}: the column {', '.join(missing)} is missing; its first line is {','.join(columns) or 'empty'}, "
-            f"and must name {', '.join(COLUMNS)}, in any order, and may name gender and session.{separated}"
+            f"{table}: the column {', '.join(missing)} is missing; its first line is {','.join(columns) or 'empty'}. "
+            f"Required are {', '.join(COLUMNS)}, in any order; gender and session are optional.{separated}"
         )
     reader.fieldnames = columns
     return [(reader.line_num, {key: value.strip() for key, value in row.items() if key and value}) for row in reader]
 
 
 def _utterance(root: Path, row: Mapping[str, str]) -> Utterance | str:
-    """Return the utterance of a row of the table, or what is wrong with it."""
+    """Return the utterance of a row of the table, or the row's fault."""
     if empty := [column for column in COLUMNS if not row.get(column)]:
         return f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty"
     relative = PurePosixPath(row["path"])
     if relative.is_absolute() or ".." in relative.parts:
-        return f"the path {relative} is not below {root}; write it as it is seen from there"
+        return f"the path {relative} is not below {root}; write it relative to that folder"
     path = root / relative
     if not path.is_file():
         return f"there is no file {path}"
@@ -148,17 +148,17 @@ def write_synthetic(
     """Write synthetic recordings of four emotions, and the table of their labels.
 
     Args:
-        folder: Where to write; empty, missing, or holding (part of) the same synthetic corpus.
+        folder: Target folder: empty, missing, or with (part of) the same synthetic corpus.
         speakers: Number of speakers, 1 to 50.
         seed: Seed of voices and clips.
-        clips_per_speaker: 1 to 24, the same number of each emotion as far as possible; all 24 if None.
+        clips_per_speaker: 1 to 24, balanced over emotions as far as possible; all 24 if None.
         progress: Whether to show a progress bar.
 
     Returns:
-        Number of clips written now; clips that are already there are kept.
+        Number of clips written now; existing clips are kept.
 
     Raises:
-        CorpusError: If a number does not fit, or ``folder`` holds something else.
+        CorpusError: If a number is out of range, or ``folder`` has other content.
     """
     every = [_clips(number) for number in range(1, _SYNTHETIC_SPEAKERS + 1)]
     written = write_corpus(folder, "audio_files", every, speakers, seed, clips_per_speaker, progress)
@@ -187,28 +187,27 @@ class AudioFiles(CorpusDataModule):
 
     Args:
         root: The folder of recordings.
-        extractor: What makes frames of waveforms.
-        labels: The table of labels, if it is not ``labels.csv`` in ``root``; its paths begin in ``root``.
-        classes: The labels in the order of the logits, such as those of another corpus, of which not all need occur;
-            those of the recordings in alphabetical order if left out.
-        protocol: How utterances become folds; leave one speaker out if left out.
+        extractor: The feature extractor.
+        labels: The table of labels, by default ``labels.csv`` in ``root``; its paths are relative to ``root``.
+        classes: The labels in the order of the logits; some may not occur. By default the recordings' labels in
+            alphabetical order.
+        protocol: How utterances become folds; by default leave one speaker out.
         fold: Fold to train and test, counted from 0.
         batch_size: Utterances of a global batch; every process takes its share.
-        on_bad_audio: ``stop`` names all unusable files and ends; ``skip`` leaves them out and records them.
+        on_bad_audio: ``stop`` raises an error that names all unusable files; ``skip`` skips and records them.
         feature_folder: Where extracted features are stored; processes and machines may share it.
         workers: Processes that extract features.
-        seed: Seed of the order of training utterances.
-        speeds: Further speeds at which training utterances are heard, such as 0.9 and 1.1.
-        features: ``stored`` extracts frames once and keeps them; ``on_device`` keeps waveforms, and makes frames of
-            each batch where the system is trained.
-        crop_frames: Frames of a random stretch of each training utterance; whole utterances if left out.
-        batches: ``length`` batches training utterances of similar length; ``class`` takes equally many of each class.
-        recognise: What the classes are: emotions, or speakers, of whom a few clips are then held out unless
-            ``protocol`` says otherwise.
+        seed: Seed of the training order.
+        speeds: Further speeds of training utterances, such as 0.9 and 1.1.
+        features: ``stored`` stores extracted frames; ``on_device`` stores waveforms, and extracts frames of each batch
+            on the training device.
+        crop_frames: Frames of a random crop of each training utterance; by default whole utterances.
+        batches: ``length`` batches training utterances of similar length; ``class`` balances the classes.
+        recognise: The classes: emotions, or speakers. For speakers the default protocol holds out a few clips of each.
 
     Raises:
-        CorpusError: If the recordings cannot be found, there are fewer than two labels, or ``classes`` names one twice
-            or lacks one.
+        CorpusError: If the recordings cannot be found, there are fewer than two labels, or ``classes`` has duplicates
+            or lacks a label.
     """
 
     corpus = "audio_files"
@@ -257,13 +256,13 @@ class AudioFiles(CorpusDataModule):
         names = tuple(sorted(found)) if classes is None else tuple(classes)
         if len(names) < 2 or len(set(names)) < len(names):
             raise CorpusError(
-                f"{_TITLE}: the classes of {self.root} are {', '.join(names)}; two or more are needed, each once. "
+                f"{_TITLE}: the classes of {self.root} are {', '.join(names)}; at least two are needed, each once. "
                 f"{_LAYOUTS}"
             )
         if unknown := [f"{name} ({count})" for name, count in sorted(found.items()) if name not in names]:
             raise CorpusError(
-                f"{_TITLE}: recordings in {self.root} bear labels that data.init_args.classes lacks: "
-                f"{', '.join(unknown)}; it has {', '.join(names)}. Add them there, or leave their recordings out."
+                f"{_TITLE}: recordings in {self.root} have labels that data.init_args.classes lacks: "
+                f"{', '.join(unknown)}; it has {', '.join(names)}. Add them, or remove their recordings."
             )
         return names
 
@@ -273,5 +272,5 @@ class AudioFiles(CorpusDataModule):
 
     @staticmethod
     def default_protocol() -> Protocol:
-        """Return one fold for each speaker, whom the next one in the same session, or at all, validates."""
+        """Return leave one speaker out."""
         return LeaveOneSpeakerOut()

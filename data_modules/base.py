@@ -1,4 +1,4 @@
-"""What the corpora share: from a folder and a protocol to the loaders of one fold."""
+"""Base of the data modules: from a folder and a protocol to the dataloaders of one fold."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,10 +14,10 @@ from ser_lightning.data.batches import (
     DeviceFrames,
     FrameDataset,
     WaveformDataset,
+    check_has_test_set,
     keep_batch,
     pins_memory,
-    process_of,
-    refuse_without_test_set,
+    rank_and_world_size,
 )
 from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.protocols import Protocol
@@ -37,29 +37,27 @@ else:
 class CorpusDataModule(DataModule):
     """One fold of one corpus.
 
-    A corpus file subclasses this with its ``corpus`` name, its ``class_names`` and two methods, ``find`` and
-    ``default_protocol``; nothing else differs between corpora.
+    A corpus subclasses this with ``corpus``, ``class_names``, ``find`` and ``default_protocol``.
 
     Args:
         root: The corpus folder.
-        extractor: What makes frames of waveforms.
-        protocol: How utterances become folds; the corpus's own protocol if left out.
+        extractor: The feature extractor.
+        protocol: How utterances become folds; by default the corpus's protocol.
         fold: Fold to train and test, counted from 0.
         batch_size: Utterances of a global batch; every process takes its share.
-        on_bad_audio: ``stop`` names all unusable files and ends; ``skip`` leaves them out and records them.
+        on_bad_audio: ``stop`` raises an error that names all unusable files; ``skip`` skips and records them.
         feature_folder: Where extracted features are stored; processes and machines may share it.
         workers: Processes that extract features.
-        seed: Seed of the order of training utterances.
-        targets: What an utterance teaches; its dominant emotion if left out.
-        speeds: Further speeds at which training utterances are heard, such as 0.9 and 1.1.
-        features: ``stored`` extracts frames once and keeps them; ``on_device`` keeps waveforms, resampled and with
-            silence removed if the extractor does that, and makes frames of each batch where the system is trained.
-            The frames are the same to 1e-5.
-        crop_frames: Frames of a random stretch of each training utterance, another one each epoch; shorter utterances
-            are taken whole, and so is everything in evaluation. Whole utterances if left out.
-        batches: ``length`` batches training utterances of similar length; ``class`` takes equally many of each class.
-        recognise: What the classes are: the corpus's emotions, or its speakers, of whom a few clips are then held out
-            unless ``protocol`` says otherwise.
+        seed: Seed of the training order.
+        targets: The training targets; by default hard ones, the dominant emotion.
+        speeds: Further speeds of training utterances, such as 0.9 and 1.1.
+        features: ``stored`` stores extracted frames; ``on_device`` stores waveforms, resampled and without silence if
+            the extractor removes it, and extracts frames of each batch on the training device. The frames are equal to
+            1e-5.
+        crop_frames: Frames of a random crop of each training utterance, a new one each epoch; shorter utterances, and
+            all in evaluation, stay whole. By default utterances stay whole.
+        batches: ``length`` batches training utterances of similar length; ``class`` balances the classes.
+        recognise: The classes: emotions, or speakers. For speakers the default protocol holds out a few clips of each.
     """
 
     corpus: ClassVar[str]
@@ -87,9 +85,7 @@ class CorpusDataModule(DataModule):
         if batch_size < 1:
             raise ConfigurationError(f"data.init_args.batch_size is {batch_size}; a batch needs at least one utterance")
         if workers < 1:
-            raise ConfigurationError(
-                f"data.init_args.workers is {workers}; somebody has to extract features: at least 1"
-            )
+            raise ConfigurationError(f"data.init_args.workers is {workers}; workers must be at least 1")
         if crop_frames is not None and crop_frames < 1:
             raise ConfigurationError(f"data.init_args.crop_frames is {crop_frames}; a crop needs at least one frame")
         self.root = root
@@ -119,32 +115,32 @@ class CorpusDataModule(DataModule):
             self.class_names = tuple(sorted({u.speaker for u in self.found.utterances}))
 
     def find(self) -> Found:
-        """Return the utterances below ``root``, and those of the release that were left out."""
+        """Return the utterances below ``root``, and the release's faulty ones."""
         raise NotImplementedError
 
     @staticmethod
     def default_protocol() -> Protocol:
-        """Return the protocol that the corpus is usually reported under."""
+        """Return the corpus's usual protocol."""
         raise NotImplementedError
 
     @property
     def corpus_name(self) -> str:
-        """The corpus's name, with ``-synthetic`` behind it if the folder is a made one."""
+        """The corpus's name, followed by ``-synthetic`` if the corpus is synthetic."""
         return corpus_name(self.corpus, is_synthetic(self.root))
 
     @property
     def num_features(self) -> int:
-        """Features of a frame; known before any file is read."""
+        """Features per frame."""
         return self.extractor.num_features
 
     @property
     def target_kind(self) -> TargetKind:
-        """What an utterance teaches."""
+        """Kind of training target."""
         return self.targets.kind
 
     @property
     def found(self) -> Found:
-        """What the folder holds, looked up once."""
+        """The content of the folder, cached."""
         if self._found is None:
             found = self.find()
             if self.recognise == "speaker":
@@ -155,35 +151,35 @@ class CorpusDataModule(DataModule):
 
     @property
     def all_utterances(self) -> tuple[Utterance, ...]:
-        """Every utterance of the folder, also those whose audio turns out unusable."""
+        """Every utterance of the folder, including those with unusable audio."""
         return self.found.utterances
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        """Reason by utterance name: faulty files of the release and labels without audio, which are not used."""
+        """Reason by utterance name, for faulty files of the release and labels without audio."""
         return self.found.left_out
 
     @property
     def utterances(self) -> tuple[Utterance, ...]:
-        """The corpus's utterances, less those whose audio was found unusable and skipped."""
+        """The corpus's utterances, without those with skipped audio."""
         return self.found.utterances if self._usable is None else self._usable
 
     def num_folds(self) -> int:
-        """Return how many folds the protocol makes of the corpus."""
+        """Return the number of folds."""
         return self.protocol.num_folds(self.utterances)
 
     def split(self, fold: int | None = None) -> Split:
-        """Return the split of ``fold``, or of this module's own fold."""
+        """Return the split of ``fold``, by default this module's fold."""
         fold = self.fold if fold is None else fold
         if fold not in self._splits:
             self._splits[fold] = self.protocol.split(self.utterances, fold)
         return self._splits[fold]
 
     def extract(self, progress: bool = True) -> Prepared:
-        """Bring the feature store up to date; what is there already is only looked up.
+        """Extract and store missing features.
 
         Raises:
-            AudioError: If audio is unusable and ``on_bad_audio`` is ``stop``; it names every such file.
+            AudioError: If audio is unusable and ``on_bad_audio`` is ``stop``.
         """
         prepared = self.store.prepare([u.path for u in self.found.utterances], self.workers, progress)
         usable = [u.path for u in self.found.utterances if u.path not in prepared.problems]
@@ -194,14 +190,11 @@ class CorpusDataModule(DataModule):
         return prepared
 
     def decoded(self) -> set[Path]:
-        """Return the files whose features are stored as the files are now: their audio is known to be sound."""
+        """Return the files with up-to-date stored features, whose audio is therefore usable."""
         return self.store.stored([u.path for u in self.found.utterances])
 
     def leave_out(self, problems: Mapping[Path, str]) -> None:
-        """Treat unusable audio as ``on_bad_audio`` says.
-
-        Args:
-            problems: Reason by file.
+        """Skip unusable audio, ``problems`` by file, or raise, according to ``on_bad_audio``.
 
         Raises:
             AudioError: If there is any and ``on_bad_audio`` is ``stop``.
@@ -213,14 +206,14 @@ class CorpusDataModule(DataModule):
         self._splits.clear()
 
     def prepare_data(self) -> None:
-        """Extract features where they are missing; Lightning calls this in one process of a machine."""
+        """Extract missing features; Lightning calls this in one process per machine."""
         self.extract()
 
     def setup(self, stage: str) -> None:
-        """Split the corpus and map the features of the sets that ``stage`` needs."""
+        """Split the corpus and load the features of the sets that ``stage`` needs."""
         if stage == "test":
-            refuse_without_test_set(self.protocol)
-        if self._usable is None:  # another process has extracted
+            check_has_test_set(self.protocol)
+        if self._usable is None:  # another process extracted the features
             self.extract(progress=False)
         split = self.split()
         needed = {"fit": ("train", "validation"), "validate": ("validation",), "test": ("test",), "predict": ("all",)}
@@ -235,22 +228,22 @@ class CorpusDataModule(DataModule):
     def set_utterances(self, name: str) -> tuple[Utterance, ...]:
         """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus.
 
-        In training they are those that the targets can be made of, elsewhere those with a dominant emotion.
+        Training utterances are those with a target, the others those with a dominant emotion.
 
         Raises:
-            ProtocolError: If a set has utterances, but none of these.
+            ProtocolError: If no utterance of a set remains.
         """
         split = self.split()
-        everyone = {"train": split.train, "validation": split.validation, "test": split.test, "all": self.utterances}
+        sets = {"train": split.train, "validation": split.validation, "test": split.test, "all": self.utterances}
         if name == "train":
             chosen = tuple(u for u in split.train if self.targets.trains_on(u, self.class_names))
         else:
-            chosen = tuple(u for u in everyone[name] if u.label is not None)
-        if everyone[name] and not chosen:
+            chosen = tuple(u for u in sets[name] if u.label is not None)
+        if sets[name] and not chosen:
             raise ProtocolError(
-                f"{self.protocol.name}: none of the {len(everyone[name])} utterances in the {name} set of fold "
+                f"{self.protocol.name}: none of the {len(sets[name])} utterances in the {name} set of fold "
                 f"{split.fold} is labelled{' or voted' * (name == 'train')} as one of {', '.join(self.class_names)}; "
-                "choose other classes, fewer folds, or add utterances."
+                "choose other classes or fewer folds, or add utterances."
             )
         return chosen
 
@@ -267,29 +260,30 @@ class CorpusDataModule(DataModule):
         return FrameDataset(frames, labels, targets, self.crop_frames)
 
     def training_statistics(self) -> TrainingStatistics:
-        """Return what is fitted on this fold's training split; known after ``setup('fit')``."""
+        """Return statistics of this fold's training split, after ``setup('fit')``."""
         if self._statistics is None:
-            raise RuntimeError("training statistics are known only after setup('fit')")
+            raise RuntimeError("training statistics need setup('fit')")
         return self._statistics
 
     def _loader(self, dataset: FrameDataset, sampler: BatchSampler) -> DataLoader[Batch]:
         return DataLoader(dataset, batch_sampler=sampler, collate_fn=keep_batch, pin_memory=pins_memory(self))
 
     def evaluation_dataloader(self, name: str) -> DataLoader[Batch]:
-        """Return a set, ``train``, ``validation``, ``test`` or ``all``, each utterance once and whole."""
+        """Return a loader of ``train``, ``validation``, ``test`` or ``all``: each utterance once, uncropped."""
         dataset = self._datasets[name]
-        return self._loader(dataset, EvaluationBatchSampler(dataset.num_frames, self.batch_size, *process_of(self)))
+        sampler = EvaluationBatchSampler(dataset.num_frames, self.batch_size, *rank_and_world_size(self))
+        return self._loader(dataset, sampler)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Return shuffled batches of similar length or of all classes, whole or with places for crops."""
+        """Return shuffled batches, by length or class-balanced, optionally cropped."""
         dataset = self._datasets["train"]
         sampler: BucketBatchSampler | ClassBatchSampler
         if self.batches == "class":
             labels, num_classes = dataset.labels.tolist(), len(self.class_names)
-            sampler = ClassBatchSampler(labels, num_classes, self.batch_size, self.seed, *process_of(self))
+            sampler = ClassBatchSampler(labels, num_classes, self.batch_size, self.seed, *rank_and_world_size(self))
         else:
             lengths = [min(length, self.crop_frames or length) for length in dataset.num_frames]
-            sampler = BucketBatchSampler(lengths, self.batch_size, self.seed, *process_of(self))
+            sampler = BucketBatchSampler(lengths, self.batch_size, self.seed, *rank_and_world_size(self))
         return self._loader(dataset, sampler if self.crop_frames is None else RandomCrops(sampler, self.seed))
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -305,5 +299,5 @@ class CorpusDataModule(DataModule):
         return self.evaluation_dataloader("all")
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Make frames of a batch's waveforms, where it is, if that is done on the device."""
+        """Extract frames of a batch's waveforms on its device, if ``features`` is ``on_device``."""
         return self.on_device.make(batch) if self.on_device else batch

@@ -11,9 +11,9 @@ from data_modules.base import CorpusDataModule
 from data_modules.discovery import (
     Found,
     bad_field,
+    check_names,
     find_audio,
     parse_names,
-    refuse_foreign_names,
     warn_if_incomplete,
     warn_of_unread,
 )
@@ -33,35 +33,35 @@ CLIPS = 7442
 """Clips of the whole release, about 82 of each actor."""
 
 NAME_SHAPE = re.compile(r"\d{4}_[A-Z]{3}_[A-Z]{3}_[A-Z]{1,2}")
-"""What every audio file is named like, without ending."""
+"""Pattern of audio file names, without extension."""
 
 PAPER_BLOCKS = (*(f"{first}-{first + 8}" for first in range(1001, 1082, 9)), "1082-1091")
 """Ten blocks of actors for `ActorFolds`, as far as Table 1 of Mocanu et al. 2021 can be read."""
 
-# 1076_MTI_NEU_XX is nearly empty, but has sound: it is used, so that 7441 of the 7442 clips are.
+# 1076_MTI_NEU_XX is nearly silent, but is used.
 FAULTY = {"1076_MTI_SAD_XX": "no audio: every sample is zero"}
-"""Reason by utterance name: the files of the release that cannot be used."""
+"""Reason by utterance name, for the unusable files of the release."""
 
 SOURCE = CorpusSource(
     title="CREMA-D (91 actors, 7442 clips)",
     licence="Open Database License (ODbL) 1.0, its contents under the Database Contents License 1.0",
-    terms="You may share, use and adapt it, if you name its authors and pass what you adapt on under the same licence.",
+    terms="You may share, use and adapt it with attribution, and must share adaptations under the same licence.",
     licence_url="https://opendatacommons.org/licenses/odbl/1-0/",
     home="https://github.com/CheyneyComputerScience/CREMA-D",
     citation="Cao et al. 2014, IEEE Transactions on Affective Computing 5(4), https://doi.org/10.1109/TAFFC.2014.2336244",
-    speech="91 actors of several backgrounds, who play six emotions in twelve English sentences",
+    speech="91 actors of several backgrounds playing six emotions in twelve English sentences",
     name_shape=NAME_SHAPE,
     steps=(
         "Install git and git-lfs (https://git-lfs.com), and run once: git lfs install",
         "GIT_LFS_SKIP_SMUDGE=1 git clone https://github.com/CheyneyComputerScience/CREMA-D {folder}",
-        'git -C {folder} lfs pull --include "AudioWAV/*"     (the audio alone; the videos are many times as large)',
+        'git -C {folder} lfs pull --include "AudioWAV/*"     (without the videos, which are much larger)',
         "Set data.init_args.root to {folder}/AudioWAV, and see ser audit.",
     ),
 )
 
 _TITLE = "CREMA-D"
 _EXAMPLE = "1001_DFA_ANG_XX.wav"
-# Older copies of the release lost a letter; the utterance bears the name it has in newer ones.
+# Older copies of the release lack a letter; the utterance gets its newer name.
 _RENAMED = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}
 _DEMOGRAPHICS = "VideoDemographics.csv"
 
@@ -77,7 +77,7 @@ def parse_name(path: Path) -> Utterance:
     """
     name = _RENAMED.get(path.stem, path.stem)
     if not NAME_SHAPE.fullmatch(name):
-        raise CorpusError(f"{path}: not a file name of {_TITLE}, such as {_EXAMPLE}.")
+        raise CorpusError(f"{path}: not a {_TITLE} file name such as {_EXAMPLE}.")
     actor, sentence, emotion, level = name.split("_")
     if actor not in ACTORS:
         raise bad_field(path, "actor", actor, [f"{ACTORS[0]} to {ACTORS[-1]}"])
@@ -94,29 +94,29 @@ def parse_name(path: Path) -> Utterance:
 def find_utterances(root: Path) -> Found:
     """Find the clips below ``root``.
 
-    Genders come from ``VideoDemographics.csv``, if it lies in ``root``, in its parent, or beside the folder of clips.
+    Genders come from ``VideoDemographics.csv`` in ``root``, in its parent, or next to the folder of clips, if present.
 
     Args:
         root: The release's folder, its ``AudioWAV``, or one above.
 
     Raises:
-        CorpusError: If ``root`` is missing, holds no clip of this corpus, or holds audio that is not of it.
+        CorpusError: If ``root`` is missing, has no clip of this corpus, or has other audio.
 
     Warns:
-        CorpusWarning: If all actors are there but clips are missing, or lie there only in a format that is not read.
+        CorpusWarning: If all actors are present but clips are missing, or are only in an unsupported format.
     """
     audio = find_audio(root, _TITLE)
     for old, new in _RENAMED.items():
         if old in audio and new in audio:
             del audio[old]
-    refuse_foreign_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
+    check_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
     parsed = parse_names(parse_name, audio.values())
     genders = _read_genders([root, root.parent, *dict.fromkeys(u.path.parent.parent for u in parsed)])
     found = sorted((replace(u, gender=genders.get(u.speaker)) for u in parsed), key=lambda u: u.name)
     left_out = {u.name: FAULTY[u.name] for u in found if u.name in FAULTY}
     utterances = tuple(u for u in found if u.name not in left_out)
     if not utterances:
-        raise CorpusError(f"{_TITLE}: {root} holds only known faulty clips: {', '.join(left_out)}. Add the others.")
+        raise CorpusError(f"{_TITLE}: {root} has only known faulty clips: {', '.join(left_out)}. Add the others.")
     names = {u.name for u in found}
     warn_of_unread(
         root,
@@ -134,17 +134,17 @@ def write_synthetic(
     """Write a synthetic corpus in this release's layout and grammar.
 
     Args:
-        folder: Where to write; empty, missing, or holding (part of) the same synthetic corpus.
+        folder: Target folder: empty, missing, or with (part of) the same synthetic corpus.
         speakers: Number of actors, 1 to 91.
         seed: Seed of voices and clips.
-        clips_per_speaker: 1 to 82, the same number of each emotion as far as possible; all 82 if None.
+        clips_per_speaker: 1 to 82, balanced over emotions as far as possible; all 82 if None.
         progress: Whether to show a progress bar.
 
     Returns:
-        Number of clips written now; clips that are already there are kept.
+        Number of clips written now; existing clips are kept.
 
     Raises:
-        CorpusError: If a number does not fit the release, or ``folder`` holds something else.
+        CorpusError: If a number is out of the release's range, or ``folder`` has other content.
     """
     clips = [list(_clips(actor)) for actor in ACTORS]
     written = write_corpus(folder, "crema_d", clips, speakers, seed, clips_per_speaker, progress)
@@ -158,7 +158,7 @@ def write_synthetic(
 def _clips(actor: str) -> Iterator[Clip]:
     for index, sentence in enumerate(SENTENCES):
         for code, emotion in EMOTIONS.items():
-            # The release has one sentence at three levels, in every emotion that has levels at all.
+            # In the release one sentence has three levels, for every emotion except neutral.
             levels = ("LO", "MD", "HI") if sentence == "IEO" and code != "NEU" else ("XX",)
             for level in levels:
                 yield Clip(
@@ -179,13 +179,13 @@ def _read_genders(folders: Sequence[Path]) -> Mapping[str, Gender]:
     path = next((folder / _DEMOGRAPHICS for folder in folders if (folder / _DEMOGRAPHICS).is_file()), None)
     if path is None:
         return {}
-    way_out = "fetch the file again, or move it away to do without genders."
+    way_out = "fetch the file again, or move it away; genders are optional."
     try:
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise CorpusError(f"{path} cannot be read ({error.strerror}); {way_out}") from error
     except UnicodeDecodeError as error:
-        raise CorpusError(f"{path} is no UTF-8 text ({error.reason}); {way_out}") from error
+        raise CorpusError(f"{path} is not UTF-8 text ({error.reason}); {way_out}") from error
     table = csv.DictReader(io.StringIO(text, newline=""), restval="")
     if missing := {"ActorID", "Sex"} - set(table.fieldnames or ()):
         raise CorpusError(f"{path}: the column {', '.join(sorted(missing))} is missing; {way_out}")
@@ -202,14 +202,14 @@ def _read_genders(folders: Sequence[Path]) -> Mapping[str, Gender]:
 class CremaD(CorpusDataModule):
     """CREMA-D under the ten actor folds of Mocanu et al. 2021, or any other protocol.
 
-    Chance is 16.7% UA: six emotions, of which neutral has slightly fewer clips.
+    Six emotions; chance is 16.7% UA. Neutral has slightly fewer clips.
     """
 
     corpus = "crema_d"
     class_names = CLASS_NAMES
 
     def find(self) -> Found:
-        """Return the clips below ``root`` without the release's empty one, which is named."""
+        """Return the clips below ``root``, without the release's empty one."""
         return find_utterances(self.root)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""IEMOCAP's EmoEvaluation files: what each evaluator heard in each utterance (Busso et al. 2008, section 4)."""
+"""IEMOCAP's EmoEvaluation files: each evaluator's labels of each utterance (Busso et al. 2008, section 4)."""
 
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -22,7 +22,7 @@ CODES: Mapping[str, str | None] = {
     "oth": "other",
     "xxx": None,  # no majority
 }
-"""Class name by the label code of an utterance's first line."""
+"""Class name by label code in an utterance's first line."""
 
 WORDS: Mapping[str, str] = {
     "Neutral": "neutral",
@@ -39,7 +39,7 @@ WORDS: Mapping[str, str] = {
 """Class name by an evaluator's word."""
 
 NAME = re.compile(r"(?P<dialog>Ses0(?P<session>[1-5])[FM]_(?P<kind>impro|script)\w+)_(?P<letter>[FM])[^\W_]+")
-"""An utterance's name. The dialog's letter says whose movements were recorded, the last part's who speaks."""
+"""An utterance's name. The dialog's letter is the actor with motion capture, the last part's the speaker."""
 
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _FIRST = re.compile(
@@ -53,7 +53,7 @@ _SCALES = re.compile(rf"(?i)\b(val|act|dom)\s+(-?{_NUMBER})\s*(?:;|$)")
 
 @dataclass(frozen=True, slots=True)
 class Attributes:
-    """How pleasant, active and strong an utterance sounds, 1 to 5 each; None where no number was given."""
+    """Valence, activation and dominance of an utterance, 1 to 5 each; None if not given."""
 
     valence: float | None = None
     activation: float | None = None
@@ -62,18 +62,18 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What an EmoEvaluation file says about one utterance.
+    """One utterance of an EmoEvaluation file.
 
     Attributes:
-        name: Of the utterance.
-        file: Where it says so.
-        start_seconds: Begin of the utterance in its dialog.
+        name: Name of the utterance.
+        file: The EmoEvaluation file.
+        start_seconds: Start of the utterance in its dialog.
         end_seconds: End of the utterance in its dialog.
-        code: Label of the majority, a key of `CODES`.
-        means: Attributes, as the evaluators' means; None where the file has no number.
-        votes: Labels that each evaluator gave, one or several, as class names, in the file's order.
-        self_assessments: Labels that the actors gave themselves, by their name in the file (``F1``, ``M1``).
-        attributes: Each evaluator's and actor's attributes, by their name in the file (``E3``, ``F1``).
+        code: Majority label, a key of `CODES`.
+        means: Means of the evaluators' attributes; None if the file has no number.
+        votes: Each evaluator's labels, one or several, as class names, in the file's order.
+        self_assessments: The actors' labels of themselves, by their name in the file (``F1``, ``M1``).
+        attributes: Attributes given by each evaluator and actor, by their name in the file (``E3``, ``F1``).
     """
 
     name: str
@@ -88,32 +88,32 @@ class Evaluation:
 
     @property
     def label(self) -> str | None:
-        """The majority's label as a class name; None if there is no majority."""
+        """The majority label as a class name; None if there is no majority."""
         return CODES[self.code]
 
     @property
     def dialog(self) -> str:
-        """The dialog in which the utterance was spoken, such as ``Ses01F_impro01``."""
+        """The utterance's dialog, such as ``Ses01F_impro01``."""
         return self._part("dialog")
 
     @property
     def improvised(self) -> bool:
-        """Whether the dialog was improvised; else it was learned from a script."""
+        """Whether the dialog was improvised, not scripted."""
         return self._part("kind") == "impro"
 
     @property
     def session(self) -> int:
-        """1 to 5."""
+        """The session, 1 to 5."""
         return int(self._part("session"))
 
     @property
     def speaker(self) -> str:
-        """Session and letter of who speaks, such as ``Ses01F``."""
+        """Session and letter of the speaker, such as ``Ses01F``."""
         return f"Ses0{self._part('session')}{self._part('letter')}"
 
     @property
     def gender(self) -> Gender:
-        """Of who speaks."""
+        """Gender of the speaker."""
         return "female" if self._part("letter") == "F" else "male"
 
     def _part(self, group: Literal["dialog", "session", "kind", "letter"]) -> str:
@@ -123,10 +123,9 @@ class Evaluation:
 
 
 def read_evaluations(file: Path) -> list[Evaluation]:
-    """Read an EmoEvaluation file, whatever its line ends, blank lines and amounts of white space.
+    """Read an EmoEvaluation file with any line ends, blank lines and white space.
 
-    Free text in brackets is ignored, behind a line or between labels, and so are lines that neither look like
-    annotation nor name an utterance.
+    Free text in brackets is ignored, and so are lines that neither look like annotation nor name an utterance.
 
     Args:
         file: Such as ``Session1/dialog/EmoEvaluation/Ses01F_impro01.txt``.
@@ -135,8 +134,8 @@ def read_evaluations(file: Path) -> list[Evaluation]:
         The utterances in the file's order.
 
     Raises:
-        CorpusError: If a line of annotation cannot be read, stands before the first utterance or holds an unknown
-            label, or if an utterance ends before it starts; names file, line and value.
+        CorpusError: If an annotation line is invalid, is before the first utterance or has an unknown label, or if an
+            utterance ends before it starts; it names file, line and value.
     """
     blocks: list[tuple[Evaluation, list[tuple[str, ...]], dict[str, tuple[str, ...]], dict[str, Attributes]]] = []
     for number, line in _lines(file):
@@ -145,7 +144,7 @@ def read_evaluations(file: Path) -> list[Evaluation]:
             blocks.append((_first_line(line, file, where), [], {}, {}))
         elif match := _LINE.fullmatch(_REMARK_BETWEEN.sub("", line)):
             if not blocks:
-                raise _unreadable(where, line, "it stands before the first utterance")
+                raise _unreadable(where, line, "it is before the first utterance")
             _, votes, self_assessments, attributes = blocks[-1]
             evaluator, values = match["evaluator"].upper(), match["values"]
             if match["kind"].upper() == "A":
@@ -168,7 +167,7 @@ def read_evaluations(file: Path) -> list[Evaluation]:
 
 
 def _lines(file: Path) -> Iterator[tuple[int, str]]:
-    # Only free text holds other characters than ASCII, in whatever encoding, and free text is not read.
+    # Only free text has non-ASCII characters, in unknown encodings, and it is ignored.
     with file.open(encoding="utf-8-sig", errors="replace") as lines:
         for number, line in enumerate(lines, start=1):
             if (stripped := line.strip()) and not stripped.startswith("%"):
@@ -191,7 +190,7 @@ def _first_line(line: str, file: Path, where: str) -> Evaluation:
 
 
 def _means(values: str) -> Attributes:
-    # Nothing is learned from them: a mean that is no number (NaN) shall not keep anyone from the votes.
+    # The means are not used for training, so an invalid one (NaN) is not an error.
     numbers = [float(value) if re.fullmatch(_NUMBER, value.strip()) else None for value in values.split(",")]
     return Attributes(*numbers) if len(numbers) == 3 else Attributes()
 
@@ -210,10 +209,10 @@ def _attributes(values: str) -> Attributes:
 
 def _unknown(where: str, field_name: str, value: str, known: Collection[str]) -> CorpusError:
     return CorpusError(
-        f"{where}: the {field_name} {value!r} is unknown; known are {', '.join(known)}. Compare the file with the "
-        "release's, and mend it."
+        f"{where}: the {field_name} {value!r} is unknown; known are {', '.join(known)}. Restore the file from the "
+        "release."
     )
 
 
 def _unreadable(where: str, line: str, why: str) -> CorpusError:
-    return CorpusError(f"{where}: cannot read {line!r}: {why}. Compare the file with the release's, and mend it.")
+    return CorpusError(f"{where}: cannot read {line!r}: {why}. Restore the file from the release.")

@@ -1,6 +1,6 @@
 """IEMOCAP: 5 sessions, 10 speakers, 10039 utterances, each labelled by several evaluators (Busso et al. 2008).
 
-Licensed; to be asked for at https://sail.usc.edu/iemocap.
+The licence is free on request at https://sail.usc.edu/iemocap.
 """
 
 import warnings
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from data_modules.base import CorpusDataModule
-from data_modules.discovery import Found, some
+from data_modules.discovery import Found, first_few
 from data_modules.emo_evaluation import CODES, Evaluation
 from data_modules.iemocap_release import NAME_SHAPE, ReleaseWarning, count_differences, read_release
 from data_modules.iemocap_synthetic import documents, recordings
@@ -26,19 +26,19 @@ Dialogs = Literal["all", "improvised", "scripted"]
 Others = Literal["leave_out", "keep"]
 
 EMOTIONS = tuple(emotion for emotion in CODES.values() if emotion)
-"""What a majority can agree on."""
+"""The possible majority labels."""
 
 CLASS_NAMES = ("angry", "happy", "sad", "neutral")
-"""The four that most papers use, in the order in which Huang et al. 2020, section 3.1, name them."""
+"""The four classes of most papers, in the order of Huang et al. 2020, section 3.1."""
 
 SOURCE = CorpusSource(
     title="IEMOCAP (10 speakers, 10039 utterances)",
-    licence="the University of Southern California's own, for research",
-    terms="It is handed out on request to those who sign its release form, and must not be passed on.",
+    licence="licence of the University of Southern California, research use only",
+    terms="Access needs a signed release form; redistribution is not allowed.",
     licence_url="https://sail.usc.edu/iemocap/iemocap_release.htm",
     home="https://sail.usc.edu/iemocap",
     citation="Busso et al. 2008, Language Resources and Evaluation 42(4), https://doi.org/10.1007/s10579-008-9076-6",
-    speech="ten actors in a laboratory, in pairs, who improvise and play scripted scenes in American English",
+    speech="ten actors in a laboratory, in pairs, improvising and playing scripted scenes in American English",
     name_shape=NAME_SHAPE,
     steps=(
         "Fill in and send the release form at https://sail.usc.edu/iemocap/iemocap_release.htm; a link comes by mail.",
@@ -60,31 +60,30 @@ def find_utterances(
 ) -> Found:
     """Find utterances, their dominant emotions and their evaluators' votes.
 
-    A part of the release will do: some sessions, or some dialogs, each with annotation and audio. Only the utterances
-    that are used need audio.
+    Parts of the release are accepted: some sessions or some dialogs. Only the utterances that are used need audio.
 
     Args:
-        root: The folder that holds the ``Session*`` folders, one up to three levels above, or one of them.
+        root: The parent of the ``Session*`` folders, a folder up to three levels above, or one of them.
         dialogs: Which dialogs to use.
         classes: Emotions that can be dominant.
         merge_excited: Count excited as happy, in labels and votes.
-        others: Leave utterances without a dominant emotion of ``classes`` out, or keep them without label.
-        on_bad_audio: Whether an utterance without audio is an error, or is left out and recorded.
+        others: Drop utterances without a dominant emotion in ``classes``, or keep them unlabelled.
+        on_bad_audio: Whether an utterance without audio is an error, or is skipped and recorded.
 
     Raises:
-        CorpusError: If ``root`` is missing or holds no session of this corpus, if an annotation cannot be read or
-            stands there twice, if an utterance that is used has no audio and that is an error, if audio has no
-            annotation, or if no utterance is left.
+        CorpusError: If ``root`` is missing or has no session of this corpus, if an annotation is invalid or duplicate,
+            if audio has no annotation, if an utterance has no audio and ``on_bad_audio`` is ``stop``, or if no
+            utterance remains.
     """
     release = read_release(root)
     if (differences := count_differences(release.evaluations.values())) and not is_synthetic(root):
         warnings.warn(
-            f"IEMOCAP: {root} holds all five sessions, but there are {'; '.join(differences)}. Unless you have left "
-            "them out on purpose, unpack the release again: results may not be comparable with others'.",
+            f"IEMOCAP: {root} has all five sessions, but {'; '.join(differences)}. Unless you removed them on purpose, "
+            "unpack the release again: results may not be comparable.",
             ReleaseWarning,
             stacklevel=2,
         )
-    release.refuse_audio_without_label(name for name in release.audio if _PART_OF_NAME[dialogs] in name)
+    release.check_audio_has_label(name for name in release.audio if _PART_OF_NAME[dialogs] in name)
     renamed: Mapping[str | None, str] = {"excited": "happy"} if merge_excited else {}
 
     def dominant(evaluation: Evaluation) -> str | None:
@@ -95,20 +94,19 @@ def find_utterances(
     used = [e for e in chosen if others == "keep" or dominant(e)]
     if not used:
         raise CorpusError(
-            f"IEMOCAP: {root} has {len(release.evaluations)} utterances, {len(chosen)} of them in the dialogs that are "
-            f"used ({dialogs}), but none has the label {' or '.join(classes)}; choose other `dialogs` or `classes`."
+            f"IEMOCAP: {root} has {len(release.evaluations)} utterances, {len(chosen)} of them in `dialogs` "
+            f"({dialogs}), but none has the label {' or '.join(classes)}; choose other `dialogs` or `classes`."
         )
-    if unheard := [e.name for e in used if not e.votes]:
+    if unrated := [e.name for e in used if not e.votes]:
         warnings.warn(
-            f"IEMOCAP: {len(unheard)} of the {len(used)} utterances to be used from {root} have no evaluator (C-E): "
-            f"{some(unheard)}. Where targets are made of votes, their label counts as one; compare the annotation with "
-            "the release's.",
+            f"IEMOCAP: {len(unrated)} of the {len(used)} utterances used from {root} have no evaluator (C-E): "
+            f"{first_few(unrated)}. Their label counts as one vote; compare the annotation with the release's.",
             ReleaseWarning,
             stacklevel=2,
         )
-    audible = [e for e in used if e.name in release.audio]
-    if on_bad_audio == "stop" or not audible:
-        release.refuse_labels_without_audio(used)
+    with_audio = [e for e in used if e.name in release.audio]
+    if on_bad_audio == "stop" or not with_audio:
+        release.check_labels_have_audio(used)
     return Found(
         utterances=tuple(
             Utterance(
@@ -120,7 +118,7 @@ def find_utterances(
                 session=f"Ses0{e.session}",
                 votes=tuple(tuple(dict.fromkeys(renamed.get(vote, vote) for vote in votes)) for votes in e.votes),
             )
-            for e in audible
+            for e in with_audio
         ),
         left_out={e.name: f"labelled in {e.file}, but has no audio" for e in used if e.name not in release.audio},
     )
@@ -129,20 +127,20 @@ def find_utterances(
 def write_synthetic(
     folder: Path, speakers: int, seed: int, clips_per_speaker: int | None = None, progress: bool = False
 ) -> int:
-    """Write a synthetic corpus in this release's layout and grammar, with evaluators who disagree.
+    """Write a synthetic corpus in this release's layout and grammar, with several evaluators.
 
     Args:
-        folder: Where to write; empty, missing, or holding (part of) the same synthetic corpus.
+        folder: Target folder: empty, missing, or with (part of) the same synthetic corpus.
         speakers: 2, 4, 6, 8 or 10: two speak in each session.
         seed: Seed of voices, clips and votes.
-        clips_per_speaker: 1 to 100, labels about in the release's proportions; all 100 if None.
+        clips_per_speaker: 1 to 100, with about the release's label proportions; all 100 if None.
         progress: Whether to show a progress bar.
 
     Returns:
-        Number of clips written now; clips that are already there are kept.
+        Number of clips written now; existing clips are kept.
 
     Raises:
-        CorpusError: If a number does not fit the release, or ``folder`` holds something else, such as the synthetic
+        CorpusError: If a number is out of the release's range, or ``folder`` has other content, such as the synthetic
             corpus of an earlier version.
     """
     turns = recordings(speakers, seed, clips_per_speaker)
@@ -151,11 +149,11 @@ def write_synthetic(
         by_speaker[turn.evaluation.speaker].append(turn.clip)
     contents = documents(turns)
     for file, content in contents.items():
-        # Annotation of other turns would stay beside this one's, and both would count.
+        # Otherwise the old annotation of other turns would remain and count too.
         if (folder / file).is_file() and (folder / file).read_bytes() != content:
             raise CorpusError(
-                f"{folder / file} is not what is to be written there: {folder} holds a synthetic corpus of another "
-                "seed or size, or of an earlier version. Choose another folder, or delete this one."
+                f"{folder / file} has other content: {folder} is a synthetic corpus of another seed, size or version. "
+                "Choose another folder, or delete this one."
             )
     return write_corpus(
         folder, "iemocap", list(by_speaker.values()), speakers, seed, clips_per_speaker, progress, contents
@@ -163,37 +161,38 @@ def write_synthetic(
 
 
 class IEMOCAP(CorpusDataModule):
-    """IEMOCAP, leaving one speaker out, or under any other protocol.
+    """IEMOCAP under leave one speaker out, or any other protocol.
 
-    With the defaults there are four classes and 5531 utterances, and chance is 25% UA. Improvised dialogs with
-    excited not merged, as Ando et al. 2019 use them, have 2280 utterances, or 4784 if others are kept.
+    With the defaults there are four classes and 5531 utterances, and chance is 25% UA. Improvised dialogs without
+    merging excited, as in Ando et al. 2019, have 2280 utterances, or 4784 if others are kept.
 
     Args:
-        root: The folder that holds the ``Session*`` folders, one up to three levels above, or one of them.
-        extractor: What makes frames of waveforms.
+        root: The parent of the ``Session*`` folders, a folder up to three levels above, or one of them.
+        extractor: The feature extractor.
         dialogs: Which dialogs to use.
-        classes: The emotions to tell apart, in the order of the logits.
+        classes: The emotions, in the order of the logits.
         merge_excited: Count excited as happy, in labels and votes.
-        others: Leave utterances without a dominant emotion of ``classes`` out, or keep them without label: evaluators
-            may have heard one of ``classes`` in them, which targets made of votes can use.
-        protocol: How utterances become folds; one fold for each speaker if left out.
+        others: Drop utterances without a dominant emotion in ``classes``, or keep them unlabelled for targets that use
+            votes.
+        protocol: How utterances become folds; by default one fold for each speaker.
         fold: Fold to train and test, counted from 0.
         batch_size: Utterances of a global batch; every process takes its share.
-        on_bad_audio: ``stop`` names all unusable and missing files and ends; ``skip`` leaves them out and records them.
+        on_bad_audio: ``stop`` raises an error that names all unusable or missing files; ``skip`` skips and records
+            them.
         feature_folder: Where extracted features are stored; processes and machines may share it.
         workers: Processes that extract features.
-        seed: Seed of the order of training utterances.
-        targets: What an utterance teaches; its dominant emotion if left out.
-        speeds: Further speeds at which training utterances are heard, such as 0.9 and 1.1.
-        features: ``stored`` extracts frames once and keeps them; ``on_device`` keeps waveforms, and makes frames of
-            each batch where the system is trained.
-        crop_frames: Frames of a random stretch of each training utterance; whole utterances if left out.
-        batches: ``length`` batches training utterances of similar length; ``class`` takes equally many of each class.
-        recognise: What the classes are: ``classes``, or speakers, of whom a few clips are then held out unless
-            ``protocol`` says otherwise.
+        seed: Seed of the training order.
+        targets: The training targets; by default hard ones, the dominant emotion.
+        speeds: Further speeds of training utterances, such as 0.9 and 1.1.
+        features: ``stored`` stores extracted frames; ``on_device`` stores waveforms, and extracts frames of each batch
+            on the training device.
+        crop_frames: Frames of a random crop of each training utterance; by default whole utterances.
+        batches: ``length`` batches training utterances of similar length; ``class`` balances the classes.
+        recognise: The classes: ``classes``, or speakers. For speakers the default protocol holds out a few clips of
+            each.
 
     Raises:
-        ConfigurationError: If ``classes`` holds fewer than two emotions, one twice, an unknown one, or excited though
+        ConfigurationError: If ``classes`` has fewer than two emotions, a duplicate, an unknown one, or excited although
             that is merged into happy.
     """
 
@@ -233,7 +232,7 @@ class IEMOCAP(CorpusDataModule):
         self.dialogs = dialogs
         self.merge_excited = merge_excited
         self.others = others
-        # Last: whose classes are speakers looks for utterances at once.
+        # Last, because with speakers as classes it finds utterances.
         super().__init__(
             root=root,
             extractor=extractor,
@@ -260,7 +259,7 @@ class IEMOCAP(CorpusDataModule):
 
     @staticmethod
     def default_protocol() -> Protocol:
-        """Return one fold for each speaker, whose partner in the session validates."""
+        """Return leave one speaker out."""
         return LeaveOneSpeakerOut()
 
 

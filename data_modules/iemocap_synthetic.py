@@ -1,7 +1,7 @@
-"""What a synthetic IEMOCAP holds: who speaks how in which dialog, and what evaluators who disagree hear in it.
+"""Content of a synthetic IEMOCAP: dialogs, speakers, emotions, and the votes of simulated evaluators.
 
-Nobody listens: an emotion is played, evaluators hear it or a neighbour of it, and the label is what most of them gave,
-if at least two did, as in the release (Busso et al. 2008). The fewer agree, the weaker the emotion is played.
+Each evaluator votes for the played emotion or a similar one; the label is the majority of at least two votes, as in the
+release (Busso et al. 2008). The fewer agree, the weaker the emotion is played.
 """
 
 from collections import Counter, defaultdict
@@ -22,7 +22,7 @@ MOST_CLIPS = 100
 """Clips of a speaker: 50 in improvised dialogs and 50 in scripted ones."""
 
 LABELS = {"neu": 8, "hap": 4, "sad": 6, "ang": 6, "xxx": 11, "fru": 8, "exc": 5, "sur": 1, "fea": 1}
-"""How many of 50 utterances have which label, about as in the release; a shorter corpus begins with these, in order."""
+"""Number of each label in 50 utterances, about as in the release; a smaller corpus keeps the proportions."""
 
 NEIGHBOURS = {
     "neutral": ("frustrated", "sad"),
@@ -34,9 +34,9 @@ NEIGHBOURS = {
     "surprised": ("excited", "fearful"),
     "fearful": ("surprised", "sad"),
 }
-"""What evaluators who do not hear an emotion hear instead."""
+"""Similar emotions that evaluators give instead of the played one."""
 
-# What evaluators hear, mostly three: P the played emotion, Q and R its neighbours, O something else.
+# Votes, mostly of three evaluators: P the played emotion, Q and R similar ones, O other.
 _AGREEING = ("P P P", "P P P", "P P P Q", "P P Q", "P P Q", "PQ P P", "PQ P P", "P PQ R", "P P O", "PQ PR P")
 _DISAGREEING = ("P Q R", "PQ P Q", "P Q R O", "P QR O")
 _PLAYED_WITHOUT_MAJORITY = ("frustrated", "neutral", "happy", "angry", "sad", "excited")
@@ -46,7 +46,7 @@ _PARTS = {
     False: ("impro01", "impro02", "impro03", "impro04", "impro05"),
     True: ("script01_1", "script01_2", "script01_3", "script02_1", "script02_2"),
 }
-# By session and whether scripted: what the release calls some of the dialogs in which his movements were recorded.
+# By session and whether scripted: the release's names of some dialogs with motion capture of the male actor.
 _LETTERED = {(3, False): ("impro05a", "impro05b"), (5, True): ("script01_1b", "script01_1")}
 _REMARKS = ("", "", "", "amused", "tired; hesitant", "speaks (almost) to herself", "caf\xe9")
 _ATTRIBUTES = {  # valence, activation, dominance
@@ -63,14 +63,14 @@ _ATTRIBUTES = {  # valence, activation, dominance
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """An utterance, as it is spoken and as it is annotated; files are relative to the corpus folder."""
+    """An utterance: its clip and its annotation; files are relative to the corpus folder."""
 
     clip: Clip
     evaluation: Evaluation
 
 
 def majority(votes: Votes) -> str:
-    """Return the label code of the emotion that at least two evaluators gave and no other was given as often."""
+    """Return the label code of the most frequent emotion, if it is unique and has at least two votes."""
     counts = Counter(emotion for emotions in votes for emotion in emotions).most_common(2)
     alone = len(counts) == 1 or counts[0][1] > counts[1][1]
     return next(c for c, emotion in CODES.items() if emotion == counts[0][0]) if alone and counts[0][1] > 1 else "xxx"
@@ -85,7 +85,7 @@ def recordings(speakers: int, seed: int, clips_per_speaker: int | None = None) -
         clips_per_speaker: 1 to `MOST_CLIPS`; all if None.
 
     Raises:
-        CorpusError: If a number does not fit the release.
+        CorpusError: If a number is out of the release's range.
     """
     clips = MOST_CLIPS if clips_per_speaker is None else clips_per_speaker
     if speakers not in range(2, 11, 2):
@@ -112,10 +112,10 @@ def recordings(speakers: int, seed: int, clips_per_speaker: int | None = None) -
 
 
 def documents(turns: Iterable[Turn]) -> dict[Path, bytes]:
-    """Return the contents of a synthetic corpus's other files, by file relative to the corpus folder.
+    """Return the contents of a synthetic corpus's other files, by path relative to the corpus folder.
 
-    Beside the annotation of ``turns`` these are files that a reader has to pass over: macOS's ``._*``, and each
-    evaluator's and actor's own. Scripted dialogs have Windows line ends, improvised ones Unix line ends.
+    These are the annotation of ``turns``, and files that a reader must skip: macOS's ``._*``, and each evaluator's and
+    actor's files. Scripted dialogs have Windows line ends, improvised ones Unix line ends.
     """
     blocks: defaultdict[Path, list[Evaluation]] = defaultdict(list)
     for turn in turns:
@@ -128,13 +128,13 @@ def documents(turns: Iterable[Turn]) -> dict[Path, bytes]:
         end = "\n" if evaluations[0].improvised else "\r\n"
         contents[file] = "".join(line + end for line in lines).encode("latin-1")
         contents[file.with_name(f"._{file.name}")] = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "
-        for own, lines_of_own in _own_files(evaluations).items():
-            contents[file.parent / own] = "".join(f"{line}\n" for line in lines_of_own).encode()
+        for rater_file, rater_lines in _rater_files(evaluations).items():
+            contents[file.parent / rater_file] = "".join(f"{line}\n" for line in rater_lines).encode()
     return contents
 
 
 def _dialogs(session: int, scripted: bool) -> list[str]:
-    """Return ten dialogs of the release, with her and his movements recorded in turn."""
+    """Return ten dialogs of the release, with motion capture of the female and male actor in turn."""
     hers = _PARTS[scripted]
     his = dict.fromkeys((*_LETTERED.get((session, scripted), ()), *hers))
     pairs = zip(hers, his, strict=False)
@@ -142,18 +142,18 @@ def _dialogs(session: int, scripted: bool) -> list[str]:
 
 
 def _number(place: int, unrecorded: bool) -> str:
-    # The release numbers turns, but for some of the actor whose movements were not recorded: FXX0, MXX1.
+    # The release numbers turns, except some of the actor without motion capture: FXX0, MXX1.
     return "XX0" if unrecorded and place == 3 else f"{place:03d}"
 
 
 def _evaluators(evaluation: Evaluation) -> list[str]:
-    """Return who heard an utterance; the same ones listen to a dialog, one of them not to all of it."""
+    """Return the evaluators of an utterance; a dialog has the same ones, though one may miss parts."""
     listeners = generator(0, evaluation.dialog, "evaluators").permutation(_EVALUATORS)
     return sorted(map(str, listeners[: len(evaluation.votes)]))
 
 
-def _own_files(evaluations: Iterable[Evaluation]) -> dict[Path, list[str]]:
-    """Return the lines of each evaluator's and actor's own files of a dialog, in the grammars that they have."""
+def _rater_files(evaluations: Iterable[Evaluation]) -> dict[Path, list[str]]:
+    """Return the lines of each evaluator's and actor's files of a dialog, in their formats."""
     files: defaultdict[Path, list[str]] = defaultdict(list)
     for e in evaluations:
         for evaluator, votes in zip(_evaluators(e), e.votes, strict=True):
@@ -182,7 +182,7 @@ def _turn(session: int, dialog: str, name: str, code: str, index: int, clock: fl
         for scale in ("valence", "activation", "dominance")
     ]
     attributes[f"{letter}1"] = Attributes(attributes["E3"].valence, None, attributes["E4"].dominance)
-    own = (played,) if rng.random() < 0.7 else (played, NEIGHBOURS[played][0])
+    self_labels = (played,) if rng.random() < 0.7 else (played, NEIGHBOURS[played][0])
     evaluation = Evaluation(
         name=name,
         file=Path(f"Session{session}", "dialog", "EmoEvaluation", f"{dialog}.txt"),
@@ -191,7 +191,7 @@ def _turn(session: int, dialog: str, name: str, code: str, index: int, clock: fl
         code=majority(votes),
         means=Attributes(*means),
         votes=votes,
-        self_assessments={f"{letter}1": own},
+        self_assessments={f"{letter}1": self_labels},
         attributes=attributes,
     )
     clip = Clip(
@@ -200,7 +200,7 @@ def _turn(session: int, dialog: str, name: str, code: str, index: int, clock: fl
         gender=evaluation.gender,
         emotion=played,
         intensity=(0.5, 0.7, 0.9, 1.1)[heard],
-        sentence=int(rng.integers(30)),  # and not the dialog's: words shall say nothing about the emotion
+        sentence=int(rng.integers(30)),  # independent of the dialog, so that words do not reveal the emotion
     )
     return Turn(clip, evaluation)
 

@@ -8,9 +8,9 @@ from data_modules.base import CorpusDataModule
 from data_modules.discovery import (
     Found,
     bad_field,
+    check_names,
     find_audio,
     parse_names,
-    refuse_foreign_names,
     warn_if_incomplete,
     warn_of_unread,
 )
@@ -38,22 +38,22 @@ CLIPS = 1440
 """Speech clips of the whole release, 60 of each actor."""
 
 NAME_SHAPE = re.compile(r"\d+(-\d+){6}")
-"""What every audio file is named like, without ending."""
+"""Pattern of audio file names, without extension."""
 
 PAPER_BLOCKS = ("1-2", "3-5", "6-7", "8-10", "11-12", "13-14", "15-17", "18-19", "20-22", "23-24")
-"""Ten blocks of actors for `ActorFolds`; Mocanu et al. 2021 (section 4.1) state ten, not which actors these hold."""
+"""Ten blocks of actors for `ActorFolds`; Mocanu et al. 2021 (section 4.1) do not state the actors of their ten."""
 
 SOURCE = CorpusSource(
     title="RAVDESS, speech part (24 actors, 1440 clips)",
     licence="CC BY-NC-SA 4.0",
     terms=(
-        "You may share and adapt it for purposes that are not commercial, if you name its authors and pass it and what "
-        "you make of it on under the same licence. Commercial licences are sold by its authors."
+        "You may share and adapt it for non-commercial purposes with attribution, under the same licence. The authors "
+        "sell commercial licences."
     ),
     licence_url="https://creativecommons.org/licenses/by-nc-sa/4.0/",
     home="https://zenodo.org/records/1188976",
     citation="Livingstone & Russo 2018, PLoS ONE 13(5): e0196391, https://doi.org/10.1371/journal.pone.0196391",
-    speech="24 actors in a studio, who play eight emotions in two North American English sentences",
+    speech="24 actors in a studio playing eight emotions in two North American English sentences",
     name_shape=NAME_SHAPE,
     archive=Archive(
         url="https://zenodo.org/records/1188976/files/Audio_Speech_Actors_01-24.zip?download=1",
@@ -79,10 +79,10 @@ def parse_name(path: Path) -> Utterance | None:
         The utterance, or None if the file is of another part of the release: song, or video with or without sound.
 
     Raises:
-        CorpusError: If the name has another shape or an unknown value, or stands in another actor's folder.
+        CorpusError: If the name has another shape or an unknown value, or is in another actor's folder.
     """
     if not NAME_SHAPE.fullmatch(path.stem):
-        raise CorpusError(f"{path}: not a file name of {_TITLE}, such as {_EXAMPLE}.")
+        raise CorpusError(f"{path}: not a {_TITLE} file name such as {_EXAMPLE}.")
     modality, channel, emotion, level, statement, repetition, actor = path.stem.split("-")
     for field, value, known in (
         ("modality", modality, ("01", "02", "03")),
@@ -99,7 +99,7 @@ def parse_name(path: Path) -> Utterance | None:
     if folder and int(folder[1]) != int(actor):
         raise CorpusError(
             f"{path}: the file name says actor {actor}, its folder {path.parent.name}; move the file to Actor_{actor} "
-            "or mend its name."
+            "or fix its name."
         )
     if (modality, channel) != _SPEECH_AUDIO_ONLY:
         return None
@@ -114,24 +114,24 @@ def parse_name(path: Path) -> Utterance | None:
 
 
 def find_utterances(root: Path) -> Found:
-    """Find the speech clips below ``root``, however deep the release lies in it and however often.
+    """Find the speech clips below ``root``, at any depth; copies count once.
 
     Args:
-        root: The folder that holds the ``Actor_*`` folders, or one above.
+        root: The parent of the ``Actor_*`` folders, or a folder above.
 
     Raises:
-        CorpusError: If ``root`` is missing, holds no speech of this corpus, or holds audio that is not of it.
+        CorpusError: If ``root`` is missing, has no speech of this corpus, or has other audio.
 
     Warns:
-        CorpusWarning: If all actors are there but clips are missing, or lie there only in a format that is not read.
+        CorpusWarning: If all actors are present but clips are missing, or are only in an unsupported format.
     """
     audio = find_audio(root, _TITLE)
-    refuse_foreign_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
+    check_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
     utterances = tuple(utterance for utterance in parse_names(parse_name, audio.values()) if utterance)
     if not utterances:
         raise CorpusError(
-            f"{_TITLE}: {root} holds {len(audio)} clips, all of song or video, such as {next(iter(audio))}; set `root` "
-            "to the speech part, whose names begin with 03-01 (Audio_Speech_Actors_01-24.zip of the release)."
+            f"{_TITLE}: all {len(audio)} clips in {root} are song or video, such as {next(iter(audio))}; set `root` to "
+            "the speech part, whose names begin with 03-01 (Audio_Speech_Actors_01-24.zip of the release)."
         )
     speech = re.compile(r"03-01(-\d+){5}")
     warn_of_unread(root, _TITLE, lambda path: path.stem, lambda name: name in audio or not speech.fullmatch(name))
@@ -145,17 +145,17 @@ def write_synthetic(
     """Write a synthetic corpus in this release's layout and grammar.
 
     Args:
-        folder: Where to write; empty, missing, or holding (part of) the same synthetic corpus.
+        folder: Target folder: empty, missing, or with (part of) the same synthetic corpus.
         speakers: Number of actors, 1 to 24.
         seed: Seed of voices and clips.
-        clips_per_speaker: 1 to 60, the same number of each emotion as far as possible; all 60 if None.
+        clips_per_speaker: 1 to 60, balanced over emotions as far as possible; all 60 if None.
         progress: Whether to show a progress bar.
 
     Returns:
-        Number of clips written now; clips that are already there are kept.
+        Number of clips written now; existing clips are kept.
 
     Raises:
-        CorpusError: If a number does not fit the release, or ``folder`` holds something else.
+        CorpusError: If a number is out of the release's range, or ``folder`` has other content.
     """
     clips = [list(_clips(actor)) for actor in ACTORS]
     return write_corpus(folder, "ravdess", clips, speakers, seed, clips_per_speaker, progress)
@@ -186,7 +186,7 @@ def _gender(actor: str) -> Gender:
 class RAVDESS(CorpusDataModule):
     """RAVDESS speech under the ten actor folds of Mocanu et al. 2021, or any other protocol.
 
-    Chance is 12.5% UA: eight emotions, of which neutral has half as many clips as each other.
+    Eight emotions; chance is 12.5% UA. Neutral has half as many clips as the others.
     """
 
     corpus = "ravdess"

@@ -1,4 +1,4 @@
-"""VoxCeleb2's part to train on: 5,994 speakers, 1,092,009 clips of interviews, 2,360 hours (Chung et al. 2018)."""
+"""VoxCeleb2's dev set: 5,994 speakers, 1,092,009 clips of interviews, 2,360 hours (Chung et al. 2018)."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data_modules.voxceleb2_index import ClipIndex, find_release, open_index
 from data_modules.voxceleb2_split import ClipDataset, ClipLoader, Clips, ClipSplit, Problems, held_out
-from ser_lightning.data.batches import DeviceFrames, keep_batch, pins_memory, process_of, refuse_without_test_set
+from ser_lightning.data.batches import DeviceFrames, check_has_test_set, keep_batch, pins_memory, rank_and_world_size
 from ser_lightning.data.corpora import CorpusSource
 from ser_lightning.data.held_out import HeldOutClips, ListedClips
 from ser_lightning.data.samplers import BucketBatchSampler, EvaluationBatchSampler, RandomCrops
@@ -37,7 +37,7 @@ def clips_of(speaker: int) -> list[Clip]:
     name = f"id{speaker:05d}"
     clips = []
     for number in range(_VIDEOS * _CLIPS):
-        # As in the release, the numbers of a speaker's clips go on from one video to the next.
+        # As in the release, clip numbers continue from one video of a speaker to the next.
         digest = hashlib.sha256(f"{name}/{number // _CLIPS}".encode()).digest()
         video = base64.urlsafe_b64encode(digest).decode()[:11].replace("-", "_")
         clip = Clip(
@@ -53,15 +53,15 @@ def clips_of(speaker: int) -> list[Clip]:
 
 
 SOURCE = CorpusSource(
-    title="VoxCeleb2, its part to train on (5994 speakers, 1092009 clips)",
-    licence="CC BY 4.0, the videos' copyright remaining with their owners",
-    terms="You may share and adapt it if you name its authors. The clips are of people who were not asked one by one.",
+    title="VoxCeleb2, dev set (5994 speakers, 1092009 clips)",
+    licence="CC BY 4.0; the videos' copyright remains with their owners",
+    terms="You may share and adapt it with attribution. The speakers did not give individual consent.",
     licence_url="https://creativecommons.org/licenses/by/4.0/",
     home="https://www.robots.ox.ac.uk/~vgg/data/voxceleb/vox2.html",
     citation="Chung, Nagrani & Zisserman 2018, Interspeech, https://doi.org/10.21437/Interspeech.2018-1929",
-    speech="celebrities in interviews on YouTube, of many languages and in any noise; their emotions are not labelled",
+    speech="celebrities in YouTube interviews, in many languages and noises; emotions are not labelled",
     steps=(
-        "Ask for access by the form that the page above leads to; links to the parts of vox2_dev_aac come by mail.",
+        "Request access by the form on the page above; links to the parts of vox2_dev_aac come by mail.",
         "Join the parts into one ZIP file and unpack it into {folder}: <speaker>/<video>/<clip>.m4a.",
         "Convert the clips to FLAC with ffmpeg. ser audit with data.init_args.root {folder} prints the command.",
     ),
@@ -79,32 +79,30 @@ else:
 
 
 class VoxCeleb2(DataModule):
-    """Speaker identification: crops read from disk batch by batch, frames made on the device; no feature is stored.
+    """Speaker identification: crops are read from disk and frames extracted on the device; no features are stored.
 
-    Clips lie as ``<speaker>/<video>/<clip>`` below ``root``, in wav, flac or ogg; the release's m4a has to be converted
-    first. They are looked up once, in an index. In training each epoch hears another crop of every clip, placed by
-    (seed, epoch, position) whatever the number of processes. In evaluation it is the middle of each held-out clip, of
-    the same length as in training.
+    Clips are ``<speaker>/<video>/<clip>`` below ``root``, in wav, flac or ogg; the release's m4a must be converted
+    first. An index of the clips is built once. Each training epoch uses a new crop of every clip, chosen by (seed,
+    epoch, position) for any number of processes. Evaluation uses the middle of each held-out clip, of the same length.
 
-    Silence, if the extractor removes it, is cut from the crop, which then has fewer frames than ``crop_frames``.
+    If the extractor removes silence, a crop has fewer frames than ``crop_frames``.
 
     Args:
         root: The folder of speakers, or one above.
-        extractor: What makes frames of waveforms.
-        crop_frames: Frames of a crop; shorter clips are taken whole.
-        protocol: Which clips validate; one of each speaker, drawn by seed 0, if left out. The list is written beside
+        extractor: The feature extractor.
+        crop_frames: Frames of a crop; shorter clips stay whole.
+        protocol: Which clips validate; by default one of each speaker, drawn with seed 0. The list is written next to
             the index.
-        fold: For all corpora alike; there is one, 0.
+        fold: Index of the fold; there is only 0.
         batch_size: Clips of a global batch; every process takes its share.
-        on_bad_audio: ``stop`` ends at the first unusable file; ``skip`` takes another clip of the same speaker instead,
-            and records the file.
-        feature_folder: Where the index is kept, beside other corpora's features.
-        workers: Processes that read crops, for each device, at most as many as there are cores; 0 reads in the training
-            process.
-        seed: Seed of the order of clips and of the crops' places.
+        on_bad_audio: ``stop`` stops at the first unusable file; ``skip`` records it and takes another clip of the
+            speaker.
+        feature_folder: Folder of the index, shared with other corpora's features.
+        workers: Dataloader workers per device, at most the number of cores; 0 reads in the training process.
+        seed: Seed of the training order and of the crops.
 
     Raises:
-        ConfigurationError: If a number does not fit.
+        ConfigurationError: If a number is out of range.
     """
 
     corpus = "voxceleb2"
@@ -152,8 +150,8 @@ class VoxCeleb2(DataModule):
 
     @cached_property
     def _cache(self) -> Path:
-        place = os.path.realpath(find_release(self.root))
-        return self.feature_folder / f"voxceleb2-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
+        path = os.path.realpath(find_release(self.root))
+        return self.feature_folder / f"voxceleb2-{hashlib.sha256(path.encode()).hexdigest()[:12]}"
 
     def _index(self, progress: bool = True) -> ClipIndex:
         if self._opened is None:
@@ -162,14 +160,14 @@ class VoxCeleb2(DataModule):
 
     @property
     def corpus_name(self) -> str:
-        """The corpus's name, with ``-synthetic`` behind it if the folder is a made one."""
+        """The corpus's name, followed by ``-synthetic`` if the corpus is synthetic."""
         release = find_release(self.root).resolve()
-        made = any((folder / MARKER).is_file() for folder in (release, *release.parents))
-        return corpus_name(self.corpus, made)
+        synthetic = any((folder / MARKER).is_file() for folder in (release, *release.parents))
+        return corpus_name(self.corpus, synthetic)
 
     @property
     def num_features(self) -> int:
-        """Features of a frame; known before any file is read."""
+        """Features per frame."""
         return self.extractor.num_features
 
     @property
@@ -179,7 +177,7 @@ class VoxCeleb2(DataModule):
 
     @property
     def all_utterances(self) -> Clips:
-        """Every clip, each made an utterance when it is asked for."""
+        """Every clip, as lazily created utterances."""
         index = self._index()
         return Clips(index, np.arange(len(index)))
 
@@ -202,37 +200,34 @@ class VoxCeleb2(DataModule):
         return ClipSplit(0, Clips(index, train), Clips(index, held), Clips(index, held[:0]))
 
     def set_utterances(self, name: str) -> Clips:
-        """Return the clips of a set: ``train``, ``validation``, ``test``, which is empty, or ``all``."""
+        """Return the clips of a set: ``train``, ``validation``, ``test`` (empty) or ``all``."""
         split = self.split()
         sets = {"train": split.train, "validation": split.validation, "all": self.all_utterances}
         return sets.get(name, split.test)
 
     def extract(self, progress: bool = True) -> Prepared:
-        """Bring index and list of held-out clips up to date; no feature is stored.
+        """Update the index and the list of held-out clips; no features are stored.
 
         Returns:
-            As extracted the clips that were looked up now, as reused those that the index held already.
+            Newly indexed clips as extracted, known ones as reused.
 
         Raises:
-            CorpusError: If no clip can be read.
+            CorpusError: If there is no readable clip.
             AudioError: If held-out clips are unusable and ``on_bad_audio`` is ``stop``.
             ProtocolError: If a speaker has too few clips.
         """
         started = time.monotonic()
-        index, made = len(self._index(progress)), bool(self._opened and self._opened[1])
+        num_clips, is_new = len(self._index(progress)), bool(self._opened and self._opened[1])
         _ = self._validation_clips
-        counts = (index, 0) if made else (0, index)
+        counts = (num_clips, 0) if is_new else (0, num_clips)
         return Prepared(*counts, time.monotonic() - started, dict(self.skipped_audio))
 
     def decoded(self) -> set[Path]:
-        """Return nothing: no features are stored, so no clip is known to be sound."""
+        """Return the empty set: clips are not decoded in advance."""
         return set()
 
     def leave_out(self, problems: Problems) -> None:
-        """Treat unusable audio as ``on_bad_audio`` says.
-
-        Args:
-            problems: Reason by file.
+        """Record unusable audio, ``problems`` by file, or raise, according to ``on_bad_audio``.
 
         Raises:
             AudioError: If there is any and ``on_bad_audio`` is ``stop``.
@@ -245,20 +240,19 @@ class VoxCeleb2(DataModule):
         self.skipped_audio |= problems
 
     def prepare_data(self) -> None:
-        """Look the clips up where that was not done; Lightning calls this in one process of a machine."""
+        """Build the index if it is missing; Lightning calls this in one process per machine."""
         self.extract()
 
     def setup(self, stage: str) -> None:
-        """Read the index that another process may have made."""
+        """Read the index, which another process may have built."""
         if stage == "test":
-            refuse_without_test_set(self.protocol)
+            check_has_test_set(self.protocol)
         self.extract(progress=False)
 
     def training_statistics(self) -> TrainingStatistics:
-        """Return what is fitted on the training clips: the speakers' shares of them, and speakers.
+        """Return the training clips' class prior and speakers.
 
-        Mean and deviation, should a system ask for them, are those of the middles of ``_CLIPS_FOR_STATISTICS`` clips
-        drawn by the seed.
+        Mean and deviation are estimated from the middles of ``_CLIPS_FOR_STATISTICS`` random clips.
         """
         split = self.split()
         prior = torch.from_numpy(split.train.counts() / len(split.train)).float()
@@ -294,25 +288,26 @@ class VoxCeleb2(DataModule):
     def train_dataloader(self) -> ClipLoader:
         """Return shuffled batches of random crops."""
         dataset = self._dataset("train")
-        lengths = [0] * len(dataset)  # all crops are equally long, so nothing is sorted
-        batches = BucketBatchSampler(lengths, self.batch_size, self.seed, *process_of(self))
+        lengths = [0] * len(dataset)  # all crops have the same length
+        batches = BucketBatchSampler(lengths, self.batch_size, self.seed, *rank_and_world_size(self))
         return self._loader(dataset, RandomCrops(batches, self.seed))
 
     def evaluation_dataloader(self, name: str) -> ClipLoader:
-        """Return the middles of a set's clips, each once."""
+        """Return the middle of each clip of a set."""
         dataset = self._dataset(name)
-        return self._loader(dataset, EvaluationBatchSampler([0] * len(dataset), self.batch_size, *process_of(self)))
+        sampler = EvaluationBatchSampler([0] * len(dataset), self.batch_size, *rank_and_world_size(self))
+        return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> ClipLoader:
-        """Return the middles of the held-out clips, each once."""
+        """Return the middle of each held-out clip."""
         return self.evaluation_dataloader("validation")
 
     def predict_dataloader(self) -> ClipLoader:
-        """Return the middles of all clips, each once."""
+        """Return the middle of each clip."""
         return self.evaluation_dataloader("all")
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Make frames of a batch's waveforms, where it is."""
+        """Extract frames of a batch's waveforms on its device."""
         return self.frames.make(batch)
 
 
@@ -322,19 +317,19 @@ def write_synthetic(
     """Write a synthetic corpus in this release's layout, as 16-bit WAV.
 
     Args:
-        folder: Where to write; empty, missing, or holding (part of) the same synthetic corpus.
+        folder: Target folder: empty, missing, or with (part of) the same synthetic corpus.
         speakers: Number of speakers, 1 to 5994.
         seed: Seed of voices and clips.
         clips_per_speaker: 1 to 18, over up to three videos; all 18 if None.
         progress: Whether to show a progress bar.
 
     Returns:
-        Number of clips written now; clips that are already there are kept.
+        Number of clips written now; existing clips are kept.
 
     Raises:
-        CorpusError: If a number does not fit, or ``folder`` holds something else.
+        CorpusError: If a number is out of range, or ``folder`` has other content.
     """
-    # Those of speakers who are not written take seconds to name.
-    named = speakers if 1 <= speakers <= _SPEAKERS else _SPEAKERS
-    clips = [clips_of(speaker) for speaker in range(1, named + 1)]
+    # Listing the clips of all speakers would take seconds.
+    listed = speakers if 1 <= speakers <= _SPEAKERS else _SPEAKERS
+    clips = [clips_of(speaker) for speaker in range(1, listed + 1)]
     return write_corpus(folder, "voxceleb2", clips, speakers, seed, clips_per_speaker, progress)

@@ -1,4 +1,4 @@
-"""An index of a million clips: found once, kept in one compact file, shared by all processes."""
+"""A compact index file of a million clips, built once and shared by all processes."""
 # Shapes: N clips, S speakers.
 
 import hashlib
@@ -34,19 +34,18 @@ _WATCHED_FOLDERS = 1000
 
 
 class ClipIndex:
-    """Which clips there are, ordered by speaker, then video, then clip.
+    """All clips, ordered by speaker, video and clip.
 
-    The paths stand in one array of bytes, not in a million objects, and are mapped from the file: all processes of a
-    machine share them. Lengths of clips are not in it: to learn them every file must be opened, hours on a network
-    disk, while whoever reads a crop opens its file anyway.
+    The paths are one memory-mapped array of bytes, which all processes of a machine share. Clip lengths are not in the
+    index: reading them would take hours on a network disk.
 
     Args:
         folder: The folder of speakers.
-        speakers: Sorted.
-        first_clips: Position of each speaker's first clip, and the number of clips behind them [S + 1].
-        paths: Paths relative to ``folder`` as UTF-8, one behind the other.
-        ends: Where each path ends in ``paths`` [N].
-        digest: Hexadecimal digits that the clips' names, which are paths without endings, decide.
+        speakers: The speakers, sorted.
+        first_clips: Position of each speaker's first clip, followed by the number of clips [S + 1].
+        paths: Concatenated paths relative to ``folder``, in UTF-8.
+        ends: End of each path in ``paths`` [N].
+        digest: Digest of the clips' names, which are paths without extension.
     """
 
     def __init__(
@@ -70,20 +69,20 @@ class ClipIndex:
         return len(self.ends)
 
     def relative_path(self, clip: int) -> str:
-        """Return ``<speaker>/<video>/<clip>.<ending>``."""
+        """Return ``<speaker>/<video>/<clip>.<extension>``."""
         start = int(self.ends[clip - 1]) if clip else 0
         return self.paths[start : int(self.ends[clip])].tobytes().decode()
 
     def path(self, clip: int) -> Path:
-        """Return where a clip lies."""
+        """Return the path of a clip."""
         return self.folder / self.relative_path(clip)
 
     def speaker(self, clip: int) -> int:
-        """Return the position in ``speakers`` of who speaks."""
+        """Return the speaker of a clip, as position in ``speakers``."""
         return int(np.searchsorted(self.first_clips, clip, side="right")) - 1
 
     def clips_of(self, speaker: int) -> range:
-        """Return the clips of the speaker at that position."""
+        """Return the clips of a speaker, given as position in ``speakers``."""
         return range(int(self.first_clips[speaker]), int(self.first_clips[speaker + 1]))
 
     def name(self, clip: int) -> str:
@@ -97,7 +96,7 @@ class ClipIndex:
         return Utterance(name=name, path=path, speaker=speaker, label=speaker)
 
     def find(self, names: Sequence[str]) -> list[int | None]:
-        """Return the clip of each of ``names``, given with or without ending; None where there is none."""
+        """Return the clip of each of ``names``, with or without extension; None if there is none."""
         position = {speaker: index for index, speaker in enumerate(self.speakers)}
         by_speaker: dict[str, dict[str, int]] = {}
         found: list[int | None] = []
@@ -114,11 +113,11 @@ def find_release(root: Path) -> Path:
     """Return the folder of speakers: ``root``, or one below it, such as ``dev/aac``.
 
     Raises:
-        CorpusError: If ``root`` is missing, or holds no folder of speakers, or several.
+        CorpusError: If ``root`` is missing, or has no folder of speakers, or several.
     """
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
-        raise CorpusError(f"VoxCeleb2: the folder {root} {what}; set `root` to the folder that holds the speakers.")
+        raise CorpusError(f"VoxCeleb2: the folder {root} {what}; set `root` to the folder of the speakers.")
     level = [root]
     for _ in range(_DEPTH):
         found, below = [], []
@@ -130,35 +129,35 @@ def find_release(root: Path) -> Path:
                 below += [folder / name for name in sorted(subfolders)]
         if len(found) > 1:
             raise CorpusError(
-                f"VoxCeleb2: {root} holds several folders of speakers: {', '.join(map(str, found))}. Set `root` to one "
-                "of them; the release's part to train on is dev."
+                f"VoxCeleb2: {root} has several folders of speakers: {', '.join(map(str, found))}. Set `root` to one "
+                "of them; the release's training set is dev."
             )
         if found:
             return found[0]
         level = below
     raise CorpusError(
-        f"VoxCeleb2: {root} holds no folder of a speaker, such as id00012, nor does a folder below it; set `root` to "
-        "the folder that holds the speakers, dev/aac in the release."
+        f"VoxCeleb2: {root} has no folder of a speaker, such as id00012, in it or below; set `root` to the folder of "
+        "the speakers, dev/aac in the release."
     )
 
 
 def open_index(root: Path, cache: Path, progress: bool = True) -> tuple[ClipIndex, bool]:
-    """Return the index of the clips below ``root``, from ``cache`` where it is still true.
+    """Return the index of the clips below ``root``, from ``cache`` if it is up to date.
 
-    It is looked for again if speakers, or any of their folders, changed since: the times of all speakers' folders and
-    of ``_WATCHED_FOLDERS`` videos' are compared, which takes seconds. A change to a few clips alone can escape that;
-    delete the file, whose name is logged, to look again. Of several processes one looks and the others wait.
+    It is rebuilt if the modification times of the speakers' folders, or of ``_WATCHED_FOLDERS`` video folders, have
+    changed. Changes to a few clips can go unnoticed; delete the file, whose name is logged, to rebuild the index. Of
+    several processes one builds it and the others wait.
 
     Args:
         root: The corpus folder.
         cache: Folder for the index.
-        progress: Show a bar while looking.
+        progress: Show a progress bar.
 
     Returns:
-        The index, and whether it was made now.
+        The index, and whether it was built now.
 
     Raises:
-        CorpusError: If there is no clip that can be read.
+        CorpusError: If there is no readable clip.
     """
     folder = find_release(root)
     file = cache / "index.safetensors"
@@ -171,7 +170,7 @@ def open_index(root: Path, cache: Path, progress: bool = True) -> tuple[ClipInde
         write_atomically(file, _build(folder, progress))
     index = _read(file, folder)
     if index is None:
-        raise CorpusError(f"VoxCeleb2: {folder} changes while it is read; run again when nobody writes there.")
+        raise CorpusError(f"VoxCeleb2: {folder} changed while it was read; run again when writing has finished.")
     _LOG.info("%s: %d clips of %d speakers; index in %s", folder, len(index), len(index.speakers), file)
     return index, True
 
@@ -215,7 +214,7 @@ def _build(folder: Path, progress: bool) -> bytes:
 
 
 def _clips_of(folder: Path, speaker: str, unread: Counter[str]) -> Iterator[str]:
-    """Yield the clips of a speaker in order, each once, and count by ending those that cannot be read."""
+    """Yield the clips of a speaker in order, each once, and count unsupported ones by extension."""
     for video in sorted(e.name for e in os.scandir(folder / speaker) if e.is_dir() and not e.name.startswith(".")):
         best: dict[str, str] = {}
         others: dict[str, str] = {}
@@ -236,28 +235,28 @@ def _rank(ending: str) -> int:
 
 
 def _report_unread(folder: Path, unread: Counter[str], found: int) -> None:
-    """Refuse a tree without readable clips, and warn of one that holds others too."""
+    """Reject a tree without readable clips, and warn of unsupported ones."""
     convert = (
         f"find {shlex.quote(str(folder))} -name '*.m4a' -print0 | xargs -0 -P 8 -I FILE sh -c "
         '\'ffmpeg -nostdin -v error -n -i "$1" -ac 1 -ar 16000 "${1%.m4a}.flac"\' sh FILE'
     )
     if unread[".m4a"]:
         message = (
-            f"VoxCeleb2: {folder} holds {unread['.m4a']} clips as .m4a, which libsndfile does not read, and {found} "
-            f"clips that it reads ({' '.join(AUDIO_ENDINGS)}). Convert them: {convert}"
+            f"VoxCeleb2: {folder} has {unread['.m4a']} clips as .m4a, which libsndfile does not read, and {found} "
+            f"readable clips ({' '.join(AUDIO_ENDINGS)}). Convert them: {convert}"
         )
         if not found:
             raise CorpusError(message)
         _LOG.warning(message)
     if not found:
         raise CorpusError(
-            f"VoxCeleb2: {folder} has folders of speakers, but no clip <speaker>/<video>/<clip> in them that ends in "
+            f"VoxCeleb2: {folder} has folders of speakers, but no clip <speaker>/<video>/<clip> with the extension "
             f"{' '.join(AUDIO_ENDINGS)}; unpack the release again."
         )
 
 
 def _times(index: ClipIndex) -> str:
-    """Return a digest of when the folders of speakers, and some of videos, changed last."""
+    """Return a digest of the modification times of the speakers' folders and some video folders."""
     clips = np.unique(np.linspace(0, len(index) - 1, _WATCHED_FOLDERS).astype(np.int64))
     videos = dict.fromkeys(index.relative_path(int(clip)).rpartition("/")[0] for clip in clips)
     times = [(e.name, e.stat().st_mtime_ns) for e in os.scandir(index.folder) if _SPEAKER.fullmatch(e.name)]
@@ -270,7 +269,7 @@ def _times(index: ClipIndex) -> str:
 
 
 def _read(file: Path, folder: Path) -> ClipIndex | None:
-    """Return the index in ``file`` unless there is none, it is damaged, or ``folder`` has changed."""
+    """Return the index in ``file``, or None if it is missing or damaged, or ``folder`` has changed."""
     try:
         with safe_open(file, framework="pt") as content:
             metadata = content.metadata()

@@ -1,4 +1,4 @@
-"""Which clips of VoxCeleb2 train and which validate: listed in a file, and those known to be usable beforehand."""
+"""Train and validation clips of VoxCeleb2, and their loading."""
 
 import hashlib
 
@@ -26,15 +26,15 @@ from ser_lightning.features import FeatureExtractor
 from ser_lightning.files import write_atomically
 from ser_lightning.types import Batch, Stage, Utterance
 
-_THREADS = 16  # they wait for the disk, mostly
+_THREADS = 16  # mostly waiting for the disk
 
 
 class Clips(Sequence[Utterance]):
-    """Clips of an index as utterances, each made when it is asked for.
+    """Clips of an index as lazily created utterances.
 
     Args:
         source: The index.
-        positions: Clips of it.
+        positions: Positions of the clips in the index.
     """
 
     def __init__(self, source: ClipIndex, positions: NDArray[np.int64]) -> None:
@@ -50,26 +50,26 @@ class Clips(Sequence[Utterance]):
     @overload
     def __getitem__(self, position: slice) -> "Clips": ...
     def __getitem__(self, position: int | slice) -> "Utterance | Clips":
-        """Return a clip as an utterance, or some of the clips."""
+        """Return a clip as an utterance, or a slice of the clips."""
         if isinstance(position, slice):
             return Clips(self.source, self.positions[position])
         return self.source.utterance(int(self.positions[position]))
 
     def counts(self) -> NDArray[np.int64]:
-        """Return the number of clips of each speaker of the index [S]; the clips are in its order."""
+        """Return the number of clips of each speaker of the index [S]."""
         borders = np.searchsorted(self.positions, self.source.first_clips).astype(np.int64)
         return borders[1:] - borders[:-1]
 
 
 @dataclass(frozen=True, slots=True)
 class ClipSplit:
-    """The one fold: to ``Split`` what an index is to a list; no utterance is made before it is asked for.
+    """The one fold: a ``Split`` with lazily created utterances.
 
     Attributes:
         fold: 0.
-        train: Clips to learn from.
-        validation: Clips to choose the checkpoint by.
-        test: Nothing.
+        train: Clips to train on.
+        validation: Clips to select the checkpoint by.
+        test: Empty.
     """
 
     fold: int
@@ -88,7 +88,7 @@ class ClipSplit:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that the names of all clips, and which of them validate, decide."""
+        """Twelve hexadecimal digits of the names of all clips and of the validation clips."""
         index = self.validation.source
         lines = [index.digest, *(index.name(int(clip)) for clip in self.validation.positions)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
@@ -102,24 +102,24 @@ def held_out(
     num_samples: int,
     on_bad_audio: Literal["stop", "skip"],
 ) -> tuple[NDArray[np.int64], dict[Path, str]]:
-    """Return the sorted clips that validate.
+    """Return the sorted validation clips.
 
-    Drawn clips are read once, when they are drawn, and written to ``validation_list-*.txt`` in ``folder``: one that is
-    unusable must not turn up when an epoch has been trained, nor change what checkpoints are compared by.
+    Drawn clips are decoded once and listed in ``validation_list-*.txt`` in ``folder``, so that unusable ones are found
+    before training, and all checkpoints are compared on the same clips.
 
     Args:
         index: All clips.
-        protocol: What is held out.
-        folder: Where the list is kept.
-        sample_rate_hz: Rate of the crop that evaluation reads.
-        num_samples: Its length.
-        on_bad_audio: Whether an unusable clip ends the draw, or the speaker's next one is drawn.
+        protocol: The protocol.
+        folder: Folder of the list.
+        sample_rate_hz: Sampling rate of the evaluation crop.
+        num_samples: Length of the evaluation crop.
+        on_bad_audio: Whether an unusable clip is an error, or the speaker's next one is drawn.
 
     Returns:
-        Positions in ``index``, and the reason by file that was passed over.
+        Positions in ``index``, and the reason by skipped file.
 
     Raises:
-        AudioError: If drawn clips are unusable and that ends the draw, or a speaker has no usable one.
+        AudioError: If a drawn clip is unusable and ``on_bad_audio`` is ``stop``, or a speaker has too few usable ones.
         ProtocolError: If a speaker has too few clips, or a list names an unknown one.
     """
     if isinstance(protocol, ListedClips):
@@ -152,14 +152,14 @@ def _draw(
     on_bad_audio: Literal["stop", "skip"],
 ) -> tuple[Sequence[int], dict[Path, str]]:
     def draw(speaker: int) -> tuple[list[int], dict[Path, str]]:
-        own = index.clips_of(speaker)
-        order = protocol.draw(index.speakers[speaker], [index.name(clip) for clip in own])
+        clips = index.clips_of(speaker)
+        order = protocol.draw(index.speakers[speaker], [index.name(clip) for clip in clips])
         drawn: list[int] = []
         problems: dict[Path, str] = {}
         for position in order:
             try:
-                read_crop(index.path(own[position]), sample_rate_hz, num_samples, 0.5)
-                drawn.append(own[position])
+                read_crop(index.path(clips[position]), sample_rate_hz, num_samples, 0.5)
+                drawn.append(clips[position])
             except AudioError as error:
                 problems |= error.problems
             if len(drawn) == protocol.clips_per_speaker or (problems and on_bad_audio == "stop"):
@@ -181,10 +181,10 @@ Problems = Mapping[Path, str]
 
 @dataclass(frozen=True, slots=True)
 class ClipBatch:
-    """A batch, and what was wrong on the way to it.
+    """A batch, and the unusable files met while reading it.
 
     Attributes:
-        batch: Waveforms [B, N, 1] and their speakers; None if a problem stands in the way.
+        batch: Waveforms [B, N, 1] and their speakers; None if a clip is unusable and has no replacement.
         problems: Reason by file.
     """
 
@@ -197,14 +197,14 @@ class ClipBatch:
 
 
 class ClipDataset(Dataset[ClipBatch]):
-    """Crops of clips, given out as whole batches.
+    """Crops of clips, returned as whole batches.
 
     Args:
-        index: Which clips there are.
-        clips: Those of the set.
-        stored: Makes of a crop what is handed on: a waveform, without silence if the extractor cuts that.
-        num_samples: Length of a crop; shorter clips are taken whole.
-        replaces_bad: Whether another clip of the same speaker stands in for one that cannot be used.
+        index: All clips.
+        clips: Clips of the set.
+        stored: The extractor's stored part: crop to waveform, without silence if the extractor removes it.
+        num_samples: Length of a crop; shorter clips stay whole.
+        replaces_bad: Whether another clip of the same speaker replaces an unusable one.
     """
 
     def __init__(
@@ -229,7 +229,7 @@ class ClipDataset(Dataset[ClipBatch]):
         """Return one batch; torch's DataLoader calls this for a batch sampler.
 
         Args:
-            items: Positions in the set, each with the place of its crop from 0 to 1; in the middle if left out.
+            items: Positions in the set, each with the relative start of its crop, 0 to 1; by default the middle.
         """
         problems: dict[Path, str] = {}
         waveforms: list[Tensor] = []
@@ -251,7 +251,7 @@ class ClipDataset(Dataset[ClipBatch]):
         return ClipBatch(batch, problems)
 
     def _crop(self, position: int, place: float, problems: dict[Path, str]) -> Tensor | None:
-        """Return a crop [N, 1] of the clip at ``position`` or of one that may stand in for it."""
+        """Return a crop [N, 1] of the clip at ``position`` or of a replacement."""
         for clip in self._candidates(position):
             try:
                 return self.crop(clip, place)
@@ -263,7 +263,7 @@ class ClipDataset(Dataset[ClipBatch]):
         """Return a crop [N, 1] of a clip of the index.
 
         Raises:
-            AudioError: If the file cannot be used.
+            AudioError: If the file is unusable.
         """
         waveform = read_crop(self.index.path(clip), self.stored.sample_rate_hz, self.num_samples, place)
         with torch.no_grad():
@@ -275,22 +275,22 @@ class ClipDataset(Dataset[ClipBatch]):
         clip = int(self.clips[position])
         yield clip
         if self.replaces_bad:
-            everyone = self.index.clips_of(self.index.speaker(clip))
-            first, last = np.searchsorted(self.clips, [everyone.start, everyone.stop])
+            same_speaker = self.index.clips_of(self.index.speaker(clip))
+            first, last = np.searchsorted(self.clips, [same_speaker.start, same_speaker.stop])
             for step in range(1, last - first):
                 yield int(self.clips[first + (position - first + step) % (last - first)])
 
 
 class ClipLoader(DataLoader[ClipBatch]):
-    """A loader that reports what was wrong with files in the process that asked for the batch, not in a worker."""
+    """A dataloader that reports unusable files in the main process, not in a worker."""
 
     report: Callable[[Problems], None]
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # what is wrong is reported, not handed on
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # problems are reported, not yielded
         """Yield batches.
 
         Raises:
-            AudioError: If a file cannot be used and no other may stand in for it.
+            AudioError: If a file is unusable and has no replacement.
         """
         for item in super().__iter__():
             if item.batch is None:

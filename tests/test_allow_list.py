@@ -9,16 +9,16 @@ import pytest
 
 from data_modules.ravdess import RAVDESS
 from ser_lightning import features, losses, systems
-from ser_lightning.allow_list import public_path, refuse_foreign_classes, shortest_path, with_public_paths
+from ser_lightning.allow_list import check_class_paths, public_path, shortest_path, with_public_paths
 from ser_lightning.data.protocols import ActorFolds
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.nn import encoders, pooling
 
 
-def test_a_foreign_class_path_is_refused_with_its_place_and_the_way_out() -> None:
+def test_a_foreign_class_path_is_rejected_with_key_and_way_out() -> None:
     configuration = {"model": {"init_args": {"parts": [{"class_path": "torch.nn.ReLU"}, {"class_path": "os.system"}]}}}
     with pytest.raises(ConfigurationError) as caught:
-        refuse_foreign_classes(configuration, "evil.yaml")
+        check_class_paths(configuration, "evil.yaml")
     message = str(caught.value)
     assert message.startswith("evil.yaml: model.init_args.parts[1].class_path is 'os.system'")
     assert "--allow os" in message
@@ -26,18 +26,18 @@ def test_a_foreign_class_path_is_refused_with_its_place_and_the_way_out() -> Non
 
 def test_lightnings_private_key_is_walked_too() -> None:
     with pytest.raises(ConfigurationError, match=r"_class_path is 'subprocess.Popen'"):
-        refuse_foreign_classes({"_class_path": "subprocess.Popen"}, "x.ckpt")
+        check_class_paths({"_class_path": "subprocess.Popen"}, "x.ckpt")
 
 
 def test_a_prefix_is_a_module_not_a_beginning_of_a_word() -> None:
     with pytest.raises(ConfigurationError, match=r"torch.nnx.Evil"):
-        refuse_foreign_classes({"class_path": "torch.nnx.Evil"}, "x.yaml")
+        check_class_paths({"class_path": "torch.nnx.Evil"}, "x.yaml")
 
 
 def test_our_classes_torchs_layers_and_what_the_user_trusts_pass() -> None:
     for path in ("ser_lightning.systems.PooledLSTM", "torch.optim.Adam", "data_modules.ravdess.RAVDESS", "RAVDESS"):
-        refuse_foreign_classes({"class_path": path}, "x.yaml")
-    refuse_foreign_classes({"class_path": "mine.corpora.Mine"}, "x.yaml", extra=["mine"])
+        check_class_paths({"class_path": path}, "x.yaml")
+    check_class_paths({"class_path": "mine.corpora.Mine"}, "x.yaml", extra=["mine"])
 
 
 @pytest.mark.parametrize("package", [systems, losses, features, encoders, pooling])
@@ -68,7 +68,7 @@ def test_a_class_that_no_package_exports_is_named_by_its_module() -> None:
     assert public_path(RAVDESS) == "data_modules.ravdess.RAVDESS"
 
 
-def test_a_foreign_class_is_named_by_the_module_that_allow_admits(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_foreign_class_is_named_by_the_module_for_allow(monkeypatch: pytest.MonkeyPatch) -> None:
     mine = ModuleType("mine")
     mine.__all__ = ["Thing"]  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mine", mine)

@@ -1,8 +1,9 @@
-"""Audio files: what decodes is right, and each bad kind gets its own reason."""
+"""Audio files: correct decoding, and a reason for each kind of fault."""
 
 import hashlib
 import os
 import pickle
+import re
 import struct
 import tracemalloc
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_rates_that_recordings_are_made_at_are_resampled(tmp_path: Path, rate_hz
 
 
 @pytest.mark.parametrize("rate_hz", [11127, 16001, 22254, 22255, 47999])
-def test_a_rate_whose_filter_would_take_gigabytes_is_refused_before_anything_is_decoded(
+def test_a_rate_that_needs_gigabytes_is_rejected_before_decoding(
     tmp_path: Path, rate_hz: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "odd.wav"
@@ -121,7 +122,7 @@ def test_few_filters_are_kept(tmp_path: Path) -> None:
     assert audio._resampler.cache_info().currsize <= 8
 
 
-def test_extra_chunks_before_and_after_the_audio_are_not_heard(wav: Path) -> None:
+def test_extra_chunks_around_the_audio_are_ignored(wav: Path) -> None:
     content = wav.read_bytes()
     extra = b"LIST" + struct.pack("<I", 5) + b"hello\0"  # an odd size is padded to an even one
     grown = content[:12] + extra + content[12:] + extra
@@ -139,7 +140,7 @@ def test_a_wav_written_into_a_pipe_is_read_to_its_end(wav: Path, sizes: tuple[in
     assert duration_seconds(wav) == 1.0
 
 
-def test_a_wav_whose_writer_died_is_read_in_the_memory_of_a_piece(tmp_path: Path) -> None:
+def test_a_wav_of_a_killed_writer_is_read_in_blocks(tmp_path: Path) -> None:
     path = tmp_path / "long.wav"
     samples = np.random.default_rng(0).integers(-9000, 9000, size=(4_000_000, 2), dtype=np.int16)  # 16 MB
     soundfile.write(path, samples, 16000, subtype="PCM_16")
@@ -179,7 +180,7 @@ def test_a_git_lfs_pointer_names_the_command_that_fetches_it(tmp_path: Path) -> 
         duration_seconds(path)
 
 
-def test_a_file_that_is_no_audio_cannot_be_decoded(tmp_path: Path) -> None:
+def test_a_file_that_is_not_audio_cannot_be_decoded(tmp_path: Path) -> None:
     path = tmp_path / "page.wav"
     path.write_text("<html>404</html>" * 20)
     assert "cannot be decoded" in reason(path)
@@ -197,7 +198,7 @@ def test_an_mpeg4_file_gets_the_ffmpeg_command_that_converts_it(tmp_path: Path, 
 
 @pytest.mark.parametrize("kept", [0.001, 0.02, 0.5, 0.999])
 @pytest.mark.parametrize("ending", ["wav", "flac", "ogg"])
-def test_a_cut_file_is_refused_and_never_returned_shorter(tmp_path: Path, ending: str, kept: float) -> None:
+def test_a_cut_file_is_rejected_and_never_returned_shorter(tmp_path: Path, ending: str, kept: float) -> None:
     path = tmp_path / f"cut.{ending}"
     noise = np.random.default_rng(0).normal(scale=0.1, size=32000)
     soundfile.write(path, noise, 16000)
@@ -210,16 +211,14 @@ def test_a_cut_file_is_refused_and_never_returned_shorter(tmp_path: Path, ending
 
 def test_a_cut_wav_says_how_much_is_missing(wav: Path) -> None:
     wav.write_bytes(wav.read_bytes()[: 44 + 10000])
-    assert "promises 32000 bytes of audio, 10000 are there" in reason(wav)
+    assert re.search("truncated.*32000.*10000", reason(wav))
     with pytest.raises(AudioError, match="10000"):
         duration_seconds(wav)
 
 
 @pytest.mark.parametrize("kind", ["WAVEX", "RF64", "W64", "AIFF", "AU", "CAF"])
 @pytest.mark.parametrize("kept", [1.0, 0.999, 0.6])
-def test_files_of_other_kinds_that_are_called_wav_are_read_and_cut_ones_refused(
-    tmp_path: Path, kind: str, kept: float
-) -> None:
+def test_other_formats_named_wav_are_read_and_cut_ones_rejected(tmp_path: Path, kind: str, kept: float) -> None:
     path = tmp_path / "tone.wav"
     soundfile.write(path, tone(), 16000, format=kind, subtype="PCM_16")
     content = path.read_bytes()
@@ -254,7 +253,7 @@ def test_gsm_of_telephones_which_cannot_be_searched_is_read(tmp_path: Path) -> N
     assert "truncated" in reason(path)
 
 
-def test_a_path_that_is_no_utf_8_is_read(tmp_path: Path, wav: Path) -> None:
+def test_a_path_that_is_not_utf_8_is_read(tmp_path: Path, wav: Path) -> None:
     folder = tmp_path / os.fsdecode(b"donn\xe9es")
     folder.mkdir()
     moved = wav.rename(folder / wav.name)
@@ -268,13 +267,13 @@ def test_an_empty_file_and_a_file_without_samples_are_empty(tmp_path: Path) -> N
     assert "no samples" in reason(tmp_path / "samples.wav")
 
 
-def test_silence_of_zeros_is_refused_with_its_length(tmp_path: Path) -> None:
+def test_silence_of_zeros_is_rejected_with_its_length(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "zero.wav", np.zeros(1234), 16000)
     assert "all 1234 samples are zero" in reason(tmp_path / "zero.wav")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers_are_counted(tmp_path: Path, value: float) -> None:
+def test_nan_and_infinite_samples_are_counted(tmp_path: Path, value: float) -> None:
     samples = tone()
     samples[[3, 5]] = value
     soundfile.write(tmp_path / "bad.wav", samples, 16000, subtype="FLOAT")
@@ -331,12 +330,12 @@ def test_a_crop_decodes_little_more_than_itself(tmp_path: Path, monkeypatch: pyt
     assert 2000 < decoded[1] < 2100
 
 
-def test_a_silent_stretch_is_no_error_and_a_silent_file_is(tmp_path: Path) -> None:
+def test_a_silent_crop_is_valid_but_a_silent_file_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "half.wav"
     soundfile.write(path, np.concatenate([np.zeros(8000), tone(0.5)]), 16000)
     assert not read_crop(path, 16000, 4000, 0.0).any()
     soundfile.write(path, np.zeros(8000), 16000)
-    with pytest.raises(AudioError, match="all 8000 samples are zero"):
+    with pytest.raises(AudioError, match=r"8000 samples.*zero"):
         read_crop(path, 16000, 9000, 0.0)
 
 
@@ -385,7 +384,7 @@ def test_blocks_decode_every_sample_once(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_blocks_of_a_bad_file_end_with_the_reason(tmp_path: Path, wav: Path) -> None:
     soundfile.write(tmp_path / "zero.wav", np.zeros(1234), 16000)
-    with pytest.raises(AudioError, match="all 1234 samples are zero"):
+    with pytest.raises(AudioError, match=r"1234 samples.*zero"):
         list(read_blocks(tmp_path / "zero.wav", 16000, 500))
     wav.write_bytes(wav.read_bytes()[:20000])
     with pytest.raises(AudioError, match="truncated"):
@@ -393,5 +392,5 @@ def test_blocks_of_a_bad_file_end_with_the_reason(tmp_path: Path, wav: Path) -> 
     soundfile.write(wav, np.concatenate([tone(), [np.nan]]), 16000, subtype="FLOAT")
     blocks = read_blocks(wav, 16000, 16000)
     assert torch.equal(next(blocks), torch.from_numpy(tone()).float())
-    with pytest.raises(AudioError, match="1 of 1 samples are NaN"):
+    with pytest.raises(AudioError, match=r"1 of 1.*NaN"):
         next(blocks)

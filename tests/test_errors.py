@@ -3,14 +3,14 @@ from pathlib import Path
 from ser_lightning.errors import AudioError
 
 
-def test_unusable_audio_is_listed_with_the_way_out_in_the_last_line() -> None:
+def test_unusable_audio_is_listed_with_what_to_do_last() -> None:
     lines = str(AudioError({Path("b.wav"): "empty", Path("a.wav"): "truncated"})).splitlines()
     assert lines[:3] == ["2 audio files are unusable:", "  a.wav: truncated", "  b.wav: empty"]
     assert "--data.init_args.on_bad_audio skip" in lines[3]
     assert len(lines) == 4
 
 
-def test_of_thousands_some_are_shown_the_rest_counted_and_all_kept() -> None:
+def test_of_thousands_fifty_are_shown_and_the_rest_counted() -> None:
     error = AudioError({Path(f"{number:04d}.wav"): "empty" for number in range(7442)})
     lines = str(error).splitlines()
     assert lines[0] == "7442 audio files are unusable:"

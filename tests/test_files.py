@@ -12,7 +12,7 @@ from ser_lightning.files import files_below
 
 @pytest.fixture
 def lock(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Make folders unreadable also for root, who may read every one."""
+    """Make folders unreadable, also for root."""
     locked: set[str] = set()
     scan = os.scandir
 
@@ -33,31 +33,29 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_files_come_sorted_without_hidden_folders_and_what_file_systems_keep(root: Path) -> None:
+def test_files_are_sorted_without_hidden_and_system_folders(root: Path) -> None:
     assert [str(path.relative_to(root)) for path in files_below(root)] == ["4.wav", "a/3.wav", "b/1.wav", "b/2.wav"]
 
 
 def test_a_folder_that_cannot_be_read_is_named_with_the_way_out(root: Path, lock: Callable[[Path], None]) -> None:
     lock(root / "b")
-    with pytest.raises(CorpusError, match=rf"{root}/b: .*\(Permission denied\).*chmod -R u\+rX.* out of {root}\."):
+    with pytest.raises(CorpusError, match=rf"{root}/b: .*Permission denied.*chmod"):
         list(files_below(root))
     assert [path.name for path in files_below(root, only_readable=True)] == ["4.wav", "3.wav"]
 
 
-def test_a_disks_lost_and_found_that_nobody_may_read_stops_nothing(root: Path, lock: Callable[[Path], None]) -> None:
+def test_an_unreadable_lost_and_found_is_skipped(root: Path, lock: Callable[[Path], None]) -> None:
     lock(root / "lost+found")
     assert len(list(files_below(root))) == 4
 
 
 def test_a_root_that_cannot_be_read_is_named(root: Path, lock: Callable[[Path], None]) -> None:
     lock(root)
-    with pytest.raises(CorpusError, match=f"{root}: this folder cannot be read"):
+    with pytest.raises(CorpusError, match=f"{root}: "):
         list(files_below(root))
 
 
-def test_a_synthetic_corpus_behind_a_link_is_none_that_counts_as_real(
-    tmp_path: Path, lock: Callable[[Path], None]
-) -> None:
+def test_a_synthetic_corpus_behind_a_link_is_synthetic(tmp_path: Path, lock: Callable[[Path], None]) -> None:
     (tmp_path / "made" / "deep").mkdir(parents=True)
     (tmp_path / "made" / "deep" / MARKER).touch()
     root = tmp_path / "root"
@@ -66,5 +64,5 @@ def test_a_synthetic_corpus_behind_a_link_is_none_that_counts_as_real(
     (root / "link").symlink_to(tmp_path / "made")
     assert is_synthetic(root)
     (root / "locked").mkdir()
-    lock(root / "locked")  # what nobody can read says nothing
+    lock(root / "locked")  # an unreadable folder has no entry
     assert is_synthetic(root)

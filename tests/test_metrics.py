@@ -30,7 +30,7 @@ def _random_case(seed: int, classes: int = 5) -> tuple[Tensor, Tensor, Tensor]:
     return targets, predicted, metric.compute()
 
 
-def test_a_class_that_is_predicted_but_absent_from_the_reference_is_no_term_of_ua() -> None:
+def test_a_class_without_reference_is_not_a_term_of_ua() -> None:
     # Recalls 1/3 and 1 over the two classes present are 0.667; as a mean over three classes they would be 0.444.
     confusion = torch.tensor([[1, 0, 2], [0, 3, 0], [0, 0, 0]])
     assert unweighted_accuracy(confusion).item() == pytest.approx(2 / 3)
@@ -70,7 +70,7 @@ def test_ua_is_scikit_learns_balanced_accuracy(seed: int) -> None:
     assert unweighted_accuracy(confusion).item() == pytest.approx(expected)
 
 
-def test_scores_are_float64_scalars_and_do_not_depend_on_the_scale_of_counts() -> None:
+def test_scores_are_float64_scalars_invariant_to_scaled_counts() -> None:
     confusion = torch.tensor([[3, 1], [2, 4]])
     for name, value in scores(confusion).items():
         assert value.dtype == torch.float64, name
@@ -131,13 +131,13 @@ def test_a_reset_forgets_and_a_batch_value_leaves_the_sum_alone() -> None:
     assert metric.confusion.sum() == 0
 
 
-def test_a_class_beyond_the_last_is_refused_not_counted_elsewhere() -> None:
+def test_a_class_out_of_range_is_rejected() -> None:
     metric = EmotionScores(3)
     with pytest.raises(IndexError, match="3 is out of bounds"):
         metric.update(torch.tensor([3]), torch.tensor([0]))
 
 
-def test_a_missing_label_is_refused_and_not_counted_as_the_last_class() -> None:
+def test_a_missing_label_is_rejected() -> None:
     metric = EmotionScores(3)
     with pytest.raises(IndexError, match="3 is out of bounds"):
         metric.update(torch.tensor([0, 1]), torch.tensor([0, -1]))
@@ -167,7 +167,7 @@ def _distributions(seed: int, utterances: int = 200, classes: int = 4) -> tuple[
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_calibration_error_is_that_of_fifteen_bins_in_plain_numpy(seed: int) -> None:
+def test_calibration_error_equals_plain_numpy_over_fifteen_bins(seed: int) -> None:
     probabilities, labels, _ = _distributions(seed)
     confidence, decided = probabilities.double().max(1).values.numpy(), probabilities.argmax(1).numpy()
     expected = 0.0
@@ -181,13 +181,13 @@ def test_calibration_error_is_that_of_fifteen_bins_in_plain_numpy(seed: int) -> 
     assert found.item() == pytest.approx(expected, abs=1e-7)
 
 
-def test_calibration_error_is_zero_where_confidence_is_accuracy_and_grows_with_overconfidence() -> None:
+def test_calibration_error_is_zero_if_calibrated_and_grows() -> None:
     labels, predicted = torch.tensor([0, 0, 0, 1]), torch.zeros(4, dtype=torch.long)
     assert calibration(torch.tensor([[0.75, 0.25]] * 4), labels, predicted).error.item() == pytest.approx(0)
     assert calibration(torch.tensor([[1.0, 0.0]] * 4), labels, predicted).error.item() == pytest.approx(0.25)
 
 
-def test_what_is_exactly_one_shares_a_bin_with_what_is_almost_one() -> None:
+def test_a_confidence_of_one_shares_the_last_bin() -> None:
     probabilities = torch.tensor([[1.0, 0.0]] * 100 + [[0.95, 0.05]] * 100)
     labels, predicted = torch.tensor([0, 1] * 50 + [0] * 100), torch.zeros(200, dtype=torch.long)
     found = calibration(probabilities, labels, predicted)
@@ -201,12 +201,12 @@ def test_a_bin_holds_its_upper_edge() -> None:
     assert found.utterances.tolist() == [2] + [1] * 14  # the first bin holds 0 as well
 
 
-def test_a_probability_above_one_by_rounding_is_no_logit() -> None:
+def test_a_probability_rounded_above_one_is_not_a_logit() -> None:
     found = calibration(torch.tensor([[1.0005, 0.0], [0.5, 0.5]]), torch.tensor([0, 0]), torch.tensor([0, 0]))
     assert found.error.item() == pytest.approx((0.0005 + 0.5) / 2, abs=1e-6)
 
 
-def test_calibration_is_of_the_classes_decided_on_not_of_the_most_probable_ones() -> None:
+def test_calibration_uses_predicted_not_most_probable_classes() -> None:
     probabilities = torch.tensor([[0.3, 0.6, 0.1], [0.3, 0.6, 0.1]])
     found = calibration(probabilities, torch.tensor([0, 1]), torch.tensor([0, 0]))
     assert found.utterances[4] == 2
@@ -214,7 +214,7 @@ def test_calibration_is_of_the_classes_decided_on_not_of_the_most_probable_ones(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_scores_against_votes_are_those_of_plain_numpy_over_the_utterances_with_votes(seed: int) -> None:
+def test_vote_scores_equal_plain_numpy_over_voted_utterances(seed: int) -> None:
     probabilities, _, votes = _distributions(seed)
     crosses, divergences = [], []
     for p, q in zip(probabilities.double().numpy(), votes.double().numpy(), strict=True):
@@ -226,14 +226,14 @@ def test_scores_against_votes_are_those_of_plain_numpy_over_the_utterances_with_
     assert vote_kl(probabilities, votes).item() == pytest.approx(np.mean(divergences))
 
 
-def test_divergence_is_zero_for_the_votes_themselves_and_cross_entropy_is_then_their_entropy() -> None:
+def test_divergence_of_the_votes_themselves_is_zero() -> None:
     votes = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     predicted = torch.tensor([[0.5, 0.5, 0.0], [1.0, 0.0, 0.0], [0.1, 0.2, 0.7]])
     assert vote_kl(predicted, votes).item() == pytest.approx(0, abs=1e-12)
     assert vote_cross_entropy(predicted, votes).item() == pytest.approx(np.log(2) / 2)
 
 
-def test_a_vote_against_a_probability_of_zero_is_a_number_and_no_votes_at_all_are_none() -> None:
+def test_zero_probability_is_finite_and_no_votes_give_nan() -> None:
     certain = torch.tensor([[1.0, 0.0]])
     assert vote_cross_entropy(certain, torch.tensor([[0.0, 1.0]])).item() == pytest.approx(15.94, abs=0.01)
     assert vote_cross_entropy(certain, torch.zeros(1, 2)).isnan()
@@ -303,5 +303,5 @@ def test_fewer_speakers_than_the_likeliest_are_all_likely() -> None:
     assert {name: value.item() for name, value in found.items()} == {"UA": 0.5, "WA": 0.5, "top_5": 1.0}
 
 
-def test_counts_of_many_speakers_need_memory_that_is_linear_in_them() -> None:
+def test_speaker_scores_need_memory_linear_in_speakers() -> None:
     assert SpeakerScores(5994).counts.numel() == 3 * 5994

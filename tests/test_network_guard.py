@@ -6,16 +6,16 @@ import urllib.request
 
 import pytest
 
-# An address set aside for documentation: it belongs to nobody.
+# An address reserved for documentation (RFC 5737).
 ELSEWHERE = "192.0.2.1"
 
 
-def test_a_connection_to_another_machine_is_refused_by_name() -> None:
+def test_a_connection_to_another_machine_is_rejected_by_name() -> None:
     with socket.socket() as client, pytest.raises(RuntimeError, match=r"192\.0\.2\.1.*download nothing"):
         client.connect((ELSEWHERE, 80))
 
 
-def test_a_download_is_refused_before_its_name_is_looked_up() -> None:
+def test_a_download_is_rejected_before_its_name_is_looked_up() -> None:
     with pytest.raises(RuntimeError, match=r"corpus\.invalid"):
         urllib.request.urlopen("http://corpus.invalid/audio.zip")
 

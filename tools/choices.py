@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from omegaconf import MISSING, OmegaConf
 
-from ser_lightning.files import load_file, named_faults
+from ser_lightning.files import load_file, yaml_errors
 
 FILE = "choices.yaml"
 
@@ -57,6 +57,6 @@ def read_choices(path: Path) -> list[Choice]:
         ConfigurationError: Naming the file and the key, if a key is unknown, missing or of the wrong kind.
     """
     kind = "file of choices"
-    with named_faults(path, kind):
+    with yaml_errors(path, kind):
         loaded = OmegaConf.merge(OmegaConf.structured(_File), load_file(path, kind))
         return cast(_File, OmegaConf.to_object(loaded)).choices

@@ -1,11 +1,11 @@
-"""Which classes a YAML or a checkpoint may name, checked before anything is imported or built, and by which paths.
+"""Allow-list of the classes that a YAML file or a checkpoint may name, and their public paths.
 
-``weights_only=True`` is no boundary: a checkpoint whose hyperparameters hold ``class_path: os.system`` runs a command
-when the system is rebuilt from them. jsonargparse has an import policy, which ``enforce_allow_list`` closes to our
-list; ``refuse_foreign_classes`` walks plain data first, so that the error names the place.
+``weights_only=True`` is not enough: a checkpoint whose hyperparameters contain ``class_path: os.system`` runs a command
+when the system is rebuilt. ``enforce_allow_list`` restricts jsonargparse's imports; ``check_class_paths`` checks plain
+data before anything is imported, so that the error names the key.
 
-Files on disk name classes by public paths, as YAMLs do: ``ser_lightning.systems.PooledLSTM`` stays where it is when the
-module that holds the class moves.
+Files on disk use public paths, as YAML files do: ``ser_lightning.systems.PooledLSTM`` stays valid when the class moves
+to another module.
 """
 
 import sys
@@ -29,17 +29,17 @@ _OWN_PACKAGES = ("ser_lightning", "data_modules")
 
 
 def public_path(kind: type) -> str:
-    """Return the path by which files on disk name a class: the shortest that a package of ours exports it under.
+    """Return the path of a class in files on disk: the shortest under which one of our packages exports it.
 
-    Classes of other packages are named by the module that they are defined in, which is what ``--allow`` admits.
+    Classes of other packages are named by their defining module, which is what ``--allow`` takes.
     """
     return shortest_path(f"{kind.__module__}.{kind.__qualname__}")
 
 
 def shortest_path(path: str) -> str:
-    """Return the path of a class of ours by the highest package above it that exports the name; other paths as is.
+    """Return the path of one of our classes through the topmost package that exports it; other paths unchanged.
 
-    Nothing is imported; what is no longer at ``path`` is found where a package that was imported exports it.
+    Nothing is imported: only packages that are already imported are searched, so a moved class is found too.
     """
     module, _, name = path.rpartition(".")
     parts = module.split(".")
@@ -52,7 +52,7 @@ def shortest_path(path: str) -> str:
 
 
 def with_public_paths(configuration: Any) -> Any:
-    """Return nested mappings, lists and plain values with every class path of ours as ``shortest_path`` gives it."""
+    """Return a nested configuration with every class path shortened by ``shortest_path``."""
     if isinstance(configuration, Mapping):
         return {
             key: shortest_path(value) if key in _PATH_KEYS and isinstance(value, str) else with_public_paths(value)
@@ -66,24 +66,24 @@ def _is_allowed(path: str, prefixes: Sequence[str]) -> bool:
 
 
 def enforce_allow_list(extra: Sequence[str] = ()) -> None:
-    """Let jsonargparse import only what the allow-list and ``extra`` (module prefixes) name, in this whole process."""
+    """Restrict jsonargparse's imports in this process to the allow-list and ``extra`` module prefixes."""
     from jsonargparse import set_parsing_settings
 
     set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*ALLOWED_PREFIXES, *extra])
 
 
-def refuse_foreign_classes(configuration: object, source: str, extra: Sequence[str] = ()) -> None:
-    """Walk nested ``configuration`` and refuse any class path outside the allow-list.
+def check_class_paths(configuration: object, source: str, extra: Sequence[str] = ()) -> None:
+    """Reject any class path in ``configuration`` that is outside the allow-list.
 
-    A class path without a dot is the short name of a class that is imported already, and is left to the parser.
+    A class path without a dot is the short name of an imported class; the parser checks it.
 
     Args:
         configuration: Nested mappings, sequences and plain values.
         source: Where it was read, for the error.
-        extra: Further module prefixes that the user trusts.
+        extra: Further trusted module prefixes.
 
     Raises:
-        ConfigurationError: Naming the key, the class path and the flag that admits it.
+        ConfigurationError: Naming the key, the class path and the option that allows it.
     """
     _walk(configuration, source, "", (*ALLOWED_PREFIXES, *extra))
 
@@ -94,7 +94,7 @@ def _walk(value: object, source: str, key: str, prefixes: Sequence[str]) -> None
             inner_key = f"{key}.{name}" if key else str(name)
             if name in _PATH_KEYS and isinstance(inner, str) and "." in inner and not _is_allowed(inner, prefixes):
                 raise ConfigurationError(
-                    f"{source}: {inner_key} is '{inner}', which is outside the allow-list; nothing of it was run. "
+                    f"{source}: {inner_key} is '{inner}', which is outside the allow-list; it was not run. "
                     f"Allowed are {', '.join(ALLOWED_PREFIXES)}. If you trust it, add --allow {inner.rsplit('.', 1)[0]}"
                 )
             _walk(inner, source, inner_key, prefixes)

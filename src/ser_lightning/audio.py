@@ -1,8 +1,7 @@
-"""Audio files as waveforms: the only place that decodes, mixes down and resamples.
+"""Decode, mix down and resample audio files.
 
-soundfile (libsndfile) decodes WAV, FLAC, Ogg, MP3 and related formats; torchaudio resamples. A decoder alone misses the
-worst faults: a WAV or Ogg file that was cut in the middle decodes without an error, only shorter. So headers are
-checked against the files, and every fault is one line.
+soundfile (libsndfile) decodes WAV, FLAC, Ogg, MP3 and related formats; torchaudio resamples. libsndfile decodes a
+truncated WAV or Ogg file without an error, so headers are checked against file sizes first.
 """
 # Shapes: N samples.
 
@@ -25,7 +24,7 @@ from torchaudio.transforms import Resample
 from ser_lightning.errors import AudioError
 
 _LFS_POINTER = b"version https://git-lfs"
-# A program that writes into a pipe cannot know the length and promises about 2 or 4 GiB: ffmpeg 0xFFFFFFFF, arecord
+# A program that writes into a pipe does not know the length and declares about 2 or 4 GiB: ffmpeg 0xFFFFFFFF, arecord
 # 0x80000000, sox 0x7FFFF000 in a WAV and 0x7F000000 in an AIFF.
 _SMALLEST_STREAMING_SIZE = 0x7F000000
 _AIFF_CHUNK, _CAF_CHUNK = ">4sI", ">4sQ"
@@ -33,7 +32,7 @@ _LARGEST_OGG_PAGE = 27 + 255 + 255 * 255
 
 
 def check_header(path: Path, file: io.BufferedReader, size: int) -> dict[int, bytes]:
-    """Refuse a file that is no audio, or holds less than its header promises; libsndfile would read it, only shorter.
+    """Reject a file that is not audio or is shorter than its header declares, which libsndfile would read as is.
 
     Args:
         path: The file, for messages.
@@ -41,7 +40,7 @@ def check_header(path: Path, file: io.BufferedReader, size: int) -> dict[int, by
         size: Its length in bytes.
 
     Returns:
-        What has to be mended of a WAV that was streamed: what to read instead, by position.
+        Corrected header bytes of a streamed WAV, by position.
 
     Raises:
         AudioError: With the reason.
@@ -52,7 +51,7 @@ def check_header(path: Path, file: io.BufferedReader, size: int) -> dict[int, by
     if head.startswith(_LFS_POINTER):
         fail(path, "a git-lfs pointer, not the audio itself; run `git lfs pull` in the corpus folder")
     if head[4:8] == b"ftyp":
-        fail(path, f"libsndfile does not read MPEG-4 audio; convert it: {conversion(path)}")
+        fail(path, f"libsndfile does not read MPEG-4 audio; convert it: {conversion_command(path)}")
     if head.startswith((b"RIFF", b"RF64", b"BW64")) and head[8:12] == b"WAVE":
         return _check_wav(path, file, size)
     if head.startswith(b"OggS"):
@@ -63,15 +62,15 @@ def check_header(path: Path, file: io.BufferedReader, size: int) -> dict[int, by
         _check_chunks(path, file, size, 8, _CAF_CHUNK, b"data")
     elif head.startswith(b".snd") and len(head) >= 12:
         position, promised = struct.unpack(">II", head[4:12])
-        _refuse_shorter(path, promised, size - position)
+        _check_length(path, promised, size - position)
     elif head.startswith(b"riff") and len(head) >= 23:  # Sony Wave64: a GUID, then the length of the whole file
         file.seek(16)
-        _refuse_shorter(path, struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0], size)
+        _check_length(path, struct.unpack("<Q", file.read(8).ljust(8, b"\0"))[0], size)
     return {}
 
 
-def conversion(path: Path) -> str:
-    """Return the command that makes a WAV of ``path`` that is read everywhere, in its place if it is called so."""
+def conversion_command(path: Path) -> str:
+    """Return the command that converts ``path`` to a plain WAV, in place if it already ends in .wav."""
     wav = path.with_suffix(".wav")
     if path.suffix.lower() != ".wav":
         return f'ffmpeg -i "{path}" -ac 1 -ar 16000 "{wav}"'
@@ -79,11 +78,7 @@ def conversion(path: Path) -> str:
 
 
 def fail(path: Path, reason: str) -> NoReturn:
-    """Say that ``path`` cannot be used.
-
-    Raises:
-        AudioError: Always.
-    """
+    """Raise an AudioError for ``path``."""
     raise AudioError({path: reason})
 
 
@@ -103,46 +98,46 @@ def _check_wav(path: Path, file: io.BufferedReader, size: int) -> dict[int, byte
             break
         if name == b"fmt ":
             block_bytes = max(1, int.from_bytes(file.read(14)[12:14], "little"))
-        if name == b"ds64":  # of RF64, whose data chunk's own size is a mark (EBU Tech 3306)
+        if name == b"ds64":  # RF64 has the size here; its data chunk's size is a placeholder (EBU Tech 3306)
             long_size = int.from_bytes(file.read(16)[8:16], "little")
         position += chunk_size + chunk_size % 2
     found = size - position
     if chunk_size == 0 and found > 0 and riff_size + 8 < size:
-        # The writer died, or wrote into a pipe, before it knew the sizes; libsndfile would read no samples.
+        # The writer was killed or wrote into a pipe before it knew the sizes; libsndfile would read no samples.
         return {4: struct.pack("<I", size - 8), position - 4: struct.pack("<I", found)}
     if long_size and chunk_size == 0xFFFFFFFF:
         chunk_size = long_size
     elif chunk_size >= _SMALLEST_STREAMING_SIZE:
         return {}
     if chunk_size - found >= block_bytes:
-        fail(path, f"truncated: its header promises {chunk_size} bytes of audio, {found} are there; fetch it again")
+        fail(path, f"truncated: its header declares {chunk_size} bytes of audio, the file has {found}; fetch it again")
     return {}
 
 
 def _check_chunks(path: Path, file: io.BufferedReader, size: int, position: int, form: str, audio: bytes) -> None:
-    """Check the chunk called ``audio``, where each begins with its name and length in ``form``."""
+    """Check the length of the chunk named ``audio``; each chunk begins with name and length in ``form``."""
     length = struct.calcsize(form)
     while True:
         file.seek(position)
         header = file.read(length)
         if len(header) < length:
-            break  # without audio, as libsndfile says itself
+            break  # no audio chunk; libsndfile reports that itself
         name, chunk_size = struct.unpack(form, header)
         position += length
         if name == audio:
-            _refuse_shorter(path, chunk_size, size - position)
+            _check_length(path, chunk_size, size - position)
             break
         position += chunk_size + chunk_size % 2 * (form == _AIFF_CHUNK)
 
 
-def _refuse_shorter(path: Path, promised: int, found: int) -> None:
+def _check_length(path: Path, promised: int, found: int) -> None:
     is_streamed = _SMALLEST_STREAMING_SIZE <= promised < 1 << 32 or promised >= 1 << 62
     if promised > found and not is_streamed:
-        fail(path, f"truncated: its header promises {promised} bytes, {max(found, 0)} are there; fetch it again")
+        fail(path, f"truncated: its header declares {promised} bytes, the file has {max(found, 0)}; fetch it again")
 
 
 def _check_ogg(path: Path, file: io.BufferedReader, size: int) -> None:
-    """Refuse an Ogg file whose last page is cut, or is not marked as the last (RFC 3533, section 6)."""
+    """Reject an Ogg file whose last page is cut or not marked as the last (RFC 3533, section 6)."""
     file.seek(max(0, size - _LARGEST_OGG_PAGE))
     tail = file.read()
     page = tail[max(0, tail.rfind(b"OggS")) :]
@@ -153,8 +148,8 @@ def _check_ogg(path: Path, file: io.BufferedReader, size: int) -> None:
 
 
 # torchaudio's filter has about before x after values, the two rates divided by their greatest common divisor: to 16000
-# Hz 70 thousand from 44100 Hz, 3 million from 48048 Hz (0.2 s and 0.1 GB to make it), 89 million from 22254 Hz (7 s and
-# 3 GB), 256 million from 16001 Hz. Rates that recordings are made at stay far below the limit.
+# Hz 70 thousand from 44100 Hz, 3 million from 48048 Hz (0.2 s and 0.1 GB), 89 million from 22254 Hz (7 s and 3 GB).
+# Common rates stay far below the limit.
 _LARGEST_FILTER = 4_000_000
 _MPEG4_ENDINGS = frozenset({".m4a", ".mp4", ".m4b", ".aac", ".mov", ".3gp", ".wma", ".amr", ".webm", ".mkv"})
 
@@ -163,9 +158,8 @@ def read_audio(path: Path, sample_rate_hz: int) -> Tensor:
     """Return the waveform of ``path``, float32 [N]: the mean of its channels, resampled to ``sample_rate_hz``.
 
     Raises:
-        AudioError: If the file is missing, a git-lfs pointer, undecodable, truncated, empty, all zero, holds a NaN or
-            an infinite sample, or has a rate that takes too much to resample; the reason says which and what to
-            do.
+        AudioError: If the file is missing, a git-lfs pointer, undecodable, truncated, empty, all zero, has a NaN or
+            infinite sample, or has a rate that needs too much memory to resample.
     """
     with _opened(path, sample_rate_hz) as file:
         waveform = _decode(path, file, 0, file.frames)
@@ -176,31 +170,31 @@ def read_audio(path: Path, sample_rate_hz: int) -> Tensor:
 
 
 def read_crop(path: Path, sample_rate_hz: int, num_samples: int, place: float) -> Tensor:
-    """Return a stretch of what ``read_audio`` returns, without decoding what lies around it.
+    """Return a crop of what ``read_audio`` returns, without decoding the rest of the file.
 
     Args:
         path: The audio file.
-        sample_rate_hz: The rate of the waveform that is returned.
-        num_samples: Length of the stretch, 1 or more; a shorter file is returned whole.
-        place: Where the stretch lies: 0 at the file's start, 0.5 in its middle, just below 1 at its end.
+        sample_rate_hz: Sampling rate of the crop.
+        num_samples: Length of the crop, 1 or more; a shorter file is returned whole.
+        place: Position of the crop: 0 at the file's start, 0.5 in its middle, just below 1 at its end.
 
     Raises:
-        AudioError: As ``read_audio``, for all that shows in the file's header and in the stretch. A silent stretch is
-            no error unless it is the whole file.
+        AudioError: As ``read_audio``, for faults in the header and in the crop. A silent crop is an error only if it is
+            the whole file.
     """
     with _opened(path, sample_rate_hz) as file:
         original_hz = int(file.samplerate)
-        # Both rates in the smallest whole numbers: so many samples last equally long before and after.
+        # The ratio of the rates in lowest terms: `before` samples become `after`.
         divisor = math.gcd(original_hz, sample_rate_hz)
         before, after = original_hz // divisor, sample_rate_hz // divisor
         total = -(-file.frames * after // before)
         num_samples = min(num_samples, total)
         start = min(int(place * (total - num_samples + 1)), total - num_samples)
-        # What the resampler's filter sees of the neighbours is decoded too, so that a crop's edges are no edges.
+        # The samples within the filter's reach are decoded too, so that the crop has no edge effects.
         reach = 0 if before == after else _resampler(original_hz, sample_rate_hz).width // before + 2
         first = max(0, start // after - reach)
         last = min(file.frames, (-(-(start + num_samples) // after) + reach) * before)
-        _go_to(path, file, first * before)
+        _skip_to(path, file, first * before)
         waveform = _decode(path, file, first * before, last - first * before)
     crop = _resample(waveform, original_hz, sample_rate_hz)[start - first * after :][:num_samples]
     if num_samples == total and not crop.any():
@@ -209,15 +203,15 @@ def read_crop(path: Path, sample_rate_hz: int, num_samples: int, place: float) -
 
 
 def read_blocks(path: Path, sample_rate_hz: int, num_samples: int) -> Iterator[Tensor]:
-    """Yield what ``read_audio`` returns piece by piece, so that a file of any length takes the memory of a piece.
+    """Yield what ``read_audio`` returns in blocks, so that memory does not grow with the file.
 
     Args:
         path: The audio file.
-        sample_rate_hz: The rate of the waveforms.
-        num_samples: Length of a piece, 1 or more; the last one may be shorter.
+        sample_rate_hz: Sampling rate of the blocks.
+        num_samples: Length of a block, 1 or more; the last one may be shorter.
 
     Raises:
-        AudioError: As ``read_audio``; what only decoding shows, behind the pieces before it.
+        AudioError: As ``read_audio``; faults found by decoding are raised after the blocks before them.
     """
     with _opened(path, sample_rate_hz) as file:
         original_hz = int(file.samplerate)
@@ -245,7 +239,7 @@ def duration_seconds(path: Path) -> float:
     """Return the length of ``path`` in seconds, from its header alone.
 
     Raises:
-        AudioError: As ``read_audio``, for all that shows without decoding.
+        AudioError: As ``read_audio``, for faults found without decoding.
     """
     with _opened(path) as file:
         return float(file.frames / file.samplerate)
@@ -265,13 +259,13 @@ def audio_digest(path: Path) -> str:
 
 
 def _decode(path: Path, file: soundfile.SoundFile, start: int, num_samples: int) -> Tensor:
-    """Return so many samples from ``start``, where ``file`` is, the mean of the channels; all of them finite."""
+    """Return the channels' mean of the next ``num_samples``, from ``start`` on; all finite."""
     try:
         samples = file.read(num_samples, dtype="float32", always_2d=True)
     except soundfile.LibsndfileError as error:
         _fail_to_decode(path, error)
     if len(samples) < num_samples:
-        fail(path, f"truncated: {file.frames} samples announced, {start + len(samples)} found; fetch the file again")
+        fail(path, f"truncated: {file.frames} samples declared, {start + len(samples)} found; fetch the file again")
     waveform = torch.from_numpy(samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1))
     lowest, highest = waveform.aminmax()  # NaN if any sample is
     if not (lowest.isfinite() and highest.isfinite()):
@@ -279,8 +273,8 @@ def _decode(path: Path, file: soundfile.SoundFile, start: int, num_samples: int)
     return waveform
 
 
-def _go_to(path: Path, file: soundfile.SoundFile, start: int) -> None:
-    """Go to a sample of a file just opened."""
+def _skip_to(path: Path, file: soundfile.SoundFile, start: int) -> None:
+    """Skip to sample ``start`` of a file just opened."""
     try:
         if file.seekable():
             file.seek(start)
@@ -303,8 +297,8 @@ def _resampler(original_hz: int, sample_rate_hz: int) -> Resample:
     return Resample(original_hz, sample_rate_hz)
 
 
-class _MendedFile:
-    """A file whose header is read as it should be: libsndfile asks for bytes, and nothing is copied.
+class _PatchedFile:
+    """A file with corrected header bytes, read without a copy.
 
     Args:
         file: The file, which stays open.
@@ -327,7 +321,7 @@ class _MendedFile:
 
 @contextmanager
 def _opened(path: Path, sample_rate_hz: int | None = None) -> Iterator[soundfile.SoundFile]:
-    """Open ``path`` to be decoded, and resampled if a rate is given, after checks that libsndfile does not make."""
+    """Open ``path`` for decoding after the checks that libsndfile lacks; check the rate if one is given."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -338,32 +332,32 @@ def _opened(path: Path, sample_rate_hz: int | None = None) -> Iterator[soundfile
             file.seek(0)
         except OSError as error:
             _fail_to_open(path, error)
-        with _sound(path, _MendedFile(file, patches) if patches else os.fsencode(path)) as sound:
+        with _sound(path, _PatchedFile(file, patches) if patches else os.fsencode(path)) as sound:
             if sample_rate_hz is not None:
-                _refuse_odd_rate(path, int(sound.samplerate), sample_rate_hz)
+                _check_rate(path, int(sound.samplerate), sample_rate_hz)
             yield sound
 
 
-def _refuse_odd_rate(path: Path, original_hz: int, sample_rate_hz: int) -> None:
+def _check_rate(path: Path, original_hz: int, sample_rate_hz: int) -> None:
     if original_hz * sample_rate_hz // math.gcd(original_hz, sample_rate_hz) ** 2 > _LARGEST_FILTER:
         fail(
             path,
-            f"its sampling rate of {original_hz} Hz has no simple ratio to {sample_rate_hz} Hz, and would take up to "
-            f"gigabytes of memory to resample; convert it: {conversion(path)}",
+            f"its sampling rate of {original_hz} Hz has no simple ratio to {sample_rate_hz} Hz: resampling could take "
+            f"gigabytes of memory; convert it: {conversion_command(path)}",
         )
 
 
-def _sound(path: Path, source: bytes | _MendedFile) -> soundfile.SoundFile:
+def _sound(path: Path, source: bytes | _PatchedFile) -> soundfile.SoundFile:
     try:
         sound = soundfile.SoundFile(source)
     except soundfile.LibsndfileError as error:
         if path.suffix.lower() in _MPEG4_ENDINGS:
-            fail(path, f"libsndfile does not read this kind of file; convert it: {conversion(path)}")
+            fail(path, f"libsndfile does not read this kind of file; convert it: {conversion_command(path)}")
         fail(path, f"cannot be decoded: {_message(error)}")
     if sound.frames == 0:
         fail(path, "empty: the file holds no samples")
     if sound.frames > 1 << 62:
-        fail(path, f"its header does not say how long it is (a streamed file); rewrite it: {conversion(path)}")
+        fail(path, f"its header does not say how long it is (a streamed file); rewrite it: {conversion_command(path)}")
     return sound
 
 
@@ -376,7 +370,7 @@ def _fail_to_decode(path: Path, error: soundfile.LibsndfileError) -> NoReturn:
 
 
 def why_unreadable(path: Path, error: OSError) -> str:
-    """Return in words what ``error`` says of opening ``path``."""
+    """Return the reason in ``error`` why ``path`` cannot be opened."""
     if isinstance(error, FileNotFoundError):
         return "a broken symbolic link" if path.is_symlink() else "missing: there is no such file"
     if isinstance(error, IsADirectoryError):

@@ -1,4 +1,4 @@
-"""Callbacks under the names that YAMLs use."""
+"""Callbacks under the public names that YAML files use."""
 
 from ser_lightning.training.callbacks import BestCheckpoint, EarlyStopping, EpochSeed, LastCheckpoint
 from ser_lightning.training.results import ResultFiles

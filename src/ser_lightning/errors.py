@@ -1,4 +1,4 @@
-"""The errors a user can mend: each names the file, key or value, and the way out."""
+"""Errors that a user can fix: each names the file, key or value, and what to do."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,19 +8,18 @@ from typing import ClassVar
 class SerError(Exception):
     """Base of every error whose message is meant for the user.
 
-    The command line prints the message without a traceback and exits with status 1. Messages say what was found,
-    where, and what to do about it.
+    The command line prints the message without a traceback and exits with status 1.
     """
 
 
 class CorpusError(SerError):
-    """A corpus folder is missing, empty, unreadable, of another corpus, or holds what its grammar does not know."""
+    """A corpus folder is missing, empty, unreadable, of another corpus, or has unknown file names."""
 
 
 class AudioError(SerError):
-    """One audio file, or many, cannot be used.
+    """One or more audio files are unusable.
 
-    The message names the first ``MOST_SHOWN`` files, and ends with the way out, where a terminal shows it.
+    The message names the first ``MOST_SHOWN`` files and ends with what to do.
 
     Args:
         problems: Reason by file, one entry for each faulty file.
@@ -37,7 +36,7 @@ class AudioError(SerError):
         super().__init__(
             f"{count} audio {'file is' if count == 1 else 'files are'} unusable:\n"
             + "\n".join(lines)
-            + "\nMend them. --data.init_args.on_bad_audio skip leaves out what a set can do without (`ser audit`: what)"
+            + "\nFix them, or skip them with --data.init_args.on_bad_audio skip (`ser audit` lists them)"
         )
 
     def __reduce__(self) -> tuple[type["AudioError"], tuple[dict[Path, str]]]:
@@ -50,4 +49,4 @@ class ProtocolError(SerError):
 
 
 class ConfigurationError(SerError):
-    """A setting, a command-line value or a checkpoint does not fit."""
+    """A setting, a command-line value or a checkpoint is invalid."""

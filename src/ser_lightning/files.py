@@ -19,19 +19,17 @@ UNFINISHED_PREFIX = ".tmp-"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` so that no reader, crash or power cut ever meets a part of it.
+    """Write ``content`` to ``path`` atomically.
 
-    The bytes go to a hidden file in the same folder (a rename across file systems is a copy), reach the disk, and only
-    then take the name. An older file of that name stays until that moment. A process killed in between leaves at most
-    a file that begins with ``UNFINISHED_PREFIX``, which nothing reads.
+    The bytes are written and synced to a hidden file in the same folder, which is then renamed. A killed process leaves
+    at most a file that begins with ``UNFINISHED_PREFIX``, which nothing reads.
 
     Args:
-        path: Where the file shall be; its folder is made if missing.
+        path: The file; its folder is created if missing.
         content: The whole file.
 
     Raises:
-        OSError: If the folder cannot be written or the disk is full, which names ``path``; the unfinished file is
-            removed then.
+        OSError: If the folder cannot be written or the disk is full; it names ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{UNFINISHED_PREFIX}{uuid.uuid4().hex}")
@@ -42,44 +40,44 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
-        # Writing names no file, and opening a name that nobody knows.
+        # The error of a write has no file name, and that of an open has the hidden one.
         error.filename, error.filename2 = str(path), None
         raise
     finally:
         unfinished.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)  # the name is part of the folder, and must reach the disk as well
+    folder = os.open(path.parent, os.O_RDONLY)  # the rename changes the folder, which must be synced too
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
 
 
-# What file systems keep at the root of a disk, and nobody may read, or should.
+# Folders that file systems keep at the root of a disk, often unreadable.
 _OF_FILE_SYSTEMS = frozenset({"lost+found", "System Volume Information", "$RECYCLE.BIN"})
 
 
 def files_below(root: Path, *, only_readable: bool = False) -> Iterator[Path]:
-    """Return the files in and below ``root``, folder by folder, sorted within each.
+    """Yield the files in and below ``root``, folder by folder, sorted within each.
 
-    Links are followed, a folder that is reached twice is read once, and hidden folders are left out, as are those that
-    a file system keeps for itself, such as lost+found.
+    Links are followed and each real folder is read once. Hidden folders and those of the file system, such as
+    lost+found, are skipped.
 
     Args:
-        root: Where to begin.
-        only_readable: Pass over folders that cannot be read.
+        root: The folder to start from.
+        only_readable: Skip unreadable folders.
 
     Raises:
-        CorpusError: If ``root`` or a folder below it cannot be read; what lies there would be missing in silence.
+        CorpusError: If ``root`` or a folder below it cannot be read, unless ``only_readable``.
     """
 
-    def refuse(error: OSError) -> None:
+    def reject(error: OSError) -> None:
         raise CorpusError(
-            f"{error.filename}: this folder cannot be read ({error.strerror}), and what lies in it would be missing. "
+            f"{error.filename}: this folder cannot be read ({error.strerror}), so its files would be missing. "
             f"Make it readable, such as by `chmod -R u+rX`, or move it out of {root}."
         ) from error
 
     seen: set[str] = set()
-    for folder, subfolders, files in os.walk(root, onerror=None if only_readable else refuse, followlinks=True):
+    for folder, subfolders, files in os.walk(root, onerror=None if only_readable else reject, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:
             subfolders.clear()
@@ -89,21 +87,21 @@ def files_below(root: Path, *, only_readable: bool = False) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(files))
 
 
-def misfit(path: Path, error: "OmegaConfBaseException") -> ConfigurationError:
+def schema_error(path: Path, error: "OmegaConfBaseException") -> ConfigurationError:
     """Return the error that names file, key and fault in one line."""
     return ConfigurationError(f"{path}: {error.full_key or 'top level'}: {_fault(error)}")
 
 
 @contextmanager
-def named_faults(path: Path, kind: str) -> Iterator[None]:
-    """Name the file in what goes wrong within, while it is read and held against its schema.
+def yaml_errors(path: Path, kind: str) -> Iterator[None]:
+    """Turn errors of reading and validating a YAML file into one-line errors that name it.
 
     Args:
         path: The file.
-        kind: What it is, for errors.
+        kind: Kind of file, for errors.
 
     Raises:
-        ConfigurationError: If it is not there, is a folder, no text, no YAML, or does not fit its schema.
+        ConfigurationError: If the file is missing, a folder, not text, not YAML, or does not match its schema.
         PermissionError: If it may not be read.
     """
     from omegaconf.errors import OmegaConfBaseException
@@ -116,15 +114,15 @@ def named_faults(path: Path, kind: str) -> Iterator[None]:
         raise ConfigurationError(f"{path} is a folder; give a {kind}") from error
     except UnicodeDecodeError as error:
         raise ConfigurationError(
-            f"{path} is no UTF-8 text ({error.reason} at byte {error.start}); save it so"
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from error
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is no YAML: {error}") from error
+        raise ConfigurationError(f"{path} is not a YAML file: {error}") from error
     except OmegaConfBaseException as error:
-        raise misfit(path, error) from error
+        raise schema_error(path, error) from error
     except PermissionError:
         raise
-    except OSError as error:  # OmegaConf's of a file that is one number
+    except OSError as error:  # OmegaConf raises it for a file that holds one number
         raise ConfigurationError(f"{path}: {error}; give keys with values") from error
 
 
@@ -133,15 +131,15 @@ def load_file(path: Path, kind: str) -> "DictConfig":
 
     Args:
         path: The file.
-        kind: What it is, for errors.
+        kind: Kind of file, for errors.
 
     Raises:
-        ConfigurationError: If it is not there, is a folder, no text, no YAML, or holds no keys.
+        ConfigurationError: If the file is missing, a folder, not text, not YAML, or has no keys.
         PermissionError: If it may not be read.
     """
     from omegaconf import DictConfig, OmegaConf
 
-    with named_faults(path, kind):
+    with yaml_errors(path, kind):
         content = OmegaConf.load(path)
     if not isinstance(content, DictConfig):
         raise ConfigurationError(f"{path}: top level: a list does not fit; give keys with values")
@@ -149,14 +147,14 @@ def load_file(path: Path, kind: str) -> "DictConfig":
 
 
 def check_keys(path: Path, schema: type, content: "DictConfig", place: str = "", named: str = "") -> None:
-    """Refuse the first key of ``content`` that does not fit; merging everything would not say which one it is.
+    """Reject the first key of ``content`` that does not match the schema; a whole merge would not name the key.
 
     Args:
         path: The file.
         schema: Dataclass of the keys.
-        content: What was loaded.
-        place: Key that it stands under, if it is not the whole file.
-        named: How else the place is known, in parentheses.
+        content: The loaded content.
+        place: Key of ``content`` in the file, if it is not the whole file.
+        named: Another name of that key, in parentheses.
 
     Raises:
         ConfigurationError: Naming file, key and fault.
@@ -172,7 +170,7 @@ def check_keys(path: Path, schema: type, content: "DictConfig", place: str = "",
         except OmegaConfBaseException as error:
             inner = (error.full_key or key).removeprefix(key)
             raise ConfigurationError(f"{path}: {at}{inner}{named}: {_fault(error)}") from error
-        except TypeError as error:  # a list in the place of a mapping, or the reverse
+        except TypeError as error:  # a list instead of a mapping, or the reverse
             fault = "a list does not fit" if isinstance(content.get(key), ListConfig) else "keys with values do not fit"
             raise ConfigurationError(f"{path}: {at}{named}: {fault}") from error
 
@@ -183,7 +181,7 @@ def override(path: Path, config: "DictConfig", text: str) -> None:
     Args:
         path: The file.
         config: Its content, under its schema.
-        text: ``key=value``; entries of a list are counted from 0, such as ``rows.0.note=new``.
+        text: ``key=value``; list entries count from 0, such as ``rows.0.note=new``.
 
     Raises:
         ConfigurationError: Naming the file, the override and the fault.
@@ -193,15 +191,15 @@ def override(path: Path, config: "DictConfig", text: str) -> None:
 
     key, equals, value = text.partition("=")
     if not key or not equals:
-        raise ConfigurationError(f"{path}: '{text}' is no key=value")
+        raise ConfigurationError(f"{path}: '{text}' is not key=value")
     try:
         OmegaConf.update(config, key, yaml.safe_load(value))
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path}: {text}: the value is no YAML") from error
+        raise ConfigurationError(f"{path}: {text}: the value is not YAML") from error
     except (OmegaConfBaseException, TypeError, ValueError, IndexError, AssertionError) as error:
         raise ConfigurationError(f"{path}: {text}: {_fault(error)}") from error
 
 
 def _fault(error: Exception) -> str:
-    """Return the first line: what follows names OmegaConf's classes."""
+    """Return the first line of the message; the rest names OmegaConf's classes."""
     return str(getattr(error, "msg", None) or error or type(error).__name__).splitlines()[0]

@@ -1,10 +1,9 @@
-"""Unweighted accuracy, weighted accuracy and macro F1, defined once, on a confusion matrix; scores of probabilities.
+"""Unweighted accuracy, weighted accuracy and macro F1 of a confusion matrix; scores of probabilities.
 
-Every number of the suite, in training logs, summaries and reports, comes from the functions of this file, so that two
-places cannot disagree about what a score means. A confusion matrix has one row for each reference class and one column
-for each predicted class; its entries count utterances.
+All logs, summaries and reports use these functions. A confusion matrix counts utterances, with one row for each
+reference class and one column for each predicted class.
 """
-# Shapes: B utterances of a batch, N of a set, C classes, M bins; ... any number of matrices side by side, or none.
+# Shapes: B utterances of a batch, N of a set, C classes, M bins; ... any number of batch dimensions.
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -17,21 +16,20 @@ CALIBRATION_BINS = 15
 
 
 def recalls(confusion: Tensor) -> Tensor:
-    """Return the recall of each class [..., C] in float64; NaN for a class that no reference has.
+    """Return the recall of each class [..., C] in float64; NaN for a class without reference utterances.
 
     Args:
         confusion: Counts [..., C, C], reference classes in rows.
     """
     counts = confusion.double()
-    # 0 / 0 is NaN, which is what an absent class should be.
     return counts.diagonal(dim1=-2, dim2=-1) / counts.sum(dim=-1)
 
 
 def unweighted_accuracy(confusion: Tensor) -> Tensor:
     """Return UA [...], the mean recall over the classes that occur in the reference, in float64.
 
-    A class that is predicted but never the reference lowers the recall of others, not the number of terms:
-    torchmetrics' macro average counts such a class as a recall of zero (0.444 where UA is 0.667).
+    A class that is predicted but never the reference is not a term of the mean; torchmetrics' macro average counts it
+    as a recall of zero.
 
     Args:
         confusion: Counts [..., C, C], reference classes in rows. Without any utterance the result is NaN.
@@ -40,7 +38,7 @@ def unweighted_accuracy(confusion: Tensor) -> Tensor:
 
 
 def weighted_accuracy(confusion: Tensor) -> Tensor:
-    """Return WA [...], the share of utterances that are recognised, in float64.
+    """Return WA [...], the share of correctly classified utterances, in float64.
 
     Args:
         confusion: Counts [..., C, C], reference classes in rows. Without any utterance the result is NaN.
@@ -74,13 +72,13 @@ def scores(confusion: Tensor) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How sure a system is and how often it is right, in bins of equal width of its confidence (Guo et al. 2017).
+    """Accuracy as a function of confidence, in confidence bins of equal width (Guo et al. 2017).
 
     Attributes:
-        edges: Of the bins [M + 1], from 0 to 1. A bin holds its upper edge, not its lower one.
-        utterances: How many each bin holds [M].
+        edges: Bin edges [M + 1], from 0 to 1. A bin includes its upper edge, not its lower one.
+        utterances: Number of utterances in each bin [M].
         confidence: Mean confidence in each bin [M]; NaN in an empty one.
-        accuracy: Share of decisions that are right in each bin [M]; NaN in an empty one.
+        accuracy: Share of correct decisions in each bin [M]; NaN in an empty one.
     """
 
     edges: Tensor
@@ -90,10 +88,7 @@ class Calibration:
 
     @property
     def error(self) -> Tensor:
-        """The expected calibration error (eq. 3), a scalar from 0 to 1: the mean distance of confidence and accuracy.
-
-        Each bin counts as much as it has utterances.
-        """
+        """Expected calibration error (eq. 3), 0 to 1: mean |confidence - accuracy|, weighted by utterances per bin."""
         distance = (self.confidence - self.accuracy).abs().nan_to_num(0.0)
         return (distance * self.utterances).sum() / self.utterances.sum()
 
@@ -101,14 +96,13 @@ class Calibration:
 def calibration(probabilities: Tensor, labels: Tensor, predicted: Tensor) -> Calibration:
     """Return confidence and accuracy of decisions in 15 bins, in float64 on the device of ``probabilities``.
 
-    Confidence is the probability of the class decided on, which need not be the most probable one (a support vector
-    machine). torchmetrics' own error takes the most probable class for the decision, and puts what is exactly 1, as
-    overfitted networks say it in float32, into a sixteenth bin (1.9).
+    Confidence is the probability of the predicted class, which need not be the most probable one (support vector
+    machine). torchmetrics 1.9 assumes the most probable class, and puts a confidence of exactly 1 into a sixteenth bin.
 
     Args:
-        probabilities: Of each class [N, C]; a row sums to one.
+        probabilities: Class probabilities [N, C]; a row sums to one.
         labels: Reference class of each utterance [N].
-        predicted: Class decided on for each utterance [N].
+        predicted: Predicted class of each utterance [N].
     """
     confidence = probabilities.double().gather(1, predicted.unsqueeze(1)).squeeze(1)
     edges = torch.linspace(0, 1, CALIBRATION_BINS + 1, dtype=torch.float64, device=confidence.device)
@@ -124,12 +118,12 @@ def calibration(probabilities: Tensor, labels: Tensor, predicted: Tensor) -> Cal
 def vote_cross_entropy(probabilities: Tensor, votes: Tensor) -> Tensor:
     """Return the cross entropy of predicted distributions under the evaluators', in nats, averaged over utterances.
 
-    A probability counts as at least the resolution of float32, so that one which was rounded to zero stays a number.
+    Probabilities are clamped to the resolution of float32, so that the result is finite.
 
     Args:
-        probabilities: Of each class [N, C]; a row sums to one.
-        votes: Each class's part of the votes [N, C]; a row sums to one, or is zero without a vote for any class. Such
-            utterances are left out; if no other is left, the result is NaN.
+        probabilities: Class probabilities [N, C]; a row sums to one.
+        votes: Each class's share of the votes [N, C]; a row sums to one, or is zero without a vote for any class. Such
+            utterances are skipped; if none remains, the result is NaN.
     """
     voted = votes.sum(dim=1) > 0
     surprise = -probabilities[voted].double().clamp(min=torch.finfo(torch.float32).eps).log()
@@ -139,7 +133,7 @@ def vote_cross_entropy(probabilities: Tensor, votes: Tensor) -> Tensor:
 def vote_kl(probabilities: Tensor, votes: Tensor) -> Tensor:
     """Return the KL divergence of predicted distributions from the evaluators', in nats, averaged over utterances.
 
-    It is the cross entropy less the entropy of the votes, which no system can avoid.
+    It is the cross entropy minus the entropy of the votes.
 
     Args:
         probabilities: As in ``vote_cross_entropy``.
@@ -153,12 +147,11 @@ def vote_kl(probabilities: Tensor, votes: Tensor) -> Tensor:
 class EmotionScores(Metric):
     """The confusion matrix [C, C] of all utterances seen, summed over devices; ``scores`` turns it into numbers.
 
-    The matrix and not the scores is what batches and devices add up, so that batch size, unequal shares and the number
-    of devices never change a result. ``update`` does not wait for the device: torchmetrics' own confusion matrix
-    counts with ``bincount``, which does.
+    Batches and devices add up the matrix, not the scores, so batch size and the number of devices do not change a
+    result. ``update`` does not synchronise with the device, unlike torchmetrics' ``bincount``.
 
     Attributes:
-        names: What ``scores`` returns.
+        names: Keys of ``scores``.
 
     Args:
         num_classes: C.
@@ -180,13 +173,11 @@ class EmotionScores(Metric):
         """Count a batch.
 
         Args:
-            predictions: Predicted class of each utterance [B], or a score for each class [B, C], the largest of which
-                decides.
+            predictions: Predicted class of each utterance [B], or a score for each class [B, C].
             targets: Reference class of each utterance [B], from 0 to C - 1.
 
         Raises:
-            IndexError: If there is no such class, as where a label is missing (on a GPU: a device-side assertion, since
-                nothing waits for it).
+            IndexError: If a class is out of range, such as a missing label (on a GPU, a device-side assertion).
         """
         predicted = predictions.argmax(dim=1) if predictions.ndim == targets.ndim + 1 else predictions
         # An index of -1 would count as the last class.
@@ -200,21 +191,21 @@ class EmotionScores(Metric):
 
     @staticmethod
     def scores(confusion: Tensor) -> dict[str, Tensor]:
-        """Return ``UA``, ``WA`` and ``macro_F1`` of what ``compute`` returned."""
+        """Return ``UA``, ``WA`` and ``macro_F1`` of the counts that ``compute`` returned."""
         return scores(confusion)
 
 
 class SpeakerScores(Metric):
-    """How many utterances of each speaker are recognised, summed over devices, in memory that is linear in speakers.
+    """Correctly classified utterances of each speaker, summed over devices, in memory linear in speakers.
 
     A confusion matrix of VoxCeleb2's 5,994 speakers would have 36 million entries.
 
     Attributes:
-        names: What ``scores`` returns.
+        names: Keys of ``scores``.
 
     Args:
         num_classes: C speakers.
-        top: ``top_5`` counts an utterance whose speaker is among this many likeliest.
+        top: ``top_5`` counts an utterance whose speaker is among this many most probable ones.
     """
 
     is_differentiable = False
@@ -227,30 +218,30 @@ class SpeakerScores(Metric):
     def __init__(self, num_classes: int, top: int = 5) -> None:
         super().__init__()
         self.top = min(top, num_classes)
-        # In rows: utterances, those recognised, those whose speaker is among the likeliest.
+        # Rows: utterances, correct ones, those whose speaker is among the top.
         self.add_state("counts", torch.zeros(3, num_classes, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, scores: Tensor, targets: Tensor) -> None:
         """Count a batch.
 
         Args:
-            scores: Of each speaker [B, C], larger for likelier.
-            targets: The speaker of each utterance [B], from 0 to C - 1.
+            scores: Score of each speaker [B, C].
+            targets: Speaker of each utterance [B], from 0 to C - 1.
         """
         hits = scores.topk(self.top, dim=1).indices == targets.unsqueeze(1)
         found = torch.stack([torch.ones_like(targets), hits[:, 0], hits.any(1)])
         self.counts = self.counts.index_add(1, targets, found.to(self.counts.dtype))
 
     def compute(self) -> Tensor:
-        """Return the counts [3, C] of utterances, of those recognised, of those among the likeliest."""
+        """Return the counts [3, C]: utterances, correct ones, and those with the speaker among the top."""
         return self.counts
 
     @staticmethod
     def scores(counts: Tensor) -> dict[str, Tensor]:
-        """Return ``UA``, the mean over speakers; ``WA``, that over utterances; ``top_5``; each a float64 scalar."""
-        utterances, recognised, likely = counts.double()
+        """Return ``UA``, the mean over speakers; ``WA``, the mean over utterances; ``top_5``; as float64 scalars."""
+        utterances, correct, in_top = counts.double()
         return {
-            "UA": (recognised / utterances).nanmean(),
-            "WA": recognised.sum() / utterances.sum(),
-            "top_5": likely.sum() / utterances.sum(),
+            "UA": (correct / utterances).nanmean(),
+            "WA": correct.sum() / utterances.sum(),
+            "top_5": in_top.sum() / utterances.sum(),
         }

@@ -1,4 +1,4 @@
-"""Types that all parts share: utterance, split, batch, and what a system sees of a data module."""
+"""Shared types: utterance, split, batch, and a data module's interface to systems."""
 # Shapes: B utterances, T frames (padded), F features a frame, C classes.
 
 import hashlib
@@ -15,18 +15,18 @@ Stage = Literal["train", "validation", "test"]
 STAGES: tuple[Stage, ...] = ("train", "validation", "test")
 
 TargetKind = Literal["hard", "soft", "existence"]
-"""What an utterance teaches: its one class, a distribution over classes, or the existence of each."""
+"""Training target of an utterance: one class, a distribution over classes, or the existence of each class."""
 
 _SYNTHETIC = "-synthetic"
 
 
 def corpus_name(corpus: str, synthetic: bool) -> str:
-    """Return what run folders and checkpoints call a corpus: ``ravdess``, or ``ravdess-synthetic`` of a made one."""
+    """Return the name of a corpus in run folders and checkpoints, such as ``ravdess`` or ``ravdess-synthetic``."""
     return f"{corpus}{_SYNTHETIC}" if synthetic else corpus
 
 
 def split_corpus_name(name: str) -> tuple[str, bool]:
-    """Return the corpus that ``corpus_name`` names, and whether it is a made one."""
+    """Return the corpus that ``corpus_name`` names, and whether it is synthetic."""
     return name.removesuffix(_SYNTHETIC), name.endswith(_SYNTHETIC)
 
 
@@ -35,15 +35,15 @@ class Utterance:
     """One labelled recording of one speaker.
 
     Attributes:
-        name: Unique within the corpus; the file name without folder and ending.
+        name: Unique within the corpus; the file name without folder and extension.
         path: The audio file.
         speaker: The speaker's identity within the corpus.
-        label: Dominant emotion, as a class name; None where evaluators agree on none of the classes.
+        label: Dominant emotion, as a class name; None if evaluators do not agree on a class.
         gender: As the corpus states it.
         session: The recording session that several speakers share, where a corpus has sessions.
         level: Intensity, in the corpus's own words.
-        votes: Each evaluator's labels, one or several, as class names; also such as are no class of the experiment.
-            Empty for corpora whose labels are what the actor was asked to play.
+        votes: Each evaluator's labels, one or several, as class names; these may include emotions outside the
+            experiment's classes. Empty for corpora labelled with the emotion that the actor was asked to play.
     """
 
     name: str
@@ -82,24 +82,24 @@ class Split:
 
     @property
     def labelled(self) -> "Split":
-        """The same fold without utterances that have no label, which nobody can score."""
+        """The same fold without unlabelled utterances, which cannot be scored."""
         train, validation, test = (tuple(u for u in self.of(stage) if u.label is not None) for stage in STAGES)
         return Split(self.fold, train, validation, test)
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits of every utterance's name, speaker, label, votes and set, with or without label.
+        """Twelve hexadecimal digits of every utterance's name, speaker, label, votes and set, labelled or not.
 
-        Runs are resumed only under an equal one: all that a system may have learned from counts.
+        A run resumes only if this hash is equal.
         """
         return hash_splits([self])
 
 
 def hash_splits(splits: Sequence[Split]) -> str:
-    """Return twelve hexadecimal digits for one fold, or over several.
+    """Return twelve hexadecimal digits for one or several folds.
 
-    Paths, file order and the machine do not matter: two runs with equal hashes saw the same utterances under the same
-    labels in the same sets.
+    Runs with equal hashes used the same utterances with the same labels in the same sets. Paths, file order and the
+    machine do not matter.
     """
     content = [
         [split.fold, stage, sorted((u.name, u.speaker, u.label, *u.votes) for u in split.of(stage))]
@@ -116,8 +116,8 @@ class Batch:
     Attributes:
         inputs: Frames [B, T, F], zero after each utterance's end.
         lengths: Real frames of each utterance [B].
-        labels: Class index of each utterance's dominant emotion [B]: what is scored. -1 where there is none.
-        targets: What is learned from [B, C]: a distribution over classes, or the existence of each.
+        labels: Class index of each utterance's dominant emotion [B], for scoring; -1 if there is none.
+        targets: Training targets [B, C]: a distribution over classes, or the existence of each.
         indices: Position of each utterance in its set [B].
     """
 
@@ -129,7 +129,7 @@ class Batch:
 
     @property
     def size(self) -> int:
-        """B, known without asking a device."""
+        """B, known without a device synchronisation."""
         return self.inputs.shape[0]
 
     def _map(self, function: str, *args: object, **kwargs: object) -> Self:
@@ -139,7 +139,7 @@ class Batch:
     def to(self, *args: object, **kwargs: object) -> Self:
         """Return the batch with every tensor moved, as ``torch.Tensor.to``; Lightning calls this.
 
-        From page-locked memory nothing waits for the copy.
+        Copies from page-locked memory are asynchronous.
         """
         if self.inputs.is_pinned():
             kwargs.setdefault("non_blocking", True)
@@ -151,22 +151,22 @@ class Batch:
 
 
 class Extractor(Protocol):
-    """What makes frames, as a system sees it: a configuration that it keeps in its checkpoint."""
+    """A feature extractor as a system sees it: a configuration to store in its checkpoint."""
 
     def configuration(self) -> dict[str, object]:
-        """Return class path and arguments as JSON can hold them."""
+        """Return class path and arguments as JSON-serialisable values."""
 
 
 class Statistics(Protocol):
-    """What is fitted on the training split of a fold."""
+    """Statistics of a fold's training split."""
 
     @property
     def mean(self) -> Tensor:
-        """Mean of each feature over all training frames [F]; computed when it is first asked for."""
+        """Mean of each feature over all training frames [F]; computed on first use."""
 
     @property
     def deviation(self) -> Tensor:
-        """Standard deviation of each feature over all training frames [F]; computed when it is first asked for."""
+        """Standard deviation of each feature over all training frames [F]; computed on first use."""
 
     @property
     def class_prior(self) -> Tensor:
@@ -182,28 +182,28 @@ class FoldData(Protocol):
 
     @property
     def corpus_name(self) -> str:
-        """The corpus's name, with ``-synthetic`` after it if the folder is a made one."""
+        """The corpus's name, followed by ``-synthetic`` if the corpus is synthetic."""
 
     @property
     def extractor(self) -> Extractor:
-        """What makes frames of waveforms."""
+        """The feature extractor."""
 
     @property
     def batches(self) -> str:
-        """How training batches are made: ``length`` of similar length, ``class`` of equally many of each class."""
+        """How training batches are made: ``length``, of similar length, or ``class``, balanced over classes."""
 
     @property
     def target_kind(self) -> TargetKind:
-        """What an utterance teaches."""
+        """Kind of training target."""
 
     def split(self) -> Split:
         """Return the split of the fold."""
 
     def training_statistics(self) -> Statistics:
-        """Return what is fitted on the training split."""
+        """Return statistics of the training split."""
 
     def set_utterances(self, name: str) -> Sequence[Utterance]:
         """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus."""
 
     def evaluation_dataloader(self, name: str) -> DataLoader[Batch]:
-        """Return a set that is set up, each of its utterances once and whole."""
+        """Return a loader of a set that is set up: each utterance once, uncropped."""

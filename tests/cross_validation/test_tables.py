@@ -44,7 +44,7 @@ def test_every_row_of_every_table_names_an_experiment_that_is_there_and_the_pape
         ("  - {name: a, experimnt: x.yaml}", "experimnt"),
         ("  - {name: a, paper: {UA: high}}", "UA"),
         ("  - {experiment: x.yaml}", "name"),
-        ("  - {name: a", "is no YAML"),
+        ("  - {name: a", "YAML"),
         ("  - {name: a}\n  - {name: a}", "'a' occurs twice"),
         ("  - {name: b, needs: {model.init_args.encoder: a}}", "'a', which is no row above it"),
         ("  - {name: a, experiment: '${corpse}/x.yaml'}", "corpse"),
@@ -81,7 +81,7 @@ def test_a_wrong_table_file_is_refused_with_file_and_key(text: str, named: str, 
     [
         (b"- a\n- b\n", "top level: a list does not fit"),
         (b"3", "give keys with values"),
-        (b"title: \xe4", "is no UTF-8 text"),
+        (b"title: \xe4", "UTF-8"),
         (None, "is a folder; give a table file"),
     ],
 )

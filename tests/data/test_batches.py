@@ -1,4 +1,4 @@
-"""Utterances as batches, whole or cropped."""
+"""Batches of whole or cropped utterances."""
 
 import pytest
 import torch
@@ -11,12 +11,12 @@ LENGTHS = [2, 9, 5, 4]
 
 
 def dataset(crop_frames: int | None) -> FrameDataset:
-    # Frame t of utterance u is 100 u + t, so that a crop says where it is from.
+    # Frame t of utterance u is 100 u + t, so that a crop shows its position.
     frames = [100.0 * utterance + torch.arange(length).unsqueeze(1) for utterance, length in enumerate(LENGTHS)]
     return FrameDataset(frames, [0, 1, 2, 0], torch.eye(3)[[0, 1, 2, 0]], crop_frames)
 
 
-def test_what_is_longer_than_a_crop_is_cut_and_the_rest_stays_whole() -> None:
+def test_utterances_longer_than_a_crop_are_cropped() -> None:
     batch = dataset(4).__getitems__([(1, 0.5), (0, 0.5), (3, 0.99), (2, 0.99)])
     assert batch.lengths.tolist() == [4, 2, 4, 4]
     assert batch.inputs.squeeze(2).tolist() == [
@@ -45,7 +45,7 @@ def test_the_last_place_is_within_the_utterance() -> None:
 @pytest.mark.parametrize(
     ("crop_frames", "items"), [(4, [0, 1, 2, 3]), (None, [(0, 0.9), (1, 0.9), (2, 0.9), (3, 0.9)])]
 )
-def test_positions_alone_and_datasets_without_crops_give_whole_utterances(
+def test_positions_without_a_place_give_whole_utterances(
     crop_frames: int | None, items: list[int | tuple[int, float]]
 ) -> None:
     batch = dataset(crop_frames).__getitems__(items)
@@ -53,7 +53,7 @@ def test_positions_alone_and_datasets_without_crops_give_whole_utterances(
     assert torch.equal(batch.inputs, dataset(None).__getitems__([0, 1, 2, 3]).inputs)
 
 
-def test_a_loader_gives_other_crops_each_epoch_and_the_same_ones_when_an_epoch_comes_again() -> None:
+def test_a_loader_gives_reproducible_crops_per_epoch() -> None:
     data = dataset(3)
     sampler = RandomCrops(BucketBatchSampler([min(length, 3) for length in LENGTHS], 2, 0), 0)
     loader = DataLoader(data, batch_sampler=sampler, collate_fn=keep_batch)

@@ -1,4 +1,4 @@
-"""Fetching a corpus from a server of this machine: resumed, verified, unpacked safely, never without agreement."""
+"""Download from a local server: resumed, verified, unpacked safely, only with consent."""
 
 import hashlib
 import http.server
@@ -133,9 +133,9 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(serve: Callable[...
     assert files_in(tmp_path) == {"corpus.zip": server.content, **CONTENT}
 
 
-def test_a_call_goes_on_where_the_one_before_was_cut(serve: Callable[..., Server], tmp_path: Path) -> None:
+def test_a_call_resumes_an_interrupted_one(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve(zipped(CONTENT), cuts=[CHUNK, 0, 0, 0, 0])
-    with pytest.raises(CorpusError, match=f"broke 5 times.*{CHUNK} bytes are kept"):
+    with pytest.raises(CorpusError, match=f"5 times.*{CHUNK} bytes"):
         fetch(archive_of(server), tmp_path, SILENT)
     assert list(files_in(tmp_path)) == [f"{UNFINISHED_PREFIX}corpus.zip"]
     assert fetch(archive_of(server), tmp_path, SILENT) == 2
@@ -166,11 +166,11 @@ def test_a_server_without_ranges_is_asked_for_all_of_it(serve: Callable[..., Ser
 
 def test_other_bytes_than_published_are_not_unpacked(serve: Callable[..., Server], tmp_path: Path) -> None:
     server = serve(zipped(CONTENT))
-    with pytest.raises(CorpusError, match="other bytes than were published"):
+    with pytest.raises(CorpusError, match="MD5"):
         fetch(archive_of(server, b"else"), tmp_path, SILENT)
     assert files_in(tmp_path) == {}
     (tmp_path / "corpus.zip").write_bytes(b"mine")
-    with pytest.raises(CorpusError, match="is not the published archive"):
+    with pytest.raises(CorpusError, match="MD5"):
         fetch(archive_of(server), tmp_path, SILENT)
     assert files_in(tmp_path) == {"corpus.zip": b"mine"}
 
@@ -183,11 +183,11 @@ def test_a_server_that_refuses_is_asked_once(serve: Callable[..., Server], tmp_p
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])
-def test_a_file_in_place_of_the_folder_is_no_crash(tmp_path: Path, below: str) -> None:
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path, below: str) -> None:
     (tmp_path / "corpus").write_text("a file")
     folder = tmp_path / "corpus" / below
     archive = Archive("a.zip", "http://127.0.0.1:1/a.zip", "0" * 32, "1 MB")
-    with pytest.raises(CorpusError, match=r"corpus.* cannot be written: "):
+    with pytest.raises(CorpusError, match=r"corpus.* cannot be written"):
         fetch(archive, folder, SILENT)
 
 
@@ -196,7 +196,7 @@ def test_no_entry_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
     archive, folder = tmp_path / "corpus.zip", tmp_path / "in" / "folder"
     folder.mkdir(parents=True)
     archive.write_bytes(zipped({"good.wav": b"good", name: b"evil"}))
-    with pytest.raises(CorpusError, match="leads out of the folder"):
+    with pytest.raises(CorpusError, match="outside the folder"):
         unpack(archive, folder)
     assert files_in(tmp_path) == {"corpus.zip": archive.read_bytes()}
 
@@ -208,12 +208,12 @@ def test_links_are_not_unpacked_and_not_followed(tmp_path: Path) -> None:
     link.external_attr = (stat.S_IFLNK | 0o777) << 16
     with zipfile.ZipFile(archive, "w") as content:
         content.writestr(link, "/etc")
-    with pytest.raises(CorpusError, match="'link' is a link"):
+    with pytest.raises(CorpusError, match=r"'link'.*link"):
         unpack(archive, folder)
     (tmp_path / "elsewhere").mkdir()
     (folder / "Actor_01").symlink_to(tmp_path / "elsewhere")
     archive.write_bytes(zipped(CONTENT))
-    with pytest.raises(CorpusError, match="would lie outside"):
+    with pytest.raises(CorpusError, match=r"outside.*link"):
         unpack(archive, folder)
     assert files_in(tmp_path / "elsewhere") == {}
 
@@ -224,23 +224,23 @@ def test_no_file_is_overwritten(tmp_path: Path) -> None:
     mine = folder / "Actor_02" / "b.wav"
     mine.parent.mkdir(parents=True)
     mine.write_bytes(b"\0" * len(CONTENT["Actor_02/b.wav"]))
-    with pytest.raises(CorpusError, match=r"b\.wav is there with other content"):
+    with pytest.raises(CorpusError, match=r"b\.wav.*other content"):
         unpack(archive, folder)
     assert files_in(folder) == {"Actor_02/b.wav": mine.read_bytes()}
 
 
-def test_what_is_no_zip_is_called_so(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_zip_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "corpus.zip").write_bytes(b"<html>")
-    with pytest.raises(CorpusError, match="is no ZIP archive"):
+    with pytest.raises(CorpusError, match="ZIP"):
         unpack(tmp_path / "corpus.zip", tmp_path)
 
 
-def test_the_licence_comes_first_and_nothing_is_fetched_without_agreement(
+def test_nothing_is_downloaded_without_consent(
     serve: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(zipped(CONTENT))
     corpus = SimpleNamespace(SOURCE=replace(SOURCE, archive=archive_of(server)), __name__="corpus")
-    with pytest.raises(CorpusError, match="--yes"):  # nobody is there to be asked
+    with pytest.raises(CorpusError, match="--yes"):  # no terminal
         obtain(corpus, tmp_path / "to", agreed=False, console=SILENT)
     monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: True, readline=lambda: "no\n"))
     said = io.StringIO()
@@ -273,7 +273,7 @@ def test_what_cannot_be_fetched_is_explained(
 
 def test_the_command_hands_over_to_the_corpus(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["download", "nothing", str(tmp_path)]) == 1
-    assert "'nothing' is no corpus here; there are " in capsys.readouterr().err
+    assert "'nothing'" in capsys.readouterr().err
     assert find_corpus("ravdess").SOURCE.archive.md5 == "bc696df654c87fed845eb13823edef8a"
 
 

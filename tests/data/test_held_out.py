@@ -1,4 +1,4 @@
-"""Held-out clips: who is held out, and what a corpus must have for it."""
+"""Protocols that hold out clips of each speaker."""
 
 import random
 from pathlib import Path
@@ -31,7 +31,7 @@ def names(utterances: tuple[Utterance, ...]) -> list[str]:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_so_many_clips_of_each_speaker_validate_the_rest_trains_and_nothing_is_tested(count: int) -> None:
+def test_held_out_clips_validate_and_the_others_train(count: int) -> None:
     split = HeldOutClips(count).split(CORPUS, 0)
     speakers = [u.speaker for u in split.validation]
     assert speakers == ["anna"] * count + ["bert"] * count + ["carl"] * count
@@ -40,7 +40,7 @@ def test_so_many_clips_of_each_speaker_validate_the_rest_trains_and_nothing_is_t
     assert HeldOutClips(count).num_folds(CORPUS) == 1
 
 
-def test_the_order_of_the_clips_changes_nothing_and_the_seed_does() -> None:
+def test_the_draw_depends_on_the_seed_not_the_order() -> None:
     shuffled = random.Random(0).sample(CORPUS, len(CORPUS))
     split = HeldOutClips(2).split(CORPUS, 0)
     assert HeldOutClips(2).split(shuffled, 0) == split
@@ -60,14 +60,14 @@ def test_every_clip_of_a_speaker_is_held_out_by_some_seed() -> None:
 
 
 def test_a_speaker_with_too_few_clips_is_named_with_the_way_out() -> None:
-    with pytest.raises(ProtocolError, match=r"speaker bert has 4 clips.* none to train on; set clips_per_speaker to 3"):
+    with pytest.raises(ProtocolError, match=r"bert has 4 clips.*clips_per_speaker to 3"):
         HeldOutClips(4).split(CORPUS, 0)
-    with pytest.raises(ProtocolError, match=r"speaker dora has 1 clip, .* train on; add clips of dora, or leave"):
+    with pytest.raises(ProtocolError, match=r"dora has 1 clip,.*add clips of dora"):
         HeldOutClips().split(corpus({"anna": 2, "dora": 1}), 0)
 
 
 @pytest.mark.parametrize(("arguments", "message"), [((0,), "clips_per_speaker is 0"), ((1, -1), "seed is -1")])
-def test_unusable_arguments_are_refused(arguments: tuple[int, ...], message: str) -> None:
+def test_unusable_arguments_are_rejected(arguments: tuple[int, ...], message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
         HeldOutClips(*arguments)
 
@@ -90,7 +90,7 @@ def test_an_empty_test_set_has_a_hash_and_no_speakers() -> None:
     assert speaker_overlap(split) == ("anna", "bert", "carl")
 
 
-def test_audit_shows_the_empty_set_and_that_speakers_are_in_both_others(synthetic_ravdess: Path) -> None:
+def test_audit_shows_the_empty_set_and_shared_speakers(synthetic_ravdess: Path) -> None:
     console = Console(record=True, width=200)
     arguments = [
         "--config=experiments/quickstart.yaml",
@@ -103,7 +103,7 @@ def test_audit_shows_the_empty_set_and_that_speakers_are_in_both_others(syntheti
     assert "0.00" in next(line for line in shown.splitlines() if " test " in line)
 
 
-def test_a_list_says_who_validates_with_or_without_ending_and_with_more_in_a_line(tmp_path: Path) -> None:
+def test_a_list_names_validation_clips_with_or_without_extension(tmp_path: Path) -> None:
     file = tmp_path / "list.txt"
     file.write_text("carl_03.wav 1\n\nanna_00\n", encoding="utf-8")
     protocol = ListedClips(file)
@@ -115,16 +115,16 @@ def test_a_list_says_who_validates_with_or_without_ending_and_with_more_in_a_lin
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("anna_77.wav\n", r"list\.txt lists anna_77\.wav, which the corpus does not have"), ("\n", "lists no clip")],
+    [("anna_77.wav\n", r"list\.txt.*anna_77\.wav"), ("\n", r"list\.txt.*no clip")],
 )
-def test_a_list_that_does_not_fit_is_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_a_list_that_does_not_fit_is_rejected(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "list.txt").write_text(content, encoding="utf-8")
     with pytest.raises(ProtocolError, match=message):
         ListedClips(tmp_path / "list.txt").split(CORPUS, 0)
 
 
-def test_a_list_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ProtocolError, match=r"nowhere\.txt cannot be read"):
+def test_a_list_that_is_not_there_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(ProtocolError, match=r"nowhere\.txt"):
         ListedClips(tmp_path / "nowhere.txt").split(CORPUS, 0)
 
 

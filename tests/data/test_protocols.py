@@ -63,7 +63,7 @@ def test_every_utterance_is_tested_exactly_once_over_the_folds(protocol: Protoco
 
 
 @each_protocol
-def test_speakers_never_cross_where_the_protocol_promises_so(protocol: Protocol, utterances: list[Utterance]) -> None:
+def test_speakers_never_cross_in_speaker_disjoint_protocols(protocol: Protocol, utterances: list[Utterance]) -> None:
     crossing = [speaker_overlap(split) for split in splits(protocol, utterances)]
     assert all(crossing) if not protocol.speakers_disjoint else not any(crossing)
 
@@ -86,28 +86,28 @@ def test_sets_are_ordered_by_name_and_folds_count_from_zero(protocol: Protocol, 
 
 @each_protocol
 @pytest.mark.parametrize("beyond", [-1, 0])
-def test_a_fold_out_of_range_is_refused_with_the_range(
+def test_a_fold_out_of_range_is_rejected_with_the_range(
     protocol: Protocol, utterances: list[Utterance], beyond: int
 ) -> None:
     folds = protocol.num_folds(utterances)
     fold = folds if beyond == 0 else beyond
-    with pytest.raises(ProtocolError, match=rf"fold {fold} is out of range.*0 to {folds - 1}"):
+    with pytest.raises(ProtocolError, match=rf"fold {fold} .*0 to {folds - 1}"):
         protocol.split(utterances, fold)
 
 
 @each_protocol
-def test_an_utterance_named_twice_is_refused(protocol: Protocol, utterances: list[Utterance]) -> None:
-    with pytest.raises(ProtocolError, match=f"not unique: {utterances[4].name}"):
+def test_an_utterance_named_twice_is_rejected(protocol: Protocol, utterances: list[Utterance]) -> None:
+    with pytest.raises(ProtocolError, match=f"unique.*{utterances[4].name}"):
         protocol.split([*utterances, utterances[4]], 0)
 
 
 @each_protocol
-def test_no_utterance_at_all_is_refused(protocol: Protocol, utterances: list[Utterance]) -> None:
-    with pytest.raises(ProtocolError, match="no utterance to split"):
+def test_no_utterance_at_all_is_rejected(protocol: Protocol, utterances: list[Utterance]) -> None:
+    with pytest.raises(ProtocolError, match="no utterance"):
         protocol.split([], 0)
 
 
-def test_fold_k_tests_the_next_block_cyclic_and_validates_on_block_k() -> None:
+def test_fold_k_validates_on_block_k_and_tests_the_next() -> None:
     blocks = [("01", "02"), ("03", "04", "05"), ("06",), ("07", "08", "09", "10")]
     for fold, split in enumerate(splits(ActorFolds(BLOCKS), corpus(ACTORS))):
         assert split.speakers("validation") == blocks[fold]
@@ -115,7 +115,7 @@ def test_fold_k_tests_the_next_block_cyclic_and_validates_on_block_k() -> None:
         assert set(split.speakers("train")) == set(ACTORS) - set(blocks[fold]) - set(blocks[[1, 2, 3, 0][fold]])
 
 
-def test_even_blocks_are_consecutive_and_differ_by_at_most_one_the_larger_first() -> None:
+def test_even_blocks_are_consecutive_with_the_larger_first() -> None:
     assert ActorFolds("even", 4).speaker_blocks(corpus(ACTORS)) == [
         ("01", "02", "03"),
         ("04", "05", "06"),
@@ -129,33 +129,33 @@ def test_even_blocks_order_numbers_as_numbers_and_names_as_text() -> None:
     assert ActorFolds("even", 3).speaker_blocks(corpus(["10", "9", "anna"])) == [("10",), ("9",), ("anna",)]
 
 
-def test_even_blocks_without_a_speaker_each_are_refused() -> None:
-    with pytest.raises(ProtocolError, match=r"4 folds need as many speakers, but the corpus has 3: 01, 02, 03"):
+def test_even_blocks_without_a_speaker_each_are_rejected() -> None:
+    with pytest.raises(ProtocolError, match=r"4 folds.* 3: 01, 02, 03"):
         ActorFolds("even", 4).split(corpus(ACTORS[:3]), 0)
 
 
 def test_even_blocks_advise_only_what_works() -> None:
-    with pytest.raises(ProtocolError, match=r"has 3: 01, 02, 03\. Set num_folds to 3 or less, or add speakers\."):
+    with pytest.raises(ProtocolError, match=r"3: 01, 02, 03.*num_folds to 3"):
         ActorFolds("even", 4).split(corpus(ACTORS[:3]), 0)
-    with pytest.raises(ProtocolError, match=r"has 2: 01, 02\. Add speakers: there must be at least 3") as caught:
+    with pytest.raises(ProtocolError, match=r"2: 01, 02.*Add speakers.*3") as caught:
         ActorFolds("even", 3).split(corpus(ACTORS[:2]), 0)
     assert "num_folds" not in str(caught.value)
 
 
 def test_all_missing_actors_are_named_and_even_blocks_suggested() -> None:
     present = [actor for actor in ACTORS if actor not in {"03", "07", "10"}]
-    with pytest.raises(ProtocolError, match=r"lacks 3 of the 10 actors that the blocks name: 3, 7, 10\..*blocks: even"):
+    with pytest.raises(ProtocolError, match=r"3 of the 10 actors.*: 3, 7, 10.*blocks: even"):
         ActorFolds(BLOCKS).split(corpus(present), 0)
 
 
 def test_a_speaker_whom_no_block_holds_is_named() -> None:
-    with pytest.raises(ProtocolError, match=r"no block holds these speakers of the corpus: 11, 12"):
+    with pytest.raises(ProtocolError, match=r"no block.*11, 12"):
         ActorFolds(BLOCKS).split(corpus([*ACTORS, "11", "12"]), 0)
 
 
 @pytest.mark.parametrize("word", ["anna", "²"])
-def test_ranges_on_speakers_who_are_no_numbers_are_refused(word: str) -> None:
-    with pytest.raises(ProtocolError, match=f"no numbers: {word}.*blocks: even"):
+def test_ranges_on_speakers_who_are_not_numbers_are_rejected(word: str) -> None:
+    with pytest.raises(ProtocolError, match=f"not numbers: {word}.*blocks: even"):
         ActorFolds(BLOCKS).split(corpus([*ACTORS, word]), 0)
 
 
@@ -166,14 +166,14 @@ def test_ranges_on_speakers_who_are_no_numbers_are_refused(word: str) -> None:
         ({"blocks": "even"}, "needs num_folds"),
         ({"blocks": "even", "num_folds": 2}, "num_folds is 2; choose at least 3"),
         ({"blocks": ["1-2", "3-4"]}, "num_folds is 2; choose at least 3"),
-        ({"blocks": ["1-2", "3-4", "5"], "num_folds": 4}, "num_folds is 4, but there are 3 blocks"),
+        ({"blocks": ["1-2", "3-4", "5"], "num_folds": 4}, "num_folds is 4.*3 blocks"),
         ({"blocks": ["1-3", "3-4", "5"]}, "3 in more than one block"),
-        ({"blocks": ["1-2", "4-3", "5"]}, "'4-3' runs backwards; write \"3-4\""),
-        ({"blocks": ["1-2", "x", "5"]}, "'x' is not a range"),
+        ({"blocks": ["1-2", "4-3", "5"]}, "'4-3'.*3-4"),
+        ({"blocks": ["1-2", "x", "5"]}, "'x'"),
         ({"blocks": ["1-2", 6, "5"]}, "6 is not a range"),
     ],
 )
-def test_unusable_blocks_are_refused_when_the_protocol_is_made(arguments: dict[str, Any], message: str) -> None:
+def test_unusable_blocks_are_rejected(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
         ActorFolds(**arguments)
 
@@ -182,7 +182,7 @@ def test_num_folds_beside_as_many_blocks_is_accepted() -> None:
     assert ActorFolds(BLOCKS, 4).num_folds([]) == 4
 
 
-def test_leaving_out_takes_speakers_in_order_and_validates_on_the_session_partner() -> None:
+def test_leave_one_out_validates_on_the_session_partner() -> None:
     for fold, split in enumerate(splits(LeaveOneSpeakerOut(), corpus(list(DYADS), sessions=DYADS))):
         tested = sorted(DYADS)[fold]
         partner = tested[0] + {"F": "M", "M": "F"}[tested[1]]
@@ -191,7 +191,7 @@ def test_leaving_out_takes_speakers_in_order_and_validates_on_the_session_partne
         assert set(split.speakers("train")) == set(DYADS) - {tested, partner}
 
 
-def test_leaving_out_without_sessions_validates_on_the_next_speaker_cyclic() -> None:
+def test_leave_one_out_without_sessions_validates_on_the_next() -> None:
     sets = [
         (split.speakers("test"), split.speakers("validation"))
         for split in splits(LeaveOneSpeakerOut(), corpus(["2", "10", "1"]))
@@ -205,23 +205,23 @@ def test_every_partner_of_a_larger_session_validates() -> None:
 
 
 def test_a_speaker_alone_in_a_session_is_named() -> None:
-    with pytest.raises(ProtocolError, match="speaker c is alone in session 2"):
+    with pytest.raises(ProtocolError, match=r"speaker c .*session 2"):
         LeaveOneSpeakerOut().split(corpus(["a", "b", "c"], sessions={"a": "1", "b": "1", "c": "2"}), 2)
 
 
-def test_sessions_on_some_utterances_only_are_refused() -> None:
+def test_sessions_on_some_utterances_only_are_rejected() -> None:
     mixed = [*corpus(["a", "b"], sessions={"a": "1", "b": "1"}), *corpus(["c"])]
-    with pytest.raises(ProtocolError, match="3 of 9 utterances have no session: c_00, c_01, c_02"):
+    with pytest.raises(ProtocolError, match=r"3 of 9.*no session: c_00, c_01, c_02"):
         LeaveOneSpeakerOut().split(mixed, 0)
 
 
 def test_one_session_for_all_leaves_nothing_to_learn_from() -> None:
-    with pytest.raises(ProtocolError, match="the train set of fold 1 is empty"):
+    with pytest.raises(ProtocolError, match="train set of fold 1"):
         LeaveOneSpeakerOut().split(corpus(["a", "b", "c"], sessions=dict.fromkeys("abc", "1")), 1)
 
 
-def test_leaving_out_one_of_two_speakers_is_refused() -> None:
-    with pytest.raises(ProtocolError, match=r"at least 3 speakers are needed.*has 2: a, b"):
+def test_leaving_out_one_of_two_speakers_is_rejected() -> None:
+    with pytest.raises(ProtocolError, match=r"at least 3 speakers.*2: a, b"):
         LeaveOneSpeakerOut().split(corpus(["a", "b"]), 0)
 
 
@@ -238,11 +238,11 @@ def test_random_folds_differ_by_seed_and_are_shuffled() -> None:
 
 
 def test_random_folds_are_the_same_on_every_machine() -> None:
-    # Written down once: a published split hash must not move under other versions of NumPy.
+    # Fixed: a published split hash must not change with the version of NumPy.
     assert hash_splits(splits(RandomFolds(), corpus(ACTORS, each=10))) == "553450709cfd"
 
 
-def test_a_protocols_hash_is_over_the_labelled_and_a_splits_over_all() -> None:
+def test_a_protocol_hash_is_over_labelled_a_split_hash_over_all() -> None:
     labelled = corpus(["a", "b", "c"])
     kept = [*labelled, *(replace(u, name=f"{u.name}x", label=None) for u in labelled)]
     ours, theirs = (splits(LeaveOneSpeakerOut(), utterances) for utterances in (labelled, kept))
@@ -254,7 +254,7 @@ def test_a_protocols_hash_is_over_the_labelled_and_a_splits_over_all() -> None:
 
 @pytest.mark.parametrize("total", range(2, 40))
 @pytest.mark.parametrize(("folds", "fraction"), [(2, 0.49), (5, 0.79), (5, 0.25), (7, 0.01)])
-def test_random_folds_of_any_size_are_proper_or_refused(total: int, folds: int, fraction: float) -> None:
+def test_random_folds_of_any_size_are_proper_or_rejected(total: int, folds: int, fraction: float) -> None:
     utterances, refusal = corpus(["a"], each=total), ""
     try:
         made = splits(RandomFolds(folds, fraction), utterances)
@@ -269,21 +269,21 @@ def test_random_folds_of_any_size_are_proper_or_refused(total: int, folds: int, 
     [
         ({"num_folds": 1}, "num_folds is 1; choose at least 2"),
         ({"validation_fraction": 0.0}, "validation_fraction is 0.0"),
-        ({"validation_fraction": 0.8}, "validation_fraction is 0.8; with 5 folds.*less than 0.8"),
+        ({"validation_fraction": 0.8}, "validation_fraction is 0.8;.*5 folds.*than 0.8"),
         ({"seed": -1}, "seed is -1"),
     ],
 )
-def test_unusable_random_folds_are_refused_when_the_protocol_is_made(arguments: dict[str, Any], message: str) -> None:
+def test_unusable_random_folds_are_rejected(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
         RandomFolds(**arguments)
 
 
-def test_a_protocol_that_breaks_its_promise_is_caught_with_the_speaker() -> None:
+def test_a_protocol_that_shares_speakers_is_rejected_by_name() -> None:
     class Careless(LeaveOneSpeakerOut):
         def stages(self, utterances: Sequence[Utterance], fold: int) -> list[Stage]:
             return ["test", *super().stages(utterances, fold)[1:]]
 
-    with pytest.raises(ProtocolError, match="fold 1 has speakers in more than one set: a"):
+    with pytest.raises(ProtocolError, match=r"fold 1 .*: a"):
         Careless().split(corpus(["a", "b", "c"]), 1)
 
 

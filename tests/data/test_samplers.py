@@ -1,4 +1,4 @@
-"""Who gets which utterance, and when."""
+"""Batch samplers: shares of processes, order, balance and crops."""
 
 from collections import Counter
 from itertools import chain
@@ -33,7 +33,7 @@ def test_the_processes_share_the_batches_of_a_single_one(num_processes: int) -> 
     assert [sorted(chain.from_iterable(parts)) for parts in shares] == whole
 
 
-def test_a_last_batch_too_small_for_all_processes_joins_the_one_before() -> None:
+def test_a_too_small_last_batch_joins_the_one_before() -> None:
     samplers = [BucketBatchSampler([10] * 17, 8, 0, rank, 4) for rank in range(4)]
     assert [len(sampler) for sampler in samplers] == [2] * 4
     assert sorted(chain.from_iterable(chain.from_iterable(samplers))) == list(range(17))
@@ -66,20 +66,20 @@ def test_batches_pad_far_less_than_random_ones() -> None:
     assert padding(list(BucketBatchSampler(lengths.tolist(), 20, 0))) < 0.25 * padding(random)
 
 
-def test_fewer_utterances_in_a_batch_than_processes_are_refused_with_both_numbers() -> None:
+def test_a_batch_smaller_than_the_processes_is_rejected() -> None:
     with pytest.raises(ConfigurationError, match=r"batch_size is 3.*4 processes"):
         BucketBatchSampler(LENGTHS, 3, 0, 0, 4)
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 3, 61])
-def test_evaluation_counts_each_utterance_once_over_all_processes(num_processes: int) -> None:
+def test_evaluation_visits_each_utterance_once(num_processes: int) -> None:
     shares = [EvaluationBatchSampler(LENGTHS, 8, rank, num_processes) for rank in range(num_processes)]
     assert sorted(chain.from_iterable(chain.from_iterable(shares))) == list(range(61))
     assert all(len(share) > 0 for share in shares)
 
 
-def test_a_process_without_anything_to_evaluate_is_refused_by_name() -> None:
-    with pytest.raises(ConfigurationError, match=r"process 1 of 62 .* only 61 utterances"):
+def test_a_process_without_utterances_to_evaluate_is_rejected() -> None:
+    with pytest.raises(ConfigurationError, match=r"process 1 of 62.* 61 "):
         EvaluationBatchSampler(LENGTHS, 8, 1, 62)
 
 
@@ -88,26 +88,26 @@ def label_counts(batch: list[int]) -> Counter[int]:
 
 
 @pytest.mark.parametrize("batch_size", [12, 15])
-def test_every_batch_holds_equally_many_of_every_class_that_occurs(batch_size: int) -> None:
+def test_every_batch_is_balanced_over_classes_that_occur(batch_size: int) -> None:
     batches = list(ClassBatchSampler(LABELS, 5, batch_size, 0))
     assert len(batches) == 5  # 60 utterances with a class, 12 in a batch
     assert all(label_counts(batch) == {0: 3, 1: 3, 2: 3, 4: 3} for batch in batches)
 
 
 @pytest.mark.parametrize("batch_size", [8, 12, 40])
-def test_utterances_come_twice_in_a_batch_only_where_their_class_is_too_small(batch_size: int) -> None:
+def test_utterances_repeat_in_a_batch_only_in_too_small_classes(batch_size: int) -> None:
     sampler = ClassBatchSampler(LABELS, 5, batch_size, 0)
     for epoch in range(20):
         sampler.set_epoch(epoch)
         for batch in sampler:
             for label, size in SIZES.items():
                 own = Counter(position for position in batch if LABELS[position] == label)
-                # As evenly as can be: none is there twice before all are there once.
+                # No utterance repeats before all were used.
                 assert len(own) == min(size, sampler.per_class) or label == -1
                 assert not own or max(own.values()) <= -(-sampler.per_class // size)
 
 
-def test_each_class_goes_through_its_utterances_before_one_comes_again() -> None:
+def test_each_class_is_used_up_before_utterances_repeat() -> None:
     sampler = ClassBatchSampler(LABELS, 5, 8, 0)
     for epoch in range(20):
         sampler.set_epoch(epoch)
@@ -126,7 +126,7 @@ def test_a_class_that_is_used_up_is_shuffled_anew() -> None:
 
 
 @pytest.mark.parametrize("num_processes", [2, 3, 4])
-def test_processes_share_class_batches_equally_and_each_has_every_class(num_processes: int) -> None:
+def test_processes_share_class_batches_equally(num_processes: int) -> None:
     def batches(process: int, num_processes: int) -> list[list[int]]:
         sampler = ClassBatchSampler(LABELS, 5, 48, 3, process, num_processes)
         sampler.set_epoch(2)
@@ -141,7 +141,7 @@ def test_processes_share_class_batches_equally_and_each_has_every_class(num_proc
 
 
 @pytest.mark.parametrize("crops", [False, True])
-def test_a_resumed_sampler_of_classes_goes_on_with_the_same_order(crops: bool) -> None:
+def test_a_resumed_class_sampler_continues_the_same_order(crops: bool) -> None:
     def order(seed: int, epochs: list[int]) -> list[object]:
         sampler = ClassBatchSampler(LABELS, 5, 12, seed)
         seen: list[object] = []
@@ -156,25 +156,25 @@ def test_a_resumed_sampler_of_classes_goes_on_with_the_same_order(crops: bool) -
     assert order(0, [3]) != order(1, [3])
 
 
-def test_too_small_a_batch_for_two_of_each_class_is_refused_with_the_least_that_will_do() -> None:
+def test_a_batch_below_two_per_class_is_rejected() -> None:
     with pytest.raises(ConfigurationError, match=r"batch_size is 7.* 4 classes.*data\.init_args\.batch_size .* 8"):
         ClassBatchSampler(LABELS, 5, 7, 0)
     assert len(ClassBatchSampler(LABELS, 5, 8, 0)) == 8
 
 
-def test_class_batches_that_processes_cannot_share_equally_are_refused_with_a_size_that_they_can() -> None:
-    with pytest.raises(ConfigurationError, match=r"batch_size is 22.* 20 that 8 processes .*batch_size to 24, .* of 8"):
+def test_unequal_shares_of_class_batches_are_rejected() -> None:
+    with pytest.raises(ConfigurationError, match=r"batch_size is 22.* 20 .* 8 processes.*batch_size to 24"):
         ClassBatchSampler(LABELS, 5, 22, 0, 0, 8)
     assert ClassBatchSampler(LABELS, 5, 24, 0, 0, 8).per_class == 6
 
 
-def test_class_batches_of_a_single_class_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"utterances of 1 of 5 classes"):
+def test_class_batches_of_a_single_class_are_rejected() -> None:
+    with pytest.raises(ConfigurationError, match="1 of 5 classes"):
         ClassBatchSampler([2, 2, 2], 5, 8, 0)
 
 
 @pytest.mark.parametrize("kind", ["length", "class"])
-def test_crops_are_those_of_the_wrapped_batches_whatever_the_processes(kind: str) -> None:
+def test_crops_do_not_depend_on_the_number_of_processes(kind: str) -> None:
     def batches(process: int, num_processes: int) -> BucketBatchSampler | ClassBatchSampler:
         if kind == "length":
             return BucketBatchSampler(LENGTHS, 8, 0, process, num_processes)
@@ -195,7 +195,7 @@ def test_crops_are_those_of_the_wrapped_batches_whatever_the_processes(kind: str
         assert all(places[position] == place for position, place in shared)
 
 
-def test_places_of_crops_cover_their_range_evenly_and_change_with_position_epoch_and_seed() -> None:
+def test_crop_places_are_uniform_and_vary() -> None:
     def places(seed: int, epoch: int) -> list[float]:
         sampler = RandomCrops(BucketBatchSampler([10] * 4000, 100, 0), seed)
         sampler.set_epoch(epoch)

@@ -22,7 +22,7 @@ def test_a_constant_feature_has_deviation_zero() -> None:
     assert deviation.item() < 1e-7
 
 
-def test_a_batch_is_padded_with_zeros_and_says_which_utterances_it_holds() -> None:
+def test_a_batch_is_zero_padded_and_has_utterance_indices() -> None:
     dataset = FrameDataset(
         [torch.ones(2, 4), 2 * torch.ones(5, 4), 3 * torch.ones(1, 4)], [0, 2, 1], torch.eye(3)[[0, 2, 1]]
     )
@@ -37,7 +37,7 @@ def test_a_batch_is_padded_with_zeros_and_says_which_utterances_it_holds() -> No
     assert batch.to("meta").inputs.device.type == "meta"
 
 
-def test_frames_are_gone_through_only_once_and_only_when_mean_or_deviation_is_asked_for() -> None:
+def test_statistics_read_frames_lazily_and_once() -> None:
     frames = [torch.randn(length, 3) for length in (5, 40)]
     seen: list[int] = []
 

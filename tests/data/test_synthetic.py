@@ -47,7 +47,7 @@ def log_mel_like_statistics(waveform: Waveform) -> np.ndarray:
 
 @pytest.mark.parametrize("emotion", STYLES)
 @pytest.mark.parametrize("speaker", ["a", "d"])
-def test_every_emotion_is_finite_audible_speech_of_a_usual_length(emotion: str, speaker: str) -> None:
+def test_every_emotion_is_finite_audible_and_of_usual_length(emotion: str, speaker: str) -> None:
     for intensity in (0.7, 1.3):
         waveform = speak(emotion, intensity=intensity, speaker=speaker)
         assert waveform.dtype == np.float32
@@ -70,7 +70,7 @@ def test_speech_begins_and_ends_in_near_silence() -> None:
     assert np.sqrt(np.mean(waveform[-1500:] ** 2)) < 0.003
 
 
-def test_the_same_seed_gives_the_same_clip_whatever_was_spoken_before() -> None:
+def test_a_clip_depends_on_its_seed_only() -> None:
     first = speak("happy")
     speak("sad")
     np.testing.assert_array_equal(speak("happy"), first)
@@ -104,7 +104,7 @@ def mean_over_takes(emotion: str, intensity: float = 1.0) -> tuple[float, float,
     return float(np.mean(levels)), float(np.mean(shares)), float(np.mean(seconds))
 
 
-def test_anger_is_louder_and_brighter_than_neutral_and_sadness_softer_darker_and_slower() -> None:
+def test_anger_is_loud_and_bright_and_sadness_soft_and_slow() -> None:
     neutral, angry, sad = (mean_over_takes(emotion) for emotion in ("neutral", "angry", "sad"))
     assert angry[0] > neutral[0] + 5
     assert angry[1] > neutral[1] + 0.5
@@ -132,24 +132,24 @@ def test_women_speak_higher_than_men() -> None:
     assert 100 < men < 130
 
 
-def test_an_unknown_emotion_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="'bored' is unknown; known are neutral, calm"):
+def test_an_unknown_emotion_is_rejected_by_name() -> None:
+    with pytest.raises(ValueError, match=r"'bored'.*neutral, calm"):
         speak("bored")
 
 
-def test_a_sampling_rate_that_is_too_low_is_refused() -> None:
+def test_a_sampling_rate_that_is_too_low_is_rejected() -> None:
     with pytest.raises(ValueError, match="sample_rate_hz is 4000"):
         synthesise(voice(), "sad", 1.0, 1, generator(0), 4000)
 
 
-def test_speech_is_made_much_faster_than_it_is_heard() -> None:
+def test_speech_is_synthesised_faster_than_real_time() -> None:
     speak("calm")
     started = time.process_time()
     seconds = sum(len(speak("calm", str(take))) / 16000 for take in range(10))
     assert seconds / (time.process_time() - started) > 60
 
 
-def test_unseen_speakers_are_recognised_well_above_chance_and_below_perfection() -> None:
+def test_unseen_speakers_score_between_chance_and_perfect() -> None:
     emotions = [emotion for emotion in STYLES if emotion not in {"excited", "frustrated"}]
     made = [(speaker, emotion, take) for speaker in "abcdef" for emotion in emotions for take in "123"]
     features = np.array([
@@ -182,7 +182,7 @@ def test_a_clip_is_written_as_16_bit_wav_and_leaves_nothing_else(tmp_path: Path)
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["clip.wav"]
 
 
-def test_a_marker_tells_a_synthetic_corpus_from_above_and_below_its_root(tmp_path: Path) -> None:
+def test_a_marker_is_found_from_above_and_below_the_root(tmp_path: Path) -> None:
     root = tmp_path / "made" / "corpus"
     (tmp_path / "real").mkdir()
     write_marker(root, "ravdess", seed=3, speakers=2)
@@ -211,7 +211,7 @@ def written(folder: Path) -> dict[str, bytes]:
     return {path.stem: path.read_bytes() for path in sorted(folder.rglob("*.wav"))}
 
 
-def test_an_interrupted_corpus_is_completed_and_a_complete_one_left_alone(tmp_path: Path) -> None:
+def test_an_interrupted_corpus_is_completed(tmp_path: Path) -> None:
     assert write_corpus(tmp_path / "made", "toy", CLIPS, speakers=2, seed=1) == 20
     whole = written(tmp_path / "made")
     assert len(whole) == 20
@@ -222,7 +222,7 @@ def test_an_interrupted_corpus_is_completed_and_a_complete_one_left_alone(tmp_pa
     assert write_corpus(tmp_path / "made", "toy", CLIPS, speakers=2, seed=1) == 0
 
 
-def test_every_clip_is_a_reading_of_its_own_in_its_speakers_voice(tmp_path: Path) -> None:
+def test_every_clip_is_distinct_and_in_its_speakers_voice(tmp_path: Path) -> None:
     write_corpus(tmp_path, "toy", CLIPS, speakers=2, seed=1)
     for clip in (CLIPS[0][0], CLIPS[0][1], CLIPS[1][-1]):
         own_voice = Voice.draw(clip.gender, generator(1, "toy", clip.speaker))
@@ -258,15 +258,13 @@ def test_a_part_of_the_clips_has_the_same_number_of_each_emotion(
 @pytest.mark.parametrize(
     ("speakers", "clips", "message"),
     [
-        (4, None, "4 speakers do not fit toy; choose 1 to 3"),
-        (0, None, "0 speakers do not fit toy"),
-        (2, 11, "11 clips per speaker do not fit toy; choose 1 to 10"),
-        (2, 0, "0 clips per speaker do not fit toy"),
+        (4, None, "4 speakers.*toy.*1 to 3"),
+        (0, None, "0 speakers.*toy"),
+        (2, 11, "11 clips.*toy.*1 to 10"),
+        (2, 0, "0 clips.*toy"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused_and_nothing_is_written(
-    tmp_path: Path, speakers: int, clips: int | None, message: str
-) -> None:
+def test_numbers_out_of_range_write_nothing(tmp_path: Path, speakers: int, clips: int | None, message: str) -> None:
     with pytest.raises(CorpusError, match=message):
         write_corpus(tmp_path / "made", "toy", CLIPS, speakers, seed=0, clips_per_speaker=clips)
     assert not (tmp_path / "made").exists()
@@ -274,9 +272,9 @@ def test_numbers_that_do_not_fit_are_refused_and_nothing_is_written(
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
-    with pytest.raises(CorpusError, match="is not empty and holds no synthetic corpus"):
+    with pytest.raises(CorpusError, match="not empty"):
         write_corpus(tmp_path, "toy", CLIPS, speakers=1, seed=0)
-    with pytest.raises(CorpusError, match=r"thesis\.txt is a file"):
+    with pytest.raises(CorpusError, match=r"thesis\.txt"):
         write_corpus(tmp_path / "thesis.txt", "toy", CLIPS, speakers=1, seed=0)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -285,7 +283,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
 def test_another_synthetic_corpus_is_left_alone(tmp_path: Path, other: dict[str, int | str]) -> None:
     asked: dict[str, object] = {"corpus": "toy", "speakers": 1, "seed": 1, "clips_per_speaker": 1}
     write_corpus(tmp_path, clips=CLIPS, **asked)  # type: ignore[arg-type]
-    with pytest.raises(CorpusError, match="holds another synthetic corpus"):
+    with pytest.raises(CorpusError, match="another synthetic corpus"):
         write_corpus(tmp_path, clips=CLIPS, **asked | other)  # type: ignore[arg-type]
     assert len(written(tmp_path)) == 1
 

@@ -14,14 +14,14 @@ FIRST = "% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]"
 
 
 def block(name: str = "Ses01F_impro01_F000", code: str = "neu", *votes: str) -> str:
-    """Return an utterance's annotation, heard as neutral by one evaluator unless ``votes`` say otherwise."""
+    """Return an utterance's annotation, by default with one evaluator's vote for neutral."""
     lines = [f"[0.5000 - 1.5000]\t{name}\t{code}\t[2.5000, 2.5000, 2.5000]"]
     return "\n".join([*lines, *(f"C-E{n}:\t{vote}\t()" for n, vote in enumerate(votes or ["Neutral;"], start=2)), ""])
 
 
 @pytest.fixture(name="block")
 def block_fixture() -> Callable[..., str]:
-    """Give tests ``block``."""
+    """Return ``block``."""
     return block
 
 
@@ -39,7 +39,7 @@ def annotate(root: Path, dialog: str, *blocks: str, audio: bool = True) -> Path:
 
 @pytest.fixture(name="annotate")
 def annotate_fixture() -> Callable[..., Path]:
-    """Give tests ``annotate``."""
+    """Return ``annotate``."""
     return annotate
 
 
@@ -53,13 +53,13 @@ def every_label(root: Path) -> Path:
 
 @pytest.fixture(name="every_label")
 def every_label_fixture() -> Callable[[Path], Path]:
-    """Give tests ``every_label``."""
+    """Return ``every_label``."""
     return every_label
 
 
 @pytest.fixture(scope="session")
 def spoken_iemocap(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Turn]]:
-    """Two sessions, 24 clips of each speaker, and how they were made."""
+    """Two sessions, 24 clips of each speaker, and their turns."""
     root = tmp_path_factory.mktemp("iemocap")
     assert write_synthetic(root, speakers=4, seed=7, clips_per_speaker=24) == 96
     return root, recordings(4, 7, 24)

@@ -1,4 +1,4 @@
-"""A user's own recordings: the two layouts, and what is said of a folder that is neither."""
+"""A user's own recordings: the two layouts, and errors of other folders."""
 
 import csv
 import re
@@ -45,7 +45,7 @@ def test_every_column_of_the_table_is_read(tmp_path: Path) -> None:
     assert found.left_out == {}
 
 
-def test_columns_stand_in_any_order_among_others_and_blanks_do_not_matter(tmp_path: Path) -> None:
+def test_columns_may_be_in_any_order_with_others_and_blanks(tmp_path: Path) -> None:
     recordings(tmp_path, "note, label ,path,speaker\nx, glad ,1.wav, Bea \n\n", "1.wav")
     assert find_utterances(tmp_path).utterances == (Utterance("1", tmp_path / "1.wav", "Bea", "glad"),)
 
@@ -63,7 +63,7 @@ def test_what_the_table_does_not_list_is_not_used(tmp_path: Path) -> None:
     assert names(tmp_path) == ["1"]
 
 
-def test_another_table_can_be_named_whose_paths_begin_in_the_root_all_the_same(tmp_path: Path) -> None:
+def test_another_table_has_paths_relative_to_the_root(tmp_path: Path) -> None:
     recordings(tmp_path / "audio", TABLE, "a/1.flac", "b/1.wav")
     other = tmp_path / "other.csv"
     other.write_text("path,speaker,label\nb/1.wav,Bea,calm\n")
@@ -79,21 +79,19 @@ def test_without_a_table_folders_say_label_and_speaker(tmp_path: Path) -> None:
     )
 
 
-def test_recordings_in_a_format_that_is_not_read_are_named_unless_a_table_says_what_is_meant(tmp_path: Path) -> None:
+def test_unsupported_recordings_are_named_without_a_table(tmp_path: Path) -> None:
     recordings(tmp_path, None, "glad/Bea/1.wav", "glad/Bea/1.mp3", "glad/Bea/2.mp3", "cross/Ali/1.mp3")
-    with pytest.warns(
-        CorpusWarning, match=r"2 utterances lie in .*: cross/Ali/1 \(\.mp3\), glad/Bea/2 \(\.mp3\)\. Convert them"
-    ):
+    with pytest.warns(CorpusWarning, match=r"2 utterances .*: cross/Ali/1 \(\.mp3\), glad/Bea/2 \(\.mp3\)"):
         assert names(tmp_path) == ["glad/Bea/1"]
     recordings(tmp_path, "path,speaker,label\nglad/Bea/2.mp3,Bea,glad\n")
     assert names(tmp_path) == ["glad/Bea/2"]
 
 
-def test_a_recording_outside_the_folders_is_named_with_both_layouts(tmp_path: Path) -> None:
+def test_a_recording_outside_the_layout_is_named_with_both(tmp_path: Path) -> None:
     recordings(tmp_path, None, "glad/Bea/1.wav", "glad/2.wav", "3.wav")
     with pytest.raises(CorpusError) as error:
         find_utterances(tmp_path)
-    for part in ("3.wav lies in no <label>/<speaker> folder", "glad/2.wav lies", "labels.csv", "path,speaker,label"):
+    for part in ("3.wav", "<label>/<speaker>", "glad/2.wav", "labels.csv", "path,speaker,label"):
         assert part in str(error.value)
     assert "glad/Bea/1.wav" not in str(error.value)
 
@@ -101,7 +99,7 @@ def test_a_recording_outside_the_folders_is_named_with_both_layouts(tmp_path: Pa
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("path,label\n1.wav,glad\n", "the column speaker is missing; its first line is path,label, and must name path"),
+        ("path,label\n1.wav,glad\n", "the column speaker is missing; its first line is path,label."),
         ("file,who\n1.wav,Bea\n", "the column path, speaker, label is missing"),
         ("path;speaker;label\n1.wav;Bea;glad\n", "Separate columns by commas."),
         ("", "its first line is empty"),
@@ -116,7 +114,7 @@ def test_a_recording_outside_the_folders_is_named_with_both_layouts(tmp_path: Pa
         ("path,speaker,label\n1.wav,Bea,glad\n1.flac,Bea,glad\n", "more than once, such as 1 (.flac, .wav)"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_said_with_its_place(tmp_path: Path, table: str, message: str) -> None:
+def test_faults_of_a_table_are_named_with_their_line(tmp_path: Path, table: str, message: str) -> None:
     recordings(tmp_path, table, "1.wav", "1.flac")
     with pytest.raises(CorpusError, match=re.escape(message)) as error:
         find_utterances(tmp_path)
@@ -131,7 +129,7 @@ def test_all_faults_of_a_table_are_named_at_once_up_to_ten(tmp_path: Path) -> No
     assert str(error.value).endswith("and 1 more")
 
 
-def test_a_table_that_is_no_text_or_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_or_binary_table_is_rejected(tmp_path: Path) -> None:
     recordings(tmp_path, None, "1.wav")
     with pytest.raises(CorpusError, match=r"nothing\.csv cannot be read"):
         find_utterances(tmp_path, tmp_path / "nothing.csv")
@@ -140,13 +138,13 @@ def test_a_table_that_is_no_text_or_not_there_is_refused(tmp_path: Path) -> None
         find_utterances(tmp_path)
 
 
-def test_a_folder_that_is_missing_or_without_audio_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_missing_or_without_audio_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="does not exist"):
         find_utterances(tmp_path / "nowhere")
     recordings(tmp_path, None, "talk.mp3")
     with pytest.raises(CorpusError, match=r"1 \.mp3: unpack archives, and convert"):
         find_utterances(tmp_path)
-    with pytest.raises(CorpusError, match="nowhere is no folder"):
+    with pytest.raises(CorpusError, match="nowhere is not a folder"):
         find_utterances(tmp_path / "nowhere", tmp_path / "labels.csv")
 
 
@@ -173,13 +171,13 @@ def test_the_synthetic_twin_has_a_table_of_what_it_holds(synthetic: Path) -> Non
     assert {u.gender for u in data.utterances} == {"female", "male"}
 
 
-def test_writing_the_synthetic_twin_again_writes_nothing_and_changes_nothing(synthetic: Path) -> None:
+def test_rewriting_the_synthetic_corpus_changes_nothing(synthetic: Path) -> None:
     before = (synthetic / "labels.csv").read_bytes()
     assert audio_files.write_synthetic(synthetic, speakers=3, seed=0, clips_per_speaker=8) == 0
     assert (synthetic / "labels.csv").read_bytes() == before
 
 
-def test_every_speaker_is_left_out_once_unless_another_protocol_is_asked_for(synthetic: Path) -> None:
+def test_every_speaker_is_left_out_once_by_default(synthetic: Path) -> None:
     data = module(synthetic)
     assert isinstance(data.protocol, LeaveOneSpeakerOut)
     tested = [data.split(fold).speakers("test") for fold in range(data.num_folds())]
@@ -193,25 +191,25 @@ def test_two_speakers_are_too_few_to_leave_one_out(tmp_path: Path) -> None:
         module(tmp_path).num_folds()
 
 
-def test_classes_can_be_given_in_another_order_and_with_some_that_do_not_occur(synthetic: Path) -> None:
+def test_classes_may_be_reordered_and_may_not_occur(synthetic: Path) -> None:
     given = ("sad", "neutral", "calm", "happy", "angry")
     assert module(synthetic, classes=given).class_names == given
 
 
 def test_a_label_that_the_given_classes_lack_is_named(synthetic: Path) -> None:
-    with pytest.raises(CorpusError, match=r"lacks: happy \(6\), neutral \(6\); it has angry, sad"):
+    with pytest.raises(CorpusError, match=r"happy \(6\), neutral \(6\).*angry, sad"):
         module(synthetic, classes=("angry", "sad"))
 
 
 @pytest.mark.parametrize("classes", [("angry",), ("angry", "angry", "happy", "neutral", "sad")])
 def test_classes_are_two_or_more_and_each_once(synthetic: Path, classes: tuple[str, ...]) -> None:
-    with pytest.raises(CorpusError, match="two or more are needed, each once"):
+    with pytest.raises(CorpusError, match="at least two"):
         module(synthetic, classes=classes)
 
 
 def test_one_label_makes_no_classes(tmp_path: Path) -> None:
     recordings(tmp_path, None, "glad/Bea/1.wav", "glad/Ali/1.wav")
-    with pytest.raises(CorpusError, match="are glad; two or more are needed"):
+    with pytest.raises(CorpusError, match="are glad; at least two"):
         module(tmp_path)
 
 

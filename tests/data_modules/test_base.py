@@ -1,4 +1,4 @@
-"""What corpora share: frames made on the device, random crops, batches by class, and speakers for classes."""
+"""The base data module: extraction on the device, random crops, balanced batches, speakers as classes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_frames_made_on_the_device_equal_the_stored_ones(
     assert_equal_batches(*batches)
 
 
-def test_statistics_are_those_of_the_frames_wherever_they_are_made(make: Callable[..., RAVDESS]) -> None:
+def test_statistics_are_equal_for_stored_and_device_frames(make: Callable[..., RAVDESS]) -> None:
     stored, on_device = make(), make(features="on_device")
     for data in (stored, on_device):
         data.setup("fit")
@@ -131,7 +131,7 @@ def test_the_trainer_asks_for_the_frames(make: Callable[..., RAVDESS]) -> None:
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_frames_are_made_without_waiting_and_equal_the_stored_ones(make: Callable[..., RAVDESS]) -> None:
+def test_gpu_frames_need_no_sync_and_equal_the_stored_ones(make: Callable[..., RAVDESS]) -> None:
     data = make(features="on_device")
     data.setup("fit")
     batch = next(iter(data.train_dataloader())).to("cuda")
@@ -145,14 +145,14 @@ def test_on_a_gpu_frames_are_made_without_waiting_and_equal_the_stored_ones(make
     assert_equal_batches([made.to("cpu")], [data.on_after_batch_transfer(batch.to("cpu"), 0)])
 
 
-def test_an_extractor_that_needs_the_whole_recording_is_refused_on_the_device(make: Callable[..., RAVDESS]) -> None:
+def test_an_extractor_of_whole_recordings_is_rejected_on_device(make: Callable[..., RAVDESS]) -> None:
     pytest.importorskip("opensmile")
     data = make(ComParE147(), features="on_device")
     with pytest.raises(ConfigurationError, match=r"ComParE147 .*set data\.init_args\.features to stored"):
         epoch(data)
 
 
-def test_a_random_crop_has_exactly_the_frames_asked_for_and_is_a_stretch_of_its_utterance(
+def test_a_random_crop_has_the_set_frames_of_its_utterance(
     make: Callable[..., RAVDESS],
 ) -> None:
     data = make(crop_frames=40)
@@ -167,7 +167,7 @@ def test_a_random_crop_has_exactly_the_frames_asked_for_and_is_a_stretch_of_its_
     assert sorted(torch.cat([b.indices for b in batches]).tolist()) == list(range(len(whole)))
 
 
-def test_crops_are_the_same_in_a_resumed_epoch_and_others_in_the_next(make: Callable[..., RAVDESS]) -> None:
+def test_crops_are_equal_after_a_resume_and_new_each_epoch(make: Callable[..., RAVDESS]) -> None:
     first = epoch(make(crop_frames=40), 1)
     assert_equal_batches(first, epoch(make(crop_frames=40), 1))
     by_position = [
@@ -199,7 +199,7 @@ def test_batches_by_class_hold_equally_many_of_each(make: Callable[..., RAVDESS]
         ({"workers": -3}, "workers is -3"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(
+def test_numbers_that_do_not_fit_are_rejected(
     make: Callable[..., RAVDESS], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
@@ -232,9 +232,7 @@ def test_speakers_can_be_the_classes_of_any_corpus(synthetic_crema_d: Path, feat
         data.setup("test")
 
 
-def test_speakers_can_be_classes_where_the_yaml_chooses_emotions_too(
-    synthetic_iemocap: Path, feature_folder: Path
-) -> None:
+def test_speakers_can_be_classes_if_the_yaml_sets_emotions(synthetic_iemocap: Path, feature_folder: Path) -> None:
     data = IEMOCAP(synthetic_iemocap, LogMelFilterbank(), recognise="speaker", feature_folder=feature_folder)
     assert len(data.class_names) == 4
     assert not set(data.class_names) & set(data.classes)
@@ -248,9 +246,7 @@ def test_a_protocol_of_ones_own_holds_for_speakers_too(synthetic_crema_d: Path) 
     assert len(data.split().validation) == 6
 
 
-def test_mean_and_deviation_are_not_computed_before_a_system_asks(
-    make: Callable[..., RAVDESS], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mean_and_deviation_are_computed_lazily(make: Callable[..., RAVDESS], monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
     def counted(frames: Any) -> tuple[Tensor, Tensor]:

@@ -45,7 +45,7 @@ def test_every_field_of_a_name_is_read(tmp_path: Path) -> None:
         ("SAD", "sad"),
     ],
 )
-def test_emotion_codes_are_the_releases_and_every_label_is_a_class(code: str, label: str) -> None:
+def test_emotion_codes_match_the_release_and_labels_are_classes(code: str, label: str) -> None:
     assert crema_d.parse_name(Path(f"1091_WSI_{code}_XX.wav")).label == label
     assert label in crema_d.CLASS_NAMES
     assert len(crema_d.CLASS_NAMES) == 6
@@ -78,8 +78,8 @@ def test_an_unknown_value_is_named_with_its_file_and_field(tmp_path: Path, name:
         find(touch(tmp_path, name))
 
 
-def test_a_name_of_another_shape_is_refused() -> None:
-    with pytest.raises(CorpusError, match=r"noise\.wav: not a file name of CREMA-D"):
+def test_a_name_of_another_shape_is_rejected() -> None:
+    with pytest.raises(CorpusError, match=r"noise\.wav.*CREMA-D"):
         crema_d.parse_name(Path("noise.wav"))
 
 
@@ -94,8 +94,8 @@ def test_a_copy_without_the_faulty_clip_leaves_nothing_out(tmp_path: Path) -> No
     assert crema_d.find_utterances(touch(tmp_path, "1001_DFA_ANG_XX")).left_out == {}
 
 
-def test_a_folder_of_the_faulty_clip_alone_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="only known faulty clips: 1076_MTI_SAD_XX"):
+def test_a_folder_of_the_faulty_clip_alone_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"faulty.*1076_MTI_SAD_XX"):
         find(touch(tmp_path, "1076_MTI_SAD_XX"))
 
 
@@ -125,16 +125,16 @@ def test_other_folders_of_the_release_do_not_count(tmp_path: Path) -> None:
         (tmp_path / other).parent.mkdir(exist_ok=True)
         (tmp_path / other).touch()
     assert [u.path.parent.name for u in find(tmp_path)] == ["AudioWAV"] * 2
-    with pytest.raises(CorpusError, match=r"It holds 2 \.mp3: .*ffmpeg"):
+    with pytest.raises(CorpusError, match=r"2 \.mp3.*ffmpeg"):
         find(tmp_path / "AudioMP3")
 
 
-def test_clips_that_lie_there_only_in_a_format_that_is_not_read_are_named(tmp_path: Path) -> None:
+def test_clips_only_in_unsupported_formats_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "1001_DFA_ANG_XX")
     for emotion in ("DIS", "FEA", "HAP", "NEU", "SAD", "ANG"):
         for level in ("LO", "HI"):
             (tmp_path / "AudioWAV" / f"1001_IEO_{emotion}_{level}.mp3").touch()
-    with pytest.warns(CorpusWarning, match=r"12 utterances lie in .*: 1001_IEO_ANG_HI \(\.mp3\), .* and 7 more\."):
+    with pytest.warns(CorpusWarning, match=r"12 utterances .*: 1001_IEO_ANG_HI \(\.mp3\), .* and 7 more"):
         assert len(find(tmp_path)) == 1
 
 
@@ -147,23 +147,23 @@ def test_genders_are_read_from_the_root_or_its_parent(tmp_path: Path, below: str
     assert [u.gender for u in find(tmp_path / below)] == ["male", "female", None, None]
 
 
-def test_genders_are_read_beside_the_folder_of_clips_from_far_above(tmp_path: Path) -> None:
+def test_genders_are_read_next_to_the_clips_from_far_above(tmp_path: Path) -> None:
     touch(tmp_path / "data" / "CREMA-D", "1001_DFA_ANG_XX")
     (tmp_path / "data" / "CREMA-D" / "VideoDemographics.csv").write_text("ActorID,Sex\n1001,Male\n")
     assert [u.gender for u in find(tmp_path)] == ["male"]
 
 
-def test_demographics_that_are_no_utf_8_are_named(tmp_path: Path) -> None:
+def test_demographics_that_are_not_utf_8_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "1001_DFA_ANG_XX")
     (tmp_path / "VideoDemographics.csv").write_bytes("ActorID,Sex,Race\n1001,Male,wei\xdf\n".encode("latin-1"))
-    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv is no UTF-8 text.*without genders"):
+    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv.*UTF-8.*genders"):
         find(tmp_path)
 
 
 def test_demographics_without_their_columns_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "1001_DFA_ANG_XX")
     (tmp_path / "VideoDemographics.csv").write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv: the column ActorID, Sex is missing"):
+    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv.*ActorID, Sex"):
         find(tmp_path)
 
 
@@ -173,7 +173,7 @@ def test_the_folder_of_another_corpus_is_recognised(tmp_path: Path) -> None:
         find(tmp_path)
 
 
-def test_a_whole_synthetic_release_has_the_real_ones_counts_and_genders(tmp_path: Path) -> None:
+def test_a_whole_synthetic_release_has_real_counts_and_genders(tmp_path: Path) -> None:
     assert crema_d.write_synthetic(tmp_path, speakers=1, seed=0) == 82
     assert Counter(u.label for u in find(tmp_path)) == {
         label: 12 if label == "neutral" else 14 for label in crema_d.CLASS_NAMES
@@ -204,14 +204,14 @@ def test_a_small_synthetic_release_is_balanced_and_written_once(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("speakers", "clips", "most"), [(92, None, "1 to 91"), (2, 83, "1 to 82")])
-def test_more_than_the_release_holds_is_refused(tmp_path: Path, speakers: int, clips: int | None, most: str) -> None:
+def test_more_than_the_release_holds_is_rejected(tmp_path: Path, speakers: int, clips: int | None, most: str) -> None:
     with pytest.raises(CorpusError, match=most):
         crema_d.write_synthetic(tmp_path, speakers, seed=0, clips_per_speaker=clips)
     assert list(tmp_path.iterdir()) == []
 
 
 def release(root: Path, without: int) -> Path:
-    """A copy of all actors and as many clips as the release has, less so many; which ones are missing is made up."""
+    """A copy of all actors and as many clips as the release has, minus a number of arbitrary ones."""
     names = [clip.file.stem for actor in crema_d.ACTORS for clip in crema_d._clips(actor)]
     missing = {name for name in names if "_WSI_" in name and name.startswith("100")}  # 9 actors, 6 clips each
     assert len(names) == 91 * 82
@@ -222,13 +222,13 @@ def release(root: Path, without: int) -> Path:
 def test_a_whole_release_is_found_without_a_warning(tmp_path: Path) -> None:
     found = crema_d.find_utterances(release(tmp_path, without=0))
     assert (len(found.utterances), len(found.left_out)) == (7441, 1)
-    (tmp_path / "AudioWAV" / "1076_MTI_SAD_XX.wav").unlink()  # nobody needs it
+    (tmp_path / "AudioWAV" / "1076_MTI_SAD_XX.wav").unlink()  # the empty clip
     assert len(find(tmp_path)) == 7441
 
 
-def test_an_incomplete_release_of_all_actors_is_said_with_the_actors_that_lack_most(tmp_path: Path) -> None:
+def test_an_incomplete_release_is_warned_of_with_its_actors(tmp_path: Path) -> None:
     release(tmp_path, without=1)
-    with pytest.warns(CorpusWarning, match=r"all 91 actors, but 7440 of the 7441 clips .* of actors 1001 \(76\), 1002"):
+    with pytest.warns(CorpusWarning, match=r"91 actors.* 7440 .* 7441 .*1001 \(76\), 1002"):
         assert len(find(tmp_path)) == 7440
 
 

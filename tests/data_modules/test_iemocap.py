@@ -73,7 +73,7 @@ def test_dialogs_choose_utterances(
         (("fearful", "sad"), True, {"fearful": 1, "sad": 1}),
     ],
 )
-def test_classes_choose_labels_and_others_are_left_out_or_kept_without(
+def test_others_are_dropped_or_kept_unlabelled(
     tmp_path: Path, classes: tuple[str, ...], merge: bool, labels: dict[str, int], every_label: Callable[[Path], Path]
 ) -> None:
     every_label(tmp_path)
@@ -85,23 +85,21 @@ def test_classes_choose_labels_and_others_are_left_out_or_kept_without(
     assert [u for u in kept if u.label] == list(found)
 
 
-def test_classes_that_nobody_agreed_on_are_refused(
+def test_classes_without_utterances_are_rejected(
     tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:
     annotate(tmp_path, "Ses01F_impro01", block())
-    with pytest.raises(CorpusError, match=r"1 utterances, 0 of them in the dialogs .*\(scripted\).*angry or sad"):
+    with pytest.raises(CorpusError, match=r"1 utterances, 0 of them.*\(scripted\).*angry or sad"):
         find_utterances(tmp_path, "scripted", ("angry", "sad"))
 
 
-def test_every_used_label_without_audio_is_named_or_left_out_with_the_reason(
+def test_labels_without_audio_are_named_or_skipped(
     tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:
     names = [f"Ses01F_impro01_F{n:03d}" for n in range(8)]
     file = annotate(tmp_path, "Ses01F_impro01", *map(block, names), audio=False)
     (tmp_path / f"Session1/sentences/wav/Ses01F_impro01/{names[0]}.flac").touch()
-    with pytest.raises(
-        CorpusError, match=rf"7 of the 8 utterances .* have no audio: {', '.join(names[1:])}\. Unpack .*: skip leaves"
-    ):
+    with pytest.raises(CorpusError, match=rf"7 of the 8 .*: {', '.join(names[1:])}\. .*on_bad_audio: skip"):
         find_utterances(tmp_path)
     found = find_utterances(tmp_path, on_bad_audio="skip")
     assert [u.name for u in found.utterances] == names[:1]
@@ -111,12 +109,12 @@ def test_every_used_label_without_audio_is_named_or_left_out_with_the_reason(
     assert data.left_out == found.left_out
 
 
-def test_where_no_used_label_has_audio_there_is_nothing_to_skip_to(
+def test_without_any_audio_skipping_is_an_error(
     tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:
     annotate(tmp_path, "Ses01F_impro01", block(), audio=False)
     (tmp_path / "Session1/sentences/wav/Ses01F_script01_1_F000.wav").touch()
-    with pytest.raises(CorpusError, match=r"1 of the 1 utterances .* have no audio: Ses01F_impro01_F000"):
+    with pytest.raises(CorpusError, match=r"1 of the 1 .*no audio: Ses01F_impro01_F000"):
         find_utterances(tmp_path, "improvised", on_bad_audio="skip")
 
 
@@ -132,7 +130,7 @@ def test_audio_may_be_missing_of_what_is_not_used(tmp_path: Path, every_label: C
         find_utterances(tmp_path, "improvised", others="keep")
 
 
-def test_the_data_module_is_built_from_a_configuration_and_validates_on_the_partner(
+def test_the_configured_data_module_validates_on_the_partner(
     spoken_iemocap: tuple[Path, list[Turn]],
 ) -> None:
     data = module(
@@ -154,7 +152,7 @@ def test_the_data_module_is_built_from_a_configuration_and_validates_on_the_part
 
 
 @pytest.mark.parametrize("targets", ["HardTargets", "SoftTargets", "ExistenceTargets"])
-def test_targets_choose_what_is_learned_from_and_never_what_is_scored(
+def test_targets_choose_training_utterances_not_scored_ones(
     spoken_iemocap: tuple[Path, list[Turn]], targets: str
 ) -> None:
     options = {
@@ -176,7 +174,7 @@ def test_targets_choose_what_is_learned_from_and_never_what_is_scored(
         assert dominant.set_utterances(stage) == everything.set_utterances(stage)
 
 
-def test_the_constructor_takes_everything_that_other_corpora_take() -> None:
+def test_the_constructor_takes_all_arguments_of_other_corpora() -> None:
     mine, base = (inspect.signature(kind).parameters for kind in (IEMOCAP, CorpusDataModule))
     assert {name: mine[name].default for name in base} == {name: base[name].default for name in base}
 
@@ -190,7 +188,7 @@ def test_the_constructor_takes_everything_that_other_corpora_take() -> None:
         (["angry", "excited"], "'excited', which is counted as happy; set merge_excited to false"),
     ],
 )
-def test_classes_that_make_no_sense_are_refused(tmp_path: Path, classes: Sequence[str], message: str) -> None:
+def test_classes_that_make_no_sense_are_rejected(tmp_path: Path, classes: Sequence[str], message: str) -> None:
     with pytest.raises(ConfigurationError, match=f"data.init_args.classes holds {message}"):
         IEMOCAP(tmp_path, LogMelFilterbank(), classes=tuple(classes))
 

@@ -1,4 +1,4 @@
-"""IEMOCAP's EmoEvaluation files: what is read of them, and what is refused."""
+"""IEMOCAP's EmoEvaluation files: what is read and what is rejected."""
 
 import re
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def test_everything_in_a_block_is_read(tmp_path: Path) -> None:
         ("Ses04F_script03_2_FXX1", "Ses04F", "female", 4, False, "Ses04F_script03_2"),
     ],
 )
-def test_who_speaks_is_in_the_names_last_part_and_not_in_its_dialogs(
+def test_the_speaker_is_in_the_names_last_part(
     tmp_path: Path,
     name: str,
     speaker: str,
@@ -113,9 +113,7 @@ def test_remarks_may_be_in_any_encoding(tmp_path: Path, block: Callable[..., str
     assert evaluation.votes == (("angry",), ("fearful",))
 
 
-def test_a_label_that_an_evaluator_repeats_counts_once_and_none_is_no_vote(
-    tmp_path: Path, block: Callable[..., str]
-) -> None:
+def test_a_repeated_label_counts_once_and_none_is_not_a_vote(tmp_path: Path, block: Callable[..., str]) -> None:
     (evaluation,) = read(tmp_path, block("Ses01F_impro01_F000", "ang", "Anger; Anger;", ";", "sadness;"))
     assert evaluation.votes == (("angry",), (), ("sad",))
 
@@ -156,15 +154,15 @@ def test_codes_words_and_counts_are_of_the_same_ten_emotions() -> None:
         ("C-E3\tNeutral;\t()", "cannot read 'C-E3"),
     ],
 )
-def test_a_line_that_cannot_be_read_is_named_with_file_number_and_value(
+def test_an_invalid_line_is_named_with_file_number_and_value(
     tmp_path: Path, line: str, message: str, block: Callable[..., str]
 ) -> None:
     with pytest.raises(CorpusError, match=re.escape(f"Ses01F_impro01.txt, line 5: {message}")):
         read(tmp_path, f"{FIRST}\n\n{block('Ses01F_impro01_F000', 'neu', 'Neutral;')}{line}\n")
 
 
-def test_a_vote_for_no_utterance_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"line 2: cannot read 'C-E3:.*before the first utterance"):
+def test_a_vote_for_no_utterance_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"line 2: .*'C-E3:.*first utterance"):
         read(tmp_path, f"{FIRST}\nC-E3:\tNeutral;\t()\n")
 
 
@@ -202,18 +200,16 @@ def test_prefixes_count_whatever_their_case(tmp_path: Path) -> None:
         ("", Attributes()),
     ],
 )
-def test_means_that_are_no_numbers_are_none_and_keep_nobody_from_the_votes(
-    tmp_path: Path, means: str, read_as: Attributes
-) -> None:
+def test_means_that_are_not_numbers_are_none(tmp_path: Path, means: str, read_as: Attributes) -> None:
     (evaluation,) = read(tmp_path, f"[0.5 - 0.5]\tSes01F_impro01_F000\tneu{means}\nC-E2:\tNeutral;\t()\n")
     assert (evaluation.means, evaluation.votes) == (read_as, (("neutral",),))
 
 
-def test_an_evaluators_scale_that_is_no_number_is_none(tmp_path: Path) -> None:
+def test_an_evaluators_scale_that_is_not_a_number_is_none(tmp_path: Path) -> None:
     (evaluation,) = read(tmp_path, BLOCK.replace("val 2;", "val 2.1.0;").replace("act 3;", "act .;"))
     assert evaluation.attributes["E1"] == Attributes(None, None, 4)
 
 
-def test_an_utterance_that_ends_before_it_starts_is_named_as_that(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"F000.*: the utterance ends before it starts\. Compare"):
+def test_an_utterance_that_ends_before_it_starts_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"F000.*ends before it starts"):
         read(tmp_path, "[1.5 - 0.5]\tSes01F_impro01_F000\tneu\t[1, 2, 3]\n")

@@ -1,4 +1,4 @@
-"""IEMOCAP's files: where the release lies, whether all of it is there, and how it differs from what is known."""
+"""IEMOCAP's files: finding the release, and comparing it with the known counts."""
 
 import os
 import re
@@ -61,7 +61,7 @@ def test_other_formats_are_found(
 def test_audio_without_annotation_is_named(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
     every_label(tmp_path)
     (tmp_path / "Session1/dialog/EmoEvaluation/Ses01F_script01_1.txt").unlink()
-    with pytest.raises(CorpusError, match=r"11 of the 22 audio files .*_script01_1_M004\.wav and 6 more\. Add the"):
+    with pytest.raises(CorpusError, match=r"11 of the 22 .*_script01_1_M004\.wav and 6 more"):
         find_utterances(tmp_path)
     assert len(find_utterances(tmp_path, "improvised").utterances) == 5
 
@@ -69,23 +69,23 @@ def test_audio_without_annotation_is_named(tmp_path: Path, every_label: Callable
 def test_a_session_without_audio_folder_is_named(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
     every_label(tmp_path)
     (tmp_path / "Session3" / "dialog").mkdir(parents=True)
-    with pytest.raises(CorpusError, match=r"Session3 has no sentences/wav.*move the session out"):
+    with pytest.raises(CorpusError, match=r"Session3.*sentences/wav"):
         find_utterances(tmp_path)
 
 
-def test_an_utterance_that_is_annotated_twice_is_refused(
+def test_an_utterance_that_is_annotated_twice_is_rejected(
     tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:
     annotate(tmp_path, "Ses01F_impro01", block())
     annotate(tmp_path, "Ses01F_impro02", block())
-    with pytest.raises(CorpusError, match=r"F000 is annotated twice, in .*_impro01\.txt and .*_impro02\.txt"):
+    with pytest.raises(CorpusError, match=r"F000.*twice.*_impro01\.txt.*_impro02\.txt"):
         read_release(tmp_path)
 
 
-def test_a_root_that_is_not_there_or_empty_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match=r"IEMOCAP: the folder .*missing does not exist"):
+def test_a_root_that_is_not_there_or_empty_is_rejected(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"IEMOCAP.*missing does not exist"):
         find_utterances(tmp_path / "missing")
-    with pytest.raises(CorpusError, match="holds no audio file"):
+    with pytest.raises(CorpusError, match="no audio file"):
         find_utterances(tmp_path)
 
 
@@ -95,16 +95,16 @@ def test_the_folder_of_another_corpus_is_recognised(tmp_path: Path) -> None:
         find_utterances(tmp_path)
 
 
-def test_audio_that_lies_in_no_session_is_refused(tmp_path: Path) -> None:
+def test_audio_outside_sessions_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "Ses01F_impro01_F000.wav").touch()
-    with pytest.raises(CorpusError, match="1 audio files, but none of the folders Session1 to Session5"):
+    with pytest.raises(CorpusError, match=r"1 audio files.*Session1 to Session5"):
         find_utterances(tmp_path)
 
 
 def test_foreign_audio_in_a_session_is_named(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
     every_label(tmp_path)
     (tmp_path / "Session1/sentences/wav/noise.wav").touch()
-    with pytest.raises(CorpusError, match=r"1 of the 23 audio files .* not named as in IEMOCAP .*noise\.wav"):
+    with pytest.raises(CorpusError, match=r"1 of the 23 .*IEMOCAP.*noise\.wav"):
         find_utterances(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_a_whole_release_with_the_known_counts_passes() -> None:
     assert count_differences(release(IMPROVISED, dict(COUNTS))) == []
 
 
-def test_a_whole_release_with_other_counts_is_told_which() -> None:
+def test_a_whole_release_with_other_counts_is_warning_which() -> None:
     counts = {**COUNTS, "exc": 1040, "xxx": 2508}
     assert count_differences(release(IMPROVISED, counts)) == [
         "1040 with the label exc, not 1041",
@@ -144,7 +144,7 @@ def test_a_whole_release_with_other_counts_is_told_which() -> None:
     ]
 
 
-def test_five_sessions_are_taken_for_the_whole_release_and_told_what_is_missing() -> None:
+def test_five_sessions_are_checked_against_the_whole_release() -> None:
     everything = release(IMPROVISED, dict(COUNTS))
     missing = {everything[0].dialog, everything[-1].dialog}
     differences = count_differences(e for e in everything if e.dialog not in missing)
@@ -153,7 +153,7 @@ def test_five_sessions_are_taken_for_the_whole_release_and_told_what_is_missing(
     assert any("improvised, not 4784" in line for line in differences)
 
 
-def test_of_improvised_dialogs_alone_their_own_counts_are_checked() -> None:
+def test_improvised_dialogs_alone_have_their_counts_checked() -> None:
     improvised = [e for e in release(IMPROVISED, dict(COUNTS)) if e.improvised]
     assert count_differences(improvised) == []
     assert count_differences(improvised[1:]) == [
@@ -177,8 +177,8 @@ def five_sessions(tmp_path: Path, block: Callable[..., str], annotate: Callable[
     return tmp_path
 
 
-def test_whoever_uses_a_release_that_lacks_dialogs_is_warned(five_sessions: Path) -> None:
-    with pytest.warns(ReleaseWarning, match="all five sessions, but there are 10 dialogs, not 151; 10 utt"):
+def test_a_release_that_lacks_dialogs_gives_a_warning(five_sessions: Path) -> None:
+    with pytest.warns(ReleaseWarning, match="10 dialogs, not 151; 10 utterances"):
         assert len(find_utterances(five_sessions).utterances) == 10
 
 
@@ -187,14 +187,14 @@ def test_a_synthetic_corpus_is_not_taken_for_the_release(five_sessions: Path) ->
     assert len(find_utterances(five_sessions).utterances) == 10
 
 
-def test_utterances_that_nobody_evaluated_are_told_with_their_number_and_names(
+def test_unrated_utterances_are_named_in_a_warning(
     tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:
     names = [f"Ses01F_impro01_F{n:03d}" for n in range(8)]
-    unheard = [block(name).replace("C-E2", "C-F1") for name in names[:7]]
-    annotate(tmp_path, "Ses01F_impro01", *unheard, block(names[7]))
-    told = rf"7 of the 8 utterances .* no evaluator \(C-E\): {', '.join(names[:5])} and 2 more\. .*label counts as one"
-    with pytest.warns(ReleaseWarning, match=told):
+    unrated = [block(name).replace("C-E2", "C-F1") for name in names[:7]]
+    annotate(tmp_path, "Ses01F_impro01", *unrated, block(names[7]))
+    warning = rf"7 of the 8 .*\(C-E\): {', '.join(names[:5])} and 2 more"
+    with pytest.warns(ReleaseWarning, match=warning):
         found = find_utterances(tmp_path).utterances
     assert [len(u.votes) for u in found] == [0] * 7 + [1]
 
@@ -202,8 +202,8 @@ def test_utterances_that_nobody_evaluated_are_told_with_their_number_and_names(
 def test_only_what_is_used_must_have_been_evaluated(
     tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:
-    unheard = block("Ses01F_impro01_F001", "fru").replace("C-E2", "C-F1")
-    annotate(tmp_path, "Ses01F_impro01", block(), unheard)
+    unrated = block("Ses01F_impro01_F001", "fru").replace("C-E2", "C-F1")
+    annotate(tmp_path, "Ses01F_impro01", block(), unrated)
     assert len(find_utterances(tmp_path).utterances) == 1
 
 
@@ -216,12 +216,10 @@ def test_a_folder_that_is_only_called_a_session_is_passed_over(
     assert [f.parent.name for f in {u.path.parents[3] for u in find_utterances(tmp_path).utterances}] == ["iemocap"]
 
 
-def test_a_session_that_is_there_twice_is_refused_and_both_are_named(
-    tmp_path: Path, every_label: Callable[[Path], Path]
-) -> None:
+def test_a_duplicate_session_is_rejected_with_both_paths(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
     every_label(tmp_path / "iemocap")
     every_label(tmp_path / "iemocap_old")
-    both = r"session 1 lies below .* 2 times: .*/iemocap/Session1, .*/iemocap_old/Session1\. Set `root` to"
+    both = "session 1 .*2 times: .*/iemocap/Session1, .*/iemocap_old/Session1"
     with pytest.raises(CorpusError, match=both):
         find_utterances(tmp_path)
 
@@ -234,14 +232,14 @@ def test_a_session_that_is_there_by_a_link_too_is_there_once(
     assert {u.path.parents[4].name for u in find_utterances(tmp_path).utterances} == {"iemocap"}
 
 
-def test_folders_on_the_way_that_nobody_may_read_are_passed_over(
+def test_unreadable_folders_above_sessions_are_skipped(
     tmp_path: Path, every_label: Callable[[Path], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     every_label(tmp_path / "a" / "iemocap")
     (tmp_path / "lost+found").mkdir()
     listdir = os.listdir
 
-    def refuse(folder: str | Path) -> list[str]:  # who runs the tests may read everything
+    def refuse(folder: str | Path) -> list[str]:  # root may read every folder
         if Path(folder).name == "lost+found":
             raise PermissionError(13, "Permission denied", str(folder))
         return listdir(folder)

@@ -1,4 +1,4 @@
-"""Ando's training sets, dominant and all: what is learned from differs, what is scored never does."""
+"""Ando's training sets, dominant and all: training utterances differ, scored ones do not."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -49,18 +49,16 @@ def make(synthetic_iemocap: Path, feature_folder: Path) -> Any:
 
 @pytest.mark.parametrize("targets", [HardTargets(), SoftTargets(), ExistenceTargets()])
 @pytest.mark.parametrize("fold", range(4))
-def test_validation_and_test_are_the_utterances_with_a_dominant_emotion_whatever_is_trained_on(
-    fold: int, targets: Targets, make: Any
-) -> None:
+def test_evaluation_sets_have_only_dominant_emotions(fold: int, targets: Targets, make: Any) -> None:
     dominant, every = make("leave_out", fold=fold), make("keep", targets, fold)
-    assert len(every.split().test) > len(dominant.split().test)  # the others are there, and are passed over
+    assert len(every.split().test) > len(dominant.split().test)  # the others exist, but are skipped
     for name in EVALUATED:
         scored = every.set_utterances(name)
         assert scored == dominant.set_utterances(name), name
         assert {u.label for u in scored} == set(EMOTIONS), name
 
 
-def test_every_label_that_is_scored_is_a_class_and_every_utterance_comes_once(make: Any) -> None:
+def test_scored_labels_are_classes_and_utterances_unique(make: Any) -> None:
     module: CorpusDataModule = make("keep", ExistenceTargets())
     module.prepare_data()
     for stage, name, loader in (("validate", "validation", "val_dataloader"), ("test", "test", "test_dataloader")):
@@ -86,7 +84,7 @@ def test_soft_and_existence_learn_from_more_when_others_are_kept(make: Any) -> N
 
 
 @pytest.mark.parametrize("fold", [0, 3])
-def test_hard_targets_make_one_training_set_of_dominant_and_all_so_table_3_runs_them_once(fold: int, make: Any) -> None:
+def test_hard_targets_make_dominant_and_all_the_same_set(fold: int, make: Any) -> None:
     modules = [make(others, HardTargets(), fold) for others in ("leave_out", "keep")]
     for module in modules:
         module.prepare_data()
@@ -104,7 +102,7 @@ def test_hard_targets_make_one_training_set_of_dominant_and_all_so_table_3_runs_
 
 
 def counted(targets: Targets, evaluations: Sequence[Evaluation]) -> list[list[float]]:
-    """Count votes by hand: the target of each utterance that ``targets`` can be made of."""
+    """Count votes by hand: the target of each training utterance of ``targets``."""
     found: list[list[float]] = []
     for evaluation in evaluations:
         votes = [len([vote for vote in evaluation.votes if emotion in vote]) for emotion in EMOTIONS]
@@ -124,7 +122,7 @@ def counted(targets: Targets, evaluations: Sequence[Evaluation]) -> list[list[fl
     [HardTargets(), SoftTargets(), SoftTargets(alpha=0), ExistenceTargets()],
     ids=["hard", "soft", "soft without smoothing", "existence"],
 )
-def test_class_weights_follow_the_targets_of_what_is_learned_from(
+def test_class_weights_follow_the_training_targets(
     targets: Targets, others: Others, speeds: tuple[float, ...], make: Any
 ) -> None:
     module: CorpusDataModule = make(others, targets, speeds=speeds)
@@ -139,7 +137,7 @@ def test_class_weights_follow_the_targets_of_what_is_learned_from(
 
 
 class OneFold(Protocol):
-    """A split that a corpus comes with."""
+    """A fixed split."""
 
     @property
     def name(self) -> str:
@@ -166,7 +164,7 @@ def test_dominant_and_all_are_one_protocol_and_other_splits(protocol: Protocol |
 
 
 def release_where(root: Path, without: set[str], block: Callable[..., str], annotate: Callable[..., Path]) -> IEMOCAP:
-    """Two sessions; in what some of the speakers say nobody hears one of the four emotions."""
+    """Two sessions; evaluators find none of the four emotions for some of the speakers."""
     for session in ("Ses01", "Ses02"):
         spoken = [(f"{session}F_impro01_{letter}00{n}", f"{session}{letter}") for letter in "FM" for n in range(2)]
         heard = {True: ("xxx", "Fear;"), False: ("neu", "Neutral;")}
@@ -177,15 +175,15 @@ def release_where(root: Path, without: set[str], block: Callable[..., str], anno
 @pytest.mark.parametrize(
     ("name", "without", "said"),
     [
-        ("test", {"Ses01F"}, "2 utterances in the test set of fold 0 is labelled as one of angry, happy"),
-        ("validation", {"Ses01M"}, "2 utterances in the validation set of fold 0 is labelled as one of angry"),
-        ("train", {"Ses02F", "Ses02M"}, "4 utterances in the train set of fold 0 is labelled or voted as one of angry"),
+        ("test", {"Ses01F"}, "2 utterances in the test set of fold 0 .*angry, happy"),
+        ("validation", {"Ses01M"}, "2 utterances in the validation set of fold 0 .*angry"),
+        ("train", {"Ses02F", "Ses02M"}, "4 utterances in the train set of fold 0 .*voted.*angry"),
     ],
 )
-def test_a_set_that_nothing_is_left_of_is_named_with_fold_and_classes(
+def test_an_empty_set_is_named_with_fold_and_classes(
     tmp_path: Path, name: str, without: set[str], said: str, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:
     module = release_where(tmp_path, without, block, annotate)
-    with pytest.raises(ProtocolError, match=f"leave one speaker out: none of the {said}.*choose other classes"):
+    with pytest.raises(ProtocolError, match=f"leave one speaker out: .*{said}"):
         module.set_utterances(name)
     assert all(module.set_utterances(other) for other in ("train", "validation", "test", "all") if other != name)

@@ -55,7 +55,7 @@ def test_every_field_of_a_name_is_read() -> None:
         ("08", "surprised"),
     ],
 )
-def test_emotion_codes_are_the_releases_and_give_the_order_of_classes(code: str, label: str) -> None:
+def test_emotion_codes_give_the_order_of_classes(code: str, label: str) -> None:
     utterance = ravdess.parse_name(Path(f"03-01-{code}-01-01-01-07.flac"))
     assert utterance is not None
     assert (utterance.label, utterance.gender, utterance.level) == (label, "male", "normal")
@@ -83,14 +83,14 @@ def test_an_unknown_value_is_named_with_its_file_and_field(tmp_path: Path, name:
         ravdess.find_utterances(tmp_path)
 
 
-def test_a_name_of_another_shape_is_refused() -> None:
-    with pytest.raises(CorpusError, match=r"noise\.wav: not a file name of RAVDESS"):
+def test_a_name_of_another_shape_is_rejected() -> None:
+    with pytest.raises(CorpusError, match=r"noise\.wav.*RAVDESS"):
         ravdess.parse_name(Path("noise.wav"))
 
 
 def test_a_file_in_another_actors_folder_is_named_with_both(tmp_path: Path) -> None:
     touch(tmp_path, "Actor_02/03-01-05-01-01-01-01.wav")
-    with pytest.raises(CorpusError, match=r"03-01-05-01-01-01-01\.wav: .* says actor 01, its folder Actor_02"):
+    with pytest.raises(CorpusError, match=r"03-01-05-01-01-01-01\.wav: .*actor 01.*Actor_02"):
         ravdess.find_utterances(tmp_path)
 
 
@@ -108,13 +108,13 @@ def test_song_and_video_in_the_same_tree_are_left_out(tmp_path: Path) -> None:
     assert found.left_out == {}
 
 
-def test_a_folder_of_song_alone_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_song_alone_is_rejected(tmp_path: Path) -> None:
     touch(tmp_path, "Actor_01/03-02-05-01-01-01-01.wav")
-    with pytest.raises(CorpusError, match="1 clips, all of song or video"):
+    with pytest.raises(CorpusError, match=r"1 clips .*song or video"):
         ravdess.find_utterances(tmp_path)
 
 
-def test_a_tree_repeated_inside_itself_counts_once_and_the_shallowest_file_is_taken(tmp_path: Path) -> None:
+def test_of_a_repeated_tree_the_shallowest_files_are_taken(tmp_path: Path) -> None:
     again = "Audio_Speech_Actors_01-24"
     touch(
         tmp_path,
@@ -130,7 +130,7 @@ def test_a_tree_repeated_inside_itself_counts_once_and_the_shallowest_file_is_ta
     ]
 
 
-def test_of_several_endings_in_one_folder_wav_then_flac_then_ogg_is_taken(tmp_path: Path) -> None:
+def test_of_several_formats_wav_then_flac_then_ogg_is_taken(tmp_path: Path) -> None:
     first, second = "03-01-05-01-01-01-01", "03-01-05-01-01-02-01"
     touch(tmp_path, *(f"a/{first}.{e}" for e in ("ogg", "flac", "WAV")), *(f"a/{second}.{e}" for e in ("ogg", "flac")))
     touch(tmp_path, f"b/{second}.flac")
@@ -138,7 +138,7 @@ def test_of_several_endings_in_one_folder_wav_then_flac_then_ogg_is_taken(tmp_pa
     assert [u.path.relative_to(tmp_path).as_posix() for u in found] == [f"a/{first}.WAV", f"a/{second}.flac"]
 
 
-def test_hidden_files_and_folders_and_what_is_no_audio_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_and_other_formats_are_skipped(tmp_path: Path) -> None:
     touch(
         tmp_path,
         "Actor_01/03-01-05-01-01-01-01.wav",
@@ -155,7 +155,7 @@ def test_links_are_followed_and_a_link_in_a_circle_ends(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     (root / "speech").symlink_to(tmp_path / "disk")
-    for circle in ("again", "and again"):  # two of them would double the folders at every turn
+    for circle in ("again", "and again"):  # two links would double the folders at each level
         (tmp_path / "disk" / circle).symlink_to(root)
     assert names(root) == ["03-01-05-01-01-01-01"]
 
@@ -194,27 +194,25 @@ def test_the_folder_of_a_plug_in_corpus_is_recognised(tmp_path: Path, monkeypatc
         ravdess.find_utterances(tmp_path)
 
 
-def test_two_corpora_in_one_folder_are_told_apart(tmp_path: Path) -> None:
+def test_two_corpora_in_one_folder_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "Actor_01/03-01-05-01-01-01-01.wav")
     touch(tmp_path, "AudioWAV/1001_DFA_ANG_XX.wav", "AudioWAV/1001_DFA_SAD_XX.wav")
-    with pytest.raises(
-        CorpusError, match=r"2 of the 3 .* are not.*1001_DFA_ANG_XX\.wav.*`data_modules\.crema_d`.*RAVDESS alone"
-    ):
+    with pytest.raises(CorpusError, match=r"2 of the 3 .*1001_DFA_ANG_XX\.wav.*`data_modules\.crema_d`"):
         ravdess.find_utterances(tmp_path)
 
 
 def test_one_stray_clip_of_another_corpus_makes_no_other_corpus(tmp_path: Path) -> None:
     touch(tmp_path, *(f"Actor_0{n}/03-01-05-01-01-01-0{n}.wav" for n in (1, 2)), "Actor_01/1001_DFA_ANG_XX.wav")
-    with pytest.raises(CorpusError, match=r"1 of the 3 audio files in .* is not named.* Move it out") as caught:
+    with pytest.raises(CorpusError, match=r"1 of the 3 .*Move it out") as caught:
         ravdess.find_utterances(tmp_path)
     assert "data_modules" not in str(caught.value)
 
 
-def test_all_names_that_cannot_be_understood_are_named_at_once_up_to_ten(tmp_path: Path) -> None:
+def test_up_to_ten_invalid_names_are_listed(tmp_path: Path) -> None:
     touch(
         tmp_path, *(f"03-01-{code:02d}-01-01-01-01.wav" for code in range(9, 21)), "Actor_01/03-01-05-01-01-01-02.wav"
     )
-    with pytest.raises(CorpusError, match=r"^13 file names cannot be understood:") as caught:
+    with pytest.raises(CorpusError, match=r"^13 file names") as caught:
         ravdess.find_utterances(tmp_path)
     assert "actor 02, its folder Actor_01" in str(caught.value)
     assert str(caught.value).count("the emotion") == 9
@@ -229,19 +227,19 @@ def test_a_whole_release_is_found_without_a_warning(tmp_path: Path) -> None:
     assert len(names(whole_release(tmp_path))) == ravdess.CLIPS
 
 
-def test_an_incomplete_release_of_all_actors_is_said_with_the_actors_that_lack_most(tmp_path: Path) -> None:
+def test_an_incomplete_release_is_warned_of_with_its_actors(tmp_path: Path) -> None:
     whole_release(tmp_path)
     for clip in sorted((tmp_path / "Actor_05").iterdir())[8:]:
         clip.unlink()
     next((tmp_path / "Actor_07").iterdir()).unlink()
     with pytest.warns(
         CorpusWarning,
-        match=r"all 24 actors, but 1387 of the 1440 clips .*, of up to 60, of actors 05 \(8\), 07 \(59\)\.",
+        match=r"24 actors.* 1387 .* 1440 .*05 \(8\), 07 \(59\)\.",
     ):
         assert len(names(tmp_path)) == 1387
 
 
-def test_neither_a_synthetic_release_nor_some_of_the_actors_are_called_incomplete(tmp_path: Path) -> None:
+def test_synthetic_or_partial_releases_are_not_warned_of(tmp_path: Path) -> None:
     some = touch(tmp_path / "some", *(f"Actor_{a}/03-01-05-01-01-01-{a}.wav" for a in ravdess.ACTORS[:23]))
     assert len(names(some)) == 23
     made = touch(tmp_path / "made", *(f"Actor_{a}/03-01-05-01-01-01-{a}.wav" for a in ravdess.ACTORS))
@@ -249,34 +247,32 @@ def test_neither_a_synthetic_release_nor_some_of_the_actors_are_called_incomplet
     assert len(names(made)) == 24
 
 
-def test_speech_that_lies_there_only_in_a_format_that_is_not_read_is_named(tmp_path: Path) -> None:
+def test_speech_only_in_unsupported_formats_is_named(tmp_path: Path) -> None:
     touch(tmp_path, "Actor_01/03-01-05-01-01-01-01.wav", "Actor_01/03-01-05-01-01-01-01.mp3", "Actor_01/jingle.mp3")
     touch(tmp_path, "Actor_01/03-02-05-01-01-01-01.mp3", "Actor_01/02-01-05-01-01-01-01.mp4", "Actor_01/._x.mp3")
     assert len(names(tmp_path)) == 1
     touch(tmp_path, "Actor_01/03-01-04-01-01-01-01.MP3")
-    with pytest.warns(
-        CorpusWarning, match=r"1 utterance lies in .*: 03-01-04-01-01-01-01 \(\.MP3\)\. Convert it to use it: `ffmpeg"
-    ):
+    with pytest.warns(CorpusWarning, match=r"1 utterance .*: 03-01-04-01-01-01-01 \(\.MP3\).*ffmpeg"):
         assert len(names(tmp_path)) == 1
 
 
-def test_a_path_that_is_no_utf_8_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_a_path_that_is_not_utf_8_is_rejected_with_the_way_out(tmp_path: Path) -> None:
     folder = os.fsdecode(b"donn\xe9es")
     touch(tmp_path, f"{folder}/03-01-05-01-01-01-01.wav")
-    with pytest.raises(CorpusError, match=r"1 of 1 audio files are no UTF-8, such as .*/donn\\xe9es/.*convmv"):
+    with pytest.raises(CorpusError, match=r"1 of 1 .*UTF-8.*/donn\\xe9es/.*convmv"):
         names(tmp_path)
 
 
 def test_a_missing_folder_a_file_and_an_empty_folder_each_say_so(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="nowhere does not exist; set `root`"):
+    with pytest.raises(CorpusError, match=r"nowhere.*`root`"):
         ravdess.find_utterances(tmp_path / "nowhere")
     touch(tmp_path, "speech.zip", "film/01-01-05-01-01-01-01.mp4")
     with pytest.raises(CorpusError, match=r"speech\.zip is a file"):
         ravdess.find_utterances(tmp_path / "speech.zip")
-    with pytest.raises(CorpusError, match=r"no audio file \(\.wav \.flac \.ogg\)\. It holds 1 \.zip, 1 \.mp4: unpack"):
+    with pytest.raises(CorpusError, match=r"no audio file.*1 \.zip, 1 \.mp4: unpack"):
         ravdess.find_utterances(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CorpusError, match=r"no audio file \(\.wav \.flac \.ogg\)\. Set `root`"):
+    with pytest.raises(CorpusError, match=r"no audio file \(\.wav \.flac \.ogg\).*`root`"):
         ravdess.find_utterances(tmp_path / "empty")
 
 
@@ -302,7 +298,7 @@ def test_a_small_synthetic_release_goes_through_the_actor_folds(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("speakers", "clips", "most"), [(25, None, "1 to 24"), (2, 61, "1 to 60")])
-def test_more_than_the_release_holds_is_refused(tmp_path: Path, speakers: int, clips: int | None, most: str) -> None:
+def test_more_than_the_release_holds_is_rejected(tmp_path: Path, speakers: int, clips: int | None, most: str) -> None:
     with pytest.raises(CorpusError, match=most):
         ravdess.write_synthetic(tmp_path, speakers, seed=0, clips_per_speaker=clips)
 

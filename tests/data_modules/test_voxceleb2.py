@@ -1,4 +1,4 @@
-"""VoxCeleb2: crops from disk, frames on the device, held-out clips, and what becomes of bad files."""
+"""VoxCeleb2: crops from disk, frames on the device, held-out clips, and bad files."""
 
 import logging
 import shutil
@@ -28,7 +28,7 @@ CROP_FRAMES = 50
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four speakers of six clips, which only reading tests use."""
+    """Four speakers of six clips, for tests that only read."""
     root = tmp_path_factory.mktemp("voxceleb2") / "made"
     assert voxceleb2.write_synthetic(root, SPEAKERS, seed=0, clips_per_speaker=CLIPS) == SPEAKERS * CLIPS
     return root
@@ -36,13 +36,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(made: Path, tmp_path: Path) -> Path:
-    """A copy of them that a test may change."""
+    """A copy that a test may change."""
     return Path(shutil.copytree(made, tmp_path / "corpus"))
 
 
 @pytest.fixture
 def make(made: Path, tmp_path: Path) -> Callable[..., VoxCeleb2]:
-    """Make a data module in which nothing is slow."""
+    """Make a small data module."""
 
     def module(root: Path = made, extractor: FeatureExtractor | None = None, **options: Any) -> VoxCeleb2:
         settled = {"crop_frames": CROP_FRAMES, "batch_size": 5, "workers": 0, "feature_folder": tmp_path / "cache"}
@@ -67,7 +67,7 @@ def equal(one: list[Batch], two: list[Batch]) -> bool:
     )
 
 
-def test_the_synthetic_corpus_lies_as_the_release(made: Path) -> None:
+def test_the_synthetic_corpus_has_the_releases_layout(made: Path) -> None:
     files = sorted(path.relative_to(made) for path in made.rglob("*.wav"))
     assert len(files) == SPEAKERS * CLIPS
     assert {file.parts[0] for file in files} == {"id00001", "id00002", "id00003", "id00004"}
@@ -79,14 +79,14 @@ def test_the_synthetic_corpus_lies_as_the_release(made: Path) -> None:
     assert soundfile.info(made / files[0]).samplerate == 16000
 
 
-def test_more_speakers_or_clips_than_the_layout_has_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="5995 speakers do not fit voxceleb2; choose 1 to 5994"):
+def test_more_speakers_or_clips_than_the_layout_has_are_rejected(tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match=r"5995 speakers.*1 to 5994"):
         voxceleb2.write_synthetic(tmp_path / "a", 5995, seed=0)
-    with pytest.raises(CorpusError, match="19 clips per speaker do not fit"):
+    with pytest.raises(CorpusError, match="19 clips"):
         voxceleb2.write_synthetic(tmp_path / "b", 1, seed=0, clips_per_speaker=19)
 
 
-def test_speakers_are_the_classes_and_known_before_anything_is_set_up(make: Callable[..., VoxCeleb2]) -> None:
+def test_speakers_are_the_classes_before_setup(make: Callable[..., VoxCeleb2]) -> None:
     data = make()
     assert data.class_names == ("id00001", "id00002", "id00003", "id00004")
     assert (data.num_features, data.num_folds(), data.fold) == (257, 1, 0)
@@ -113,7 +113,7 @@ def test_one_clip_of_each_speaker_validates_and_the_rest_trains(make: Callable[.
     assert tuple(data.set_utterances("validation")) == everyone.validation
 
 
-def test_the_hash_of_the_split_follows_the_clips_and_who_is_held_out(
+def test_the_split_hash_follows_clips_and_held_out_ones(
     make: Callable[..., VoxCeleb2], root: Path, tmp_path: Path
 ) -> None:
     found = make(root).split().hash
@@ -125,9 +125,7 @@ def test_the_hash_of_the_split_follows_the_clips_and_who_is_held_out(
     assert len(hash_splits([make(root).split()])) == 12  # type: ignore[list-item]  # what audit and reports may ask
 
 
-def test_the_list_of_held_out_clips_stands_beside_the_index_and_is_kept(
-    make: Callable[..., VoxCeleb2], tmp_path: Path
-) -> None:
+def test_the_list_of_held_out_clips_is_kept_next_to_the_index(make: Callable[..., VoxCeleb2], tmp_path: Path) -> None:
     drawn = [u.name for u in make().split().validation]
     file = next(tmp_path.rglob("validation_list-*.txt"))
     assert {path.name for path in file.parent.iterdir()} >= {"index.safetensors", file.name}
@@ -137,7 +135,7 @@ def test_the_list_of_held_out_clips_stands_beside_the_index_and_is_kept(
     assert file.stat().st_mtime_ns == stamp
 
 
-def test_a_list_of_ones_own_is_taken_and_a_foreign_one_refused(make: Callable[..., VoxCeleb2], tmp_path: Path) -> None:
+def test_a_list_of_ones_own_is_taken_and_a_foreign_one_rejected(make: Callable[..., VoxCeleb2], tmp_path: Path) -> None:
     names = [make().all_utterances[clip].name for clip in (3, 8)]
     own = tmp_path / "own.txt"
     own.write_text(f"{names[1]}.m4a 1\n\n{names[0]}\n")
@@ -145,11 +143,11 @@ def test_a_list_of_ones_own_is_taken_and_a_foreign_one_refused(make: Callable[..
     assert [u.name for u in data.split().validation] == names
     assert len(data.split().train) == SPEAKERS * CLIPS - 2
     own.write_text("id00001/nowhere/00001.wav\n")
-    with pytest.raises(ProtocolError, match=r"own\.txt lists id00001/nowhere/00001\.wav, which the corpus does not"):
+    with pytest.raises(ProtocolError, match=r"own\.txt.*id00001/nowhere/00001\.wav"):
         make(protocol=ListedClips(own)).split()
 
 
-def test_training_crops_have_exactly_the_frames_asked_for_and_one_hot_targets(make: Callable[..., VoxCeleb2]) -> None:
+def test_training_crops_have_the_set_frames_and_one_hot_targets(make: Callable[..., VoxCeleb2]) -> None:
     data = make()
     batches = epoch(data)
     assert [batch.size for batch in batches] == [5, 5, 5, 5]
@@ -173,7 +171,7 @@ def test_crops_are_stretches_of_their_clips(make: Callable[..., VoxCeleb2]) -> N
             assert found, f"the crop of clip {int(position)} is nowhere in it"
 
 
-def test_an_epoch_is_the_same_again_whatever_the_workers_and_another_one_differs(
+def test_an_epoch_is_reproducible_for_any_number_of_workers(
     make: Callable[..., VoxCeleb2],
 ) -> None:
     first = epoch(make())
@@ -190,7 +188,7 @@ def test_two_processes_share_each_batch_without_overlap(
     together = epoch(make())
     shares = []
     for process in range(2):
-        monkeypatch.setattr(voxceleb2, "process_of", lambda _, process=process: (process, 2))
+        monkeypatch.setattr(voxceleb2, "rank_and_world_size", lambda _, process=process: (process, 2))
         shares.append(epoch(make()))
     for whole, one, two in zip(together, *shares, strict=True):
         assert sorted([*one.indices.tolist(), *two.indices.tolist()]) == sorted(whole.indices.tolist())
@@ -250,9 +248,7 @@ def frames_of(data: VoxCeleb2, batch: Batch) -> tuple[torch.Tensor, torch.Tensor
     return batch.inputs, batch.lengths
 
 
-def test_statistics_are_the_shares_of_speakers_and_moments_of_some_crops(
-    make: Callable[..., VoxCeleb2], root: Path
-) -> None:
+def test_statistics_are_speaker_shares_and_moments_of_crops(make: Callable[..., VoxCeleb2], root: Path) -> None:
     for path in sorted((root / "id00002").rglob("*.wav"))[:3]:
         path.unlink()
     data = make(root)
@@ -289,7 +285,7 @@ def test_a_bad_file_stops_training_with_its_name_and_the_way_out(
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_another_clip_of_the_speaker_stands_in_for_a_bad_one_if_asked_to(
+def test_another_clip_of_the_speaker_replaces_a_bad_one(
     make: Callable[..., VoxCeleb2], root: Path, caplog: pytest.LogCaptureFixture, workers: int
 ) -> None:
     data = make(root, on_bad_audio="skip", workers=workers)
@@ -315,7 +311,7 @@ def test_a_speaker_without_any_usable_clip_stops_training(make: Callable[..., Vo
     paths = [u.path for u in data.set_utterances("train") if u.speaker == "id00003"]
     for path in paths:
         path.write_bytes(b"")
-    with pytest.raises(AudioError, match="5 audio files are unusable") as caught:
+    with pytest.raises(AudioError, match="5 audio files") as caught:
         epoch(data)
     assert sorted(caught.value.problems) == sorted(paths)
 
@@ -351,20 +347,20 @@ def test_preparing_counts_what_was_looked_up(make: Callable[..., VoxCeleb2]) -> 
 
 
 def test_nothing_is_tested(make: Callable[..., VoxCeleb2]) -> None:
-    with pytest.raises(ProtocolError, match=r"held-out clips .* nothing is tested"):
+    with pytest.raises(ProtocolError, match=r"held-out clips .*ser validate"):
         make().setup("test")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, "batch_size is 0; choose 1 or more"),
+        ({"batch_size": 0}, "batch_size is 0.*1"),
         ({"crop_frames": 0}, "crop_frames is 0"),
         ({"workers": -1}, "workers is -1"),
-        ({"fold": 1}, "fold is 1, but VoxCeleb2 has one fold"),
+        ({"fold": 1}, "fold is 1"),
     ],
 )
-def test_numbers_that_do_not_fit_are_refused(
+def test_numbers_that_do_not_fit_are_rejected(
     make: Callable[..., VoxCeleb2], options: dict[str, int], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):

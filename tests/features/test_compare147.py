@@ -45,7 +45,7 @@ def stock(level: str, waveform: NDArray[np.float32]) -> NDArray[np.float32]:
     return values
 
 
-def test_the_names_are_65_and_mfcc_0_their_deltas_and_15_second_deltas() -> None:
+def test_the_names_are_descriptors_deltas_and_second_deltas() -> None:
     names = ComParE147().feature_names
     smile = opensmile.Smile(opensmile.FeatureSet.ComParE_2016, opensmile.FeatureLevel.LowLevelDescriptors)
     assert len(smile.feature_names) == 65
@@ -63,7 +63,7 @@ def test_descriptors_and_deltas_equal_the_stock_set_to_the_bit(seconds: float) -
     assert np.array_equal(ours[:, 66:131], stock("LowLevelDescriptors_Deltas", waveform)[: len(ours)])
 
 
-def test_mfcc_0_is_the_mean_log_energy_of_26_mel_bands_smoothed_over_three_frames() -> None:
+def test_mfcc_0_is_the_smoothed_mean_log_energy_of_26_bands() -> None:
     waveform = voice()
     spectra = librosa.stft(
         np.pad(waveform * 32768, (96, 600)),  # librosa centres the window of 320 samples in the transform's 512
@@ -82,7 +82,7 @@ def test_mfcc_0_is_the_mean_log_energy_of_26_mel_bands_smoothed_over_three_frame
     assert np.corrcoef(found[inner], smooth[inner])[0, 1] > 0.9999
 
 
-def test_deltas_and_second_deltas_of_every_mfcc_are_regressions_over_two_frames_on_either_side() -> None:
+def test_deltas_are_regressions_over_two_frames_on_each_side() -> None:
     frames = describe(voice())
     by_name = {name: frames[:, index] for index, name in enumerate(ComParE147().feature_names)}
     for name in MFCC:
@@ -127,13 +127,13 @@ def test_a_worker_process_gives_the_same_numbers() -> None:
     assert np.array_equal(found, describe(voice(0.5)))
 
 
-def test_without_opensmile_the_error_names_the_extra_and_its_licence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_opensmile_the_error_names_extra_and_licence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=r"pip install -e '\.\[opensmile\]'.*licence.*research"):
         ComParE147()
 
 
-def test_neither_opensmile_nor_librosa_is_imported_before_it_is_used() -> None:
+def test_opensmile_and_librosa_are_imported_lazily() -> None:
     code = (
         "import sys; from ser_lightning.features import LogMelFilterbank, ComParE147; LogMelFilterbank(); ComParE147();"
         "print(sorted({'opensmile', 'librosa', 'numba'} & set(sys.modules)))"

@@ -1,4 +1,4 @@
-"""What every extractor promises, whichever it is."""
+"""Properties of every extractor."""
 
 import json
 
@@ -44,7 +44,7 @@ def pad(waveforms: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 @EVERY
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-5)])
-def test_frames_in_a_padded_batch_equal_those_of_the_utterance_alone(
+def test_padding_never_changes_the_frames_of_an_utterance(
     extractor: FeatureExtractor, dtype: torch.dtype, tolerance: float
 ) -> None:
     waveforms = clips(dtype)
@@ -61,7 +61,7 @@ def test_frames_in_a_padded_batch_equal_those_of_the_utterance_alone(
 
 
 @EVERY
-def test_what_lies_past_the_end_of_an_utterance_is_never_seen(extractor: FeatureExtractor) -> None:
+def test_samples_past_the_end_never_matter(extractor: FeatureExtractor) -> None:
     waveforms, lengths = pad(clips(torch.float64))
     noisy = waveforms.clone()
     for index, length in enumerate(LENGTHS):
@@ -90,7 +90,7 @@ def test_a_waveform_in_half_precision_gives_float32_frames(extractor: FeatureExt
 
 
 @EVERY
-def test_an_extractor_is_rebuilt_from_its_configuration_after_a_trip_through_json(extractor: FeatureExtractor) -> None:
+def test_an_extractor_is_rebuilt_from_its_json_configuration(extractor: FeatureExtractor) -> None:
     configuration = json.loads(json.dumps(extractor.configuration()))
     again = build_extractor(configuration)
     assert type(again) is type(extractor)
@@ -118,7 +118,7 @@ def test_frames_on_the_device_equal_those_on_the_cpu(extractor: FeatureExtractor
 
 
 @EVERY
-def test_what_is_stored_and_what_the_device_makes_of_it_are_together_the_extractor(
+def test_stored_and_device_part_together_equal_the_extractor(
     extractor: FeatureExtractor,
 ) -> None:
     waveforms, lengths = pad(clips(torch.float32))
@@ -160,8 +160,8 @@ def test_silence_is_cut_before_storing_at_any_speed() -> None:
     torch.testing.assert_close(device(samples.squeeze(2), sample_lengths)[0], expected)
 
 
-def test_an_extractor_that_cannot_tell_its_frames_says_what_to_set() -> None:
-    with pytest.raises(ConfigurationError, match=r"SilenceRemoval .*data\.init_args\.features to stored"):
+def test_an_extractor_of_unknown_frame_count_says_what_to_set() -> None:
+    with pytest.raises(ConfigurationError, match=r"SilenceRemoval.*data\.init_args\.features to stored"):
         SilenceRemoval(MagnitudeSpectrogram(), top_db=30.0).num_samples(10)
 
 

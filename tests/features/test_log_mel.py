@@ -10,9 +10,7 @@ from ser_lightning.features import LogMelFilterbank
 
 
 @pytest.mark.parametrize(("num_mels", "low_hz", "high_hz"), [(40, 0.0, None), (26, 20.0, 7600.0)])
-def test_the_filters_are_librosas_on_htks_scale_without_normalisation(
-    num_mels: int, low_hz: float, high_hz: float | None
-) -> None:
+def test_the_filters_equal_librosas_on_the_htk_scale(num_mels: int, low_hz: float, high_hz: float | None) -> None:
     extractor = LogMelFilterbank(num_mels=num_mels, min_frequency_hz=low_hz, max_frequency_hz=high_hz)
     expected = librosa.filters.mel(
         sr=16000, n_fft=512, n_mels=num_mels, fmin=low_hz, fmax=high_hz, htk=True, norm=None, dtype=np.float64
@@ -46,10 +44,10 @@ def test_digital_silence_gives_the_logarithm_of_the_floor() -> None:
     torch.testing.assert_close(frames, torch.full_like(frames, np.log(1e-4)))
 
 
-def test_filters_too_narrow_for_the_transform_are_refused_with_their_number() -> None:
+def test_filters_too_narrow_for_the_transform_are_rejected() -> None:
     with (
         pytest.warns(UserWarning, match="all zero values"),
-        pytest.raises(ConfigurationError, match=r"num_mels \(128\).*dft_length above 512"),
+        pytest.raises(ConfigurationError, match=r"num_mels \(128\).*dft_length.*512"),
     ):
         LogMelFilterbank(num_mels=128)
 

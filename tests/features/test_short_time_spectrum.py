@@ -36,7 +36,7 @@ def test_power_equals_that_of_librosa_in_float64(seconds: float, dft_length: int
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(1, 1), (399, 1), (400, 1), (559, 1), (560, 2), (16000, 98)])
-def test_the_number_of_frames_is_that_of_whole_windows_and_never_zero(samples: int, frames: int) -> None:
+def test_there_is_a_frame_per_whole_window_at_least_one(samples: int, frames: int) -> None:
     spectrum = ShortTimeSpectrum(16000, 0.025, 0.010, "hann", None, None)
     power, lengths = spectrum(torch.ones(1, samples), torch.tensor([samples]))
     assert power.shape == (1, frames, 257)

@@ -1,4 +1,4 @@
-"""Silence removal: what is cut, and what never is."""
+"""Silence removal."""
 
 import math
 

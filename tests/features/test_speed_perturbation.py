@@ -39,7 +39,7 @@ def test_padding_and_batch_mates_never_matter() -> None:
 
 
 class Waveforms(FeatureExtractor):
-    """Keeps what it is handed: the samples themselves, each a frame."""
+    """Return the samples themselves, each as a frame."""
 
     version = 1
     sample_rate_hz, num_features, hop_seconds = 16000, 1, 1 / 16000
@@ -58,7 +58,7 @@ def test_resampling_leaves_padding_silent(factor: float) -> None:
     assert not samples[1, lengths[1] :].any()
 
 
-def test_it_is_built_again_from_its_configuration_and_refuses_an_impossible_speed() -> None:
+def test_it_is_rebuilt_from_its_configuration_and_checks_speed() -> None:
     from ser_lightning.features import build_extractor
 
     again = build_extractor(SpeedPerturbation(LogMelFilterbank(num_mels=20), 0.9).configuration())

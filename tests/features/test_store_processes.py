@@ -1,4 +1,4 @@
-"""Stored features when several processes build them, and when a builder is killed."""
+"""Stored features with several processes, and after kills."""
 
 import multiprocessing
 import os
@@ -59,13 +59,13 @@ def clips(tmp_path: Path) -> list[Path]:
 
 
 class EagerStore(FeatureStore):
-    """Writes each file's frames at once."""
+    """Write each file's frames at once."""
 
     flush_seconds = 0.0
 
 
 class SlowFilterbank(LogMelFilterbank):
-    """As slow as the work of hours."""
+    """Slow enough that workers are started."""
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         time.sleep(0.02)
@@ -91,7 +91,7 @@ def assert_complete(folder: Path, clips: list[Path], extractor: FeatureExtractor
         assert torch.equal(frames, extractor(waveform[None], torch.tensor([len(waveform)]))[0][0])
 
 
-def test_two_processes_that_prepare_at_once_extract_each_file_once(clips: list[Path], tmp_path: Path) -> None:
+def test_two_concurrent_processes_extract_each_file_once(clips: list[Path], tmp_path: Path) -> None:
     go = FORK.Event()
     builders = [start_builder(tmp_path / "store", clips, go) for _ in range(2)]
     go.set()
@@ -127,7 +127,7 @@ def test_a_killed_builder_leaves_its_work_and_nothing_half_done(
 
 @pytest.fixture
 def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers at once, which start in milliseconds: their torch is this process's, which runs one thread."""
+    """Forked workers that start in milliseconds; this process runs one thread of torch."""
     monkeypatch.setattr(extraction, "_CONTEXT", FORK)
     monkeypatch.setattr(extraction, "TRIAL_SECONDS", 0.0)
     monkeypatch.setattr(extraction, "LEAST_SECONDS_FOR_WORKERS", 0.0)
@@ -152,14 +152,14 @@ def test_a_killed_worker_is_an_error_that_says_what_to_do(clips: list[Path]) -> 
     next(results)
     for child in multiprocessing.active_children():
         child.kill()
-    with pytest.raises(ConfigurationError, match=r"killed by SIGKILL at .*\.wav: .*memory.* fewer workers"):
+    with pytest.raises(ConfigurationError, match=r"SIGKILL at .*\.wav: .*memory.*workers"):
         list(results)
     assert not multiprocessing.active_children()
 
 
 @pytest.fixture
 def many_frames() -> LogMelFilterbank:
-    """Its frames of a clip do not fit into a pipe: a worker is in the middle of sending until they are read."""
+    """Frames that exceed a pipe's buffer: a worker blocks in sending until they are read."""
     return LogMelFilterbank(hop_seconds=0.00025)
 
 
@@ -170,7 +170,7 @@ def test_a_worker_killed_while_it_sends_is_an_error(clips: list[Path], many_fram
     assert wait([worker.connection]), "it has begun to send"
     worker.process.kill()
     worker.process.join()
-    with pytest.raises(ConfigurationError, match=f"killed by SIGKILL at {clips[-1]}"):
+    with pytest.raises(ConfigurationError, match=f"SIGKILL.*{clips[-1]}"):
         worker.receive()
     worker.stop()
 
@@ -181,14 +181,14 @@ def test_a_worker_that_died_before_it_is_sent_a_file_is_an_error(clips: list[Pat
     worker.process.kill()
     worker.process.join()
     worker.send(clips[0])
-    with pytest.raises(ConfigurationError, match=f"killed by SIGKILL at {clips[0]}"):
+    with pytest.raises(ConfigurationError, match=f"SIGKILL.*{clips[0]}"):
         worker.receive()
     worker.stop()
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("forked_workers")
-def test_200_kills_at_random_moments_neither_hang_nor_lose_frames(
+def test_200_random_kills_neither_hang_nor_lose_frames(
     clips: list[Path], many_frames: LogMelFilterbank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[extraction._Worker] = []
@@ -226,11 +226,11 @@ def test_200_kills_at_random_moments_neither_hang_nor_lose_frames(
                 seconds = FeatureStore(folder, many_frames).prepare(clips, workers=2, progress=False).seconds
                 complete = True
             except ConfigurationError as error:
-                assert "killed by SIGKILL at" in str(error)  # noqa: PT017  # most are killed, not all
+                assert "SIGKILL" in str(error)  # noqa: PT017  # most are killed, not all
                 kills += 1
             killer.cancel()
             killer.join()
-            kept = [name for shard in folder.glob("*/*.safetensors") for name in safe_open(shard, "pt").keys()]  # noqa: SIM118  # the file is no mapping
+            kept = [name for shard in folder.glob("*/*.safetensors") for name in safe_open(shard, "pt").keys()]  # noqa: SIM118  # the file is not a mapping
             assert len(kept) == len(received), "all that was received is kept, once"
         assert sorted(received) == clips
         shutil.rmtree(folder)

@@ -53,6 +53,6 @@ def test_a_margin_asks_for_more() -> None:
     ("name", "value"),
     [("scale", v) for v in (0.0, -1.0, math.nan, math.inf)] + [("margin", v) for v in (-0.1, math.nan, math.inf)],
 )
-def test_impossible_numbers_are_refused_with_their_value(name: str, value: float) -> None:
+def test_impossible_numbers_are_rejected_with_their_value(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} is {value}"):
         AMSoftmax(**{name: value})

@@ -21,13 +21,13 @@ def test_loss_equals_equation_6_in_plain_loops() -> None:
     assert ExistenceLoss()(LOGITS, EXISTENCE, PRIOR).item() == pytest.approx(total / 4, rel=1e-12)
 
 
-def test_loss_equals_torchs_with_the_same_weights_summed_over_classes() -> None:
+def test_loss_equals_torchs_weighted_one_summed_over_classes() -> None:
     weights = torch.where(EXISTENCE == 1, 1 / (2 * PRIOR), 1 / (2 * (1 - PRIOR)))
     expected = 3 * F.binary_cross_entropy_with_logits(LOGITS, EXISTENCE, weight=weights)
     torch.testing.assert_close(ExistenceLoss()(LOGITS, EXISTENCE, PRIOR), expected)
 
 
-def test_over_the_split_that_gave_the_prior_presence_and_absence_weigh_the_same() -> None:
+def test_presence_and_absence_have_equal_total_weight() -> None:
     existence = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
     logits = torch.zeros(4, 2, requires_grad=True)
     ExistenceLoss()(logits, existence, existence.mean(0)).backward()
@@ -35,7 +35,7 @@ def test_over_the_split_that_gave_the_prior_presence_and_absence_weigh_the_same(
     torch.testing.assert_close(logits.grad.sum(0), torch.zeros(2))
 
 
-def test_a_class_that_training_never_or_always_shows_keeps_everything_finite() -> None:
+def test_a_class_never_or_always_present_keeps_losses_finite() -> None:
     logits = LOGITS.float().requires_grad_()
     existence = EXISTENCE.float()
     loss = ExistenceLoss()(logits, existence, torch.tensor([0.5, 0.0, 1.0]))

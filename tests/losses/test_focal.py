@@ -61,6 +61,6 @@ def test_gradients_stay_finite_where_probabilities_reach_0_and_1(gamma: float, d
     ("name", "value"),
     [("gamma", v) for v in (-1.0, math.nan, math.inf)] + [("alpha", v) for v in (0.0, -1.0, math.nan, math.inf)],
 )
-def test_impossible_numbers_are_refused_with_their_value(name: str, value: float) -> None:
+def test_impossible_numbers_are_rejected_with_their_value(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name} is {value}"):
         FocalLoss(**{name: value})

@@ -37,7 +37,7 @@ def test_no_smoothing_is_cross_entropy_whatever_the_prior() -> None:
         torch.testing.assert_close(loss, F.cross_entropy(LOGITS, LABELS))
 
 
-def test_unigram_smoothing_under_a_uniform_prior_is_uniform_smoothing() -> None:
+def test_unigram_smoothing_with_uniform_prior_is_uniform() -> None:
     flat = torch.full((3,), 1 / 3, dtype=torch.float64)
     torch.testing.assert_close(
         LabelSmoothing(0.4, "unigram")(LOGITS, TARGETS, flat), LabelSmoothing(0.4, "uniform")(LOGITS, TARGETS, PRIOR)
@@ -53,6 +53,6 @@ def test_full_unigram_smoothing_is_least_at_the_prior() -> None:
 
 
 @pytest.mark.parametrize("alpha", [-0.1, 1.5])
-def test_an_impossible_weight_is_refused_with_its_value(alpha: float) -> None:
+def test_an_impossible_weight_is_rejected_with_its_value(alpha: float) -> None:
     with pytest.raises(ValueError, match=f"alpha is {alpha}"):
         LabelSmoothing(alpha)

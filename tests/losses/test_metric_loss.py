@@ -1,4 +1,4 @@
-"""Distances between the directions of embeddings, and what holds for every loss of them."""
+"""Distances between the directions of embeddings, and properties of every metric loss."""
 
 import numpy as np
 import pytest
@@ -50,15 +50,15 @@ def test_gradients_survive_finite_differences() -> None:
     torch.autograd.gradcheck(distances_between, EMBEDDINGS.double().requires_grad_())
 
 
-def test_what_is_no_number_stays_visible() -> None:
+def test_nan_is_kept() -> None:
     embeddings = EMBEDDINGS.clone()
     embeddings[2, 1] = torch.nan
     assert distances_between(embeddings)[2].isnan().all()
 
 
 @LOSSES
-def test_no_loss_asks_for_a_value_or_has_a_shape_that_depends_on_one(loss: MetricLoss) -> None:
-    # Tensors without content: whatever would wait for a GPU to answer fails.
+def test_losses_have_no_syncs_or_data_dependent_shapes(loss: MetricLoss) -> None:
+    # Meta tensors: any synchronisation fails.
     with FakeTensorMode(allow_non_fake_inputs=True):
         embeddings, labels = torch.empty(16, 8, requires_grad=True), torch.empty(16, dtype=torch.int64)
         value, terms = loss(embeddings, labels)

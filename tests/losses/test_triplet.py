@@ -74,7 +74,7 @@ def test_ties_are_neither_nearer_nor_farther() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("margin", [0.05, 0.2, 1.0])
-def test_triplets_loss_and_gradient_equal_pytorch_metric_learnings(margin: float, seed: int) -> None:
+def test_loss_and_gradient_equal_pytorch_metric_learning(margin: float, seed: int) -> None:
     embeddings, labels = random_batch(40, seed, dimension=16)
     ours, theirs = embeddings.clone().requires_grad_(), embeddings.clone().requires_grad_()
     mined = TripletMarginMiner(margin=margin, type_of_triplets="semihard")(theirs, labels)
@@ -112,7 +112,7 @@ def test_the_order_of_the_batch_does_not_matter() -> None:
         (torch.eye(4), [0, 1, 2, 3]),  # no positive
         (torch.eye(4), [1, 1, 1, 1]),  # no negative
         (torch.tensor([[1.0, 0.0], [1.0, 0.01], [0.0, 1.0], [0.01, 1.0]]), [0, 0, 1, 1]),  # satisfied
-        (torch.ones(4, 2), [0, 0, 1, 1]),  # nothing can be told apart
+        (torch.ones(4, 2), [0, 0, 1, 1]),  # identical embeddings
         (torch.eye(1), [0]),
     ],
     ids=["no positive", "no negative", "satisfied", "identical", "alone"],
@@ -127,7 +127,7 @@ def test_without_a_semi_hard_triplet_loss_and_gradient_are_zero(embeddings: Tens
     assert embeddings.grad.abs().max() == 0.0
 
 
-def test_gradients_stay_finite_where_an_anchor_and_its_positive_are_identical() -> None:
+def test_gradients_are_finite_if_anchor_equals_positive() -> None:
     embeddings = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.05], [0.0, 1.0]], requires_grad=True)
     loss, terms = TripletLoss(NAMES, 0.1)(embeddings, torch.tensor([0, 0, 1, 2]))
     assert terms.item() == 2
@@ -137,7 +137,7 @@ def test_gradients_stay_finite_where_an_anchor_and_its_positive_are_identical() 
     assert embeddings.grad[2].abs().max() > 0
 
 
-def test_half_precision_embeddings_lose_nothing_more_under_autocast() -> None:
+def test_autocast_does_not_change_half_precision_embeddings() -> None:
     embeddings, labels = random_batch(30, 0)
     rounded = embeddings.bfloat16()
     expected = TripletLoss(NAMES, 0.2)(rounded.float(), labels)[0]
@@ -148,6 +148,6 @@ def test_half_precision_embeddings_lose_nothing_more_under_autocast() -> None:
 
 
 @pytest.mark.parametrize("margin", [0.0, -0.1])
-def test_a_margin_without_semi_hard_triplets_is_refused_with_its_value(margin: float) -> None:
+def test_a_margin_that_is_not_positive_is_rejected(margin: float) -> None:
     with pytest.raises(ValueError, match=rf"margin is {margin}"):
         TripletLoss(NAMES, margin)

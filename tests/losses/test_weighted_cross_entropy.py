@@ -32,14 +32,14 @@ def test_loss_equals_torchs_with_the_same_weights(targets: Tensor) -> None:
     torch.testing.assert_close(WeightedCrossEntropy("inverse_frequency")(LOGITS, targets, PRIOR), expected)
 
 
-def test_without_weights_or_with_balanced_classes_it_is_cross_entropy() -> None:
+def test_unweighted_or_balanced_it_is_cross_entropy() -> None:
     expected = F.cross_entropy(LOGITS, LABELS)
     torch.testing.assert_close(WeightedCrossEntropy()(LOGITS, HARD, PRIOR), expected)
     flat = torch.full((3,), 1 / 3, dtype=torch.float64)
     torch.testing.assert_close(WeightedCrossEntropy("inverse_frequency")(LOGITS, HARD, flat), expected)
 
 
-def test_over_the_split_that_gave_the_prior_every_class_weighs_the_same() -> None:
+def test_every_class_has_equal_total_weight() -> None:
     targets = F.one_hot(torch.tensor([0] * 6 + [1] * 3 + [2]), 3).double()
     logits = torch.zeros(10, 3, dtype=torch.float64, requires_grad=True)
     WeightedCrossEntropy("inverse_frequency")(logits, targets, targets.mean(0)).backward()

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from ser_lightning.nn.heads import CosineHead
 
 
-def test_it_gives_cosines_whatever_the_lengths_of_features_and_weights() -> None:
+def test_it_gives_cosines_for_any_lengths() -> None:
     torch.manual_seed(0)
     head, features = CosineHead(6, 4).double(), torch.randn(3, 6, dtype=torch.float64)
     cosines = head(features)

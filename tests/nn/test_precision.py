@@ -1,4 +1,4 @@
-"""What autocast leaves alone: where it would cost most of the digits."""
+"""Computations that disable autocast to keep precision."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from ser_lightning.nn.pooling import AttentiveStatisticsPooling, NetVLAD, Poolin
 from ser_lightning.nn.tensors import frame_mask, recurrent_states, without_autocast
 
 LENGTHS = torch.tensor([30, 12, 20])
-# Frames far from zero and close to each other, whose deviations are little more than what half precision rounds off.
+# Frames far from zero and close to each other: deviations are near the resolution of half precision.
 FRAMES = (4 + 0.05 * torch.randn(3, 30, 6, generator=torch.Generator().manual_seed(0))).bfloat16()
 
 
@@ -59,7 +59,7 @@ def test_autocast_changes_nothing_of_recurrent_states() -> None:
     assert recurrent_states(lstm.double(), frames.double()).dtype == torch.float64
 
 
-def test_autocast_goes_on_behind_the_context() -> None:
+def test_autocast_resumes_after_the_context() -> None:
     layer, inputs = nn.Linear(2, 2), torch.ones(1, 2)
     with torch.autocast("cpu", torch.bfloat16):
         with without_autocast(inputs.device):

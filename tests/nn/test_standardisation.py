@@ -20,7 +20,7 @@ def test_a_mask_is_true_for_the_first_frames_of_each_utterance() -> None:
     ]
 
 
-def test_training_frames_come_out_with_zero_mean_and_unit_deviation_and_padding_as_zero() -> None:
+def test_training_frames_are_standardised_and_padding_is_zero() -> None:
     frames = 5 + 3 * torch.randn(4, 50, 2, dtype=torch.float64)
     mask = frame_mask(torch.tensor([50, 20, 1, 35]), 50)
     real = frames[mask]
@@ -52,7 +52,7 @@ def utterances(level: float = 5.0, spread: float = 3.0) -> Tensor:
     return level + spread * noise * torch.tensor([1.0, 10.0, 0.1])
 
 
-def test_every_utterance_has_zero_mean_and_unit_population_deviation_of_its_own() -> None:
+def test_every_utterance_is_standardised_by_itself() -> None:
     result = UtteranceStandardisation(3)(utterances(), frame_mask(LENGTHS, 50))
     for row, length in enumerate(LENGTHS.tolist()):
         real = utterances()[row, :length]
@@ -81,7 +81,7 @@ def test_single_precision_suffices_whatever_the_level(scale: float, offset: floa
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("value", [0.0, 0.1, -1234.567, 1e-20])
-def test_a_bin_that_never_varies_is_only_centred_and_gradients_stay_finite(value: float, dtype: torch.dtype) -> None:
+def test_a_constant_bin_is_centred_with_finite_gradients(value: float, dtype: torch.dtype) -> None:
     frames = utterances().to(dtype)
     frames[:, :, 1] = value
     frames.requires_grad_()
@@ -116,5 +116,5 @@ def test_inverting_then_standardising_changes_nothing() -> None:
     torch.testing.assert_close(layer(layer.invert(wanted), mask), layer(wanted, mask))
 
 
-def test_what_each_utterance_gives_itself_reads_no_training_frame() -> None:
+def test_utterance_standardisation_reads_no_training_frames() -> None:
     UtteranceStandardisation(3).fit(SimpleNamespace())

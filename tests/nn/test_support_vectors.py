@@ -36,7 +36,7 @@ def unit(points: Tensor) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.parametrize("classes", [2, 3, 8])
-def test_decisions_and_probabilities_are_scikit_learns_on_a_thousand_points(classes: int) -> None:
+def test_decisions_and_probabilities_equal_scikit_learn(classes: int) -> None:
     train, labels = embeddings(240, classes, seed=0)
     machine, record = fit(classes, train, labels)
     points, _ = embeddings(1000, classes, seed=1, spread=2.0)
@@ -65,7 +65,7 @@ def test_of_classes_with_equally_many_votes_the_first_one_wins() -> None:
     assert machine(points[tied])[0].tolist() == votes[tied].argmax(1).tolist()
 
 
-def test_a_class_without_a_training_embedding_is_never_decided_on_and_has_no_probability() -> None:
+def test_a_class_without_training_data_is_never_predicted() -> None:
     train, labels = embeddings(120, 3, seed=0)
     machine, _ = fit(5, train, torch.tensor([0, 2, 4])[labels])
     dense, _ = fit(3, train, labels)
@@ -77,7 +77,7 @@ def test_a_class_without_a_training_embedding_is_never_decided_on_and_has_no_pro
     torch.testing.assert_close(probabilities[:, [0, 2, 4]], dense(points)[1])
 
 
-def test_the_length_of_an_embedding_and_its_batch_mates_change_nothing() -> None:
+def test_embedding_length_and_batch_mates_do_not_matter() -> None:
     machine, _ = fit(4, *embeddings(120, 4, seed=0))
     points, _ = embeddings(50, 4, seed=1)
     predicted, probabilities = machine(points)
@@ -95,7 +95,7 @@ def test_where_no_class_has_any_probability_all_have_the_same() -> None:
 
 
 class System(nn.Module):
-    """What holds a machine beside layers of its own."""
+    """A module with a machine and other layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class System(nn.Module):
 
 
 @pytest.mark.parametrize("assign", [False, True])
-def test_a_checkpoint_reloads_into_a_module_that_was_never_fitted(assign: bool) -> None:
+def test_a_checkpoint_loads_into_an_unfitted_module(assign: bool) -> None:
     system = System()
     system.svm, _ = fit(4, *embeddings(120, 4, seed=0))
     file = io.BytesIO()
@@ -119,7 +119,7 @@ def test_a_checkpoint_reloads_into_a_module_that_was_never_fitted(assign: bool) 
         assert torch.equal(ours, theirs)
 
 
-def test_buffers_take_the_size_of_what_they_load_larger_smaller_or_none() -> None:
+def test_buffers_take_the_size_of_loaded_ones() -> None:
     small, large = System(), System()
     small.svm, _ = fit(4, *embeddings(40, 4, seed=0))
     large.svm, _ = fit(4, *embeddings(120, 4, seed=0))
@@ -132,7 +132,7 @@ def test_buffers_take_the_size_of_what_they_load_larger_smaller_or_none() -> Non
     assert not small.svm.is_fitted
 
 
-def test_a_state_of_another_kind_or_without_a_buffer_is_refused_by_name() -> None:
+def test_a_wrong_or_missing_buffer_is_rejected_by_name() -> None:
     state = System().state_dict()
     with pytest.raises(RuntimeError, match=r"size mismatch for svm\.support_vectors"):
         System().load_state_dict(state | {"svm.support_vectors": torch.zeros(3)})
@@ -159,13 +159,13 @@ def test_a_machine_is_not_rounded_with_the_system_around_it() -> None:
 def test_a_machine_that_is_not_fitted_says_so() -> None:
     machine = SupportVectorMachine(4)
     assert not machine.is_fitted
-    with pytest.raises(RuntimeError, match="no support vectors yet"):
+    with pytest.raises(RuntimeError, match="no support vectors"):
         machine(torch.zeros(1, 12))
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_decides_as_the_cpu_does_and_nobody_waits_for_it() -> None:
+def test_gpu_decisions_equal_the_cpus_without_a_sync() -> None:
     machine, _ = fit(8, *embeddings(240, 8, seed=0))
     points, _ = embeddings(1000, 8, seed=1)
     expected = machine(points)

@@ -130,10 +130,10 @@ def test_a_file_that_is_not_there_or_no_yaml_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"nothing\.yaml: no such sweep file"):
         read_sweep(tmp_path / "nothing.yaml")
     (tmp_path / "sweep.yaml").write_text("a: [")
-    with pytest.raises(ConfigurationError, match=r"sweep\.yaml is no YAML"):
+    with pytest.raises(ConfigurationError, match=r"sweep\.yaml.*YAML"):
         read_sweep(tmp_path / "sweep.yaml")
     (tmp_path / "sweep.yaml").write_bytes(b"method: \xe4")
-    with pytest.raises(ConfigurationError, match=r"sweep\.yaml is no UTF-8 text"):
+    with pytest.raises(ConfigurationError, match=r"sweep\.yaml.*UTF-8"):
         read_sweep(tmp_path / "sweep.yaml")
     with pytest.raises(ConfigurationError, match="is a folder; give a sweep file"):
         read_sweep(tmp_path)

@@ -11,7 +11,7 @@ from torch import Tensor, multiprocessing
 from ser_lightning.losses import AMSoftmax, ExistenceLoss, FocalLoss, LabelSmoothing, WeightedCrossEntropy
 from ser_lightning.nn.encoders import ThinSEResNet34
 from ser_lightning.nn.pooling import AttentiveStatisticsPooling, NetVLAD, WeightedPooling
-from ser_lightning.nn.tensors import in_company
+from ser_lightning.nn.tensors import is_distributed
 from ser_lightning.systems import (
     ConvBLSTMAttention,
     DominantEmotionRecognition,
@@ -71,7 +71,7 @@ def training_step(name: str, rows: slice) -> dict[str, Tensor]:
     system.class_prior.copy_(torch.tensor([0.4, 0.3, 0.2, 0.1]))
     system.training_step(batch(rows), 0).backward()
     left = {f"gradient of {key}": p.grad for key, p in system.named_parameters() if p.grad is not None}
-    if in_company():
+    if is_distributed():
         for gradient in left.values():
             dist.all_reduce(gradient)
             gradient /= NUM_PROCESSES

@@ -10,7 +10,7 @@ from torch import Tensor, multiprocessing
 from ser_lightning.losses import EmotionConstraint
 from ser_lightning.nn.encoders import ThinSEResNet34
 from ser_lightning.nn.pooling import GhostVLAD
-from ser_lightning.nn.tensors import in_company
+from ser_lightning.nn.tensors import is_distributed
 from ser_lightning.systems import MetricLearning
 from ser_lightning.types import Batch
 
@@ -46,7 +46,7 @@ def training_step(rows: slice) -> dict[str, Tensor]:
     loss = system.training_step(batch(rows), 0)
     loss.backward()
     left = {f"gradient of {name}": p.grad for name, p in system.network.named_parameters() if p.grad is not None}
-    if in_company():
+    if is_distributed():
         for gradient in left.values():
             dist.all_reduce(gradient)
             gradient /= NUM_PROCESSES

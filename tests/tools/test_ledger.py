@@ -185,7 +185,7 @@ def test_the_command_writes_it(tmp_path: Path) -> None:
     ("content", "fault"),
     [
         (b"- a\n", "top level: a list does not fit"),
-        (b"runs: \xe4", "is no UTF-8 text"),
+        (b"runs: \xe4", "UTF-8"),
         (b"runs: 3", "runs: "),
         (b"7", "give keys with values"),
     ],

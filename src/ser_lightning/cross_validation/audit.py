@@ -12,7 +12,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes
+from ser_lightning.allow_list import check_class_paths, enforce_allow_list
 from ser_lightning.audio import duration_seconds, read_audio
 from ser_lightning.data.corpora import CorpusData, protocol_hash
 from ser_lightning.data.protocols import speaker_overlap
@@ -156,7 +156,7 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
     from ser_lightning.data.module import DataModule  # Lightning's, or not: that is known by now
 
     for path in config_files(arguments):
-        refuse_foreign_classes(read_experiment_file(path), str(path), allow)
+        check_class_paths(read_experiment_file(path), str(path), allow)
     enforce_allow_list(allow)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("-c", "--config", action="config")

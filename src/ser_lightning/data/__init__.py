@@ -1,1 +1,1 @@
-"""Utterances into batches: protocols, targets, datasets, samplers, statistics, and synthetic speech."""
+"""From utterances to batches: protocols, targets, statistics, samplers, datasets, and synthetic speech."""

@@ -1,4 +1,4 @@
-"""Utterances as padded batches of frames: datasets, loaders, and frames made on the device."""
+"""Padded batches of frames: datasets, and feature extraction on the device."""
 # Shapes: N utterances, B of a batch, S samples (padded), T frames (padded), F features, C classes.
 
 import copy
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 class FrameDataset(Dataset[Batch]):
-    """Frames of utterances in memory or memory-mapped, given out as whole batches.
+    """Frames of utterances, in memory or memory-mapped, returned as whole batches.
 
     Attributes:
-        num_frames: Frames of each utterance, also where they are still to be made.
+        num_frames: Frames of each utterance, also before they are extracted.
 
     Args:
         frames: Frames [T, F] of each utterance.
-        labels: Class index of each utterance's dominant emotion, -1 where there is none.
-        targets: What is learned from, of each utterance [N, C].
-        crop_frames: Frames of a crop of what is asked for with a place; None leaves every utterance whole.
+        labels: Class index of each utterance's dominant emotion; -1 if there is none.
+        targets: Training targets [N, C].
+        crop_frames: Frames of a crop; None leaves every utterance whole.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class FrameDataset(Dataset[Batch]):
         """Return the utterances of ``items`` as one batch; torch's DataLoader calls this for a batch sampler.
 
         Args:
-            items: Positions of utterances that are given out whole, or positions with the place of a crop, from 0 to
-                below 1. Utterances that are no longer than a crop are whole all the same.
+            items: Positions of utterances, returned whole, or positions with the relative start of a crop in [0, 1).
+                Utterances no longer than a crop are returned whole.
         """
         frames = [self._crop(*item) if isinstance(item, tuple) else self.frames[item] for item in items]
         positions = torch.tensor([item[0] if isinstance(item, tuple) else item for item in items], dtype=torch.int64)
@@ -67,7 +67,7 @@ class FrameDataset(Dataset[Batch]):
         )
 
     def _crop(self, position: int, place: float) -> Tensor:
-        """Return the stretch of an utterance that begins at ``place`` of where it can begin."""
+        """Return the crop of an utterance that begins at fraction ``place`` of the possible starts."""
         whole = self.frames[position]
         if self.crop_frames is None or len(whole) <= self.crop_frames:
             return whole
@@ -80,28 +80,28 @@ class FrameDataset(Dataset[Batch]):
 
 
 def keep_batch(batch: Any) -> Any:
-    """Collate nothing: the dataset already gives whole batches."""
+    """Return ``batch`` unchanged: the dataset already returns whole batches."""
     return batch
 
 
 class DeviceFrames:
-    """An extractor in two parts: what is stored or read of an utterance, and what its device makes of it.
+    """An extractor in two parts: one whose waveforms are stored or read, and one that runs on the device.
 
     Attributes:
         stored: The first part, which gives waveforms.
-        device: The second part, a copy that moves to where batches are.
+        device: The second part, a copy that moves to the batches' device.
 
     Args:
-        extractor: The whole.
+        extractor: The whole extractor.
     """
 
     def __init__(self, extractor: FeatureExtractor) -> None:
         self.stored, device = extractor.split_for_device()
-        # A copy: the extractor itself stays on the CPU, for whoever else uses it.
+        # A copy, because the extractor itself stays on the CPU.
         self.device = copy.deepcopy(device).eval()
 
     def make(self, batch: Batch) -> Batch:
-        """Return ``batch`` with frames [B, T, F] in place of its waveforms [B, N, 1], wherever it is; nothing waits."""
+        """Return ``batch`` with frames [B, T, F] in place of waveforms [B, N, 1], on its device, without a sync."""
         self.device.to(batch.inputs.device)
         with torch.no_grad():
             frames, lengths = self.device(batch.inputs.squeeze(2), batch.lengths)
@@ -117,16 +117,14 @@ class DeviceFrames:
 
 
 class WaveformDataset(FrameDataset):
-    """Waveforms of utterances, of which crops are the stretches that so many frames are made of.
-
-    The frames of a crop are those that ``FrameDataset`` would cut out of the whole utterance's.
+    """Waveforms of utterances; the frames of a crop equal a crop of ``FrameDataset``.
 
     Args:
         waveforms: Waveform [N, 1] of each utterance.
-        labels: Class index of each utterance's dominant emotion, -1 where there is none.
-        targets: What is learned from, of each utterance [N, C].
-        device: What makes frames of them.
-        crop_frames: Frames of a crop of what is asked for with a place; None leaves every utterance whole.
+        labels: Class index of each utterance's dominant emotion; -1 if there is none.
+        targets: Training targets [N, C].
+        device: The extractor that runs on the device.
+        crop_frames: Frames of a crop; None leaves every utterance whole.
     """
 
     def __init__(
@@ -153,8 +151,8 @@ class WaveformDataset(FrameDataset):
 BatchSampler = BucketBatchSampler | ClassBatchSampler | RandomCrops | EvaluationBatchSampler
 
 
-def process_of(module: "LightningDataModule") -> tuple[int, int]:
-    """Return the index of this process, and how many share the work of ``module``."""
+def rank_and_world_size(module: "LightningDataModule") -> tuple[int, int]:
+    """Return the rank of this process and the number of processes that train with ``module``."""
     return (module.trainer.global_rank, module.trainer.world_size) if module.trainer else (0, 1)
 
 
@@ -163,14 +161,14 @@ def pins_memory(module: "LightningDataModule") -> bool:
     return module.trainer is not None and module.trainer.strategy.root_device.type == "cuda"
 
 
-def refuse_without_test_set(protocol: Protocol) -> None:
-    """Refuse to test under a protocol that tests nothing.
+def check_has_test_set(protocol: Protocol) -> None:
+    """Reject testing under a protocol without test sets.
 
     Raises:
         ProtocolError: Naming the protocol.
     """
     if not protocol.has_test_set:
         raise ProtocolError(
-            f"{protocol.name}: nothing is tested, for other systems start from what is trained so; use ser validate, "
-            "or another protocol"
+            f"{protocol.name}: nothing is tested, the protocol is for pre-training; use ser validate, or another "
+            "protocol"
         )

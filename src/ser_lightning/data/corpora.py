@@ -1,4 +1,4 @@
-"""What a corpus is: its data module's interface, where it comes from, and the plug-ins that are installed."""
+"""Corpora: the interface of their data modules, their sources, and the installed plug-ins."""
 
 import re
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from ser_lightning.types import FoldData, Split, Utterance, hash_splits
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive that anyone may fetch without signing or logging in.
+    """An archive that can be downloaded without an account or a signed licence.
 
     Attributes:
-        url: Where it lies.
-        name: What its file is called.
+        url: Its address.
+        name: Its file name.
         md5: Digest of its bytes.
-        size: About how large it is, and what it holds, in words.
+        size: Its approximate size, in words.
     """
 
     url: str
@@ -33,19 +33,19 @@ class Archive:
 
 @dataclass(frozen=True)
 class CorpusSource:
-    """Where a corpus comes from.
+    """Source and licence of a corpus.
 
     Attributes:
-        title: What its readers call it.
+        title: Its name for users.
         licence: Its licence's name.
-        terms: What the licence allows and asks for, in a sentence or two; its own text counts, not this.
-        licence_url: Where that text stands.
+        terms: Summary of the licence in a sentence or two.
+        licence_url: Address of the licence's text.
         home: The corpus's page.
         citation: The paper to cite.
-        speech: Who speaks, how and what: what a system that learned from it has heard, and so what it has not.
-        name_shape: What every audio file is named like, without ending, where that tells the corpus apart.
-        steps: How to come by it by hand, one step after the other; ``{folder}`` stands for where the user wants it.
-        archive: What ``ser download`` fetches and unpacks, where that is allowed.
+        speech: Speakers, style and content of the speech that a trained system knows.
+        name_shape: Pattern of its audio file names, without extension, if it identifies the corpus.
+        steps: Steps to obtain it by hand; ``{folder}`` is the target folder.
+        archive: The archive for ``ser download``, if downloading is allowed.
     """
 
     title: str
@@ -67,22 +67,22 @@ def find_corpus(name: str) -> Any:
     """Return the module of a corpus, such as ``data_modules.ravdess``.
 
     Raises:
-        CorpusError: If no corpus of that name is installed; it names those that are.
+        CorpusError: If no corpus of that name is installed; it lists the installed ones.
     """
     installed = {entry.name: entry for entry in entry_points(group=GROUP)}
     if name not in installed:
-        raise CorpusError(f"'{name}' is no corpus here; there are {', '.join(sorted(installed))}")
+        raise CorpusError(f"'{name}' is not an installed corpus; choose from {', '.join(sorted(installed))}")
     return installed[name].load()
 
 
 def name_shapes() -> dict[str, re.Pattern[str]]:
-    """Return, by module, what audio files of those installed corpora are named like whose names tell them apart."""
+    """Return the file name patterns, by module, of the installed corpora that have one."""
     sources = {entry.value: getattr(entry.load(), "SOURCE", None) for entry in entry_points(group=GROUP)}
     return {module: source.name_shape for module, source in sources.items() if source and source.name_shape}
 
 
 def source_of(name: str) -> CorpusSource | None:
-    """Return where a corpus comes from, or None if it is not installed or does not say so."""
+    """Return the source of a corpus, or None if it is not installed or has no ``SOURCE``."""
     for entry in entry_points(group=GROUP, name=name):
         source: CorpusSource | None = getattr(entry.load(), "SOURCE", None)
         return source
@@ -90,15 +90,15 @@ def source_of(name: str) -> CorpusSource | None:
 
 
 class CorpusData(FoldData, Interface):
-    """One fold of one corpus, as training, scoring and reporting see it.
+    """Interface of a data module, one fold of one corpus, for training, scoring and reporting.
 
     Attributes:
         corpus: The corpus's name.
         class_names: The emotions, in the order of the logits.
-        extractor: What makes frames of waveforms.
-        protocol: How utterances become folds.
+        extractor: The feature extractor.
+        protocol: The protocol that makes folds.
         fold: Index of the fold, counted from 0.
-        skipped_audio: Reason by file that was found unusable and skipped.
+        skipped_audio: Reason by file, for unusable files that were skipped.
     """
 
     corpus: str
@@ -110,40 +110,39 @@ class CorpusData(FoldData, Interface):
 
     @property
     def left_out(self) -> Mapping[str, str]:
-        """Reason by utterance name: faulty files of the release and labels without audio, which are not used."""
+        """Reason by utterance name, for faulty files of the release and labels without audio."""
 
     @property
     def all_utterances(self) -> tuple[Utterance, ...]:
-        """Every utterance of the folder, also those whose audio turns out unusable."""
+        """Every utterance of the folder, including those with unusable audio."""
 
     def num_folds(self) -> int:
-        """Return how many folds the protocol makes of the corpus."""
+        """Return the number of folds."""
 
     def split(self, fold: int | None = None) -> Split:
-        """Return the split of ``fold``, or of the module's own fold."""
+        """Return the split of ``fold``, by default the module's fold."""
 
     def set_utterances(self, name: str) -> tuple[Utterance, ...]:
         """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus."""
 
     def extract(self, progress: bool = True) -> Prepared:
-        """Extract features where they are missing, leave out what is unusable, and return what was done."""
+        """Extract missing features, skip unusable files, and return a summary."""
 
     def decoded(self) -> set[Path]:
-        """Return the files whose audio is known to be sound, as it was decoded and has not changed since."""
+        """Return the files whose audio was decoded without errors and has not changed since."""
 
     def leave_out(self, problems: Mapping[Path, str]) -> None:
-        """Treat unusable audio, a reason by file, as the user wants it."""
+        """Skip unusable audio, a reason by file, or raise, as the user chose."""
 
 
 def protocol_hash(data: CorpusData) -> str:
-    """Return the hash of a corpus's protocol: of the labelled utterances of every set of all folds.
+    """Return the hash of the labelled utterances of every set of all folds.
 
-    Runs with equal ones are compared: they hear, validate on and test the same speakers and labels. Utterances without
-    label, which targets made of votes can learn from, are a matter of the system, as augmentation is; the hash of a
-    split counts them. Where everything is labelled, the two agree on one fold.
+    Runs with equal hashes are comparable: they train on, validate on and test the same speakers and labels. Unlabelled
+    utterances, which vote targets can learn from, do not count here, but do in a split's hash.
     """
     splits = [data.split(fold) for fold in range(data.num_folds())]
     if len(splits) == 1 and not data.protocol.has_test_set:
-        # Nothing is tested, so nothing is compared; and the split knows its hash without asking a million utterances.
+        # Without tests nothing is compared, and the split knows its hash without reading a million utterances.
         return splits[0].hash
     return hash_splits([split.labelled for split in splits])

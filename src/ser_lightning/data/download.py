@@ -1,4 +1,4 @@
-"""A corpus fetched from where it is published: licence first, resumed where it was cut, verified, unpacked safely."""
+"""Download a corpus: licence consent, resumed download, verification, safe unpacking."""
 
 import logging
 import shutil
@@ -23,41 +23,41 @@ from ser_lightning.files import UNFINISHED_PREFIX
 ATTEMPTS = 5
 _PAUSE_SECONDS = 2.0
 _TIMEOUT_SECONDS = 30.0
-_CHUNK = 1 << 14  # as much is lost when a connection breaks
+_CHUNK = 1 << 14  # lost when a connection breaks
 _PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 206, 416
 
 
 def obtain(corpus: Any, folder: Path, agreed: bool, console: Console) -> int:
-    """Fetch a corpus into a folder once its licence is agreed to, or say how to come by it.
+    """Download a corpus after consent to its licence, or print the steps to obtain it.
 
     Args:
-        corpus: The corpus's module, which says in ``SOURCE`` where it comes from.
-        folder: Where to put it.
+        corpus: The corpus's module, with its source in ``SOURCE``.
+        folder: Target folder.
         agreed: Whether the user has agreed already.
-        console: Where to speak.
+        console: Console for output.
 
     Returns:
-        0 if the corpus lies in ``folder``; 1 if it has to be come by in another way, or the user declined.
+        0 if the corpus is in ``folder``; 1 if it must be obtained by hand, or the user declined.
 
     Raises:
-        CorpusError: If the corpus says nothing of its source, nobody can be asked to agree, or fetching fails.
+        CorpusError: If the corpus has no source, consent is missing without a terminal, or the download fails.
     """
     source: CorpusSource | None = getattr(corpus, "SOURCE", None)
     if source is None:
         raise CorpusError(
-            f"{corpus.__name__} names no release to fetch (it has no SOURCE); recordings of your own are there already"
+            f"{corpus.__name__} has no SOURCE, so there is nothing to download; use your own recordings in place"
         )
     console.print(f"{source.title}   {source.home}\nLicence: {source.licence}   {source.licence_url}", highlight=False)
     console.print(f"{source.terms}\nPlease cite: {source.citation}", highlight=False)
     if source.archive is None:
-        console.print("\nIt cannot be fetched by this command. What to do:", highlight=False)
+        console.print("\nThis command cannot download it. Steps:", highlight=False)
         for number, step in enumerate(source.steps, start=1):
             console.print(f"  {number}. {step.format(folder=folder)}", highlight=False, markup=False, soft_wrap=True)
         return 1
     if not agreed and not _agrees(console):
-        console.print("Nothing was fetched.")
+        console.print("Nothing was downloaded.")
         return 1
-    start = f"\nFetching {source.archive.name} ({source.archive.size}) into {folder}"
+    start = f"\nDownloading {source.archive.name} ({source.archive.size}) into {folder}"
     console.print(start, highlight=False, markup=False)
     unpacked = fetch(source.archive, folder, console)
     done = f"{folder}: {unpacked} files unpacked from {source.archive.name}, which may be deleted now"
@@ -66,18 +66,18 @@ def obtain(corpus: Any, folder: Path, agreed: bool, console: Console) -> int:
 
 
 def fetch(archive: Archive, folder: Path, console: Console) -> int:
-    """Fetch an archive, check its digest and unpack it; what an earlier call has done is not done again.
+    """Download an archive, check its digest and unpack it, resuming an earlier call.
 
     Args:
-        archive: What to fetch.
-        folder: Where to put the archive and its content.
-        console: Where to show progress.
+        archive: The archive.
+        folder: Folder for the archive and its content.
+        console: Console for progress.
 
     Returns:
-        Files that were unpacked now.
+        Number of files unpacked now.
 
     Raises:
-        CorpusError: If it cannot be fetched, is not what it should be, or would overwrite or leave ``folder``.
+        CorpusError: If the download fails, the digest differs, or unpacking would overwrite files or leave ``folder``.
     """
     path = folder / archive.name
     try:
@@ -86,15 +86,15 @@ def fetch(archive: Archive, folder: Path, console: Console) -> int:
     except OSError as error:
         raise CorpusError(f"{folder} cannot be written: {error.strerror or error}") from error
     if differs:
-        raise CorpusError(f"{path} is there and is not the published archive (its MD5 differs); move it away, go on")
+        raise CorpusError(f"{path} is not the published archive (its MD5 differs); move it away and run again")
     pooch.get_logger().setLevel(logging.WARNING)
     downloader = ResumingDownloader(path.with_name(f"{UNFINISHED_PREFIX}{archive.name}"), archive, console)
     try:
         pooch.retrieve(archive.url, f"md5:{archive.md5}", archive.name, folder, downloader=downloader)
-    except ValueError as error:  # pooch's word for another digest; it has deleted the file
+    except ValueError as error:  # pooch raises it for another digest, after deleting the file
         raise CorpusError(
-            f"{archive.url} gave other bytes than were published (MD5 {archive.md5}); nothing was unpacked. Try again, "
-            "and if it stays so, fetch it by hand from the corpus's page"
+            f"{archive.url}: the MD5 differs from {archive.md5}; nothing was unpacked. Try again, or download it by "
+            "hand from the corpus's page"
         ) from error
     except OSError as error:
         raise CorpusError(f"{folder} cannot be written: {error.strerror or error}") from error
@@ -103,15 +103,15 @@ def fetch(archive: Archive, folder: Path, console: Console) -> int:
 
 @dataclass(frozen=True)
 class ResumingDownloader:
-    """Downloader for ``pooch.retrieve`` that goes on where an earlier attempt, or an earlier call, was cut.
+    """Downloader for ``pooch.retrieve`` that resumes an interrupted attempt or call.
 
-    pooch's own begins anew each time. What has come so far lies in a file of its own, and only a whole one is handed
-    to pooch, which checks the digest. A server that does not know ranges is asked for all of it.
+    pooch's own restarts each time. The partial download has its own file; only a complete one is passed to pooch, which
+    checks the digest. Without support for ranges on the server, the download restarts.
 
     Attributes:
-        partial: Where to keep what has come so far.
-        archive: What is fetched.
-        console: Where to show progress.
+        partial: File of the partial download.
+        archive: The archive.
+        console: Console for progress.
     """
 
     partial: Path
@@ -119,10 +119,10 @@ class ResumingDownloader:
     console: Console
 
     def __call__(self, url: str, output_file: str, pooch: object, check_only: bool = False) -> None:
-        """Fetch ``url`` and put it in the place of ``output_file``; pooch calls this.
+        """Download ``url`` to ``output_file``; pooch calls this.
 
         Raises:
-            CorpusError: If the server refuses, or the connection breaks again and again.
+            CorpusError: If the server answers with an error, or the connection breaks ``ATTEMPTS`` times.
         """
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, TimeRemainingColumn(), console=self.console) as bar:
@@ -134,33 +134,33 @@ class ResumingDownloader:
                         return
                     cause = "it ended early"
                 except requests.HTTPError as error:
-                    raise CorpusError(f"{url}: the server answers '{error}'; fetch it by hand, or later") from error
+                    raise CorpusError(f"{url}: the server answers '{error}'; try later, or by hand") from error
                 except requests.RequestException as error:
                     cause = str(error)
                 if attempt < ATTEMPTS:
                     time.sleep(_PAUSE_SECONDS * attempt)
         raise CorpusError(
-            f"{url}: the connection broke {ATTEMPTS} times ({cause}); {self._have()} bytes are kept, and the same "
-            "command goes on from there"
+            f"{url}: the connection broke {ATTEMPTS} times ({cause}); {self._received()} bytes are kept: run the same "
+            "command to resume"
         )
 
-    def _have(self) -> int:
+    def _received(self) -> int:
         return self.partial.stat().st_size if self.partial.exists() else 0
 
     def _continue(self, url: str, bar: Progress, task: Any) -> bool:
-        """Fetch what is missing; return whether all is there now."""
-        have = self._have()
+        """Download the missing bytes; return whether the file is complete."""
+        have = self._received()
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
         with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as response:
             if response.status_code == _RANGE_NOT_SATISFIABLE and have:
                 if response.headers.get("Content-Range") == f"bytes */{have}":
-                    return True  # an earlier call was cut behind the last byte
+                    return True  # an earlier call was interrupted after the last byte
                 self.partial.unlink()
                 return False
             response.raise_for_status()
             resumes = response.status_code == _PARTIAL_CONTENT
             if resumes and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-                self.partial.unlink()  # another range than was asked for
+                self.partial.unlink()  # not the requested range
                 return False
             have = have if resumes else 0
             length = response.headers.get("Content-Length")
@@ -170,27 +170,27 @@ class ResumingDownloader:
                 for chunk in response.iter_content(_CHUNK):
                     file.write(chunk)
                     bar.advance(task, len(chunk))
-        return total is None or self._have() == total
+        return total is None or self._received() == total
 
 
 def unpack(archive: Path, folder: Path) -> int:
-    """Unpack a ZIP archive; a file that is there already, with the same content, stays.
+    """Unpack a ZIP archive; existing files with the same content stay.
 
     Args:
         archive: The ZIP file.
-        folder: Where to; nothing is written outside.
+        folder: Target folder; nothing is written outside.
 
     Returns:
-        Files that were unpacked now.
+        Number of files unpacked now.
 
     Raises:
-        CorpusError: If an entry leads out of ``folder``, is a link, or a file with other content is in its place;
-            nothing is unpacked then. Also if the disk is full.
+        CorpusError: If an entry is outside ``folder``, is a link, or would overwrite a file with other content (nothing
+            is unpacked then), or if the disk is full.
     """
     try:
         with zipfile.ZipFile(archive) as content:
             entries = [entry for entry in content.infolist() if not entry.is_dir()]
-            missing = [entry for entry in entries if not _is_there(archive, entry, folder)]
+            missing = [entry for entry in entries if not _is_unpacked(archive, entry, folder)]
             room, needed = shutil.disk_usage(folder).free, sum(entry.file_size for entry in missing)
             if needed > room:
                 raise CorpusError(f"{folder}: {needed >> 20} MiB are needed to unpack, {room >> 20} MiB are free")
@@ -202,31 +202,31 @@ def unpack(archive: Path, folder: Path) -> int:
                     shutil.copyfileobj(packed, file, _CHUNK)
                 unfinished.replace(target)
     except zipfile.BadZipFile as error:
-        raise CorpusError(f"{archive} is no ZIP archive, or a damaged one: {error}") from error
+        raise CorpusError(f"{archive} is not a ZIP archive, or is damaged: {error}") from error
     except OSError as error:
         raise CorpusError(f"{folder} cannot be written: {error.strerror or error}") from error
     return len(missing)
 
 
-def _is_there(archive: Path, entry: zipfile.ZipInfo, folder: Path) -> bool:
+def _is_unpacked(archive: Path, entry: zipfile.ZipInfo, folder: Path) -> bool:
     """Return whether an entry was unpacked before.
 
     Raises:
-        CorpusError: If it must not be unpacked.
+        CorpusError: If the entry must not be unpacked.
     """
     place = PurePosixPath(entry.filename)
     if place.is_absolute() or ".." in place.parts or "\\" in entry.filename or ":" in entry.filename:
-        raise CorpusError(f"{archive}: its entry '{entry.filename}' leads out of the folder; nothing was unpacked")
+        raise CorpusError(f"{archive}: its entry '{entry.filename}' is outside the folder; nothing was unpacked")
     if stat.S_ISLNK(entry.external_attr >> 16):
         raise CorpusError(f"{archive}: its entry '{entry.filename}' is a link; nothing was unpacked")
     target = folder / place
     if not target.resolve().is_relative_to(folder.resolve()):
-        raise CorpusError(f"{target} would lie outside {folder}, for a folder on its way is a link; move that away")
+        raise CorpusError(f"{target} would be outside {folder}, because a folder in its path is a link; move that away")
     if not target.exists():
         return False
     if target.stat().st_size != entry.file_size or _crc32(target) != entry.CRC:
         raise CorpusError(
-            f"{target} is there with other content than in {archive.name}; move it away, or unpack elsewhere"
+            f"{target} exists with other content than in {archive.name}; move it away, or choose another folder"
         )
     return True
 
@@ -241,5 +241,5 @@ def _crc32(path: Path) -> int:
 
 def _agrees(console: Console) -> bool:
     if not sys.stdin.isatty():
-        raise CorpusError("nobody is there to agree to the licence; read it, and say --yes if you do")
+        raise CorpusError("the licence needs your consent, but there is no terminal; read it, then pass --yes")
     return console.input("Do you agree to this licence? [y/N] ").strip().lower() in ("y", "yes")

@@ -1,4 +1,4 @@
-"""A few clips of every speaker held out: how speaker identification is validated, where every speaker must be known."""
+"""Protocols for speaker identification: a few clips of every speaker are held out for validation."""
 
 import hashlib
 from collections import defaultdict
@@ -11,15 +11,14 @@ from ser_lightning.types import Stage, Utterance
 
 
 class HeldOutClips(Protocol):
-    """One fold: of each speaker a few clips validate and the others train; nothing is tested.
+    """One fold: a few clips of each speaker validate, the others train, and nothing is tested.
 
-    Every speaker is in both sets, as telling them apart needs. Clips are drawn one by one, whichever recording session
-    or video they are cut from: those left for training may share its room and microphone, so the score is kinder than
-    one on new recordings would be. A speaker's draw depends on the seed and the names of their clips and on nothing
-    else.
+    Clips are drawn regardless of their recording session or video, so training clips may share room and microphone with
+    held-out ones: scores are higher than on new recordings. A speaker's draw depends only on the seed and the names of
+    their clips.
 
     Args:
-        clips_per_speaker: Clips of each speaker that validate.
+        clips_per_speaker: Validation clips of each speaker.
         seed: Seed of the draw.
 
     Raises:
@@ -39,7 +38,7 @@ class HeldOutClips(Protocol):
 
     @property
     def name(self) -> str:
-        """The protocol in the words of a report."""
+        """Name of the protocol in reports."""
         return f"held-out clips ({self.clips_per_speaker} of each speaker, seed {self.seed})"
 
     def num_folds(self, utterances: Sequence[Utterance]) -> int:
@@ -50,27 +49,27 @@ class HeldOutClips(Protocol):
         """Return the set that each of ``utterances`` belongs to.
 
         Raises:
-            ProtocolError: If holding out leaves nothing of a speaker to train on.
+            ProtocolError: If a speaker has no clip left to train on.
         """
         positions: defaultdict[str, list[int]] = defaultdict(list)
         for position, utterance in enumerate(utterances):
             positions[utterance.speaker].append(position)
         stages: list[Stage] = ["train"] * len(utterances)
-        for speaker, own in positions.items():
-            order = self.draw(speaker, [utterances[position].name for position in own])
+        for speaker, clips in positions.items():
+            order = self.draw(speaker, [utterances[position].name for position in clips])
             for index in order[: self.clips_per_speaker]:
-                stages[own[index]] = "validation"
+                stages[clips[index]] = "validation"
         return stages
 
     def draw(self, speaker: str, names: Sequence[str]) -> list[int]:
-        """Return the positions of a speaker's clips in the order of the draw: the first ones are held out.
+        """Return the positions of a speaker's clips in random order; the first ones are held out.
 
         Args:
-            speaker: Who speaks.
+            speaker: The speaker.
             names: Names of their clips, in any order.
 
         Raises:
-            ProtocolError: If holding out leaves nothing to train on.
+            ProtocolError: If no clip is left to train on.
         """
         if len(names) <= self.clips_per_speaker:
             lower = f"set clips_per_speaker to {len(names) - 1} or less, " if len(names) > 1 else ""
@@ -79,18 +78,17 @@ class HeldOutClips(Protocol):
                 f"train on; {lower}add clips of {speaker}, or leave the speaker out."
             )
 
-        def lot(position: int) -> bytes:
+        def random_key(position: int) -> bytes:
             return hashlib.sha256(f"{self.seed}\n{names[position]}".encode()).digest()
 
-        return sorted(range(len(names)), key=lot)
+        return sorted(range(len(names)), key=random_key)
 
 
 class ListedClips(Protocol):
-    """One fold: the clips that a file lists validate and the others train; nothing is tested.
+    """One fold: the clips listed in a file validate, the others train, and nothing is tested.
 
     Args:
-        file: One clip a line, its name first, with or without the ending of its file; what follows a blank is not
-            read.
+        file: One clip per line: its name, with or without extension; text after a blank is ignored.
     """
 
     speakers_disjoint = False
@@ -101,7 +99,7 @@ class ListedClips(Protocol):
 
     @property
     def name(self) -> str:
-        """The protocol in the words of a report."""
+        """Name of the protocol in reports."""
         return f"listed clips ({self.file.name})"
 
     def num_folds(self, utterances: Sequence[Utterance]) -> int:
@@ -109,7 +107,7 @@ class ListedClips(Protocol):
         return 1
 
     def listed(self) -> list[str]:
-        """Return the names of the file, with endings where it has them.
+        """Return the names in the file, with extensions if it has them.
 
         Raises:
             ProtocolError: If it cannot be read, or lists nothing.
@@ -119,7 +117,7 @@ class ListedClips(Protocol):
         except (OSError, UnicodeDecodeError) as error:
             raise ProtocolError(f"{self.name}: {self.file} cannot be read ({error}); name a list of clips.") from error
         if not lines:
-            raise ProtocolError(f"{self.name}: {self.file} lists no clip; one stands in each line.")
+            raise ProtocolError(f"{self.name}: {self.file} lists no clip; write one per line.")
         return lines
 
     def stages(self, utterances: Sequence[Utterance], fold: int) -> list[Stage]:
@@ -140,5 +138,5 @@ class ListedClips(Protocol):
     def unknown(self, line: str) -> ProtocolError:
         """Return the error for a clip that the corpus does not have."""
         return ProtocolError(
-            f"{self.name}: {self.file} lists {line}, which the corpus does not have; mend the list, or add the clip."
+            f"{self.name}: {self.file} lists {line}, which the corpus does not have; fix the list, or add the clip."
         )

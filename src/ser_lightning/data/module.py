@@ -1,6 +1,6 @@
-"""The base class of the corpora's data modules: Lightning's, or a bare one in a process that trains nothing.
+"""Base class of data modules: Lightning's, or a bare one in processes that do not train.
 
-Importing Lightning takes four seconds, which is half of ``ser audit``; what an audit asks of a corpus needs none of it.
+Importing Lightning takes four seconds, and ``ser audit`` does not need it.
 """
 
 from typing import Any
@@ -9,17 +9,17 @@ _is_left_out = False
 
 
 class BareDataModule:
-    """Stands for ``LightningDataModule`` where nothing is trained."""
+    """Replaces ``LightningDataModule`` in processes that do not train."""
 
 
 def leave_out_lightning() -> None:
-    """Give corpora that are imported from now on the bare base class; only for a process that trains nothing."""
+    """Give corpora imported from now on the bare base class; only for processes that do not train."""
     global _is_left_out
     _is_left_out = True
 
 
 def __getattr__(name: str) -> Any:
-    """Return the base class ``DataModule`` when a corpus is imported, and no earlier."""
+    """Return the base class ``DataModule`` lazily, when a corpus is imported."""
     if name != "DataModule":
         raise AttributeError(name)
     if _is_left_out:

@@ -1,4 +1,4 @@
-"""Protocols: which utterances a fold learns from, chooses its checkpoint by, and is scored on."""
+"""Protocols: the train, validation and test utterances of each fold."""
 
 import re
 from abc import ABC, abstractmethod
@@ -14,14 +14,14 @@ from ser_lightning.types import STAGES, Split, Stage, Utterance
 
 
 class Protocol(ABC):
-    """A rule that divides a corpus into train, validation and test, once for each fold.
+    """A rule that divides a corpus into train, validation and test sets for each fold.
 
     Protocols are pure: the same utterances in any order, on any machine, give the same split.
 
     Attributes:
-        speakers_disjoint: Whether the protocol promises that no speaker is in two sets of a fold. Where it does,
-            every split is checked; where it does not, every report says so.
-        has_test_set: Whether a fold has utterances to score in the end; where not, its test set is empty.
+        speakers_disjoint: Whether no speaker is in two sets of a fold. If true, every split is checked; if false,
+            reports say so.
+        has_test_set: Whether folds have a test set.
     """
 
     speakers_disjoint: bool = True
@@ -30,11 +30,11 @@ class Protocol(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """The protocol in the words of a report."""
+        """Name of the protocol in reports."""
 
     @abstractmethod
     def num_folds(self, utterances: Sequence[Utterance]) -> int:
-        """Return how many folds the protocol makes of ``utterances``."""
+        """Return the number of folds for ``utterances``."""
 
     @abstractmethod
     def stages(self, utterances: Sequence[Utterance], fold: int) -> list[Stage]:
@@ -56,17 +56,17 @@ class Protocol(ABC):
             fold: Index of the fold, counted from 0.
 
         Raises:
-            ProtocolError: If the corpus is empty, names an utterance twice or does not fit the protocol, if the fold is
-                out of range, if a set would be empty, or if a speaker would be in two sets against the promise.
+            ProtocolError: If the corpus is empty, has a duplicate name or does not fit the protocol, if the fold is out
+                of range, if a set would be empty, or if a speaker would be in two sets despite
+                ``speakers_disjoint``.
         """
         if not utterances:
             raise ProtocolError(f"{self.name}: there is no utterance to split; check the corpus folder.")
         ordered = sorted(utterances, key=lambda utterance: utterance.name)
-        twice = [name for name, count in Counter(u.name for u in ordered).items() if count > 1]
-        if twice:
+        duplicates = [name for name, count in Counter(u.name for u in ordered).items() if count > 1]
+        if duplicates:
             raise ProtocolError(
-                f"{self.name}: utterance names are not unique: {_some(twice)}. Utterances are told apart by name; "
-                "give each its own."
+                f"{self.name}: utterance names are not unique: {_first_few(duplicates)}. Give each its own name."
             )
         folds = self.num_folds(ordered)
         if not 0 <= fold < folds:
@@ -85,8 +85,8 @@ class Protocol(ABC):
         split = Split(fold, tuple(sets["train"]), tuple(sets["validation"]), tuple(sets["test"]))
         if self.speakers_disjoint and (shared := speaker_overlap(split)):
             raise ProtocolError(
-                f"{self.name}: fold {fold} has speakers in more than one set: {_some(shared)}. The protocol promises "
-                "disjoint speakers; mend its `stages`, or set its `speakers_disjoint` to false."
+                f"{self.name}: fold {fold} has speakers in more than one set: {_first_few(shared)}. Fix the protocol's "
+                "`stages`, or set its `speakers_disjoint` to false."
             )
         return split
 
@@ -94,18 +94,17 @@ class Protocol(ABC):
 class ActorFolds(Protocol):
     """Folds over blocks of consecutive actors (Mocanu et al. 2021, section 4.1).
 
-    Fold k tests block k+1 (cyclic), validates on block k and trains on the rest, so that every actor is tested once and
-    no actor is in two sets.
+    Fold k tests block k+1 (cyclic), validates on block k and trains on the rest: every actor is tested once.
 
     Args:
-        blocks: Inclusive ranges of actor numbers, such as ``["1-2", "3-5", "6"]``, that together name every actor of
-            the corpus; or ``"even"`` to divide whoever is present into consecutive blocks whose sizes differ by at
-            most one, the larger ones first.
-        num_folds: How many even blocks; with ranges, leave it out.
+        blocks: Inclusive ranges of actor numbers, such as ``["1-2", "3-5", "6"]``, that cover every actor of the
+            corpus; or ``"even"`` for consecutive blocks of the actors present, whose sizes differ by at most one, the
+            larger ones first.
+        num_folds: Number of even blocks; omit it with ranges.
 
     Raises:
-        ProtocolError: If the blocks cannot be read, overlap or are fewer than three, or if ``num_folds`` is missing,
-            too small or against the blocks.
+        ProtocolError: If the blocks cannot be parsed, overlap or are fewer than three, or if ``num_folds`` is missing,
+            too small or not the number of blocks.
     """
 
     def __init__(self, blocks: list[str] | tuple[str, ...] | Literal["even"], num_folds: int | None = None) -> None:
@@ -119,22 +118,22 @@ class ActorFolds(Protocol):
         else:
             self._ranges = tuple(_actor_range(block) for block in blocks)
             counts = Counter(actor for actors in self._ranges for actor in actors)
-            if twice := [actor for actor, count in counts.items() if count > 1]:
-                raise ProtocolError(f"blocks: {_some(twice)} in more than one block; let each actor stand in one.")
+            if repeated := [actor for actor, count in counts.items() if count > 1]:
+                raise ProtocolError(f"blocks: {_first_few(repeated)} in more than one block; put each actor into one.")
             if num_folds is not None and num_folds != len(self._ranges):
                 raise ProtocolError(
-                    f"num_folds is {num_folds}, but there are {len(self._ranges)} blocks and so {len(self._ranges)} "
-                    "folds; leave num_folds out, or use `blocks: even`."
+                    f"num_folds is {num_folds}, but there are {len(self._ranges)} blocks; omit num_folds, or use "
+                    "`blocks: even`."
                 )
             self._num_folds = len(self._ranges)
         if self._num_folds < 3:
             raise ProtocolError(
-                f"num_folds is {self._num_folds}; choose at least 3 blocks: one to test, one to validate, one to learn."
+                f"num_folds is {self._num_folds}; choose at least 3 blocks: one each for test, validation and training."
             )
 
     @property
     def name(self) -> str:
-        """The protocol in the words of a report."""
+        """Name of the protocol in reports."""
         return f"actor folds ({'even' if self._ranges is None else 'blocks'}, {self._num_folds})"
 
     def num_folds(self, utterances: Sequence[Utterance]) -> int:
@@ -145,34 +144,34 @@ class ActorFolds(Protocol):
         """Return the speakers of each block.
 
         Raises:
-            ProtocolError: If there are fewer speakers than even blocks; if a block names an actor who is not in the
-                corpus, no block names one who is, or a speaker is not a number.
+            ProtocolError: If there are fewer speakers than even blocks, if blocks and corpus have different actors, or
+                if a speaker is not a number.
         """
         speakers = _speakers(utterances)
         if self._ranges is None:
             if len(speakers) < self._num_folds:
                 way_out = f"Set num_folds to {len(speakers)} or less, or add speakers"
                 if len(speakers) < 3:
-                    way_out = "Add speakers: there must be at least 3, one to test, one to validate and one to learn"
+                    way_out = "Add speakers: at least 3 are needed, one each for test, validation and training"
                 raise ProtocolError(
                     f"{self.name}: {self._num_folds} folds need as many speakers, but the corpus has {len(speakers)}: "
-                    f"{_some(speakers)}. {way_out}."
+                    f"{_first_few(speakers)}. {way_out}."
                 )
             size, larger = divmod(len(speakers), self._num_folds)
             starts = [index * size + min(index, larger) for index in range(self._num_folds + 1)]
             return [tuple(speakers[start:end]) for start, end in pairwise(starts)]
         if words := [speaker for speaker in speakers if not _is_number(speaker)]:
             raise ProtocolError(
-                f"{self.name}: blocks are ranges of actor numbers, but these speakers are no numbers: {_some(words)}. "
-                "Use `blocks: even` with num_folds."
+                f"{self.name}: blocks are ranges of actor numbers, but these speakers are not numbers: "
+                f"{_first_few(words)}. Use `blocks: even` with num_folds."
             )
         present = {int(speaker) for speaker in speakers}
         named = {actor for actors in self._ranges for actor in actors}
         if missing := sorted(named - present):
             raise ProtocolError(
                 f"{self.name}: the corpus lacks {len(missing)} of the {len(named)} actors that the blocks name: "
-                f"{', '.join(map(str, missing))}. Add their audio, or divide whoever is present with `blocks: even` "
-                "and num_folds."
+                f"{', '.join(map(str, missing))}. Add their audio, or divide the present ones by `blocks: even` with "
+                "num_folds."
             )
         if extra := sorted(present - named):
             raise ProtocolError(
@@ -190,13 +189,12 @@ class ActorFolds(Protocol):
 class LeaveOneSpeakerOut(Protocol):
     """One fold for each speaker, in sorted order (Huang et al. 2020, section 3.1; Ando et al. 2019, section 4.1).
 
-    The speaker is tested; the others of the same session validate, or, in a corpus without sessions, the next speaker
-    (cyclic); the rest train.
+    The other speakers of the session validate, or, in a corpus without sessions, the next speaker (cyclic).
     """
 
     @property
     def name(self) -> str:
-        """The protocol in the words of a report."""
+        """Name of the protocol in reports."""
         return "leave one speaker out"
 
     def num_folds(self, utterances: Sequence[Utterance]) -> int:
@@ -208,8 +206,8 @@ class LeaveOneSpeakerOut(Protocol):
         speakers = _speakers(utterances)
         if len(speakers) < 3:
             raise ProtocolError(
-                f"{self.name}: at least 3 speakers are needed, one to test, one to validate and one to learn from, but "
-                f"the corpus has {len(speakers)}: {_some(speakers)}. Add speakers."
+                f"{self.name}: at least 3 speakers are needed, one each for test, validation and training, but the "
+                f"corpus has {len(speakers)}: {_first_few(speakers)}. Add speakers."
             )
         return len(speakers)
 
@@ -217,7 +215,7 @@ class LeaveOneSpeakerOut(Protocol):
         """Return the set that each of ``utterances`` belongs to in ``fold``.
 
         Raises:
-            ProtocolError: If only some utterances have a session, or a speaker is alone in theirs.
+            ProtocolError: If only some utterances have a session, or a session has one speaker.
         """
         speakers = _speakers(utterances)
         tested = speakers[fold]
@@ -226,32 +224,32 @@ class LeaveOneSpeakerOut(Protocol):
             return _by_speaker(utterances, validation=[speakers[(fold + 1) % len(speakers)]], test=[tested])
         if without:
             raise ProtocolError(
-                f"{self.name}: {len(without)} of {len(utterances)} utterances have no session: {_some(without)}. "
+                f"{self.name}: {len(without)} of {len(utterances)} utterances have no session: {_first_few(without)}. "
                 "Give every utterance its session, or none."
             )
         sessions = {u.session for u in utterances if u.speaker == tested}
         partners = {u.speaker for u in utterances if u.session in sessions} - {tested}
         if not partners:
             raise ProtocolError(
-                f"{self.name}: speaker {tested} is alone in session {', '.join(sorted(map(str, sessions)))}, so nobody "
-                "is left to validate on. Add the session's other speaker, or leave sessions out."
+                f"{self.name}: speaker {tested} is alone in session {', '.join(sorted(map(str, sessions)))}, so the "
+                "validation set is empty. Add the session's other speaker, or omit sessions."
             )
         return _by_speaker(utterances, validation=partners, test=[tested])
 
 
 class RandomFolds(Protocol):
-    """Folds over shuffled utterances, whoever speaks (Zhou & Liu 2020, section 4.1).
+    """Folds over shuffled utterances, regardless of speaker (Zhou & Liu 2020, section 4.1).
 
-    Every utterance is tested once. With the defaults train, validation and test hold 55%, 25% and 20%. Speakers are in
-    all three sets, by the paper's design: the scores say nothing about unseen speakers.
+    Every utterance is tested once. With the defaults train, validation and test sets have 55%, 25% and 20%. As in the
+    paper, speakers are in all three sets, so scores are not valid for unseen speakers.
 
     Args:
-        num_folds: How many folds; each tests 1 / ``num_folds`` of the utterances.
-        validation_fraction: Part of all utterances that validates.
+        num_folds: Number of folds; each tests 1 / ``num_folds`` of the utterances.
+        validation_fraction: Validation share of all utterances.
         seed: Seed of the shuffle.
 
     Raises:
-        ProtocolError: If ``num_folds`` is less than 2, or test and validation leave nothing to learn from.
+        ProtocolError: If ``num_folds`` is less than 2, or no utterance is left to train on.
     """
 
     speakers_disjoint = False
@@ -272,7 +270,7 @@ class RandomFolds(Protocol):
 
     @property
     def name(self) -> str:
-        """The protocol in the words of a report."""
+        """Name of the protocol in reports."""
         return f"random folds ({self._num_folds}, seed {self._seed})"
 
     def num_folds(self, utterances: Sequence[Utterance]) -> int:
@@ -282,7 +280,7 @@ class RandomFolds(Protocol):
     def stages(self, utterances: Sequence[Utterance], fold: int) -> list[Stage]:
         """Return the set that each of ``utterances`` belongs to in ``fold``.
 
-        The shuffled utterances stand in a circle: the fold's test set is its arc, validation is the arc that follows.
+        Over the shuffled utterances (cyclic), the validation set follows the fold's test set.
         """
         total = len(utterances)
         start, end = (total * edge // self._num_folds for edge in (fold, fold + 1))
@@ -327,6 +325,6 @@ def _actor_range(block: str) -> range:
     return range(first, last + 1)
 
 
-def _some(values: Sequence[object], limit: int = 5) -> str:
+def _first_few(values: Sequence[object], limit: int = 5) -> str:
     more = f" and {len(values) - limit} more" if len(values) > limit else ""
     return ", ".join(map(str, values[:limit])) + more

@@ -1,6 +1,6 @@
-"""Which utterances make a batch: of similar length or of every class in training, each once in evaluation.
+"""Batch samplers: by length or balanced over classes in training, each utterance once in evaluation.
 
-``batch_size`` is always the global batch; every process takes its share of each one.
+``batch_size`` is always that of the global batch, which the processes share.
 """
 
 import math
@@ -15,19 +15,19 @@ from ser_lightning.errors import ConfigurationError
 
 
 class BucketBatchSampler(Sampler[list[int]]):
-    """Shuffled batches of utterances of similar length, so that little is padded.
+    """Shuffled batches of utterances of similar length, to reduce padding.
 
     Every epoch shuffles all utterances, sorts pools of ``pool_batches`` batches by length, cuts them into batches and
     shuffles the batches. All processes draw the same global batches from (seed, epoch) and take every
-    ``num_processes``-th utterance of each, so they always agree on the number of batches.
+    ``num_processes``-th utterance of each, so they have the same number of batches.
 
     Args:
         lengths: Frames of each utterance.
         batch_size: Utterances of a global batch.
         seed: Seed of the shuffling.
-        process: Index of this process.
-        num_processes: Processes that share a batch.
-        pool_batches: Batches that are sorted together; more pad less and shuffle less.
+        process: Rank of this process.
+        num_processes: Number of processes.
+        pool_batches: Batches that are sorted together; more means less padding and less shuffling.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class BucketBatchSampler(Sampler[list[int]]):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next; Lightning calls this, also when it resumes."""
+        """Set the epoch, which selects the order; Lightning calls this, also when it resumes."""
         self.epoch = epoch
 
     def _cuts(self) -> list[tuple[int, int]]:
@@ -88,13 +88,13 @@ class BucketBatchSampler(Sampler[list[int]]):
 class EvaluationBatchSampler(Sampler[list[int]]):
     """Every utterance exactly once over all processes, in batches of similar length.
 
-    Nothing is padded or repeated to even out the processes: one may have fewer batches than another.
+    No utterance is repeated to even out the processes: one may have fewer batches than another.
 
     Args:
         lengths: Frames of each utterance.
         batch_size: Utterances of a global batch.
-        process: Index of this process.
-        num_processes: Processes that share the set.
+        process: Rank of this process.
+        num_processes: Number of processes.
 
     Raises:
         ConfigurationError: If there are more processes than utterances.
@@ -120,26 +120,25 @@ class EvaluationBatchSampler(Sampler[list[int]]):
 
 
 class ClassBatchSampler(Sampler[list[int]]):
-    """Batches of K utterances of each of P classes, so that every utterance meets its like and all others.
+    """Class-balanced batches: K utterances of each of P classes.
 
-    P counts the classes that occur, K = batch_size // P. An epoch has as many batches as it takes to give out as many
-    utterances as there are. Each class goes through its own utterances in a shuffled order and is shuffled anew when
-    they are used up, so rare classes are heard more often, and of frequent ones an epoch hears a part. No utterance is
-    twice in a batch unless its class has fewer than K. All processes draw the same global batches from (seed, epoch)
-    and take every ``num_processes``-th utterance of each: equally many, and some of each class if K is at least
-    ``num_processes``.
+    P is the number of classes that occur, K = batch_size // P. An epoch draws as many utterances as the set has. Each
+    class is shuffled, and again when it is used up, so rare classes are oversampled and frequent ones undersampled. No
+    utterance is twice in a batch unless its class has fewer than K. All processes draw the same global batches from
+    (seed, epoch) and take every ``num_processes``-th utterance of each; with K of at least ``num_processes``, each
+    process has every class.
 
     Args:
-        labels: Class index of each utterance; one of -1 has no class and is in no batch.
+        labels: Class index of each utterance; those with -1 are in no batch.
         num_classes: Classes of the experiment.
-        batch_size: Utterances of a global batch, at most.
+        batch_size: Maximum number of utterances of a global batch.
         seed: Seed of the shuffling.
-        process: Index of this process.
-        num_processes: Processes that share a batch.
+        process: Rank of this process.
+        num_processes: Number of processes.
 
     Raises:
-        ConfigurationError: If fewer than two classes occur, if there is no room for two utterances of each, or if
-            processes would have unequal shares.
+        ConfigurationError: If fewer than two classes occur, if K is less than two, or if processes would have unequal
+            shares.
     """
 
     def __init__(
@@ -156,7 +155,7 @@ class ClassBatchSampler(Sampler[list[int]]):
         num_present = len(self.members)
         if num_present < 2:
             raise ConfigurationError(
-                f"the training set holds utterances of {num_present} of {num_classes} classes; batches of every class "
+                f"the training set has utterances of {num_present} of {num_classes} classes; class-balanced batches "
                 "need at least two: use another fold, or set data.init_args.batches to length"
             )
         self.per_class = batch_size // num_present
@@ -185,7 +184,7 @@ class ClassBatchSampler(Sampler[list[int]]):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next; Lightning calls this, also when it resumes."""
+        """Set the epoch, which selects the order; Lightning calls this, also when it resumes."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -197,18 +196,18 @@ class ClassBatchSampler(Sampler[list[int]]):
         generator = np.random.default_rng((self.seed, self.epoch))
         classes = [self._portions(positions, generator) for positions in self.members]
         for _ in range(self.num_batches):
-            # Class after class, so that every n-th is one of each class.
+            # Ordered by class, so that the processes' strided shares have every class.
             batch = np.concatenate([next(portions) for portions in classes])
             yield batch[self.process :: self.num_processes].tolist()
 
     def _portions(self, positions: NDArray[np.int64], generator: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-        """Yield K of a class's ``positions`` again and again, without end."""
+        """Yield K of a class's ``positions``, endlessly."""
         left = generator.permutation(positions)
         while True:
             portion, left = left[: self.per_class], left[self.per_class :]
             while len(portion) < self.per_class:
                 left = generator.permutation(positions)
-                # What the batch holds already comes last, and is taken only if there is nothing else.
+                # Utterances already in the batch come last, and are repeated only if the class is too small.
                 times_held = (left[:, None] == portion).sum(1)
                 left = left[np.argsort(times_held, kind="stable")]
                 missing = self.per_class - len(portion)
@@ -217,14 +216,14 @@ class ClassBatchSampler(Sampler[list[int]]):
 
 
 class RandomCrops(Sampler[list[tuple[int, float]]]):
-    """Batches of another sampler, with a random place for each utterance's crop.
+    """Batches of another sampler, with a random crop start for each utterance.
 
-    The place, from 0 to below 1, depends on seed, epoch and the utterance's position alone: neither on how many
-    processes there are, nor on the batch, nor on what was drawn before a run was resumed.
+    The relative start, in [0, 1), depends only on seed, epoch and the utterance's position, so it is the same for any
+    number of processes and after a resume.
 
     Args:
-        batch_sampler: What makes the batches.
-        seed: Seed of the places.
+        batch_sampler: Sampler of the batches.
+        seed: Seed of the crop starts.
     """
 
     def __init__(self, batch_sampler: BucketBatchSampler | ClassBatchSampler, seed: int) -> None:
@@ -238,7 +237,7 @@ class RandomCrops(Sampler[list[tuple[int, float]]]):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order and places come next; Lightning calls this, also when it resumes."""
+        """Set the epoch, which selects order and crops; Lightning calls this, also when it resumes."""
         self.epoch = epoch
         self.batch_sampler.set_epoch(epoch)
 
@@ -247,10 +246,10 @@ class RandomCrops(Sampler[list[tuple[int, float]]]):
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[list[tuple[int, float]]]:
-        """Yield this process's share of each batch of the epoch, each position with a place."""
+        """Yield this process's share of each batch of the epoch, each position with a crop start."""
         for batch in self.batch_sampler:
             yield [(position, self._place(position)) for position in batch]
 
     def _place(self, position: int) -> float:
-        # A stream of its own, apart from the one that shuffles.
+        # Another random stream than the one that shuffles.
         return float(np.random.default_rng((self.seed, self.epoch, position, 1)).random())

@@ -1,8 +1,8 @@
-"""Synthetic emotional speech (source and filter), so that every system can be tried without a corpus.
+"""Synthetic emotional speech (source-filter model), to try every system without a corpus.
 
-A pulse train with the emotion's pitch, loudness, rate, brightness and roughness passes the formants of a speaker's
-vocal tract. Neighbouring emotions overlap and speakers differ, so that a working classifier lands well above chance and
-well below perfect on unseen speakers. The numbers mean nothing about people.
+A pulse train with the emotion's pitch, loudness, rate, brightness and roughness is filtered by the formants of a
+speaker's vocal tract. Emotions overlap and speakers differ, so a working classifier is well above chance and well below
+perfect on unseen speakers. Scores on it say nothing about real speech.
 """
 # Shapes: N samples, S syllables.
 
@@ -24,7 +24,7 @@ Waveform = NDArray[np.float32]
 
 GENERATOR = "ser_lightning.data.synthetic"
 VERSION = 1
-"""Raised whenever the same seed would give other audio."""
+"""Increase it when the same seed gives other audio."""
 
 MARKER = "SYNTHETIC.json"
 
@@ -82,15 +82,15 @@ STYLES = {
     "excited": EmotionStyle(4.5, 4.0, 1.0, 5.5, 0.22, 0.65, 0.014, 0.0),
     "frustrated": EmotionStyle(1.2, 2.3, -2.5, 4.0, -0.06, 0.60, 0.024, -1.0),
 }
-"""What tells the emotions apart, by class name."""
+"""Style of each emotion, by class name."""
 
-# How much a clip strays from its style, in the units of EmotionStyle: this sets how far emotions overlap.
+# Standard deviation of a clip from its style, in the units of EmotionStyle; it sets how much emotions overlap.
 _STRAY = {"pitch": 0.9, "slope": 1.2, "level": 1.2, "rate": 0.07, "brightness": 0.18, "breath": 1.5}
 
 
 @dataclass(frozen=True, slots=True)
 class Voice:
-    """A speaker, and the place where they were recorded.
+    """A speaker and their recording conditions.
 
     Attributes:
         pitch_hz: Mean pitch when neutral.
@@ -99,7 +99,7 @@ class Voice:
         level: Loudness, in dB.
         brightness: Corner of the source's low-pass, in octaves.
         colour: Tilt of the recording: coefficient of a first-order high-pass (above 0) or low-pass (below 0).
-        expressiveness: How far this speaker goes with every emotion, relative to the others.
+        expressiveness: Factor on the intensity of every emotion of this speaker.
     """
 
     pitch_hz: float
@@ -126,7 +126,7 @@ class Voice:
 
 
 def generator(seed: int, *names: str) -> np.random.Generator:
-    """Return a generator that ``seed`` and ``names`` decide: what is drawn for one clip never changes another."""
+    """Return a random generator for ``seed`` and ``names``, so that clips are drawn independently."""
     digest = hashlib.sha256("\n".join((str(seed), *names)).encode()).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
 
@@ -142,17 +142,17 @@ def synthesise(
     """Return one utterance of about 1.2 to 2 seconds, float32 [N] within -1 and 1.
 
     Args:
-        voice: Who speaks.
+        voice: The speaker.
         emotion: Key of `STYLES`.
-        intensity: How far the emotion goes from neutral; 1 is usual, 0 is neutral.
-        sentence: Which words, 0 or more: decides number, stress and vowels of the syllables.
-        rng: Decides what differs from one reading to the next.
+        intensity: Intensity of the emotion; 1 is usual, 0 is neutral.
+        sentence: Index of the sentence, 0 or more; determines number, stress and vowels of the syllables.
+        rng: Generator of the variation between readings.
         sample_rate_hz: At least 8000.
 
     Raises:
         ValueError: If the emotion is unknown or the sampling rate too low.
     """
-    from scipy.signal import lfilter, sosfilt  # only who makes speech waits for it
+    from scipy.signal import lfilter, sosfilt  # a heavy import
 
     if emotion not in STYLES:
         raise ValueError(f"emotion {emotion!r} is unknown; known are {', '.join(STYLES)}")
@@ -233,17 +233,14 @@ def marker_content(corpus: str, seed: int, speakers: int, clips_per_speaker: int
 
 
 def write_marker(folder: Path, corpus: str, seed: int, speakers: int, clips_per_speaker: int | None = None) -> None:
-    """Write the file at the root of a synthetic corpus by which its results are told from real ones."""
+    """Write the file at the root of a synthetic corpus that marks it as synthetic."""
     folder.mkdir(parents=True, exist_ok=True)
     marker = marker_content(corpus, seed, speakers, clips_per_speaker)
     (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
 
 
 def is_synthetic(root: Path) -> bool:
-    """Return whether ``root``, a folder around it or one inside it is the root of a synthetic corpus.
-
-    A corpus is found from folders above and below its root too, and no made clip may pass for a real one.
-    """
+    """Return whether ``root``, a folder above it or one below it is the root of a synthetic corpus."""
     around = (root, *root.resolve().parents)
     return any((folder / MARKER).is_file() for folder in around) or any(
         path.name == MARKER for path in files_below(root, only_readable=True)

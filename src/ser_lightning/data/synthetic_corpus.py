@@ -1,4 +1,4 @@
-"""Writing a synthetic corpus: the clips that a corpus's grammar allows, spoken into its layout."""
+"""Write a synthetic corpus in the file layout of a real one."""
 
 import hashlib
 import json
@@ -26,15 +26,15 @@ from ser_lightning.files import write_atomically
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A clip to be written.
+    """A clip to write.
 
     Attributes:
-        file: Where, relative to the corpus folder.
-        speaker: Who speaks.
-        gender: Of the speaker.
+        file: Path relative to the corpus folder.
+        speaker: The speaker.
+        gender: Gender of the speaker.
         emotion: Key of `STYLES`.
-        intensity: How far the emotion goes; 1 is usual.
-        sentence: Which words, 0 or more.
+        intensity: Intensity of the emotion; 1 is usual.
+        sentence: Index of the sentence, 0 or more.
     """
 
     file: Path
@@ -55,30 +55,30 @@ def write_corpus(
     progress: bool = False,
     documents: Mapping[Path, bytes] | None = None,
 ) -> int:
-    """Write the first ``speakers`` of a corpus; what an interrupted call has written is kept.
+    """Write the first ``speakers`` of a corpus, resuming an interrupted call.
 
     Args:
-        folder: Where to write; empty, missing, or holding (part of) the same synthetic corpus.
+        folder: Target folder: empty, missing, or with (part of) the same synthetic corpus.
         corpus: Name of the corpus, for the marker.
-        clips: Every clip the corpus's grammar allows, for each speaker.
-        speakers: How many of them to write.
+        clips: All clips of each speaker.
+        speakers: Number of speakers to write.
         seed: Seed of voices and clips.
-        clips_per_speaker: Number of clips, the same number of each emotion as far as possible; all if None.
+        clips_per_speaker: Number of clips, balanced over emotions as far as possible; all if None.
         progress: Whether to show a progress bar.
-        documents: Contents of the corpus's other files, such as annotation, by file relative to the corpus folder.
+        documents: Contents of other files, such as annotation, by path relative to the corpus folder.
 
     Returns:
         Number of clips written now.
 
     Raises:
-        CorpusError: If a number does not fit the corpus, or ``folder`` holds something else.
+        CorpusError: If a number is out of the corpus's range, or ``folder`` has other content.
     """
     if not 1 <= speakers <= len(clips):
         raise CorpusError(f"{speakers} speakers do not fit {corpus}; choose 1 to {len(clips)}.")
     most = min(map(len, clips))
     if clips_per_speaker is not None and not 1 <= clips_per_speaker <= most:
         raise CorpusError(f"{clips_per_speaker} clips per speaker do not fit {corpus}; choose 1 to {most}.")
-    _refuse_other_content(folder, marker_content(corpus, seed, speakers, clips_per_speaker))
+    _check_folder(folder, marker_content(corpus, seed, speakers, clips_per_speaker))
     write_marker(folder, corpus, seed, speakers, clips_per_speaker)
     for file, content in (documents or {}).items():
         if not (folder / file).exists():
@@ -94,8 +94,8 @@ def write_corpus(
 
 
 def _balanced(clips: Sequence[Clip], count: int, turn: int) -> list[Clip]:
-    # One clip of each emotion after the other, in an order of their own; other speakers begin with other emotions, so
-    # that no emotion is short when the count is no multiple of their number.
+    # Clips in rounds of one per emotion, in pseudo-random order. Speakers start with different emotions, to balance
+    # them if the count is not a multiple of their number.
     by_emotion: defaultdict[str, list[Clip]] = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: hashlib.sha256(clip.file.name.encode()).digest()):
         by_emotion[clip.emotion].append(clip)
@@ -107,19 +107,19 @@ def _balanced(clips: Sequence[Clip], count: int, turn: int) -> list[Clip]:
     return dealt[:count]
 
 
-def _refuse_other_content(folder: Path, marker: dict[str, str | int | None]) -> None:
+def _check_folder(folder: Path, marker: dict[str, str | int | None]) -> None:
     if folder.exists() and not folder.is_dir():
         raise CorpusError(f"{folder} is a file; choose another folder for the synthetic corpus.")
     if not folder.exists() or all(path.name.startswith(".") for path in folder.iterdir()):
         return
     if not is_synthetic(folder):
-        raise CorpusError(f"{folder} is not empty and holds no synthetic corpus; choose another folder.")
+        raise CorpusError(f"{folder} is not empty and is not a synthetic corpus; choose another folder.")
     try:
-        there = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise CorpusError(f"{folder / MARKER} cannot be read: {error}. Delete {folder}, or choose another.") from error
-    if there != marker:
+    if found != marker:
         raise CorpusError(
-            f"{folder} holds another synthetic corpus: {json.dumps(there)}, not {json.dumps(marker)}. Choose another "
+            f"{folder} is another synthetic corpus: {json.dumps(found)}, not {json.dumps(marker)}. Choose another "
             "folder, or delete this one."
         )

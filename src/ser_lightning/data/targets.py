@@ -1,8 +1,5 @@
-"""What an utterance teaches: its dominant emotion, its evaluators' votes, or which emotions exist in it.
-
-The three targets of Ando et al. 2019: hard (section 2.1, eq. 3), soft (2.2, eq. 4) and existence (3.1, eq. 5).
-"""
-# K or C classes; h_nk: whether evaluator n gave the label k, and an evaluator may give several.
+"""Training targets of Ando et al. 2019: hard (section 2.1, eq. 3), soft (2.2, eq. 4) and existence (3.1, eq. 5)."""
+# K or C classes; h_nk: whether evaluator n gave label k; an evaluator may give several.
 # Shapes: F features, [T, F] frames of one utterance.
 
 from abc import ABC, abstractmethod
@@ -21,16 +18,16 @@ TrainingSet = Literal["dominant", "all"]
 
 
 def vote_counts(utterance: Utterance, class_names: Sequence[str]) -> list[int]:
-    """Return how many evaluators gave each of ``class_names``, the sum over n of h_nk.
+    """Return the number of evaluators who gave each of ``class_names``, the sum over n of h_nk.
 
-    In a corpus without votes the label counts as one evaluator's.
+    Without votes, the label counts as one vote.
     """
     votes = utterance.votes or ((utterance.label,),)
     return [sum(name in labels for labels in votes) for name in class_names]
 
 
 def vote_distribution(utterance: Utterance, class_names: Sequence[str]) -> list[float] | None:
-    """Return each class's part of the votes for ``class_names``, or None if there is no such vote."""
+    """Return each class's share of the votes for ``class_names``, or None without such votes."""
     counts = vote_counts(utterance, class_names)
     return [count / sum(counts) for count in counts] if any(counts) else None
 
@@ -38,17 +35,17 @@ def vote_distribution(utterance: Utterance, class_names: Sequence[str]) -> list[
 def existence_ratios(
     utterances: Sequence[Utterance], class_names: Sequence[str]
 ) -> Mapping[TrainingSet, dict[str, float]]:
-    """Return the part of utterances in which each class exists (Ando et al. 2019, table 1).
+    """Return the share of utterances in which each class exists (Ando et al. 2019, table 1).
 
     Args:
-        utterances: The corpus, those without a dominant emotion among ``class_names`` included.
+        utterances: All utterances, including those without a dominant emotion in ``class_names``.
         class_names: The target emotions.
 
     Returns:
-        Ratios from 0 to 1 by class, of the utterances with a dominant emotion among ``class_names`` and of all.
+        Ratios from 0 to 1 by class, over the utterances with a dominant emotion in ``class_names`` and over all.
 
     Raises:
-        ValueError: If there is no utterance with such a dominant emotion.
+        ValueError: If no utterance has a dominant emotion in ``class_names``.
     """
     dominant = [utterance for utterance in utterances if utterance.label in class_names]
     if not dominant:
@@ -64,10 +61,10 @@ def existence_ratios(
 
 
 class Targets(ABC):
-    """A rule that makes targets of labels and votes, and says which utterances can be learned from.
+    """A rule from labels and votes to targets.
 
     Attributes:
-        kind: What its targets are; a criterion says which kinds it reads.
+        kind: Kind of target, for the criterion.
     """
 
     kind: ClassVar[TargetKind]
@@ -78,13 +75,13 @@ class Targets(ABC):
 
     @abstractmethod
     def trains_on(self, utterance: Utterance, class_names: Sequence[str]) -> bool:
-        """Return whether the target of ``utterance`` says anything about ``class_names``."""
+        """Return whether ``utterance`` is used for training."""
 
 
 class HardTargets(Targets):
     """One for the dominant emotion, zero for the others (eq. 3).
 
-    Utterances without a dominant emotion among the classes are not learned from.
+    Utterances without a dominant emotion among the classes are not used for training.
     """
 
     kind: ClassVar[TargetKind] = "hard"
@@ -101,10 +98,10 @@ class HardTargets(Targets):
 class SoftTargets(Targets):
     """The distribution of the votes, smoothed (eq. 4): (alpha + votes for k) / (alpha K + votes for all classes).
 
-    Utterances without a vote for any class are not learned from.
+    Utterances without a vote for any class are not used for training.
 
     Args:
-        alpha: Votes that every class is given beforehand; 0 leaves the distribution as it is.
+        alpha: Pseudo-votes added to every class; 0 means no smoothing.
 
     Raises:
         ConfigurationError: If ``alpha`` is negative.
@@ -133,7 +130,7 @@ class SoftTargets(Targets):
 class ExistenceTargets(Targets):
     """One for every emotion that at least one evaluator gave, zero for the others (eq. 5).
 
-    Every utterance is learned from: that no class exists in it is a target too.
+    Every utterance is used for training, including those in which no class exists.
     """
 
     kind: ClassVar[TargetKind] = "existence"
@@ -148,12 +145,11 @@ class ExistenceTargets(Targets):
 
 
 class TrainingStatistics:
-    """Statistics of one fold's training split; what needs all of its frames is computed when it is first asked for.
+    """Statistics of one fold's training split; mean and deviation are computed on first use.
 
     Args:
-        frames: Frames [T, F] of each training utterance; gone through once at most.
-        class_prior: Mean target of each class [C]: the class's share of utterances (one label each), of the evaluators'
-            votes (soft targets), or the share of utterances in which it exists.
+        frames: Frames [T, F] of each training utterance; read at most once.
+        class_prior: Mean target of each class [C].
         speakers: Sorted training speakers.
     """
 
@@ -180,8 +176,8 @@ class TrainingStatistics:
 def mean_and_deviation(frames: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the mean [F] and the standard deviation [F] over all frames of all utterances.
 
-    Each utterance's sums are taken in float64 around a common shift, so that features with a large mean and a small
-    deviation keep their digits.
+    Sums are in float64 around a common shift, which keeps precision for features with a large mean and a small
+    deviation.
 
     Args:
         frames: Frames [T, F] of each utterance; at least one.

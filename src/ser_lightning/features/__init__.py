@@ -1,4 +1,4 @@
-"""Waveforms to frames: one file per extractor, and a store that keeps their frames on disk."""
+"""Feature extractors, from waveforms to frames, and the store that keeps frames on disk."""
 
 from ser_lightning.features.compare147 import ComParE147
 from ser_lightning.features.extraction import build_extractor

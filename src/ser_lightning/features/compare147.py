@@ -1,4 +1,4 @@
-"""The 147 low-level descriptors of Huang et al. 2020, section 3.2, by openSMILE."""
+"""The 147 low-level descriptors of Huang et al. 2020, section 3.2, extracted by openSMILE."""
 # Shapes: B utterances, N samples (padded), T frames (padded).
 
 import functools
@@ -24,11 +24,11 @@ _LARGEST_SAMPLE = 32767 / 32768  # openSMILE works on 16-bit samples, and the Py
 class ComParE147(FeatureExtractor):
     """The 65 descriptors of ComParE 2016 and MFCC 0, deltas of all 66, second deltas of MFCC 0 to 14: 147 a frame.
 
-    The first 65 are those of ``opensmile.FeatureSet.ComParE_2016`` to the bit. Frames come every 10 ms; openSMILE
-    decides how many (about 4 fewer than 100 a second, for its windows of 60 ms). A clip shorter than one such window
-    is filled up with zeros to one window. Runs on the CPU, one utterance after another.
+    The first 65 equal ``opensmile.FeatureSet.ComParE_2016`` to the bit. Windows of 60 ms every 10 ms; openSMILE decides
+    on the number of frames. A clip shorter than one window is padded with zeros. Runs on the CPU, one utterance at a
+    time.
 
-    openSMILE's licence is for research and other non-commercial use; it is not part of the core for that reason.
+    openSMILE is an optional dependency, because its licence allows research and other non-commercial use only.
 
     Raises:
         ConfigurationError: If openSMILE is not installed.
@@ -42,7 +42,7 @@ class ComParE147(FeatureExtractor):
         if importlib.util.find_spec("opensmile") is None:
             raise ConfigurationError(
                 "ComParE147 needs openSMILE, which is not installed: in the clone, pip install -e '.[opensmile]', or "
-                "make setup-dev (its licence is for research, not for products). LogMelFilterbank does without"
+                "make setup-dev (its licence allows research use only). LogMelFilterbank does not need it"
             )
         self.sample_rate_hz = 16000
         self.num_features = 147
@@ -51,9 +51,9 @@ class ComParE147(FeatureExtractor):
 
     @property
     def feature_names(self) -> list[str]:
-        """The name that openSMILE gives each of the 147, in the order of the columns."""
+        """Names of the 147 columns, as in openSMILE."""
         names = [str(name) for name in _smile().feature_names]
-        # An array of one element loses its index on the way.
+        # openSMILE drops the index of a one-element array.
         return [f"{name}[0]" if name.startswith("mfcc_") and "[" not in name else name for name in names]
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,8 +74,7 @@ class ComParE147(FeatureExtractor):
 
 @functools.cache
 def _smile() -> "opensmile.Smile":
-    # Outside the extractor, which so stays small to copy and to send to a worker process; imported here, because it
-    # is heavy and most systems do without.
+    # Outside the extractor, which stays cheap to copy and to send to a worker; imported here, because it is heavy.
     import opensmile
 
     installed = Path(opensmile.__file__).parent / "core" / "config"

@@ -1,4 +1,4 @@
-"""Frames of many audio files, extracted by this process or by several."""
+"""Extract frames of many audio files, in this process or in several workers."""
 # Shapes: T frames, F features a frame.
 
 import contextlib
@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 from torch import Tensor
 
-from ser_lightning.allow_list import refuse_foreign_classes, shortest_path
+from ser_lightning.allow_list import check_class_paths, shortest_path
 from ser_lightning.audio import read_audio
 from ser_lightning.errors import AudioError, ConfigurationError
 from ser_lightning.features.extractor import FeatureExtractor
@@ -32,29 +32,29 @@ def build_extractor(configuration: Mapping[str, object]) -> FeatureExtractor:
     """Return the extractor that ``FeatureExtractor.configuration`` described.
 
     Raises:
-        ConfigurationError: If a class lies outside the allow-list (nothing is imported then), does not exist, is no
+        ConfigurationError: If a class is outside the allow-list (nothing is imported then), does not exist, is not an
             extractor, or does not take the arguments.
     """
-    refuse_foreign_classes(configuration, "feature extractor")
+    check_class_paths(configuration, "feature extractor")
     return build_trusted_extractor(configuration)
 
 
 def build_trusted_extractor(configuration: Mapping[str, object]) -> FeatureExtractor:
-    """As ``build_extractor``, for a configuration that a live extractor of this process gave."""
+    """As ``build_extractor``, for a configuration from an extractor of this process or its parent."""
     class_path, arguments = configuration.get("class_path"), configuration.get("init_args", {})
     if not isinstance(class_path, str) or "." not in class_path or not isinstance(arguments, Mapping):
         raise ConfigurationError(
             f"feature extractor: expected class_path (a dotted name) and init_args (a mapping), got {configuration}"
         )
     if class_path != (public := shortest_path(class_path)):
-        raise ConfigurationError(f"feature extractor: '{class_path}' is the path of a module; write '{public}'")
+        raise ConfigurationError(f"feature extractor: '{class_path}' is not the class's public path; write '{public}'")
     module_name, _, name = class_path.rpartition(".")
     try:
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError) as error:
         raise ConfigurationError(f"feature extractor: there is no class '{class_path}' ({error})") from error
     if not (inspect.isclass(found) and issubclass(found, FeatureExtractor)) or inspect.isabstract(found):
-        raise ConfigurationError(f"feature extractor: '{class_path}' is no FeatureExtractor")
+        raise ConfigurationError(f"feature extractor: '{class_path}' is not a FeatureExtractor")
     values = {
         str(key): build_trusted_extractor(value) if isinstance(value, Mapping) and "class_path" in value else value
         for key, value in arguments.items()
@@ -66,18 +66,18 @@ def build_trusted_extractor(configuration: Mapping[str, object]) -> FeatureExtra
     return found(**values)
 
 
-# A worker imports torch first, which takes seconds: it must be worth it.
+# A worker spends seconds on importing torch, so small jobs run in this process.
 TRIAL_SECONDS = 1.0
 LEAST_SECONDS_FOR_WORKERS = 6.0
-# A worker has its next file while its last frames are read. More would fill the pipe: both ends would wait to write.
+# One file is queued while a worker extracts another. More could fill the pipe and block both ends.
 _FILES_AHEAD = 2
-# Forked children of a process whose torch has run threads can hang; spawned ones cannot.
+# Forking a process in which torch has run threads can hang.
 _CONTEXT = get_context("spawn")
-_WAY_OUT = "What was extracted is kept; run again with fewer workers (--data.init_args.workers 1)"
+_WAY_OUT = "Extracted features are kept; run again with fewer workers (--data.init_args.workers 1)"
 
 
 def extract_file(extractor: FeatureExtractor, path: Path) -> Tensor | str:
-    """Return the frames [T, F] of ``path``, float32, or the reason why there are none."""
+    """Return the frames [T, F] of ``path``, float32, or the reason why it is unusable."""
     try:
         waveform = read_audio(path, extractor.sample_rate_hz)
     except AudioError as error:
@@ -85,18 +85,18 @@ def extract_file(extractor: FeatureExtractor, path: Path) -> Tensor | str:
     with torch.inference_mode():
         batch, lengths = extractor(waveform[None], torch.tensor([len(waveform)]))
         frames: Tensor = batch[0, : int(lengths[0])].float().contiguous()
-        if not frames.sum().isfinite() and not frames.isfinite().all():  # the sum is cheap, and may only overflow
-            return f"{type(extractor).__name__} gives {int((~frames.isfinite()).sum())} values that are NaN or infinite"
+        if not frames.sum().isfinite() and not frames.isfinite().all():  # the sum is a cheap first check
+            return f"{type(extractor).__name__} gives {int((~frames.isfinite()).sum())} NaN or infinite values"
     return frames
 
 
 def extract_files(
     extractor: FeatureExtractor, paths: Sequence[Path], workers: int
 ) -> Iterator[tuple[Path, Tensor | str]]:
-    """Yield each of ``paths`` with its frames [T, F] or the reason why there are none, in any order.
+    """Yield each of ``paths`` with its frames [T, F] or the reason why it is unusable, in any order.
 
-    This process begins alone, and starts ``workers`` processes of one thread each once it sees that the rest takes
-    longer than starting them. However this process dies, a worker ends before its next file.
+    This process starts alone, and starts ``workers`` single-threaded processes if the remaining files take longer than
+    that. If this process dies, each worker ends before its next file.
 
     Raises:
         ConfigurationError: If a worker dies.
@@ -135,15 +135,15 @@ def _extract_by_workers(
 
 
 class _Worker:
-    """A process of one thread that extracts the files it is sent, in their order, over a pipe of its own.
+    """A single-threaded process that extracts the files sent to it, in order, over its own pipe.
 
-    No other process holds the worker's end of the pipe: when the worker dies, even in the middle of sending frames,
-    the pipe ends and reading it fails. A shared pipe, such as that of ``ProcessPoolExecutor``, would never end.
+    Only the worker holds its end of the pipe: if it dies, even while sending frames, reading fails. With a shared pipe,
+    such as that of ``ProcessPoolExecutor``, reading would block forever.
 
     Attributes:
         connection: This process's end of the pipe.
         process: The process.
-        paths: Files that were sent to the worker and did not come back yet.
+        paths: Files sent to the worker whose results are pending.
     """
 
     def __init__(self, extractor: FeatureExtractor) -> None:
@@ -159,11 +159,11 @@ class _Worker:
 
     def send(self, path: Path) -> None:
         self.paths.append(path)
-        with contextlib.suppress(OSError):  # it is dead: receive says so, after the frames that it still sent
+        with contextlib.suppress(OSError):  # if it is dead, receive raises after the frames already sent
             self.connection.send(path)
 
     def receive(self) -> tuple[Path, Tensor | str]:
-        """Return the next file with its frames [T, F], or the reason why there are none."""
+        """Return the next file with its frames [T, F], or the reason why it is unusable."""
         try:
             result = self.connection.recv()
         except (EOFError, OSError) as error:
@@ -174,7 +174,7 @@ class _Worker:
 
     def stop(self) -> None:
         self.connection.close()
-        self.process.kill()  # it holds nothing that could be lost
+        self.process.kill()  # workers hold no state
         self.process.join()
 
     def _death(self) -> ConfigurationError:
@@ -182,13 +182,13 @@ class _Worker:
         status = self.process.exitcode or 0
         cause = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
         return ConfigurationError(
-            f"a feature worker process {cause} at {self.paths[0]}: most likely memory ran out; or a library crashed on "
+            f"a feature worker process {cause} at {self.paths[0]}: most likely memory ran out, a library crashed on "
             f"this file, or the calling script has no `if __name__ == '__main__':`. {_WAY_OUT}"
         )
 
 
 def _work(connection: Connection, configuration: str) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and stops its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and stops its workers
     torch.set_num_threads(1)
     extractor = build_trusted_extractor(json.loads(configuration)).eval()
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has died
@@ -200,7 +200,7 @@ def _work(connection: Connection, configuration: str) -> None:
                 error.add_note(traceback.format_exc())
                 connection.send(error)
                 return
-            # As an array: torch sends a tensor as a shared-memory file of its own, and thousands exhaust open files.
+            # As an array: torch sends each tensor as a shared-memory file, and thousands exhaust open files.
             connection.send(result if isinstance(result, str) else result.numpy())
 
 
@@ -214,13 +214,13 @@ class _FilesPerSecond(ProgressColumn):
 
 
 def show_progress(files: Iterable[Item], total: int, description: str, shown: bool) -> Iterator[Item]:
-    """Yield ``files``, ``total`` of them, with a bar on standard error: done, files per second, time left.
+    """Yield ``files`` with a progress bar on standard error: done, files per second, time left.
 
     Args:
-        files: What is worked on.
-        total: How many.
-        description: Stands before the bar.
-        shown: Whether to show anything.
+        files: The files.
+        total: Their number.
+        description: Label of the bar.
+        shown: Whether to show the bar.
     """
     if not shown:
         yield from files

@@ -1,4 +1,4 @@
-"""What every extractor promises: a padded batch of waveforms in, a padded batch of frames out."""
+"""Interface of feature extractors, from padded waveforms to padded frames, and the waveform itself as one."""
 # Shapes: B utterances, N samples (padded), T frames (padded), F features a frame.
 
 import inspect
@@ -14,17 +14,16 @@ from ser_lightning.errors import ConfigurationError
 
 
 class FeatureExtractor(nn.Module, ABC):
-    """Turns waveforms into frames, deterministically.
+    """Turn waveforms into frames, deterministically.
 
-    The frames of an utterance in a padded batch are those of the utterance alone, and frames past its end are zero.
-    Every argument of a subclass's constructor is kept in an attribute of the same name, so that ``configuration`` can
-    say how to build it again.
+    Padding never changes the frames of an utterance, and frames past its end are zero. A subclass keeps every
+    constructor argument in an attribute of the same name, for ``configuration``.
 
     Attributes:
-        version: Raised by hand whenever the same arguments begin to give other numbers; stored features then expire.
-        keeps_time: Whether frame t is of the time ``t * hop_seconds`` of the recording.
-        libraries: Distributions whose release may change the numbers, beside torch and torchaudio.
-        sample_rate_hz: The rate of the waveforms.
+        version: Increase it when the same arguments give other numbers; stored features then expire.
+        keeps_time: Whether frame t is at ``t * hop_seconds`` of the recording.
+        libraries: Distributions, besides torch and torchaudio, whose release may change the numbers.
+        sample_rate_hz: Sampling rate of the waveforms.
         num_features: F.
         hop_seconds: Time from one frame to the next.
     """
@@ -45,14 +44,14 @@ class FeatureExtractor(nn.Module, ABC):
         """
 
     def num_frames(self, lengths: Tensor) -> Tensor:
-        """Return the number of frames [B] of waveforms of ``lengths`` [B] samples, whatever is in them.
+        """Return the number of frames [B] of waveforms of ``lengths`` [B] samples.
 
         Raises:
-            ConfigurationError: If the length alone does not decide it.
+            ConfigurationError: If it does not depend on the length alone.
         """
         raise ConfigurationError(
-            f"{type(self).__name__} cannot tell from a waveform's length how many frames it gives, which crops and "
-            "batches of frames that are made on the device need; set data.init_args.features to stored"
+            f"{type(self).__name__}: the number of frames does not follow from a waveform's length, as crops and "
+            "extraction on the device need; set data.init_args.features to stored"
         )
 
     @property
@@ -61,12 +60,12 @@ class FeatureExtractor(nn.Module, ABC):
         return round(self.hop_seconds * self.sample_rate_hz)
 
     def num_samples(self, num_frames: int) -> int:
-        """Return the length of the stretch of waveform that ``num_frames``, 1 or more, are made of.
+        """Return the number of samples that give ``num_frames`` frames, 1 or more.
 
-        Frame t of a waveform is then the first frame of its stretch that begins at sample ``t * hop_length``.
+        Frame t of a waveform equals the first frame of the crop that begins at sample ``t * hop_length``.
 
         Raises:
-            ConfigurationError: If the length alone does not decide the number of frames.
+            ConfigurationError: If the number of frames does not depend on the length alone.
         """
 
         def gives_more(samples: int) -> bool:
@@ -75,20 +74,18 @@ class FeatureExtractor(nn.Module, ABC):
         enough = 1
         while not gives_more(enough):
             enough *= 2
-        # The least for one frame more, less a hop: a waveform shorter than a window is filled up to one frame.
+        # The minimum for one more frame, minus a hop: a waveform shorter than a window is padded to one frame.
         return bisect_left(range(enough), True, key=gives_more) - self.hop_length
 
     def split_for_device(self) -> tuple["FeatureExtractor", "FeatureExtractor"]:
-        """Return two extractors that do together what this one does: what is stored, and what a device makes of it.
+        """Split the extractor into a stored part and a part that runs on the device.
 
-        The first gives waveforms [B, N, 1]; the second takes them, less their last dimension.
+        The first gives waveforms [B, N, 1]; the second takes them as [B, N].
         """
-        from ser_lightning.features.extractor import Waveform  # an extractor too, so it stands on this file
-
         return Waveform(self.sample_rate_hz), self
 
     def configuration(self) -> dict[str, object]:
-        """Return class path and arguments as JSON can hold them; ``build_extractor`` reads them back."""
+        """Return class path and arguments as JSON-serialisable values, for ``build_extractor``."""
         arguments = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
         return {
             "class_path": public_path(type(self)),
@@ -108,18 +105,18 @@ def zero_past_the_end(frames: Tensor, frame_lengths: Tensor) -> Tensor:
 
 
 def shortest(lengths: Tensor) -> int:
-    """Return the least of ``lengths`` [B], or 0 where they lie on a GPU: nothing waits for it.
+    """Return the minimum of ``lengths`` [B], or 0 if they are on a GPU, which avoids a synchronisation.
 
-    What a clip does not need can so be left out on a CPU, where it is a third of the time of a log-Mel spectrum.
+    On a CPU, skipping the masking of unpadded batches saves a third of the time of a log-Mel spectrum.
     """
     return min(lengths.tolist()) if lengths.device.type == "cpu" else 0
 
 
 class Waveform(FeatureExtractor):
-    """Every sample a frame of one feature.
+    """Return the waveform itself: one frame of one feature for each sample.
 
     Args:
-        sample_rate_hz: The rate of the waveforms.
+        sample_rate_hz: Sampling rate of the waveforms.
     """
 
     version: ClassVar[int] = 1

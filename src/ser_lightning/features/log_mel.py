@@ -1,4 +1,4 @@
-"""Log-Mel filterbank energies."""
+"""Log-Mel filterbank."""
 # Shapes: B utterances, N samples (padded), T frames (padded), K bins, F filters.
 
 from contextlib import nullcontext
@@ -16,23 +16,23 @@ _NUM_BANDS = 3
 
 
 class LogMelFilterbank(FeatureExtractor):
-    """Natural logarithm of the power in triangular filters, equally spaced on HTK's Mel scale, each of height one.
+    """Natural logarithm of the power in triangular filters of height one, equally spaced on HTK's Mel scale.
 
-    Windows are framed as in ``ShortTimeSpectrum``: ``1 + max(0, n - window) // hop`` frames for n samples.
+    Framing is that of ``ShortTimeSpectrum``: ``1 + max(0, n - window) // hop`` frames for n samples.
 
     Args:
-        sample_rate_hz: The rate of the waveforms.
+        sample_rate_hz: Sampling rate of the waveforms.
         num_mels: Number of filters, F.
         window_seconds: Length of a window.
         hop_seconds: Time from one window to the next.
         window: Shape of the window.
-        dft_length: Samples of the transform; the next power of two that holds the window when absent.
+        dft_length: Samples of the transform; by default the next power of two from the window's length.
         min_frequency_hz: Lower edge of the lowest filter.
-        max_frequency_hz: Upper edge of the highest filter; half the sample rate when absent.
-        floor: Least power before the logarithm; digital silence gives its logarithm.
+        max_frequency_hz: Upper edge of the highest filter; by default half the sampling rate.
+        floor: Smallest power under the logarithm.
 
     Raises:
-        ConfigurationError: If the filters are so narrow that one holds no frequency bin, or the numbers do not fit.
+        ConfigurationError: If a filter is so narrow that it has no frequency bin, or a number is out of range.
     """
 
     version: ClassVar[int] = 2
@@ -64,8 +64,8 @@ class LogMelFilterbank(FeatureExtractor):
         top_hz = sample_rate_hz / 2 if max_frequency_hz is None else max_frequency_hz
         if not 0 <= min_frequency_hz < top_hz <= sample_rate_hz / 2:
             raise ConfigurationError(
-                f"min_frequency_hz ({min_frequency_hz}) must lie below max_frequency_hz ({top_hz}), and both from 0 to "
-                f"half the sample rate ({sample_rate_hz / 2})"
+                f"min_frequency_hz ({min_frequency_hz}) must be below max_frequency_hz ({top_hz}), and both between 0 "
+                f"and half the sampling rate ({sample_rate_hz / 2})"
             )
         if num_mels < 1 or floor <= 0:
             raise ConfigurationError(f"num_mels ({num_mels}) and floor ({floor}) must be positive")
@@ -74,13 +74,13 @@ class LogMelFilterbank(FeatureExtractor):
         empty = int((filters.amax(dim=0) == 0).sum())
         if empty:
             raise ConfigurationError(
-                f"{empty} of num_mels ({num_mels}) filters hold no frequency bin; take fewer, or a dft_length above "
+                f"{empty} of num_mels ({num_mels}) filters have no frequency bin; use fewer, or a dft_length above "
                 f"{self.spectrum.dft_length}"
             )
-        # One row for each bin's real and one for its imaginary part: the product that sums the bins sums both.
+        # Two rows for each bin, real and imaginary part, so that the product sums both.
         filters = filters.repeat_interleave(2, dim=0)
         self.register_buffer("filters", filters, persistent=False)
-        # Most weights are zero, as low filters span few bins: band by band, most of the product is left out.
+        # Low filters span few bins, so most weights are zero; a product per band skips most of them.
         self._bands = [_band(filters, mels.tolist()) for mels in torch.arange(num_mels).chunk(_NUM_BANDS)]
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +88,7 @@ class LogMelFilterbank(FeatureExtractor):
         squares, frame_lengths = self.spectrum.squares(waveforms, lengths)
         squares = squares.flatten(-2)
         filters = self.filters.to(squares.dtype)
-        # Entering a context costs a tenth of the whole where it changes nothing.
+        # A context that changes nothing would cost a tenth of the time.
         lowered = torch.is_autocast_enabled(squares.device.type)
         with torch.autocast(squares.device.type, enabled=False) if lowered else nullcontext():
             energies = torch.cat([squares[..., bins] @ filters[bins, mels] for bins, mels in self._bands], dim=-1)
@@ -100,7 +100,7 @@ class LogMelFilterbank(FeatureExtractor):
 
 
 def _band(filters: Tensor, mels: list[int]) -> tuple[slice, slice]:
-    """Return the rows of ``filters`` that the neighbours ``mels`` have weight in, and their columns."""
+    """Return the rows of ``filters`` in which the adjacent columns ``mels`` are non-zero, and these columns."""
     columns = slice(mels[0], mels[-1] + 1)
     rows = filters[:, columns].any(dim=1).nonzero()
     return slice(int(rows.min()), int(rows.max()) + 1), columns

@@ -1,4 +1,4 @@
-"""What the feature store keeps on disk: immutable safetensors shards, and digests of the audio files."""
+"""Files of the feature store: immutable safetensors shards, and digests of the audio files."""
 # Shapes: T frames, F features a frame.
 
 import contextlib
@@ -22,14 +22,12 @@ from ser_lightning.files import UNFINISHED_PREFIX, write_atomically
 class Shards:
     """The shards of one folder, each a safetensors file of frames [T, F] by name.
 
-    A shard's own header is its index (a JSON object of names, shapes and offsets), so index and frames cannot disagree.
-    It holds a checksum of each name's frames too, which is compared whenever they are loaded (0.7 s a GB: 0.06 s for
-    RAVDESS as log-Mel frames). Shards are never changed and bear unique names: builders cannot get in each other's way,
-    and deleting one loses its own frames only. A damaged shard is an error, not mended in silence, for it means a
-    failing disk or copy.
+    A shard's header is its index and holds a checksum of each name's frames, which is checked on every load (0.7 s per
+    GB). Shards are immutable and have unique names, so concurrent writers do not conflict. A damaged shard is an error,
+    because it points to a failing disk or copy.
 
     Args:
-        folder: Where they lie; need not exist.
+        folder: Folder of the shards; need not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,11 +36,11 @@ class Shards:
         self._places: dict[str, Path] = {}
 
     def __contains__(self, name: str) -> bool:
-        """Whether frames of ``name`` were there at the last ``refresh``."""
+        """Whether frames of ``name`` were stored at the last ``refresh``."""
         return name in self._places
 
     def refresh(self) -> None:
-        """Learn of shards that were added or deleted, by any process.
+        """Update the index with shards that any process added or deleted.
 
         Raises:
             ConfigurationError: If a shard is damaged, naming it.
@@ -63,7 +61,7 @@ class Shards:
         self._places |= dict.fromkeys(frames, shard)
 
     def remove_unfinished(self) -> None:
-        """Delete what dead builders began; only for who holds the folder's lock."""
+        """Delete unfinished files of dead processes; the caller must hold the folder's lock."""
         for unfinished in self.folder.glob(f"{UNFINISHED_PREFIX}*"):
             unfinished.unlink(missing_ok=True)
 
@@ -72,7 +70,7 @@ class Shards:
         return self._names[self._places[name]][name]
 
     def load(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """Return the frames [T, F] of ``names``, mapped from the files and not copied.
+        """Return the frames [T, F] of ``names``, memory-mapped.
 
         Raises:
             ConfigurationError: If a shard is damaged, naming it.
@@ -98,7 +96,7 @@ class Shards:
 def _read_names(shard: Path) -> dict[str, int]:
     try:
         with safe_open(shard, framework="pt") as file:
-            return {name: int(file.get_slice(name).get_shape()[0]) for name in file.keys()}  # noqa: SIM118  # the file is no mapping
+            return {name: int(file.get_slice(name).get_shape()[0]) for name in file.keys()}  # noqa: SIM118  # the file is not a mapping
     except (SafetensorError, OSError) as error:
         raise _damaged(shard, error) from error
 
@@ -109,13 +107,13 @@ def _checksum(frames: Tensor) -> str:
 
 def _damaged(shard: Path, error: Exception | str) -> ConfigurationError:
     return ConfigurationError(
-        f"stored features {shard} are damaged or cannot be read ({error}). Delete this file and run again: only the "
-        f"utterances in it are extracted anew"
+        f"stored features {shard} are damaged or cannot be read ({error}). Delete this file and run again: only its "
+        f"utterances are extracted again"
     )
 
 
 class Digests:
-    """SHA-256 by path, size and time of modification, in one JSON file that all extractors of a store share.
+    """SHA-256 by path, size and modification time, in one JSON file that all extractors of a store share.
 
     Args:
         path: The JSON file; need not exist.
@@ -137,7 +135,7 @@ class Digests:
         for path in paths:
             key = os.path.abspath(path)
             try:
-                # The time is taken before the content, so that a change in between is seen the next time.
+                # stat before the content, so that a change in between is noticed next time.
                 status = path.stat()
                 size, modified_ns, digest = known.get(key, (-1, -1, ""))
                 if (size, modified_ns) != (status.st_size, status.st_mtime_ns):
@@ -151,7 +149,7 @@ class Digests:
         return digests, problems
 
     def known(self, paths: Iterable[Path]) -> dict[Path, str]:
-        """Return the digests of those of ``paths`` that have not changed since theirs was computed."""
+        """Return the stored digests of those of ``paths`` that have not changed since."""
         found = self._read() | self._found
         digests: dict[Path, str] = {}
         for path in paths:
@@ -163,7 +161,7 @@ class Digests:
         return digests
 
     def save(self) -> None:
-        """Add what was computed to the JSON file, keeping what other processes added meanwhile.
+        """Add new digests to the JSON file, keeping those that other processes added meanwhile.
 
         Raises:
             OSError: If it cannot be written.
@@ -182,6 +180,6 @@ class Digests:
             return {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigurationError(
-                f"{self.path} is damaged or cannot be read ({error}). Delete it and run again: only the digests in it "
-                f"are computed anew"
+                f"{self.path} is damaged or cannot be read ({error}). Delete it and run again: only its digests are "
+                f"computed again"
             ) from error

@@ -1,4 +1,4 @@
-"""Short-time spectra: the transform all spectral extractors share, log-power (Ando) and magnitude (Mocanu)."""
+"""Short-time spectra: the shared transform, log-power (Ando) and magnitude spectrograms (Mocanu)."""
 # Shapes: B utterances, N samples (padded), T frames (padded), W samples a window, D samples of the transform,
 # F or K bins.
 
@@ -15,22 +15,22 @@ Window = Literal["hamming", "hann"]
 
 
 class ShortTimeSpectrum(nn.Module):
-    """Power spectra of windows that lie wholly inside the utterance.
+    """Power spectra of windows that are entirely inside the utterance.
 
-    An utterance of n samples has ``1 + max(0, n - W) // hop`` frames: nothing is padded at its edges, so no frame
-    depends on what follows the utterance in a batch. Only a clip shorter than one window is filled up with zeros, to
-    one frame. Frame t begins at sample ``t * hop``.
+    An utterance of n samples has ``1 + max(0, n - W) // hop`` frames; its edges are not padded, so no frame depends on
+    padding in a batch. A clip shorter than one window is padded with zeros to one frame. Frame t begins at sample
+    ``t * hop``.
 
     Args:
-        sample_rate_hz: The rate of the waveforms.
+        sample_rate_hz: Sampling rate of the waveforms.
         window_seconds: Length of the window, W samples when rounded.
         hop_seconds: Time from one window to the next.
-        window: Its shape, in the periodic form.
-        dft_length: D samples, the window followed by zeros; the next power of two when absent.
-        max_frequency_hz: Bins below this are kept; all D // 2 + 1 when absent.
+        window: Shape of the window, in the periodic form.
+        dft_length: D samples, the window followed by zeros; by default the next power of two.
+        max_frequency_hz: Bins below this are kept; by default all D // 2 + 1.
 
     Attributes:
-        bin_frequencies_hz: Centre of each of the K bins.
+        bin_frequencies_hz: Centre frequency of each of the K bins.
 
     Raises:
         ConfigurationError: If a length is not positive, or the transform is shorter than the window.
@@ -74,55 +74,55 @@ class ShortTimeSpectrum(nn.Module):
         return (lengths + (self.hop_length - self.window_length)).floor_divide_(self.hop_length).clamp_min_(1)
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the power [B, T, K] of ``waveforms`` [B, N], and the frames [B] that ``lengths`` [B] give.
+        """Return the power [B, T, K] of ``waveforms`` [B, N] with ``lengths`` [B], and numbers of frames [B].
 
-        Half precision is raised to float32 first: a power spectrum outgrows its range. Autocast lowers nothing here.
+        Half precision is cast to float32 first, because a power spectrum exceeds its range.
         """
         squares, num_frames = self.squares(waveforms, lengths)
         return squares[..., 0] + squares[..., 1], num_frames
 
     def squares(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what ``forward`` sums, the squared real and imaginary parts [B, T, K, 2], and the frames [B]."""
+        """Return the squared real and imaginary parts [B, T, K, 2] that ``forward`` sums, and numbers of frames [B]."""
         if waveforms.dtype not in (torch.float32, torch.float64):
             waveforms = waveforms.float()
         lengths = lengths.to(waveforms.device)
         if waveforms.shape[1] < self.window_length:
             waveforms = functional.pad(waveforms, (0, self.window_length - waveforms.shape[1]))
         windows = waveforms.unfold(1, self.window_length, self.hop_length)
-        # Weighted where the transform reads them: padding each window afterwards would copy all of them once more.
+        # Weighted in the transform's buffer: padding each window afterwards would copy them all again.
         frames = windows.new_empty(*windows.shape[:2], self.dft_length)
         frames[..., self.window_length :] = 0
         weighted = frames[..., : self.window_length]
-        if waveforms.requires_grad:  # which ``out`` cannot follow
+        if waveforms.requires_grad:  # autograd does not support ``out``
             weighted.copy_(windows).mul_(self.weights)
         else:
             torch.mul(windows, self.weights, out=weighted)
-        # The one frame that may reach past its utterance's end is the first of a clip shorter than a window.
+        # Only the first frame of a clip shorter than a window can extend past the utterance's end.
         if shortest(lengths) < self.window_length:
             frames[:, 0] *= torch.arange(self.dft_length, device=lengths.device) < lengths[:, None]
         spectra = torch.fft.rfft(frames)
         if len(self.bin_frequencies_hz) < spectra.shape[2]:
             spectra = spectra[..., : len(self.bin_frequencies_hz)]
-        # With the sum, twice as fast as that of real and imaginary part, nine times as fast as the absolute value.
+        # Twice as fast as separate real and imaginary parts, nine times as fast as the absolute value.
         return torch.view_as_real(spectra).square_(), self.num_frames(lengths)
 
 
 class LogPowerSpectrogram(FeatureExtractor):
-    """Natural logarithm of the power in each frequency bin from 0 Hz up to, not including, ``max_frequency_hz``.
+    """Natural logarithm of the power in each frequency bin from 0 Hz up to, but excluding, ``max_frequency_hz``.
 
-    Windows are framed as in ``ShortTimeSpectrum``: ``1 + max(0, n - window) // hop`` frames for n samples.
+    Framing is that of ``ShortTimeSpectrum``: ``1 + max(0, n - window) // hop`` frames for n samples.
 
     Args:
-        sample_rate_hz: The rate of the waveforms.
+        sample_rate_hz: Sampling rate of the waveforms.
         window_seconds: Length of a window.
         hop_seconds: Time from one window to the next.
         window: Shape of the window.
-        dft_length: Samples of the transform; the next power of two that holds the window when absent.
-        max_frequency_hz: Bins below this are kept; all when absent.
-        floor: Least power before the logarithm; digital silence gives its logarithm.
+        dft_length: Samples of the transform; by default the next power of two from the window's length.
+        max_frequency_hz: Bins below this are kept; by default all.
+        floor: Smallest power under the logarithm.
 
     Raises:
-        ConfigurationError: If the numbers do not fit.
+        ConfigurationError: If a number is out of range.
     """
 
     version: ClassVar[int] = 1
@@ -163,19 +163,19 @@ class LogPowerSpectrogram(FeatureExtractor):
 
 
 class MagnitudeSpectrogram(FeatureExtractor):
-    """Magnitude in each frequency bin from 0 Hz to half the sample rate.
+    """Magnitude in each frequency bin from 0 Hz to half the sampling rate.
 
-    Windows are framed as in ``ShortTimeSpectrum``: ``1 + max(0, n - window) // hop`` frames for n samples.
+    Framing is that of ``ShortTimeSpectrum``: ``1 + max(0, n - window) // hop`` frames for n samples.
 
     Args:
-        sample_rate_hz: The rate of the waveforms.
+        sample_rate_hz: Sampling rate of the waveforms.
         window_seconds: Length of a window.
         hop_seconds: Time from one window to the next.
         window: Shape of the window.
-        dft_length: Samples of the transform; the next power of two that holds the window when absent.
+        dft_length: Samples of the transform; by default the next power of two from the window's length.
 
     Raises:
-        ConfigurationError: If the numbers do not fit.
+        ConfigurationError: If a number is out of range.
     """
 
     version: ClassVar[int] = 1

@@ -1,4 +1,4 @@
-"""Frames extracted once and kept on disk."""
+"""A store of extracted frames on disk."""
 # Shapes: T frames, F features a frame.
 
 import contextlib
@@ -26,13 +26,13 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What ``FeatureStore.prepare`` did.
+    """Result of ``FeatureStore.prepare``.
 
     Attributes:
         extracted: Files whose frames were extracted now.
-        reused: Files whose frames were there, or that are byte-identical with another file.
-        seconds: Time it took.
-        problems: Reason by file, for files that cannot be used.
+        reused: Files whose frames were stored already, or that are byte-identical to another file.
+        seconds: Time taken.
+        problems: Reason by file, for unusable files.
     """
 
     extracted: int
@@ -42,19 +42,17 @@ class Prepared:
 
 
 class FeatureStore:
-    """The frames of one extractor, by the content of the audio file.
+    """The frames of one extractor, keyed by the content of the audio file.
 
-    An extractor's class, arguments, version and the releases (major.minor) of the libraries below it decide the
-    folder ``<class>-<12 hexadecimal digits>``, which ``extractor.json`` in it explains; the SHA-256 of the audio file
-    is the name of its frames there. So a changed file or argument extracts anew what it must, and nothing else; the
-    place and the name of an audio file do not matter. Any number of processes may read and prepare at once: one
-    extracts, the others wait and then find the frames. Extracted frames are written every ``flush_seconds`` or
-    ``flush_bytes``, so a killed builder loses no more than that. Anything in the folder may be deleted at any time when
-    no process uses it.
+    The folder ``<class>-<12 hexadecimal digits>`` is determined by the extractor's class, arguments and version and by
+    the releases (major.minor) of its libraries, which ``extractor.json`` in it lists. The key of an audio file's frames
+    is its SHA-256, so a changed file or argument triggers extraction, and a moved file does not. Any number of
+    processes may read and prepare at once: one extracts, the others wait. Frames are written every ``flush_seconds`` or
+    ``flush_bytes``, so a killed process loses no more than that. The folder may be deleted when no process uses it.
 
     Args:
-        folder: Where stores live; several extractors share it.
-        extractor: What turns audio into frames.
+        folder: Folder of the stores; several extractors share it.
+        extractor: The feature extractor.
     """
 
     flush_seconds: ClassVar[float] = 10.0
@@ -74,11 +72,11 @@ class FeatureStore:
 
         Args:
             paths: Audio files.
-            workers: Processes to extract with, when there is so much to do that starting them pays.
+            workers: Processes to extract with, started only for long jobs.
             progress: Show a bar with files per second and the time left.
 
         Returns:
-            The numbers of extracted and reused files, and the files that cannot be used with the reason for each.
+            The numbers of extracted and reused files, and unusable files with reasons.
 
         Raises:
             ConfigurationError: If the folder cannot be written, a stored file is damaged, or a worker dies.
@@ -89,10 +87,10 @@ class FeatureStore:
         self._digest_of |= digest_of
         self._shards.refresh()
         extracted = 0
-        # Files that can never be stored do not make a store unfinished.
+        # A store whose missing files are all unusable is complete.
         reasons = self._leading_reasons(digest_of)
         if all(digest in self._shards or digest in reasons for digest in digest_of.values()):
-            with contextlib.suppress(OSError):  # a finished store may lie where nobody writes any more
+            with contextlib.suppress(OSError):  # a complete store may be on a read-only disk
                 self._digests.save()
         else:
             try:
@@ -105,15 +103,15 @@ class FeatureStore:
                     extracted = self._extract_missing(digest_of, reasons, workers, progress)
             except OSError as error:
                 raise ConfigurationError(
-                    f"cannot write features to {self.folder}: {error.strerror or error}. Free space there, or choose "
-                    f"another folder for the feature store"
+                    f"cannot write features to {self.folder}: {error.strerror or error}. Free space, or set another "
+                    f"feature folder"
                 ) from error
         problems |= {path: reasons[digest] for path, digest in digest_of.items() if digest in reasons}
         reused = len(unique) - extracted - len(problems)
         return Prepared(extracted, reused, time.monotonic() - started, problems)
 
     def stored(self, paths: Sequence[Path]) -> set[Path]:
-        """Return those of ``paths`` whose frames are stored, and that have not changed since."""
+        """Return those of ``paths`` that have stored frames and have not changed since."""
         self._shards.refresh()
         return {path for path, digest in self._digests.known(paths).items() if digest in self._shards}
 
@@ -126,7 +124,7 @@ class FeatureStore:
         return [self._shards.length(digest) for digest in self._stored(paths)]
 
     def load(self, paths: Sequence[Path]) -> list[Tensor]:
-        """Return the frames of each of ``paths``, float32 [T, F], mapped from disk: memory is shared by all processes.
+        """Return the frames of each of ``paths``, float32 [T, F], memory-mapped and so shared by all processes.
 
         Raises:
             ConfigurationError: If a file was not prepared, or a shard is damaged.
@@ -138,7 +136,7 @@ class FeatureStore:
     def _explain_folder(self) -> None:
         explanation = self.folder / "extractor.json"
         if not explanation.exists():
-            explanation.write_text(json.dumps(self._fingerprint, indent=2))  # for people; nothing reads it back
+            explanation.write_text(json.dumps(self._fingerprint, indent=2))  # for people; nothing parses it
 
     def _stored(self, paths: Sequence[Path]) -> list[str]:
         """Return the digests of ``paths``, all of which are stored."""
@@ -161,7 +159,7 @@ class FeatureStore:
         return [path for path in digest_of if owners.get(digest_of[path]) == path]
 
     def _leading_reasons(self, digest_of: Mapping[Path, str]) -> dict[str, str]:
-        """Return the reasons, by digest, of what is missing and unusable up to the first file that is usable."""
+        """Return reasons by digest for missing files that are unusable, up to the first usable one."""
         reasons: dict[str, str] = {}
         for path in self._missing(digest_of):
             result = extract_file(self.extractor.eval(), path)
@@ -173,7 +171,7 @@ class FeatureStore:
     def _extract_missing(
         self, digest_of: Mapping[Path, str], reasons: dict[str, str], workers: int, progress: bool
     ) -> int:
-        """Extract and write what is missing, add to ``reasons``, and return the number of files extracted."""
+        """Extract and write missing files, add unusable ones to ``reasons``, and return the number extracted."""
         missing = [path for path in self._missing(digest_of) if digest_of[path] not in reasons]
         unwritten: dict[str, Tensor] = {}
         unwritten_bytes, written_at, extracted = 0, time.monotonic(), 0
@@ -196,7 +194,7 @@ class FeatureStore:
 
 
 def _fingerprint(extractor: FeatureExtractor) -> dict[str, object]:
-    """Return all that decides the frames of an audio file."""
+    """Return everything that determines the frames of an audio file."""
     parts = [module for module in extractor.modules() if isinstance(module, FeatureExtractor)]
     libraries = {"torch", "torchaudio", *(library for part in parts for library in part.libraries)}
     return {
@@ -213,7 +211,7 @@ def _release(library: str) -> str:
 
 
 def _plain(value: object) -> object:
-    """Return ``value`` with 4000 and 4000.0 made one, as Python and YAML write the same argument."""
+    """Return ``value`` with integers as floats: 4000 and 4000.0 are the same argument."""
     if isinstance(value, Mapping):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -227,7 +225,7 @@ def _locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _LOG.info("another process prepares %s; waiting for it", path.parent)
+        _LOG.info("waiting for another process that prepares %s", path.parent)
         lock.acquire()
     try:
         yield

@@ -1,4 +1,4 @@
-"""Extractors around another extractor: silence removal (Mocanu et al. 2021) and speed perturbation (Ando et al.)."""
+"""Extractors that wrap another one: silence removal (Mocanu et al. 2021), speed perturbation (Ando et al. 2019)."""
 # Shapes: B utterances, N samples (padded), T frames (padded), F features a frame.
 
 from typing import ClassVar
@@ -13,17 +13,16 @@ from ser_lightning.features.extractor import FeatureExtractor
 
 
 class SilenceRemoval(FeatureExtractor):
-    """Joins the stretches louder than ``top_db`` below the utterance's own loudest, then extracts frames of them.
+    """Remove silence, quieter than ``top_db`` below the utterance's loudest window, and extract frames of the rest.
 
-    The stretches are those of ``librosa.effects.split``: energy is measured in windows, so up to one window of silence
-    remains on either side of a sound. The loudest stretch always stays; a clip of nothing but zeros has no loudest
-    and stays whole. The cutting is done on the CPU, wherever the waveforms are.
+    Non-silent segments are those of ``librosa.effects.split``; up to one energy window of silence remains on either
+    side of a segment. A clip of zeros stays whole. The cutting runs on the CPU.
 
     Args:
-        extractor: What turns the joined stretches into frames.
-        top_db: How far below the loudest window's level silence begins, in dB.
-        energy_window_seconds: Length of the windows that energy is measured in.
-        energy_hop_seconds: Time from one of them to the next; stretches begin and end on multiples of it.
+        extractor: Extractor for the joined segments.
+        top_db: Threshold of silence, in dB below the loudest window.
+        energy_window_seconds: Length of the energy windows.
+        energy_hop_seconds: Time from one energy window to the next; segments begin and end on multiples of it.
 
     Raises:
         ConfigurationError: If a number is not positive.
@@ -55,7 +54,7 @@ class SilenceRemoval(FeatureExtractor):
         self.hop_seconds = extractor.hop_seconds
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return frames [B, T, F] of the sounds in ``waveforms`` [B, N] of ``lengths`` [B], and their number [B]."""
+        """Return frames [B, T, F] of the sounds in ``waveforms`` [B, N] of ``lengths`` [B], and their numbers [B]."""
         sounds = [
             self.cut(waveform[:length]) for waveform, length in zip(waveforms.cpu(), lengths.tolist(), strict=True)
         ]
@@ -66,14 +65,14 @@ class SilenceRemoval(FeatureExtractor):
         return result
 
     def split_for_device(self) -> tuple[FeatureExtractor, FeatureExtractor]:
-        """Return the cutting, which is done on the CPU, and what is made of the sounds."""
+        """Return the silence removal, which runs on the CPU, and the wrapped extractor's device part."""
         stored, device = self.extractor.split_for_device()
         cutting = SilenceRemoval(stored, self.top_db, self.energy_window_seconds, self.energy_hop_seconds)
         return cutting, device
 
     def cut(self, waveform: Tensor) -> Tensor:
-        """Return the sounds in ``waveform`` [N] on the CPU, one after another."""
-        from librosa.effects import split  # heavy, and most systems do without
+        """Return the non-silent parts of ``waveform`` [N], concatenated."""
+        from librosa.effects import split  # heavy, and most systems do not need it
 
         stretches = split(
             waveform.float().numpy(),
@@ -87,11 +86,11 @@ class SilenceRemoval(FeatureExtractor):
 
 
 class SpeedPerturbation(FeatureExtractor):
-    """Resample each utterance so that it plays ``factor`` times as fast, then hand it to another extractor.
+    """Resample each utterance to ``factor`` times its speed, then extract frames.
 
     Args:
-        extractor: What makes frames of the changed waveforms.
-        factor: Speed; 1.1 is a tenth faster and higher.
+        extractor: Extractor for the resampled waveforms.
+        factor: Speed; 1.1 is ten percent faster and higher.
 
     Raises:
         ConfigurationError: If ``factor`` is not positive.
@@ -103,7 +102,7 @@ class SpeedPerturbation(FeatureExtractor):
     def __init__(self, extractor: FeatureExtractor, factor: float) -> None:
         super().__init__()
         if factor <= 0:
-            raise ConfigurationError(f"factor is {factor}; a speed must be positive")
+            raise ConfigurationError(f"factor is {factor}; it must be positive")
         self.extractor = extractor
         self.factor = factor
         self.sample_rate_hz = extractor.sample_rate_hz
@@ -111,15 +110,15 @@ class SpeedPerturbation(FeatureExtractor):
         self.hop_seconds = extractor.hop_seconds
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return frames [B, T, F] of ``waveforms`` [B, N] of ``lengths`` [B] at the new speed, and their number [B]."""
+        """Return frames [B, T, F] of ``waveforms`` [B, N] of ``lengths`` [B] at the new speed, and counts [B]."""
         changed, given = speed(waveforms, self.sample_rate_hz, self.factor, lengths)
         new_lengths = (lengths if given is None else given).long().clamp(1, changed.shape[1])
-        # Resampling rings past an utterance's end, into its padding.
+        # Resampling rings past an utterance's end into its padding.
         real = torch.arange(changed.shape[1], device=changed.device) < new_lengths[:, None]
         frames: tuple[Tensor, Tensor] = self.extractor(changed * real, new_lengths)
         return frames
 
     def split_for_device(self) -> tuple[FeatureExtractor, FeatureExtractor]:
-        """Return the change of speed with whatever else is stored, and what is made of it."""
+        """Return the speed change around the wrapped extractor's stored part, and its device part."""
         stored, device = self.extractor.split_for_device()
         return SpeedPerturbation(stored, self.factor), device

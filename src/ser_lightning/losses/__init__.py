@@ -1,4 +1,4 @@
-"""Training criteria in plain torch; none keeps state, what is fitted on data is passed in."""
+"""Training criteria in plain torch, without state; statistics of the data are passed in."""
 
 from ser_lightning.losses.am_softmax import AMSoftmax
 from ser_lightning.losses.criterion import Criterion

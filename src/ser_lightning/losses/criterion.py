@@ -1,4 +1,4 @@
-"""What every training criterion decides: the head that makes its logits, what these mean, and how far off they are."""
+"""Interface of training criteria: the head of a system, its probabilities and its loss."""
 # Shapes: B utterances, D channels, C classes.
 
 from abc import ABC, abstractmethod
@@ -10,17 +10,17 @@ from torch import Tensor, nn
 class Criterion(nn.Module, ABC):
     """A differentiable scalar from logits and targets.
 
-    A system asks its criterion for the last layer and for probabilities, so that every system takes every criterion.
+    A system takes its last layer and its probabilities from its criterion, so every system works with every criterion.
 
     Attributes:
-        reads: The targets that the loss is defined for: ``hard``, one class; ``soft``, a distribution over classes;
+        reads: Kinds of target that the loss accepts: ``hard``, one class; ``soft``, a distribution over classes;
             ``existence``, 0 or 1 for each class.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("hard",)
 
     def head(self, input_dim: int, num_classes: int) -> nn.Module:
-        """Return the layer that makes logits [B, num_classes] of vectors [B, input_dim]; a linear one by default."""
+        """Return the layer from vectors [B, input_dim] to logits [B, num_classes]; linear by default."""
         return nn.Linear(input_dim, num_classes)
 
     def probabilities(self, logits: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ class Criterion(nn.Module, ABC):
         """Return the batch's mean loss.
 
         Args:
-            logits: What ``head`` makes [B, C].
-            targets: Of each utterance, of a kind that ``reads`` names [B, C].
+            logits: Output of ``head`` [B, C].
+            targets: Targets of a kind in ``reads`` [B, C].
             class_prior: Mean target of each class in the training split [C].
         """

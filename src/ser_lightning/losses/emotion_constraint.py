@@ -11,33 +11,33 @@ from ser_lightning.losses.triplet import semi_hard_sums
 
 
 class EmotionConstraint(MetricLoss):
-    """Emotions stay apart, and related ones closer to each other than to those of another polarity.
+    """Separate emotions, and keep related ones closer to each other than to those of another polarity.
 
-    Eq. 7 is lost from the paper's text. This is the mean over the batch's anchors of
+    Eq. 7 is missing from the paper's text. This is the mean over the batch's anchors of
 
         [D(a, p) - D(a, r1) + alpha]+ + [D(a, r2) - D(a, n) + beta]+
 
     where r1 is the anchor's nearest and r2 its farthest utterance of a related emotion, another one of its polarity.
-    What the paper does not state is chosen:
+    Choices that the paper leaves open:
 
-    - p: the first term is the mean over all of the anchor's positives, because eq. 5 is to hold for each; the hardest
-      alone, against the nearest r1, would let one outlier decide an anchor's whole gradient.
+    - p: the first term is the mean over all of the anchor's positives, because eq. 5 should hold for each; with the
+      hardest alone, one outlier would decide an anchor's gradient.
     - n: the second term is the mean over the negatives that are semi-hard relative to r2,
       D(a, r2) < D(a, n) < D(a, r2) + beta; they are of another polarity.
-    - An anchor whose emotion has no related one has instead the mean of D(a, p) - D(a, n) + margin over its semi-hard
+    - An anchor whose emotion has no related one contributes the mean of D(a, p) - D(a, n) + margin over its semi-hard
       triplets, with negatives of any other emotion.
-    - An anchor with nothing to learn from, satisfied or without company in the batch, counts as zero in the mean.
+    - An anchor without active terms counts as zero in the mean.
 
-    The number of terms is that of pairs (a, p) and (a, n) and of triplets that are farther from satisfaction than zero.
+    The number of terms counts pairs (a, p), pairs (a, n) and triplets with a positive loss.
 
     Args:
         class_names: The emotions, in the order of labels.
         alpha: Margin between positives and related, in distances of unit vectors (0 to 2).
         beta: Margin between related and negatives.
-        polarities: The emotions of each polarity, which may name more emotions than the corpus has; an emotion that is
-            the only one of its polarity in the corpus has no related one.
+        polarities: The emotions of each polarity; may name emotions that the corpus lacks. An emotion that is the only
+            one of its polarity in the corpus has no related one.
         margin: Margin of the plain triplets.
-        same_related: Take r1 for r2 too: the nearest related utterance has both terms.
+        same_related: Use r1 for r2 too: the nearest related utterance is in both terms.
 
     Raises:
         ValueError: If an emotion of the corpus is in no polarity or in two, or none has a related one.
@@ -71,7 +71,7 @@ class EmotionConstraint(MetricLoss):
                 "name at least two in one polarity, or use TripletLoss"
             )
         self.has_alone = any(alone)
-        # Not persistent: they are settings, not what was learned.
+        # Not persistent: these are settings, not learned state.
         self.register_buffer("polarity", torch.tensor(polarity), persistent=False)
         self.register_buffer("alone", torch.tensor(alone), persistent=False)
 
@@ -94,10 +94,7 @@ class EmotionConstraint(MetricLoss):
     def _constrained(
         self, distances: Tensor, positive: Tensor, related: Tensor, negative: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return each anchor's two terms, summed, and how many pairs in them are above zero [B].
-
-        Without related utterances the nearest is infinitely far and the farthest infinitely near: no term is left.
-        """
+        """Return each anchor's two terms, summed, and their number of pairs above zero [B]; 0 without related ones."""
         nearest = distances.masked_fill(~related, torch.inf).amin(1, keepdim=True)
         pulls = (distances - nearest + self.alpha).relu().masked_fill(~positive, 0.0)
         farthest = nearest if self.same_related else distances.masked_fill(~related, -torch.inf).amax(1, keepdim=True)
@@ -108,19 +105,16 @@ class EmotionConstraint(MetricLoss):
 
 
 def _polarity_indices(class_names: tuple[str, ...], polarities: Mapping[str, Sequence[str]]) -> list[int]:
-    """Return the number of each class's polarity."""
+    """Return the polarity index of each class."""
     polarity_of: dict[str, str] = {}
     for polarity, emotions in polarities.items():
         for emotion in emotions:
             if emotion in polarity_of:
                 raise ValueError(
-                    f"polarities: {emotion} is named in {polarity_of[emotion]} and again in {polarity}; "
-                    "an emotion has one polarity"
+                    f"polarities: {emotion} is in {polarity_of[emotion]} and in {polarity}; give it one polarity"
                 )
             polarity_of[emotion] = polarity
     if missing := [name for name in class_names if name not in polarity_of]:
-        raise ValueError(
-            f"polarities {dict(polarities)} do not name the emotion {missing[0]}; give it a polarity, perhaps its own"
-        )
+        raise ValueError(f"polarities {dict(polarities)} do not name the emotion {missing[0]}; add it to one of them")
     order = list(polarities)
     return [order.index(polarity_of[name]) for name in class_names]

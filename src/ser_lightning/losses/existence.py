@@ -13,9 +13,9 @@ from ser_lightning.losses.criterion import Criterion
 class ExistenceLoss(Criterion):
     """Binary cross entropy of each class, weighted for presence and absence, summed over classes.
 
-    The paper weighs with inverse existent and non-existent frequencies of each class (section 4.1) and does not say
-    how these are scaled; here they are 1 / (2 prior_k) and 1 / (2 (1 - prior_k)), which is 1 for a class that half of
-    the utterances show. What the training split never shows, presence or absence of a class, weighs nothing.
+    The paper uses inverse frequencies of presence and absence of each class (section 4.1) and does not state their
+    scale; here they are 1 / (2 prior_k) and 1 / (2 (1 - prior_k)), which is 1 for a prior of one half. Presence or
+    absence that never occurs in the training split has weight zero.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("hard", "existence")
@@ -23,8 +23,7 @@ class ExistenceLoss(Criterion):
     def probabilities(self, logits: Tensor) -> Tensor:
         """Return existence probabilities [B, C] of ``logits`` [B, C], divided by their sum: a row sums to one.
 
-        Eq. 7 decides by the logits: existence beyond a logit of about 17 is one in float32, so that two emotions that
-        surely exist have equal probabilities.
+        Eq. 7 decides by the logits, because the sigmoid of a logit above about 17 rounds to one in float32.
         """
         return F.logsigmoid(logits.float()).softmax(1)
 

@@ -1,4 +1,4 @@
-"""What every loss on embeddings takes, and how far embeddings are from each other (Mocanu et al. 2021, section 3.3)."""
+"""Interface of losses on embeddings, and distances between embeddings (Mocanu et al. 2021, section 3.3)."""
 # Shapes: B utterances, E embedding dimensions.
 
 from abc import ABC, abstractmethod
@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Unit vectors closer than a millionth, which is many times what rounding in float64 makes of identical ones.
+# Unit vectors closer than a millionth count as identical; rounding in float64 is far below that.
 SMALLEST_SQUARED_DISTANCE = 1e-12
 
 
 class MetricLoss(nn.Module, ABC):
-    """A differentiable scalar from where the utterances of a batch lie relative to each other.
+    """A differentiable scalar from the distances between the utterances of a batch.
 
     Args:
         class_names: The emotions, in the order of labels.
@@ -25,13 +25,12 @@ class MetricLoss(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the batch's loss, and how many terms it has.
+        """Return the batch's loss and its number of terms, without a device synchronisation.
 
-        Nothing waits for a GPU, and the order of the batch does not matter. Without a term the loss is zero, with
-        gradients of zero.
+        The order of the batch does not matter. Without terms, loss and gradients are zero.
 
         Args:
-            embeddings: [B, E], of any length; directions alone count.
+            embeddings: [B, E]; only their directions matter.
             labels: Class index of each utterance [B].
 
         Returns:
@@ -42,20 +41,19 @@ class MetricLoss(nn.Module, ABC):
 def distances_between(embeddings: Tensor) -> Tensor:
     """Return the Euclidean distances [B, B], in float64, between the directions of ``embeddings`` [B, E].
 
-    They come from a matrix of scalar products, which cancel where embeddings lie close together; half precision or
-    TensorFloat-32 would leave no digit there, float64 leaves all that float32 has. Identical directions have the
-    distance zero and push nowhere: their gradient is zero, not infinite.
+    They are computed from scalar products, whose cancellation for close embeddings needs float64. Identical directions
+    have distance zero and gradient zero, not infinity.
     """
     with torch.autocast(embeddings.device.type, enabled=False):
         directions = F.normalize(embeddings.double(), dim=1)
         products = directions @ directions.T
         squared_norms = products.diagonal()
         squared = squared_norms.unsqueeze(1) + squared_norms - 2.0 * products
-        # Not "greater than": a NaN is to stay one.
+        # Not "greater than", so that NaN stays NaN.
         identical = squared <= SMALLEST_SQUARED_DISTANCE
         return squared.masked_fill(identical, 1.0).sqrt().masked_fill(identical, 0.0)
 
 
 def in_dtype_of(embeddings: Tensor, loss: Tensor) -> Tensor:
-    """Return ``loss`` in the dtype of ``embeddings``, or in float32 if that is coarser."""
+    """Return ``loss`` in the dtype of ``embeddings``, but at least float32."""
     return loss.to(torch.promote_types(embeddings.dtype, torch.float32))

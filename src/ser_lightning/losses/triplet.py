@@ -14,10 +14,9 @@ class TripletLoss(MetricLoss):
     """The mean of D(a, p) - D(a, n) + m over all semi-hard triplets of the batch.
 
     A triplet is an anchor a, a positive p of its emotion and a negative n of another one; it is semi-hard if
-    D(a, p) < D(a, n) < D(a, p) + m. Every such triplet counts once, whichever anchor or pair it belongs to; what is
-    easier or harder is left out. Eq. 3 sums over the training set and the text says that triplets are chosen in the
-    batch, not how many: all of them use the batch whole and leave nothing to chance. It is what
-    pytorch-metric-learning's ``TripletMarginMiner(type_of_triplets="semihard")`` and ``TripletMarginLoss`` compute.
+    D(a, p) < D(a, n) < D(a, p) + m. Easier and harder triplets are ignored. The paper chooses triplets in the batch and
+    does not say how many; here all of them count. Equal to pytorch-metric-learning's
+    ``TripletMarginMiner(type_of_triplets="semihard")`` with ``TripletMarginLoss``.
 
     Args:
         class_names: The emotions, in the order of labels.
@@ -27,7 +26,7 @@ class TripletLoss(MetricLoss):
     def __init__(self, class_names: Sequence[str], margin: float) -> None:
         super().__init__(class_names)
         if margin <= 0:
-            raise ValueError(f"margin is {margin}; without a positive one no triplet is semi-hard")
+            raise ValueError(f"margin is {margin}; it must be positive, or no triplet is semi-hard")
         self.margin = margin
 
     def forward(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,26 +45,26 @@ def semi_hard_sums(distances: Tensor, positive: Tensor, negative: Tensor, margin
         distances: D [B, B], an anchor in each row.
         positive: Whether a column is a positive of the row's anchor [B, B].
         negative: Whether it is a negative [B, B].
-        margin: How much farther than its positive a semi-hard negative may be.
+        margin: Largest excess of a semi-hard negative's distance over the positive's.
     """
     pulls, pushes = semi_hard_counts(distances.detach(), positive, negative, margin)
     counts = pulls.sum(1)
-    # The sum is linear in distances: each counts as often as it is in a triplet.
+    # The sum is linear in distances: each counts once per triplet that contains it.
     return ((pulls - pushes) * distances).sum(1) + margin * counts.to(distances.dtype), counts
 
 
 def semi_hard_counts(distances: Tensor, positive: Tensor, negative: Tensor, margin: float) -> tuple[Tensor, Tensor]:
-    """Return in how many semi-hard triplets each pair is, as anchor and positive and as anchor and negative [B, B].
+    """Count the semi-hard triplets of each anchor-positive pair and of each anchor-negative pair [B, B].
 
-    No triplet is ever built: with a row's distances sorted, the semi-hard negatives of a positive are those between two
-    places, and so are the positives for which a negative is semi-hard. Both counts hold the same sums against each
-    other, D(a, p) + margin, so that rounding cannot make them disagree.
+    No triplet is built: in a row of sorted distances, the semi-hard negatives of a positive are contiguous, and so are
+    the positives for which a negative is semi-hard. Both counts compare the same sums D(a, p) + margin, so rounding
+    cannot make them disagree.
     """
     ordered, order = distances.sort(dim=1)
     positive, negative = positive.gather(1, order), negative.gather(1, order)
     positives_before, negatives_before = _count_before(positive), _count_before(negative)
 
-    # Looked up in their order, which is three times as fast as in the batch's.
+    # Searching in sorted order is three times as fast as in the batch's order.
     beyond_positive = torch.searchsorted(ordered, ordered, right=True)
     within_margin = torch.searchsorted(ordered, ordered + margin)
     pulls = positive * (negatives_before.gather(1, within_margin) - negatives_before.gather(1, beyond_positive))
@@ -77,5 +76,5 @@ def semi_hard_counts(distances: Tensor, positive: Tensor, negative: Tensor, marg
 
 
 def _count_before(chosen: Tensor) -> Tensor:
-    """Return how many of ``chosen`` [B, B] lie before each place of a row, and before its end [B, B + 1]."""
+    """Return the number of ``chosen`` [B, B] before each position of a row, and before its end [B, B + 1]."""
     return F.pad(chosen.cumsum(1), (1, 0))

@@ -13,12 +13,12 @@ from ser_lightning.losses.criterion import Criterion
 class WeightedCrossEntropy(Criterion):
     """Eq. 2 with a weight for each class: -sum_k w_k q_k log p_k, averaged over utterances.
 
-    The paper weighs with inverse class frequencies and does not say how these are scaled; here w_k = 1 / (C prior_k),
-    which is 1 for balanced classes. A class that the training split lacks weighs nothing. (torch divides by the summed
-    weights when targets are class indices; this mean is over utterances, for hard and soft targets alike.)
+    The paper uses inverse class frequencies and does not state their scale; here w_k = 1 / (C prior_k), which is 1 for
+    balanced classes, and 0 for a class that the training split lacks. (torch divides by the summed weights if targets
+    are class indices; this is the mean over utterances, for hard and soft targets alike.)
 
     Args:
-        weighting: What class weights follow; ``none`` is plain cross entropy.
+        weighting: Class weights; ``none`` is plain cross entropy.
     """
 
     reads: ClassVar[tuple[str, ...]] = ("hard", "soft")

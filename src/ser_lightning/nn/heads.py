@@ -1,4 +1,4 @@
-"""Heads: an utterance-level vector [B, D] to one number for each class [B, C]. The plain one is ``torch.nn.Linear``."""
+"""Heads from utterance-level vectors [B, D] to class logits [B, C], besides ``torch.nn.Linear``."""
 # Shapes: B utterances, T frames (padded), F features a frame, D channels, E embedding dimensions, C classes.
 
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from ser_lightning.nn.tensors import frame_mask, without_autocast
 class CosineHead(nn.Module):
     """Cosines of the angles between features and class weights, both L2-normalised, without bias.
 
-    What additive-margin softmax works on (Zhou & Liu 2020, section 2.2, eq. 2). Its scale would magnify the rounding of
-    a cosine to half precision, so autocast has no part here.
+    The logits of additive-margin softmax (Zhou & Liu 2020, section 2.2, eq. 2). Its scale would magnify rounding to
+    half precision, so autocast is disabled.
 
     Args:
         input_dim: D.
@@ -35,16 +35,16 @@ class CosineHead(nn.Module):
 
 
 class EmbeddingNetwork(nn.Module):
-    """An encoder, the aggregation of its descriptors over time, and one connected layer.
+    """An encoder, a pooling over time, and one fully connected layer.
 
-    What a stage of training hands to the next: heads differ between stages, this does not.
+    Training stages share this network; only their heads differ.
 
     Args:
         num_features: F.
-        encoder: Makes the encoder of F features.
-        pooling: Makes the aggregation of its descriptors.
-        embedding_dim: E, neurons of the connected layer.
-        num_classes: C of the system, which the pooling's size may follow.
+        encoder: Builds the encoder for F features.
+        pooling: Builds the pooling for its descriptors.
+        embedding_dim: E, units of the connected layer.
+        num_classes: C of the system; the pooling's size may follow it.
     """
 
     def __init__(

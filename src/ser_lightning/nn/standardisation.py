@@ -1,4 +1,4 @@
-"""Zero mean and unit deviation of every feature, with the training split's statistics."""
+"""Zero mean and unit deviation of every feature, over the training split or each utterance."""
 # Shapes: B utterances, T frames (padded), F features.
 
 from typing import Protocol
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Moments(Protocol):
-    """Mean and deviation of each feature over the training split; reading them may take a pass over its frames."""
+    """Mean and deviation of each feature over the training split; reading them may need a pass over all frames."""
 
     @property
     def mean(self) -> Tensor:
@@ -20,7 +20,7 @@ class Moments(Protocol):
 
 
 class Standardisation(nn.Module):
-    """Subtract a mean and divide by a deviation that were fitted on the training split and travel in the checkpoint.
+    """Standardise by the training split's mean and deviation, which are stored in the checkpoint.
 
     Args:
         num_features: F.
@@ -35,24 +35,24 @@ class Standardisation(nn.Module):
         self.register_buffer("deviation", torch.ones(num_features))
 
     def fit(self, training: Moments) -> None:
-        """Take over the training split's moments; a feature that never varies is only centred."""
+        """Copy the training split's moments; a constant feature is only centred."""
         self.mean.copy_(training.mean)
         deviation = training.deviation
         self.deviation.copy_(torch.where(deviation > 0, deviation, torch.ones_like(deviation)))
 
     def invert(self, standardised: Tensor) -> Tensor:
-        """Return frames [T, F] that are ``standardised`` [T, F] once they are standardised."""
+        """Return the frames [T, F] of ``standardised`` frames [T, F]."""
         return self.mean + self.deviation * standardised
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Standardise ``frames`` [B, T, F]; frames outside ``mask`` [B, T] become zero, that is, average."""
+        """Standardise ``frames`` [B, T, F]; frames outside ``mask`` [B, T] become zero."""
         return ((frames - self.mean) / self.deviation).masked_fill(~mask.unsqueeze(2), 0.0)
 
 
 class UtteranceStandardisation(nn.Module):
-    """Zero mean and unit deviation of every feature over each utterance's own frames; nothing is fitted.
+    """Standardise each utterance by its own mean and deviation.
 
-    A feature that never varies in an utterance, but for rounding, is only centred.
+    A feature that is constant in an utterance, up to rounding, is only centred.
 
     Args:
         num_features: F.
@@ -63,10 +63,10 @@ class UtteranceStandardisation(nn.Module):
         self.num_features = num_features
 
     def fit(self, training: Moments) -> None:
-        """Do nothing, and read none of the training split's frames."""
+        """Do nothing."""
 
     def invert(self, standardised: Tensor) -> Tensor:
-        """Return ``standardised`` [T, F]: frames of any mean and deviation give the same result."""
+        """Return ``standardised`` [T, F] unchanged; the utterance's mean and deviation are not known."""
         return standardised
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
@@ -75,9 +75,9 @@ class UtteranceStandardisation(nn.Module):
         count = real.sum(1, keepdim=True).clamp(min=1)
         mean = frames.masked_fill(~real, 0.0).sum(1, keepdim=True) / count
         centred = (frames - mean).masked_fill(~real, 0.0)
-        # What the mean's rounding left, large beside deviations that are small beside the mean.
+        # Subtract the rounding error of the mean, which matters if deviations are small relative to the mean.
         centred = (centred - centred.sum(1, keepdim=True) / count).masked_fill(~real, 0.0)
-        # Scaled to one, so that no square leaves the range of numbers; the result does not depend on the scale.
+        # Scaled to at most one against overflow of the squares; the result does not depend on the scale.
         with torch.no_grad():
             scale = centred.abs().amax(1, keepdim=True)
             constant = scale <= 4 * torch.finfo(frames.dtype).eps * mean.abs()

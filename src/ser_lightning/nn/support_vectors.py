@@ -1,5 +1,5 @@
-"""A fitted support vector machine as tensors: what classifies embeddings after metric learning (Mocanu et al. 2021)."""
-# Shapes: N utterances, E channels of an embedding, C classes, K classes that the machine was fitted on, S support
+"""A fitted support vector machine as tensors, to classify embeddings after metric learning (Mocanu et al. 2021)."""
+# Shapes: N utterances, E embedding dimensions, C classes, K classes that the machine was fitted on, S support
 # vectors, P = K (K - 1) / 2 pairs of classes.
 
 from collections.abc import Callable
@@ -11,16 +11,15 @@ from torch.nn import functional as F
 
 
 class SupportVectorMachine(nn.Module):
-    """Decide on the class of an embedding by a support vector machine with RBF kernel, one against one.
+    """Classify embeddings by a one-against-one support vector machine with RBF kernel.
 
-    The decision is that of scikit-learn's ``SVC.predict``: each pair of classes has a vote, and of classes with equally
-    many votes the first one wins. The probabilities are calibrated by Platt's method, each class's score against all
-    others, as scikit-learn's ``CalibratedClassifierCV(SVC(), ensemble=False)`` does. The two are fitted separately, so
-    the class decided on need not be the most probable one. Embeddings are L2-normalised first, as metric learning
-    compares them.
+    Decisions equal scikit-learn's ``SVC.predict``: each pair of classes votes, and ties go to the first class.
+    Probabilities are calibrated by Platt's method, one class against the rest, as in scikit-learn's
+    ``CalibratedClassifierCV(SVC(), ensemble=False)``. They are fitted separately from the decision, so the predicted
+    class need not be the most probable one. Embeddings are L2-normalised first.
 
-    All computing is in float64, whatever the precision of the embeddings or of the module around this one. The number
-    of support vectors is known only after fitting: buffers are empty before, and take the size of what they load.
+    All computation is in float64. The number of support vectors is known only after fitting: buffers are empty before,
+    and take the size of the loaded ones.
 
     Args:
         num_classes: C.
@@ -48,7 +47,7 @@ class SupportVectorMachine(nn.Module):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether there are support vectors; known without asking a device."""
+        """Whether there are support vectors; needs no device synchronisation."""
         return len(self.support_vectors) > 0
 
     def fit(
@@ -63,19 +62,20 @@ class SupportVectorMachine(nn.Module):
         slopes: Tensor,
         offsets: Tensor,
     ) -> None:
-        """Take over a machine that was fitted elsewhere.
+        """Copy the parameters of a machine that was fitted elsewhere.
 
         Args:
-            support_vectors: The support vectors [S, E], those of the first class first.
-            dual_coefficients: Coefficients of the support vectors [K - 1, S]: for a vector of class k, row r holds what
-                it counts against class r, or r + 1 from k on. Positive coefficients speak for the lower class.
-            n_support: Support vectors of each class [K].
-            intercepts: Of the pairs (0, 1), (0, 2), ..., (1, 2), ... [P]; positive ones speak for the lower class.
-            gamma: Of the kernel, exp(-gamma |x - y|^2).
-            classes: Which of the C classes the machine was fitted on [K], ascending, at least two; the others are never
-                decided on and have probability zero.
-            slopes: Of each class's calibration 1 / (1 + exp(slope * score + offset)) [K].
-            offsets: Likewise [K].
+            support_vectors: Support vectors [S, E], ordered by class.
+            dual_coefficients: Coefficients [K - 1, S]: for a vector of class k, row r is its coefficient against class
+                r, or r + 1 from k on. Positive coefficients favour the lower class.
+            n_support: Number of support vectors of each class [K].
+            intercepts: Intercepts of the pairs (0, 1), (0, 2), ..., (1, 2), ... [P]; positive ones favour the lower
+                class.
+            gamma: Kernel coefficient, exp(-gamma |x - y|^2).
+            classes: The classes that the machine was fitted on [K], ascending, at least two; the others are never
+                predicted and have probability zero.
+            slopes: Slopes of the classes' calibration 1 / (1 + exp(slope * score + offset)) [K].
+            offsets: Offsets of the calibration [K].
         """
         fitted = {
             "support_vectors": support_vectors,
@@ -92,7 +92,7 @@ class SupportVectorMachine(nn.Module):
             setattr(self, name, value.detach().to(held.device, held.dtype, copy=True))
 
     def forward(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Classify ``embeddings`` [N, E]: return the classes decided on [N] and the probability of each [N, C].
+        """Return the predicted classes [N] of ``embeddings`` [N, E] and class probabilities [N, C].
 
         Raises:
             RuntimeError: If the machine is not fitted.
@@ -102,24 +102,24 @@ class SupportVectorMachine(nn.Module):
         votes, scores = self._compare(F.normalize(embeddings.double(), dim=1))
         calibrated = torch.sigmoid(-(self.slopes * scores + self.offsets))
         total = calibrated.sum(1, keepdim=True)
-        even = torch.full_like(calibrated, 1 / len(self.classes))  # where no class has any probability
+        even = torch.full_like(calibrated, 1 / len(self.classes))  # if all calibrated scores are zero
         calibrated = torch.where(total > 0, calibrated / total, even)
-        # Zero for classes that it does not know; a product, for ONNX has no copy by index into batches of any size.
+        # Zero for unknown classes; a product, because ONNX cannot copy by index into batches of dynamic size.
         probabilities = calibrated @ F.one_hot(self.classes, self.num_classes).to(calibrated.dtype)
-        return self.classes[votes.argmax(1)], probabilities  # argmax returns the first of equals
+        return self.classes[votes.argmax(1)], probabilities  # argmax returns the first of ties
 
     def _compare(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Return votes [N, K] for each class against all others, and scores [N, K] that tell equal votes apart."""
+        """Return votes [N, K] of each class against all others, and scores [N, K] that break ties."""
         num_classes = len(self.classes)
-        everyone = torch.arange(num_classes, device=embeddings.device)
+        every_class = torch.arange(num_classes, device=embeddings.device)
         first, second = torch.triu_indices(num_classes, num_classes, offset=1, device=embeddings.device)
-        # What each support vector counts in each pair [P, S]; nothing, unless it is of one of the two classes.
-        owner = everyone.repeat_interleave(self.n_support, output_size=len(self.support_vectors))
+        # Coefficient of each support vector in each pair [P, S]; zero unless it belongs to one of the two classes.
+        owner = every_class.repeat_interleave(self.n_support, output_size=len(self.support_vectors))
         coefficients = self.dual_coefficients[second - 1] * (owner == first[:, None])
         coefficients = coefficients + self.dual_coefficients[first] * (owner == second[:, None])
         margins = self._kernel(embeddings) @ coefficients.T + self.intercepts  # [N, P], positive for the lower class
-        for_first = (first[:, None] == everyone).to(margins.dtype)  # [P, K]
-        for_second = (second[:, None] == everyone).to(margins.dtype)
+        for_first = (first[:, None] == every_class).to(margins.dtype)  # [P, K]
+        for_second = (second[:, None] == every_class).to(margins.dtype)
         won = (margins > 0).to(margins.dtype)
         votes = won @ for_first + (1 - won) @ for_second
         confidence = margins @ (for_first - for_second)
@@ -134,7 +134,7 @@ class SupportVectorMachine(nn.Module):
         return torch.exp(-self.gamma * distances.clamp(min=0))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Give the buffers the sizes of those in ``state_dict`` before they are copied."""
+        """Resize the buffers to those in ``state_dict`` before they are copied."""
         for name, buffer in self.named_buffers(recurse=False):
             stored = state_dict.get(f"{prefix}{name}")
             if isinstance(stored, Tensor) and stored.dim() == buffer.dim():
@@ -142,7 +142,7 @@ class SupportVectorMachine(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move to another device, but not to another precision: a rounded machine decides differently."""
+        """Move to another device, but keep the precision: rounding would change decisions."""
         for name, buffer in self.named_buffers(recurse=False):
             moved = fn(buffer)
             setattr(self, name, moved if moved.dtype == buffer.dtype else buffer.to(moved.device))

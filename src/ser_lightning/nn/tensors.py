@@ -1,4 +1,4 @@
-"""Tensors of padded, distributed and half-precision batches: masks, sums over processes, float32 where it is needed."""
+"""Helpers for padded, distributed and half-precision batches: masks, sums over processes, precision."""
 # Shapes: B utterances, T frames (padded).
 
 from contextlib import AbstractContextManager, nullcontext
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_gather, all_reduce
 
 
-def in_company() -> bool:
+def is_distributed() -> bool:
     """Return whether several processes train together."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
@@ -17,24 +17,24 @@ def in_company() -> bool:
 def sum_over_processes(part: Tensor) -> Tensor:
     """Return ``part`` summed over processes.
 
-    Its gradient is summed over them too, which DDP's mean of gradients makes that of the joint sum.
+    The gradient is summed over processes too, so that DDP's mean of gradients is that of the joint sum.
     """
-    if not in_company():
+    if not is_distributed():
         return part
     total: Tensor = all_reduce(part)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return total
 
 
 def weigh_share(mean: Tensor, size: int) -> Tensor:
-    """Return the mean loss of this process's share, weighed so that DDP's mean is that of the joint batch.
+    """Return the mean loss of this process's share, weighted so that DDP's mean is that of the joint batch.
 
-    DDP counts each process alike, however many utterances it has. Nothing waits for a GPU.
+    DDP gives each process the same weight, whatever its number of utterances. No device synchronisation.
 
     Args:
         mean: Mean over the share, a scalar.
-        size: Utterances of the share.
+        size: Number of utterances in the share.
     """
-    if not in_company():
+    if not is_distributed():
         return mean
     total = torch.full((), float(size), dtype=torch.float64, device=mean.device)
     dist.all_reduce(total)
@@ -42,12 +42,12 @@ def weigh_share(mean: Tensor, size: int) -> Tensor:
 
 
 def gather_batch(share: Tensor) -> Tensor:
-    """Return every process's ``share`` [B, ...] one behind the other; all shares must have the same size.
+    """Concatenate every process's ``share`` [B, ...]; all shares must have the same size.
 
-    Gradients flow back to the process that a row came from, and are right under DDP's mean of gradients where every
-    process computes the same loss of the whole.
+    Gradients flow back to the process that a row came from, and are right under DDP's mean of gradients if every
+    process computes the same loss of the whole batch.
     """
-    if not in_company():
+    if not is_distributed():
         return share
     if share.requires_grad:
         return torch.cat(all_gather(share))  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -57,11 +57,11 @@ def gather_batch(share: Tensor) -> Tensor:
 
 
 def gather_to_first(*columns: Tensor) -> list[Tensor] | None:
-    """Return each of ``columns`` [N, ...] with every process's rows one behind the other, in the first process.
+    """Concatenate every process's rows of each of ``columns`` [N, ...] in the first process; None in the others.
 
-    The processes may have unequal numbers of rows. In all but the first the result is None.
+    The processes may have unequal numbers of rows.
     """
-    if not in_company():
+    if not is_distributed():
         return list(columns)
     first = dist.get_rank() == 0
     parts: list[tuple[Tensor, ...] | None] | None = [None] * dist.get_world_size() if first else None
@@ -75,10 +75,10 @@ def frame_mask(lengths: Tensor, num_frames: int) -> Tensor:
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[None]:
-    """Return a context in which ``device`` computes in its inputs' own precision, also in the midst of autocast.
+    """Return a context that disables autocast on ``device``.
 
-    Inputs that autocast already rounded are to be widened inside, to the dtype of the parameters they meet: autocast
-    leaves those in float32, and models of float64 or of half precision throughout stay what they are.
+    Callers cast inputs that autocast already rounded to the dtype of the parameters: autocast leaves those in float32,
+    and models that are float64 or half precision throughout keep their dtype.
     """
     return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
@@ -86,8 +86,8 @@ def without_autocast(device: torch.device) -> AbstractContextManager[None]:
 def recurrent_states(lstm: nn.LSTM, frames: Tensor) -> Tensor:
     """Return the states [B, T, H] of ``lstm`` on ``frames`` [B, T, F], in the precision of its weights.
 
-    Under autocast cuDNN's LSTM takes float16 even where bfloat16 is asked for, and nothing then scales the loss: the
-    gradient of a mean over a thousand frames is lost in it.
+    Under autocast cuDNN's LSTM uses float16 even if bfloat16 is requested; without loss scaling, the gradient of a mean
+    over a thousand frames underflows.
     """
     with without_autocast(frames.device):
         states: Tensor = lstm(frames.to(lstm.get_parameter("weight_ih_l0").dtype))[0]
@@ -95,5 +95,5 @@ def recurrent_states(lstm: nn.LSTM, frames: Tensor) -> Tensor:
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """Return ``values`` in float32 where they are in half precision, else as they are."""
+    """Return ``values`` in float32 if they are in half precision, else unchanged."""
     return values.to(torch.promote_types(values.dtype, torch.float32))

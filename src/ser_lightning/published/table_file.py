@@ -14,7 +14,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.files import check_keys, load_file, misfit, override
+from ser_lightning.files import check_keys, load_file, override, schema_error
 from ser_lightning.runs.folder import DEFAULT_ROW
 from ser_lightning.runs.summary import METRICS
 
@@ -90,7 +90,7 @@ def read_table(path: Path, overrides: Sequence[str] = ()) -> Table:
             override(path, loaded, one)
         table = cast(Table, OmegaConf.to_object(loaded))
     except OmegaConfBaseException as error:
-        raise misfit(path, error) from error
+        raise schema_error(path, error) from error
     _check_rows(path, table.rows)
     return table
 

@@ -17,7 +17,7 @@ import yaml
 from omegaconf import MISSING, OmegaConf
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.files import named_faults
+from ser_lightning.files import yaml_errors
 from ser_lightning.runs.summary import OBJECTIVES
 from ser_lightning.sweeps.space import Categorical, Parameter, as_arguments, read_parameters
 
@@ -172,7 +172,7 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         ConfigurationError: Naming the file and the key, if a key is unknown, missing, of the wrong kind, or not
             supported here, as some of W&B's are.
     """
-    with named_faults(path, "sweep file; see experiments/sweeps/"):
+    with yaml_errors(path, "sweep file; see experiments/sweeps/"):
         content = yaml.safe_load(path.read_text())
         if not isinstance(content, dict):
             raise ConfigurationError(f"{path} holds no keys; a sweep needs method, metric, parameters and command")

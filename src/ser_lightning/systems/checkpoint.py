@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
-from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes, shortest_path
+from ser_lightning.allow_list import check_class_paths, enforce_allow_list, shortest_path
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 
@@ -78,7 +78,7 @@ def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ConfigurationError(f"{path}: no such checkpoint; a run's lie in its folder checkpoints/") from error
     for key in ("hyper_parameters", "datamodule_hyper_parameters", CHECKPOINT_KEY):
-        refuse_foreign_classes(checkpoint.get(key), f"{path}: {key}", allow)
+        check_class_paths(checkpoint.get(key), f"{path}: {key}", allow)
     return checkpoint
 
 

@@ -18,7 +18,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes, with_public_paths
+from ser_lightning.allow_list import check_class_paths, enforce_allow_list, with_public_paths
 from ser_lightning.data.corpora import CorpusData
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.folder import CONFIG_FILE, ExperimentName, RunName, code_version, name_by_place
@@ -74,7 +74,7 @@ class ExperimentCLI(LightningCLI):
         self._in_this_process = in_this_process
         self.config_files = config_files(arguments)
         for path in self.config_files:
-            refuse_foreign_classes(read_experiment_file(path), str(path), self.allow)
+            check_class_paths(read_experiment_file(path), str(path), self.allow)
         self._arguments = tuple(arguments)
         enforce_allow_list(self.allow)
         quiet_errors = {"exit_on_error": False}

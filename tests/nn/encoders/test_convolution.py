@@ -1,4 +1,4 @@
-"""Convolutions under padding, against plain loops, and the lengths they announce."""
+"""Convolutions under padding, against plain loops, and their lengths."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ LENGTHS = torch.tensor([45, 1, 4, 31, 32, 17])
 
 
 def settled(name: str) -> ConvolutionStack:
-    """A stack whose batch norms shift and scale: nothing that they make of zero is zero."""
+    """A stack whose batch norms shift and scale: zeros do not stay zero."""
     torch.manual_seed(0)
     stack = STACKS[name]()
     for key, tensor in (*stack.named_parameters(), *stack.named_buffers()):
@@ -149,8 +149,8 @@ def test_dropout_acts_in_training_alone() -> None:
     assert torch.equal(stack(frames, LENGTHS)[0], stack(frames, LENGTHS)[0])
 
 
-def test_input_of_too_few_bins_is_refused_with_their_number() -> None:
-    with pytest.raises(ValueError, match="3 features a frame are too few"):
+def test_input_of_too_few_bins_is_rejected_with_their_number() -> None:
+    with pytest.raises(ValueError, match="3 features"):
         ConvolutionStack(
             3, [ConvolutionBlock(1, 2, (3, 3), pooling="max"), ConvolutionBlock(2, 2, (3, 3), (2, 1), "max")]
         )

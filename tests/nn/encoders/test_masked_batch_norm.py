@@ -11,7 +11,7 @@ LENGTHS = torch.tensor([6, 1, 3])
 
 
 def real_frames(maps: Tensor, lengths: Tensor) -> Tensor:
-    """All real frames [1, C, F, sum of lengths], one utterance behind the other."""
+    """All real frames [1, C, F, sum of lengths], concatenated over utterances."""
     return torch.cat([maps[row, :, :, :length] for row, length in enumerate(lengths.tolist())], 2).unsqueeze(0)
 
 
@@ -52,7 +52,7 @@ def test_a_single_value_is_normalised_to_the_bias() -> None:
 
 
 def step(norm: MaskedBatchNorm, maps: Tensor, lengths: Tensor, rectify: bool) -> list[Tensor]:
-    """What a step of training leaves: results, running statistics, and gradients of the input and the parameters."""
+    """Results, running statistics, and gradients of input and parameters after a training step."""
     maps = maps.clone(memory_format=torch.preserve_format).requires_grad_()
     result = norm(maps, frame_mask(lengths, maps.shape[3]), rectify)
     (result * torch.linspace(-1, 1, result.numel()).view(result.shape)).float().sum().backward()
@@ -67,7 +67,7 @@ def random_maps(offset: float = 3.0) -> Tensor:
 
 @pytest.mark.parametrize("lengths", [LENGTHS, torch.tensor([6, 6, 6])])
 @pytest.mark.parametrize("rectify", [False, True])
-def test_one_backward_pass_gives_what_autograd_makes_of_single_steps(
+def test_the_fused_backward_pass_equals_autograd(
     lengths: Tensor, rectify: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_once = step(MaskedBatchNorm(4).double(), random_maps(), lengths, rectify)
@@ -101,7 +101,7 @@ def test_channels_last_gives_the_same(lengths: Tensor) -> None:
 
 
 @pytest.mark.parametrize("lengths", [LENGTHS, torch.tensor([6, 6, 6])])
-def test_maps_of_half_precision_stay_so_while_statistics_are_exact(lengths: Tensor) -> None:
+def test_half_precision_maps_keep_dtype_and_exact_statistics(lengths: Tensor) -> None:
     maps = random_maps().bfloat16()
     rounded = step(MaskedBatchNorm(4), maps, lengths, True)
     exact = step(MaskedBatchNorm(4), maps.float(), lengths, True)
@@ -111,7 +111,7 @@ def test_maps_of_half_precision_stay_so_while_statistics_are_exact(lengths: Tens
     torch.testing.assert_close(rounded[0].float(), exact[0], atol=0.03, rtol=0.03)
 
 
-def test_maps_far_from_zero_keep_their_digits_in_single_precision() -> None:
+def test_maps_far_from_zero_keep_precision_in_float32() -> None:
     far, near = random_maps(50.0).float(), random_maps(0.0)
     result = MaskedBatchNorm(4)(far, frame_mask(LENGTHS, 6))
     expected = MaskedBatchNorm(4).double()(near, frame_mask(LENGTHS, 6))

@@ -1,4 +1,4 @@
-"""Two processes with a part of the batch each give what one process gives that has all of it."""
+"""Two processes with a part of the batch each equal one process with all of it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from ser_lightning.nn.encoders.masked_batch_norm import MaskedBatchNorm
 from ser_lightning.nn.tensors import frame_mask
 
 NUM_PROCESSES = 2
-# The first process's utterances alone are all of one length, so that only they would do without a mask.
+# The first process's utterances have one length, so that only it needs no mask.
 LENGTHS = torch.tensor([6, 6, 1, 4])
 Step = dict[str, Tensor]
 

@@ -1,4 +1,4 @@
-"""The bidirectional LSTM against torch's own on packed sequences, and what padding must never change."""
+"""The bidirectional LSTM against torch's on packed sequences, and under padding."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_states_and_gradients_equal_torchs_on_packed_sequences(dtype: torch.dtyp
     expected, _ = pad_packed_sequence(packed, batch_first=True)
     assert lengths is LENGTHS
     torch.testing.assert_close(states, expected, atol=1e-7, rtol=0)
-    weights = torch.randn(expected.shape, dtype=dtype) / expected.numel()  # a different pull on each state
+    weights = torch.randn(expected.shape, dtype=dtype) / expected.numel()  # a different weight for each state
     (states * weights).sum().backward()
     (expected * weights).sum().backward()
     torch.testing.assert_close(ours_in.grad, theirs_in.grad, atol=1e-7, rtol=0)
@@ -62,7 +62,7 @@ def test_summed_directions_are_the_sum_of_concatenated_ones(frames: Tensor) -> N
     torch.testing.assert_close(summed(frames, LENGTHS)[0], both[..., :4] + both[..., 4:])
 
 
-def test_what_lies_behind_the_end_never_matters_and_gets_no_gradient(frames: Tensor) -> None:
+def test_frames_past_the_end_have_no_effect_and_no_gradient(frames: Tensor) -> None:
     lstm = BidirectionalLSTM(5, 4).double()
     noisy = frames.clone()
     for row, length in enumerate(LENGTHS.tolist()):

@@ -1,4 +1,4 @@
-"""GhostVLAD (Mocanu et al. 2021): ghosts take, and give nothing; without them it is NetVLAD."""
+"""GhostVLAD (Mocanu et al. 2021): ghosts absorb frames; without them it is NetVLAD."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_it_equals_plain_loops(frames: Tensor) -> None:
 
 
 def swallowing() -> GhostVLAD:
-    """A ghost that takes all frames whose last channel is large, and of others next to nothing."""
+    """A ghost that takes all frames whose last channel is large, and almost nothing of others."""
     torch.manual_seed(2)
     pooling = GhostVLAD(5, clusters=3, ghosts=1).double()
     assert pooling.ghost_assignment is not None
@@ -60,7 +60,7 @@ def swallowing() -> GhostVLAD:
     return pooling
 
 
-def test_a_ghost_swallows_a_noisy_frame_as_if_it_had_not_been_there(frames: Tensor) -> None:
+def test_a_ghost_absorbs_a_noisy_frame(frames: Tensor) -> None:
     pooling, clean = swallowing(), frames[:1]
     noise = torch.tensor([[[3.0, -2.0, 4.0, 1.0, 20.0]]], dtype=torch.float64)
     noisy = torch.cat([clean[:, :4], noise, clean[:, 4:]], 1)
@@ -72,7 +72,7 @@ def test_a_ghost_swallows_a_noisy_frame_as_if_it_had_not_been_there(frames: Tens
     assert (plain(noisy, torch.ones(1, 8, dtype=torch.bool)) - expected).abs().max() > 0.1
 
 
-def test_an_utterance_given_wholly_to_ghosts_has_finite_gradients(frames: Tensor) -> None:
+def test_an_utterance_assigned_to_ghosts_has_finite_gradients(frames: Tensor) -> None:
     pooling, noise = swallowing().float(), frames.float()
     noise[:, :, 4] = 1e3
     noise.requires_grad_()
@@ -111,6 +111,6 @@ def test_autocast_changes_nothing() -> None:
     assert torch.equal(result, expected), (result - expected).abs().max()
 
 
-def test_a_negative_number_of_ghosts_is_refused_with_the_number() -> None:
+def test_a_negative_number_of_ghosts_is_rejected_with_the_number() -> None:
     with pytest.raises(ValueError, match="ghosts is -1"):
         GhostVLAD(4, clusters=2, ghosts=-1)

@@ -1,4 +1,4 @@
-"""Poolings against plain loops, and what padding must never change."""
+"""Poolings against plain loops, and under padding."""
 
 from collections.abc import Callable
 from functools import partial
@@ -49,7 +49,7 @@ def test_the_result_has_the_announced_size(pooling: Pooling, frames: Tensor) -> 
     assert pooling(frames, frame_mask(LENGTHS, 7)).shape == (3, pooling.output_dim)
 
 
-def test_what_lies_behind_the_end_never_matters(pooling: Pooling, frames: Tensor) -> None:
+def test_frames_past_the_end_never_matter(pooling: Pooling, frames: Tensor) -> None:
     mask = frame_mask(LENGTHS, 7)
     noisy = torch.where(mask.unsqueeze(2), frames, 1e3 * torch.randn_like(frames))
     torch.testing.assert_close(pooling(noisy, mask), pooling(frames, mask), atol=1e-12, rtol=0)
@@ -132,6 +132,6 @@ def test_clusters_follow_the_classes_unless_given(make: Callable[..., NetVLAD]) 
         assert torch.equal(following.state_dict()[name], value), name
 
 
-def test_NetVLAD_without_clusters_is_refused_with_the_number() -> None:
+def test_NetVLAD_without_clusters_is_rejected_with_the_number() -> None:
     with pytest.raises(ValueError, match="clusters is 0"):
         NetVLAD(4, clusters=0)

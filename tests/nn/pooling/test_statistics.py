@@ -43,7 +43,7 @@ def test_the_mean_of_combined_pooling_is_weighted_pooling(frames: Tensor) -> Non
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("num_frames", [1, 6])
-def test_frames_that_never_vary_have_finite_gradients_and_no_deviation(dtype: torch.dtype, num_frames: int) -> None:
+def test_constant_frames_have_finite_gradients_and_no_deviation(dtype: torch.dtype, num_frames: int) -> None:
     pooling = AttentiveStatisticsPooling(3).to(dtype)
     frames = torch.tensor([1.0, -200.0, 0.1], dtype=dtype).expand(2, num_frames, 3).clone().requires_grad_()
     result = pooling(frames, frame_mask(torch.tensor([num_frames, 1]), num_frames))
@@ -56,12 +56,12 @@ def test_frames_that_never_vary_have_finite_gradients_and_no_deviation(dtype: to
 
 
 @pytest.mark.parametrize("floor", [0.0, -1e-10, 1e-50, math.nan, math.inf])
-def test_a_floor_that_leaves_gradients_of_nan_is_refused_with_its_value(floor: float) -> None:
+def test_a_floor_that_gives_nan_gradients_is_rejected(floor: float) -> None:
     with pytest.raises(ValueError, match=f"variance_floor is {floor}"):
         AttentiveStatisticsPooling(3, floor)
 
 
-def test_gradients_of_mean_and_deviation_survive_finite_differences_through_the_attention(frames: Tensor) -> None:
+def test_gradients_of_the_attention_equal_finite_differences(frames: Tensor) -> None:
     pooling, mask = AttentiveStatisticsPooling(5).double(), frame_mask(LENGTHS, 7)
 
     def pool(frames: Tensor, vector: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def test_gradients_of_mean_and_deviation_survive_finite_differences_through_the_
     torch.autograd.gradcheck(pool, (frames.requires_grad_(), vector))
 
 
-def test_nearly_constant_frames_have_gradients_no_larger_than_their_weight() -> None:
+def test_gradients_of_nearly_constant_frames_are_bounded() -> None:
     pooling = AttentiveStatisticsPooling(1)
     torch.nn.init.zeros_(pooling.attention.score.weight)
     for spread in (1e-2, 1e-4, 3e-5, 1e-6):

@@ -1,4 +1,4 @@
-"""Encoders: frames [B, T, F] of utterances with lengths [B] to descriptors [B, T', D] with lengths of their own."""
+"""Encoders: frames [B, T, F] with lengths [B] to descriptors [B, T', D] with lengths [B]."""
 
 from ser_lightning.nn.encoders.layers import BidirectionalLSTM, ConvolutionBlock, ConvolutionStack, Encoder
 from ser_lightning.nn.encoders.se_resnet import ThinSEResNet34

@@ -1,4 +1,4 @@
-"""Layers of encoders that padding never reaches: convolution over frequency and time, and the bidirectional LSTM."""
+"""Padding-invariant encoder layers: convolution over frequency and time, and a bidirectional LSTM."""
 # Shapes: B utterances, C channels, F bins or features, T frames (padded), T' frames of the result (padded), D channels,
 # H cells a direction; maps are [B, C, F, T], kernels frequency x time.
 
@@ -16,7 +16,7 @@ from ser_lightning.nn.tensors import frame_mask, recurrent_states
 
 
 class Encoder(nn.Module, ABC):
-    """Turns frames into descriptors, of which there may be fewer than frames.
+    """Turn frames into descriptors, possibly fewer than frames.
 
     Attributes:
         output_dim: D.
@@ -28,8 +28,8 @@ class Encoder(nn.Module, ABC):
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return descriptors [B, T', D] of ``frames`` [B, T, F] with ``lengths`` [B], and their lengths [B].
 
-        Every utterance has at least one frame and gets at least one descriptor. The values of frames past its end, as
-        long as they are finite, do not matter; descriptors past the end are zero.
+        Every utterance has at least one frame and at least one descriptor. Padding may hold any finite values;
+        descriptors past the end are zero.
         """
 
 
@@ -39,18 +39,17 @@ POOLINGS = {"average": nn.AvgPool2d, "max": nn.MaxPool2d}
 class ConvolutionBlock(nn.Module):
     """Convolution, batch norm, ReLU, 2x2 pooling and dropout.
 
-    The convolution pads with zeros to the "same" size: output i of stride s is centred on input i * s, the middle of
-    an even kernel lying before its centre, so that n frames give ceil(n / s), of which pooling leaves half, rounded
-    down. What an utterance gives depends on the utterance alone: frames past its end are zero when a convolution
-    reads them, and no pooling window reaches across the end.
+    The convolution pads with zeros to the "same" size: output i of stride s is centred on input i * s, with the middle
+    of an even kernel before its centre, so that n frames give ceil(n / s); pooling halves that, rounded down. Padding
+    never changes the result: frames past the end are zero, and no pooling window crosses the end.
 
     Args:
         input_channels: C of the maps that come in.
         output_channels: C of the maps that go out.
         kernel: Size in bins and frames.
         stride: Step of the convolution in bins and frames.
-        pooling: What 2x2 pooling does, or none.
-        dropout: Dropout rate behind the pooling.
+        pooling: Kind of 2x2 pooling, or none.
+        dropout: Dropout rate after the pooling.
     """
 
     def __init__(
@@ -75,11 +74,11 @@ class ConvolutionBlock(nn.Module):
 
     @property
     def reduction(self) -> int:
-        """Frames that one frame of the result stands for."""
+        """Input frames per output frame."""
         return self.stride[1] * self.window
 
     def num_bins(self, num_bins: int) -> int:
-        """Return how many bins of the result ``num_bins`` give."""
+        """Return the number of output bins for ``num_bins`` input bins."""
         return -(-num_bins // self.stride[0]) // self.window
 
     def forward(self, maps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,10 +99,9 @@ class ConvolutionBlock(nn.Module):
 
 
 class ConvolutionStack(Encoder):
-    """Convolution blocks one after the other; each frame of the result holds all channels of all remaining bins.
+    """A sequence of convolution blocks; each output frame holds all channels of all remaining bins.
 
-    Poolings leave out a last odd frame or bin, as is usual. An utterance shorter than one frame of the result stands
-    for counts as padded to that length: with zeros, that is, with average frames where features are standardised.
+    Pooling drops a last odd frame or bin. An utterance too short for one output frame is padded with zeros.
 
     Args:
         input_dim: F of the input.
@@ -121,7 +119,7 @@ class ConvolutionStack(Encoder):
         for block in blocks:
             num_bins = block.num_bins(num_bins)
         if num_bins == 0:
-            raise ValueError(f"{input_dim} features a frame are too few: of the convolutions' result, no bin remains")
+            raise ValueError(f"{input_dim} features a frame are too few: no bin remains after the convolutions")
         self.output_dim = blocks[-1].output_channels * num_bins
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -138,9 +136,9 @@ class ConvolutionStack(Encoder):
 class BidirectionalLSTM(Encoder):
     """Two LSTM layers, one of which reads each utterance from its last real frame to its first.
 
-    Equal to torch's bidirectional LSTM on packed sequences, but batches stay padded on every device: packing makes a
-    CPU step 13 times slower and has a GPU wait, since it wants to know lengths on the host. Each gate has one bias:
-    torch's second one, which adds nothing, is fixed at zero, so that parameters count as in other frameworks.
+    Equal to torch's bidirectional LSTM on packed sequences, but batches stay padded: packing makes a CPU step 13 times
+    slower, and synchronises a GPU to read lengths. Each gate has one bias, as in other frameworks; torch's redundant
+    second one is fixed at zero.
 
     Args:
         input_dim: F.
@@ -161,7 +159,7 @@ class BidirectionalLSTM(Encoder):
         """Return states [B, T, 2H or H] of ``frames`` [B, T, F], zero past the end, and ``lengths`` [B]."""
         mask = frame_mask(lengths, frames.shape[1])
         positions = torch.arange(frames.shape[1], device=frames.device)
-        # The order that reverses real frames and leaves padding where it is; it is its own inverse.
+        # This order reverses real frames and keeps padding in place; it is its own inverse.
         order = torch.where(mask, lengths.unsqueeze(1) - 1 - positions, positions).unsqueeze(2)
         ahead = recurrent_states(self.forwards, frames)
         back = recurrent_states(self.backwards, frames.gather(1, order.expand_as(frames)))

@@ -1,4 +1,4 @@
-"""Batch normalisation that learns from real frames alone."""
+"""Batch normalisation with statistics of real frames only."""
 # Shapes: B utterances, C channels, F bins, T frames (padded).
 
 from typing import Any
@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ser_lightning.nn.tensors import in_company, sum_over_processes
+from ser_lightning.nn.tensors import is_distributed, sum_over_processes
 
 
 def _sum_over_processes(*parts: Tensor) -> tuple[Tensor, ...]:
-    """Sum each of ``parts``, all one-dimensional, over processes, in one message; autograd sees nothing of it."""
-    if not in_company():
+    """Sum each of ``parts``, all one-dimensional, over processes in one call, outside autograd."""
+    if not is_distributed():
         return parts
     joined = torch.cat(parts)
     dist.all_reduce(joined)
@@ -22,10 +22,10 @@ def _sum_over_processes(*parts: Tensor) -> tuple[Tensor, ...]:
 
 
 class _Normalisation(torch.autograd.Function):
-    """Batch norm over the frames that are real, perhaps with ReLU: one backward pass instead of one for each step.
+    """Batch norm over real frames, optionally with ReLU, with a fused backward pass.
 
-    What takes time is memory rather than arithmetic, above all fresh memory. Written in steps, autograd would keep
-    four maps and pass over a dozen; this keeps the input and a rectified output, and works in place behind one copy.
+    Memory traffic dominates the time. Unfused, autograd would keep four maps and read a dozen; this keeps the input and
+    a rectified output, and works in place after one copy.
     """
 
     @staticmethod
@@ -34,28 +34,28 @@ class _Normalisation(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return normalised ``maps`` [B, C, F, T], zero past the end, with mean, variance [C] and count [1] of values.
 
-        ``real`` [B, 1, 1, T] is one for real frames and zero past the end, or nothing where no frame is past it.
+        ``real`` [B, 1, 1, T] is one for real frames and zero past the end; None without padding.
         """
         positions = maps.numel() // maps.shape[1]
         known = maps if real is None else maps * real
-        # Statistics come in the precision of the running ones handed in, which are thrown away, even of half precision.
+        # The unused running statistics set the precision of the result, even for half-precision maps.
         unused = torch.zeros_like(weight), torch.ones_like(weight)
         mean, variance = torch.batch_norm_update_stats(known, *unused, 0.0)
         if real is None:
             count = weight.new_full((1,), positions)
-        else:  # take the zeros past the end out again
+        else:  # correct for the zeros past the end
             count = real.sum(dtype=weight.dtype).reshape(1) * maps.shape[2]
             share = positions / count
             variance = (share * (variance - (share - 1) * mean.square())).clamp(min=0)
             mean = share * mean
-        if in_company():
-            own_count, own_mean = count, mean
-            count, total = _sum_over_processes(own_count, own_mean * own_count)
+        if is_distributed():
+            local_count, local_mean = count, mean
+            count, total = _sum_over_processes(local_count, local_mean * local_count)
             mean = total / count
-            (squares,) = _sum_over_processes(own_count * (variance + (own_mean - mean).square()))
+            (squares,) = _sum_over_processes(local_count * (variance + (local_mean - mean).square()))
             variance = squares / count
         inverse = (variance + epsilon).rsqrt()
-        if real is None or maps.is_cuda:  # one pass there, which half precision rounds once
+        if real is None or maps.is_cuda:  # fused on CUDA, with one rounding in half precision
             result = F.batch_norm(maps, mean, variance, weight, bias, eps=epsilon)
             result = result if real is None else result.mul_(real)
         else:
@@ -77,7 +77,7 @@ class _Normalisation(torch.autograd.Function):
             target = gradient = torch.ops.aten.threshold_backward(gradient, result, 0)
         elif real is not None:
             target = gradient = gradient * real
-        else:  # the one that came in belongs to others
+        else:  # the incoming gradient must not be changed in place
             target = torch.empty_like(gradient)
         _, for_weight, for_bias = torch.ops.aten.native_batch_norm_backward(
             gradient, maps, weight, None, None, mean, inverse, True, 0.0, [False, True, True]
@@ -93,11 +93,10 @@ class _Normalisation(torch.autograd.Function):
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch norm whose training statistics leave padding out, so that the lengths of batch mates never change them.
+    """Batch norm whose training statistics ignore padding.
 
-    Between a short and a long utterance most of a batch is padding; counted in, it would make the statistics of
-    training differ from what evaluation meets. Processes that train together share statistics, as each sees a part of
-    the batch alone; all of them must then call this equally often.
+    Counted in, padding would make training statistics differ from evaluation. Under DDP the statistics are those of
+    the joint batch, so all processes must call this equally often.
 
     Args:
         channels: C.
@@ -122,13 +121,13 @@ class MaskedBatchNorm(nn.Module):
 
         Frames past the end, whose values must be finite, become zero. With ``rectify`` a ReLU follows.
         """
-        if torch.compiler.is_compiling() and self.training:  # a compiler joins steps by itself
+        if torch.compiler.is_compiling() and self.training:  # the compiler fuses steps itself
             result, mean, variance, count = self._in_steps(maps, mask)
             result = result.relu() if rectify else result
         else:
-            # Only a CPU can be asked without waiting whether there is padding at all.
-            asked = mask.device.type == "cpu" and not torch.compiler.is_compiling()
-            real = None if asked and bool(mask.all()) else mask[:, None, None].to(maps.dtype)
+            # Only on a CPU does a check for padding need no synchronisation.
+            can_check = mask.device.type == "cpu" and not torch.compiler.is_compiling()
+            real = None if can_check and bool(mask.all()) else mask[:, None, None].to(maps.dtype)
             if not self.training:
                 statistics = self.running_mean, self.running_variance
                 result = F.batch_norm(maps, *statistics, self.weight, self.bias, eps=self.epsilon)
@@ -143,8 +142,8 @@ class MaskedBatchNorm(nn.Module):
         return result
 
     def _in_steps(self, maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return what ``_Normalisation`` does, without ReLU."""
-        exact = maps.to(self.weight.dtype)  # sums in half precision would be too coarse
+        """Return the result of ``_Normalisation``, without ReLU."""
+        exact = maps.to(self.weight.dtype)  # half precision is too coarse for the sums
         past_the_end = ~mask[:, None, None]
         count = sum_over_processes(mask.sum() * maps.shape[2])
         mean = sum_over_processes(exact.masked_fill(past_the_end, 0.0).sum((0, 2, 3))) / count

@@ -1,8 +1,7 @@
 """Thin residual network of 34 layers with squeeze-and-excitation (Mocanu et al. 2021, section 3.2).
 
-Its plan is that of VGG's utterance-level speaker recognition (Xie et al. 2019, "Utterance-level aggregation for speaker
-recognition in the wild", and its code), which the paper describes; each residual block ends in the squeeze-and-
-excitation of Hu et al. 2018.
+The layout is that of Xie et al. 2019, "Utterance-level aggregation for speaker recognition in the wild", and its code;
+each residual block ends in the squeeze-and-excitation of Hu et al. 2018.
 """
 # Shapes: B utterances, C channels, F bins, T frames (padded), D channels of a descriptor; maps are [B, C, F, T].
 
@@ -18,12 +17,12 @@ from ser_lightning.nn.encoders.masked_batch_norm import MaskedBatchNorm
 from ser_lightning.nn.tensors import frame_mask
 
 STAGES = ((2, 48, 96), (3, 96, 128), (3, 128, 256), (3, 256, 512))
-"""Blocks of a stage, channels inside a block and behind it, where the first convolution has ``FULL_WIDTH`` channels."""
+"""Blocks of a stage, and inner and output channels of a block, for ``FULL_WIDTH`` channels of the first convolution."""
 FULL_WIDTH = 64
 
 
 class _GatedSum(torch.autograd.Function):
-    """The end of a residual block, ReLU of shortcut + gates * maps, with one backward pass instead of three."""
+    """ReLU of shortcut + gates * maps, the end of a residual block, with a fused backward pass."""
 
     @staticmethod
     def forward(ctx: Any, shortcut: Tensor, maps: Tensor, gates: Tensor) -> Tensor:
@@ -44,11 +43,11 @@ class _GatedSum(torch.autograd.Function):
 
 
 class SqueezeExcitation(nn.Module):
-    """A gate for each channel of each utterance, learned from the channels' means over real frames and all bins.
+    """Gate each channel of each utterance by the channels' means over real frames and all bins.
 
     Args:
         channels: C.
-        reduction: By how much the hidden layer is narrower than C; it has at least one unit.
+        reduction: Ratio of C to the hidden units, of which there is at least one.
     """
 
     def __init__(self, channels: int, reduction: int) -> None:
@@ -59,23 +58,23 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, maps: Tensor, lengths: Tensor) -> Tensor:
         """Return gates [B, C, 1, 1] of ``maps`` [B, C, F, T], zero past the end, whose ``lengths`` [B] are given."""
-        sums = maps.sum((2, 3), dtype=self.narrow.weight.dtype)  # half precision may not reach as far
+        sums = maps.sum((2, 3), dtype=self.narrow.weight.dtype)  # half precision could overflow
         means = sums / (maps.shape[2] * lengths).unsqueeze(1)
         gates: Tensor = self.widen(self.narrow(means).relu()).sigmoid()
         return gates[:, :, None, None]
 
 
 class BottleneckBlock(nn.Module):
-    """1x1, 3x3 and 1x1 convolution, each with batch norm, gated channels, and the shortcut around them.
+    """1x1, 3x3 and 1x1 convolution, each with batch norm, channel gates, and a shortcut.
 
-    The stride is the first convolution's, as in the network this follows: what it leaves out, nothing reads.
+    The first convolution has the stride, as in the reference network.
 
     Args:
-        input_channels: C of the maps that come in.
+        input_channels: C of the input maps.
         inner_channels: C of the maps between the convolutions.
-        output_channels: C of the maps that go out.
+        output_channels: C of the output maps.
         stride: Step over bins and frames.
-        reduction: Of squeeze-and-excitation.
+        reduction: Reduction of squeeze-and-excitation.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class BottleneckBlock(nn.Module):
             maps: [B, C, F, T], zero past the end.
             lengths: [B], none of them zero.
         """
-        if self.stride > 1:  # two strided convolutions of one place would each go over all that they leave out
+        if self.stride > 1:  # subsample once, instead of in two strided 1x1 convolutions
             maps, lengths = F.avg_pool2d(maps, 1, self.stride), (lengths + self.stride - 1) // self.stride
         mask = frame_mask(lengths, maps.shape[3])
         inner = self.narrow_norm(self.narrow(maps), mask, rectify=True)
@@ -111,25 +110,24 @@ class BottleneckBlock(nn.Module):
         if self.shortcut is not None:
             maps = self.shortcut_norm(self.shortcut(maps), mask)
         gates = self.excitation(inner, lengths).to(inner.dtype)
-        if torch.compiler.is_compiling():  # a compiler joins steps by itself
+        if torch.compiler.is_compiling():  # the compiler fuses steps itself
             return torch.addcmul(maps, inner, gates).relu(), lengths
         result: Tensor = _GatedSum.apply(maps, inner, gates)  # type: ignore[no-untyped-call]  # torch leaves it so
         return result, lengths
 
 
 class ThinSEResNet34(Encoder):
-    """Spectrograms of any length to a descriptor every 16 frames, in which no bins are left.
+    """Turn a spectrogram of any length into one descriptor for every 16 frames.
 
-    A 7x7 convolution with 2x2 max pooling, four stages of bottleneck blocks, of which all but the first halve bins and
-    frames, 3x1 max pooling of stride 2 over bins, and a convolution over all bins that remain (7 of 257) to D channels
-    with ReLU. What an utterance gives depends on the utterance alone: frames past its end are zero wherever a
-    convolution could look at them. Pooling leaves out a last odd frame; an utterance of one frame counts as padded to
-    two, with zeros, that is, with an average frame where features are standardised. Written for channels_last too.
+    A 7x7 convolution with 2x2 max pooling, four stages of bottleneck blocks (all but the first halve bins and frames),
+    3x1 max pooling of stride 2 over bins, and a convolution over all remaining bins (7 of 257) to D channels with ReLU.
+    Padding never changes the result: frames past the end are zero before every convolution. Pooling drops a last odd
+    frame; an utterance of one frame is padded to two with zeros. Supports channels_last.
 
     Args:
         input_dim: F of the input.
-        channels: Of the first convolution. All widths are in proportion, and D is eight times as many.
-        reduction: By how much the hidden layer of squeeze-and-excitation is narrower than what it gates.
+        channels: Channels of the first convolution. All widths scale with it; D is eight times as many.
+        reduction: Reduction of squeeze-and-excitation.
 
     Raises:
         ValueError: If no bin remains, or there is no channel.
@@ -143,7 +141,7 @@ class ThinSEResNet34(Encoder):
             raise ValueError(f"channels is {channels} and reduction {reduction}; both must be at least 1")
         num_bins = (-(-(input_dim // 2) // 2 ** (len(STAGES) - 1)) - 1) // 2
         if num_bins < 1:
-            raise ValueError(f"{input_dim} bins are too few: of 34 or more, at least one remains behind all strides")
+            raise ValueError(f"{input_dim} bins are too few: the strides need at least 34")
         self.input_dim = input_dim
         self.convolution = nn.Conv2d(1, channels, 7, padding=3, bias=False)
         self.norm = MaskedBatchNorm(channels)
@@ -162,9 +160,9 @@ class ThinSEResNet34(Encoder):
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return descriptors [B, T', D] of ``frames`` [B, T, F] with ``lengths`` [B], and their lengths [B]."""
-        if frames.shape[2] != self.input_dim:  # told so, a compiler need not think of other numbers of bins either
-            raise ValueError(f"frames have {frames.shape[2]} bins; this network was made for {self.input_dim}")
-        if torch.compiler.is_compiling():  # or each remainder of T behind each stride is translated by itself
+        if frames.shape[2] != self.input_dim:  # also lets the compiler assume a fixed number of bins
+            raise ValueError(f"frames have {frames.shape[2]} bins; this network needs {self.input_dim}")
+        if torch.compiler.is_compiling():  # else each remainder of T after each stride is compiled separately
             frames = F.pad(frames, (0, 0, 0, -frames.shape[1] % self.reduction_in_time))
         past_the_end = ~frame_mask(lengths, frames.shape[1])
         maps = frames.transpose(1, 2).unsqueeze(1).masked_fill(past_the_end[:, None, None], 0.0).contiguous()
@@ -181,10 +179,10 @@ class ThinSEResNet34(Encoder):
         return maps.masked_fill(~frame_mask(lengths, maps.shape[1]).unsqueeze(2), 0.0), lengths
 
     def _channels_last(self, device: torch.device) -> bool:
-        """Return whether maps are to lie channels_last: if weights do, and on a CPU always, as it halves the time.
+        """Return whether to use channels_last maps: if weights do, and always on a CPU, where it halves the time.
 
-        Maps of one channel lie in memory the same either way, but convolutions go by their strides, and all that
-        follows goes by the first convolution. A compiler chooses by itself, and fails at such strides.
+        A convolution follows its input's strides, so those of the one-channel input decide for all layers. The compiler
+        chooses the layout itself, and fails at such strides.
         """
         weights = self.join_bins.weight
         last = device.type == "cpu" or weights.is_contiguous(memory_format=torch.channels_last)

@@ -1,4 +1,4 @@
-"""Attention over frames: one learned vector as the scorer, or a small network."""
+"""Attentive pooling: a learned vector or a small network scores the frames."""
 # Shapes: B utterances, T frames (padded), D channels, H hidden units.
 
 import torch
@@ -8,11 +8,11 @@ from ser_lightning.nn.pooling.pooling import Pooling
 
 
 class WeightedPooling(Pooling):
-    """Sum frames with softmax weights whose scores are the product with one learned vector.
+    """Sum frames with softmax weights; a frame's score is its product with one learned vector.
 
     Huang et al. 2020, section 4.2, figure 4d, do not state the scorer; one vector is the simplest that the figure
-    allows. Zhou & Liu 2020, eq. 4, score in Luong's multiplicative style, h_t W q, and do not state the query q: where
-    it is learned, W q is one learned vector as well, so this is their attention too.
+    allows. Zhou & Liu 2020, eq. 4, use h_t W q (Luong) and do not state the query q: if q is learned, W q is one
+    learned vector, so this is their attention too.
 
     Args:
         input_dim: D.
@@ -34,10 +34,10 @@ class WeightedPooling(Pooling):
 
 
 class SelfAttentionPooling(Pooling):
-    """Sum frames with the weights of structured self-attention, a = softmax_t(w tanh(W h_t)), with one head.
+    """Sum frames with the weights of one-head structured self-attention, a = softmax_t(w tanh(W h_t)).
 
-    Lin et al. 2017, "A structured self-attentive sentence embedding", eqs. 5-6; the sum is eq. 7. Ando et al. 2019,
-    table 2, name a self-attention of one head and neither its equation nor its size.
+    Lin et al. 2017, "A structured self-attentive sentence embedding", eqs. 5-7. Ando et al. 2019, table 2, name a
+    one-head self-attention and state neither its equation nor its size.
 
     Args:
         input_dim: D.

@@ -12,25 +12,24 @@ from ser_lightning.nn.tensors import without_autocast
 
 
 class AttentiveStatisticsPooling(Pooling):
-    """Combined attentive pooling: [mu, sigma] under one attention, which ``WeightedPooling`` describes.
+    """Combined attentive pooling: [mu, sigma] under the attention of ``WeightedPooling``.
 
     Eq. 5, sigma = sqrt(max(sum_t a_t h_t h_t - mu mu, 0)), is computed as the weighted mean of squared deviations from
-    mu: the same number, without the difference of two large ones. The root's gradient is infinite at zero, as for an
-    utterance of one frame or a channel that never varies; hence a floor, below which no gradient passes.
-    Half precision rounds deviations as coarsely as the mean they are taken from, so autocast has no part here.
+    mu, which avoids cancellation. The root's gradient is infinite at zero (one frame, a constant channel), so the
+    variance has a floor, below which the gradient is zero. Autocast is disabled: half precision is too coarse.
 
     Args:
         input_dim: D.
-        variance_floor: Least variance before the root is taken.
+        variance_floor: Smallest variance under the root.
 
     Raises:
-        ValueError: If the floor is not positive in single precision: gradients of the root would be NaN.
+        ValueError: If the floor is not positive in single precision.
     """
 
     def __init__(self, input_dim: int, variance_floor: float = 1e-10) -> None:
         super().__init__()
         if not torch.finfo(torch.float32).tiny <= variance_floor < inf:
-            raise ValueError(f"variance_floor is {variance_floor}; a root without a positive one has gradients of NaN")
+            raise ValueError(f"variance_floor is {variance_floor}; gradients need a positive, finite one")
         self.output_dim = 2 * input_dim
         self.variance_floor = variance_floor
         self.attention = WeightedPooling(input_dim)

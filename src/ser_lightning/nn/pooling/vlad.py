@@ -1,4 +1,4 @@
-"""Trainable vectors of locally aggregated descriptors (Huang et al. 2020, eq. 1), and ghosts (Mocanu et al. 2021)."""
+"""NetVLAD (Huang et al. 2020, eq. 1) and GhostVLAD (Mocanu et al. 2021)."""
 # Shapes: B utterances, T frames (padded), D channels, K clusters, G ghost clusters.
 
 import torch
@@ -12,13 +12,13 @@ from ser_lightning.nn.tensors import without_autocast
 class NetVLAD(Pooling):
     """Sum each cluster's residuals, weighted by soft assignment: eq. 1, V(k) = sum_t a_k(x_t) (x_t - c_k).
 
-    The residuals are never built: sum_t a_k(x_t) x_t and sum_t a_k(x_t) are two contractions of [B, T, K] with
-    [B, T, D], so memory does not grow with K * D * T. Each row V(k) is L2-normalised (intra-normalisation), then the
-    whole matrix. The two contractions nearly cancel where frames are close to a centre, so autocast has no part here.
+    The residuals are never built, so memory does not grow with K * D * T: the sum is sum_t a_k(x_t) x_t minus
+    c_k sum_t a_k(x_t). Each row V(k) is L2-normalised (intra-normalisation), then the whole matrix. The two terms
+    nearly cancel if frames are close to a centre, so autocast is disabled.
 
     Args:
         input_dim: D.
-        clusters: K; as many as the system's classes if None.
+        clusters: K; the number of classes if None.
     """
 
     def __init__(self, input_dim: int, clusters: int | None = None) -> None:
@@ -29,7 +29,7 @@ class NetVLAD(Pooling):
             self._build(clusters)
 
     def fit_to_classes(self, num_classes: int) -> None:
-        """Make as many clusters as there are classes, unless their number is given."""
+        """Make one cluster for each class, unless their number is given."""
         if self.clusters is None:
             self._build(num_classes)
 
@@ -42,7 +42,7 @@ class NetVLAD(Pooling):
         self.centres = nn.Parameter(torch.randn(clusters, self.input_dim) / self.input_dim**0.5)
 
     def assign(self, frames: Tensor) -> Tensor:
-        """Return how much of each of ``frames`` [B, T, D] belongs to each cluster [B, T, K]."""
+        """Return the soft assignment [B, T, K] of ``frames`` [B, T, D] to clusters."""
         scores: Tensor = self.assignment(frames)
         return scores.softmax(2)
 
@@ -57,20 +57,20 @@ class NetVLAD(Pooling):
 
 
 class GhostVLAD(NetVLAD):
-    """NetVLAD with ghost clusters, which share in the soft assignment and are left out of the result.
+    """NetVLAD with ghost clusters, which take part in the soft assignment and are dropped from the result.
 
-    A frame that says little, such as a noisy one, can so be given away: what ghosts take of it counts for no cluster.
-    Without ghosts it is NetVLAD, whose weights load into it, only the ghosts' assignment being new.
+    Ghosts absorb uninformative frames, such as noise. NetVLAD's weights load into it; only the ghosts' assignment is
+    new.
 
     Args:
         input_dim: D.
-        clusters: K; as many as the system's classes if None.
-        ghosts: G.
+        clusters: K; the number of classes if None.
+        ghosts: G; 0 is NetVLAD.
     """
 
     def __init__(self, input_dim: int, clusters: int | None = None, ghosts: int = 0) -> None:
         if ghosts < 0:
-            raise ValueError(f"ghosts is {ghosts}; GhostVLAD needs none or more")
+            raise ValueError(f"ghosts is {ghosts}; GhostVLAD needs 0 or more")
         self.ghosts = ghosts
         super().__init__(input_dim, clusters)
 
@@ -79,7 +79,7 @@ class GhostVLAD(NetVLAD):
         self.ghost_assignment = nn.Linear(self.input_dim, self.ghosts) if self.ghosts else None
 
     def assign(self, frames: Tensor) -> Tensor:
-        """Return how much of each of ``frames`` [B, T, D] belongs to each cluster but the ghosts [B, T, K]."""
+        """Return the soft assignment [B, T, K] of ``frames`` [B, T, D] to all clusters except ghosts."""
         if self.ghost_assignment is None:
             return super().assign(frames)
         scores = self.assignment(frames)
