@@ -19,7 +19,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.features import LogPowerSpectrogram
 from ser_lightning.losses import ExistenceLoss, WeightedCrossEntropy
 from ser_lightning.systems import DominantEmotionRecognition, ExistencePretraining, MultiLabelEmotionExistence
-from ser_lightning.systems.stages import refuse_heard_speakers
+from ser_lightning.systems.stages import check_unseen_speakers
 from ser_lightning.training.callbacks import EpochSeed, LastCheckpoint
 from ser_lightning.types import Batch, Split, Utterance
 
@@ -298,9 +298,9 @@ def test_a_checkpoint_is_refused_for_speakers_that_any_of_its_stages_has_heard(b
     fit(system, data, tmp_path).save_checkpoint(tmp_path / "best.ckpt")
     checkpoint = torch.load(tmp_path / "best.ckpt", weights_only=True)
     assert checkpoint["ser_lightning"]["origin"]["training_speakers"] == ["Ses02F"]
-    refuse_heard_speakers(checkpoint, tmp_path / "best.ckpt", "iemocap", {"test": ["Ses01F"]}, "now")
+    check_unseen_speakers(checkpoint, tmp_path / "best.ckpt", "iemocap", {"test": ["Ses01F"]}, "now")
     with pytest.raises(ConfigurationError, match="was trained on Ses02M, who are in this fold's test set"):
-        refuse_heard_speakers(checkpoint, tmp_path / "best.ckpt", "iemocap", {"test": ["Ses02M"]}, "now")
+        check_unseen_speakers(checkpoint, tmp_path / "best.ckpt", "iemocap", {"test": ["Ses02M"]}, "now")
 
 
 def test_a_resumed_stage_reaches_the_same_weights_without_the_checkpoints_it_began_with(

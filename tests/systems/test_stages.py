@@ -14,11 +14,11 @@ from ser_lightning.systems import DominantEmotionRecognition, MultiLabelEmotionE
 from ser_lightning.systems.checkpoint import read_checkpoint
 from ser_lightning.systems.stages import (
     Transfer,
+    check_same_extractor,
+    check_unseen_speakers,
     load_matching_layers,
     load_parts,
     read_stage,
-    refuse_heard_speakers,
-    refuse_other_frames,
 )
 
 EXISTENCE = "ser_lightning.systems.MultiLabelEmotionExistence"
@@ -126,9 +126,9 @@ def test_a_stage_of_another_system_is_refused_with_both_systems(tmp_path: Path) 
 
 
 def test_frames_of_another_extractor_are_refused_with_both() -> None:
-    refuse_other_frames(checkpoint(), STAGE, {"class_path": "A"})
+    check_same_extractor(checkpoint(), STAGE, {"class_path": "A"})
     with pytest.raises(ConfigurationError, match=r"best\.ckpt") as caught:
-        refuse_other_frames(checkpoint(), STAGE, {"class_path": "B"})
+        check_same_extractor(checkpoint(), STAGE, {"class_path": "B"})
     assert "{'class_path': 'A'}" in str(caught.value)
     assert "{'class_path': 'B'}" in str(caught.value)
 
@@ -137,7 +137,7 @@ def test_frames_of_another_extractor_are_refused_with_both() -> None:
 def test_speakers_heard_before_are_refused_by_name_and_set(stage: str) -> None:
     evaluated = {"validation": ["Ses03F"], "test": ["Ses03M"]} | {stage: ["Ses05F", "Ses02M"]}
     with pytest.raises(ConfigurationError, match=f"Ses02M.*{stage} set") as caught:
-        refuse_heard_speakers(checkpoint(), STAGE, "iemocap", evaluated, "now")
+        check_unseen_speakers(checkpoint(), STAGE, "iemocap", evaluated, "now")
     assert str(STAGE) in str(caught.value)
     assert "Ses05F" not in str(caught.value)
 
@@ -146,29 +146,29 @@ def test_a_stage_of_the_very_same_split_is_accepted_where_folds_share_all_speake
     everyone = {"validation": ["Ses01F", "Ses02M"], "test": ["Ses01F", "Ses02M"]}
     stage = checkpoint()
     stage["ser_lightning"]["origin"]["split_hash"] = "aaaa"
-    refuse_heard_speakers(stage, STAGE, "iemocap", everyone, "aaaa")
+    check_unseen_speakers(stage, STAGE, "iemocap", everyone, "aaaa")
     with pytest.raises(ConfigurationError, match=r"take the checkpoint of the same fold \(of the split bbbb\)"):
-        refuse_heard_speakers(stage, STAGE, "iemocap", everyone, "bbbb")
+        check_unseen_speakers(stage, STAGE, "iemocap", everyone, "bbbb")
     # What comes before it counts by itself.
     stage["ser_lightning"]["origin"]["earlier"] = [checkpoint()["ser_lightning"]["origin"] | {"split_hash": "bbbb"}]
     with pytest.raises(ConfigurationError, match="was trained on Ses01F, Ses02M"):
-        refuse_heard_speakers(stage, STAGE, "iemocap", everyone, "aaaa")
+        check_unseen_speakers(stage, STAGE, "iemocap", everyone, "aaaa")
 
 
 def test_equally_named_speakers_of_another_corpus_are_other_people() -> None:
-    refuse_heard_speakers(checkpoint(corpus="voxceleb2"), STAGE, "iemocap", {"test": ["Ses02M"]}, "now")
+    check_unseen_speakers(checkpoint(corpus="voxceleb2"), STAGE, "iemocap", {"test": ["Ses02M"]}, "now")
 
 
 def test_who_chose_the_epoch_may_validate_again_and_not_test() -> None:
     stage = checkpoint()
     stage["ser_lightning"]["origin"]["validation_speakers"] = ["Ses02F"]
-    refuse_heard_speakers(stage, STAGE, "iemocap", {"validation": ["Ses02F"], "test": ["Ses03F"]}, "now")
+    check_unseen_speakers(stage, STAGE, "iemocap", {"validation": ["Ses02F"], "test": ["Ses03F"]}, "now")
     with pytest.raises(ConfigurationError, match="was validated on Ses02F, who are in this fold's test set"):
-        refuse_heard_speakers(stage, STAGE, "iemocap", {"test": ["Ses02F"]}, "now")
+        check_unseen_speakers(stage, STAGE, "iemocap", {"test": ["Ses02F"]}, "now")
 
 
 def test_new_speakers_are_accepted() -> None:
-    refuse_heard_speakers(checkpoint(), STAGE, "iemocap", {"validation": ["Ses02F"], "test": ["Ses03F"]}, "now")
+    check_unseen_speakers(checkpoint(), STAGE, "iemocap", {"validation": ["Ses02F"], "test": ["Ses03F"]}, "now")
 
 
 def test_the_part_that_is_asked_for_is_loaded_and_nothing_else() -> None:
@@ -265,10 +265,10 @@ def test_speakers_of_any_stage_before_are_refused() -> None:
     second = checkpoint(corpus="voxceleb2", speakers=("Ses09F",))["ser_lightning"]["origin"] | {"earlier": [first]}
     third = checkpoint(speakers=("Ses04F",))
     third["ser_lightning"]["origin"]["earlier"] = [second]
-    refuse_heard_speakers(third, STAGE, "iemocap", {"test": ["Ses09F"]}, "now")
+    check_unseen_speakers(third, STAGE, "iemocap", {"test": ["Ses09F"]}, "now")
     for heard in ("Ses01F", "Ses04F"):
         with pytest.raises(ConfigurationError, match=f"was trained on {heard}, who are in this fold's test set"):
-            refuse_heard_speakers(third, STAGE, "iemocap", {"test": [heard, "Ses09F"]}, "now")
+            check_unseen_speakers(third, STAGE, "iemocap", {"test": [heard, "Ses09F"]}, "now")
 
 
 def test_one_of_several_systems_may_come_before_and_all_are_named_if_it_is_none(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from ser_lightning.nn.encoders import ThinSEResNet34
 from ser_lightning.nn.pooling import GhostVLAD, NetVLAD
 from ser_lightning.systems import ExistencePretraining, MetricLearning, PooledLSTM, SEResNetVLAD
 from ser_lightning.systems.classifier import EmotionClassifier
+from ser_lightning.training.arguments import Execution, threads_of_environment
 from ser_lightning.training.experiment import ExperimentCLI
-from ser_lightning.training.experiment_file import Execution, threads_of_environment
 from ser_lightning.types import Batch
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")

@@ -17,9 +17,9 @@ from ser_lightning.cli.main import main
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.systems.checkpoint import load_system, read_checkpoint
+from ser_lightning.training.arguments import with_corpus_first
 from ser_lightning.training.callbacks import EpochSeed
 from ser_lightning.training.experiment import ExperimentCLI
-from ser_lightning.training.experiment_file import with_corpus_first
 from ser_lightning.training.fold import run_fold
 
 Arguments = Callable[..., list[str]]

@@ -75,8 +75,8 @@ def test_a_folder_that_another_process_works_in_is_refused(
 ) -> None:
     # The checkpoint of `test` is looked at before the lock is asked for.
     monkeypatch.setattr(lifecycle, "read_checkpoint", lambda *_: {})
-    monkeypatch.setattr(lifecycle, "refuse_other_frames", lambda *_: None)
-    monkeypatch.setattr(lifecycle.ExperimentCLI, "refuse_other_checkpoint", lambda *_: None)
+    monkeypatch.setattr(lifecycle, "check_same_extractor", lambda *_: None)
+    monkeypatch.setattr(lifecycle.ExperimentCLI, "check_checkpoint", lambda *_: None)
     more = ["--ckpt_path=best"] if command == "test" else []
     with FileLock(tmp_path / ".lock"):
         assert main([command, *arguments(tmp_path, "--trainer.logger=false"), *more]) == 1

@@ -16,7 +16,7 @@ from ser_lightning.nn.pooling import SelfAttentionPooling
 from ser_lightning.nn.standardisation import Standardisation
 from ser_lightning.nn.tensors import frame_mask
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
-from ser_lightning.systems.stages import load_parts, read_stage, refuse_heard_speakers, refuse_other_frames
+from ser_lightning.systems.stages import check_same_extractor, check_unseen_speakers, load_parts, read_stage
 from ser_lightning.types import Statistics
 
 KERNELS = ((12, 16), (8, 12), (5, 7))  # table 2; taken as frequency x time, which the paper does not say
@@ -161,7 +161,7 @@ class MultiLabelEmotionExistence(EmotionClassifier):
         return self.encoder.attention(self.standardisation(frames, mask), mask)
 
 
-TRAINED_BY: dict[str, type[EmotionClassifier]] = {
+STAGE_SYSTEMS: dict[str, type[EmotionClassifier]] = {
     "existence_checkpoint": MultiLabelEmotionExistence,
     "dominant_checkpoint": DominantEmotionRecognition,
 }
@@ -257,9 +257,9 @@ class ExistencePretraining(EmotionClassifier):
         split = data_module.split()
         evaluated = {name: split.speakers(name) for name in ("validation", "test")}
         for encoder, (argument, path) in zip(self.encoders, self.sources.items(), strict=True):
-            checkpoint = read_stage(path, argument, TRAINED_BY[argument])
-            refuse_other_frames(checkpoint, Path(str(path)), self.origin["extractor"])
-            refuse_heard_speakers(checkpoint, Path(str(path)), data_module.corpus_name, evaluated, split.hash)
+            checkpoint = read_stage(path, argument, STAGE_SYSTEMS[argument])
+            check_same_extractor(checkpoint, Path(str(path)), self.origin["extractor"])
+            check_unseen_speakers(checkpoint, Path(str(path)), data_module.corpus_name, evaluated, split.hash)
             parts = {"encoder.": "encoder.", "standardisation.": "standardisation."}
             load_parts(encoder, checkpoint, parts, Path(str(path)))
             self.origin["earlier"].append(checkpoint[CHECKPOINT_KEY]["origin"])

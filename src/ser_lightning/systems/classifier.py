@@ -141,7 +141,7 @@ class EmotionClassifier(LightningModule):
             )
         return data_module
 
-    def refuse_targets(self, kind: TargetKind) -> None:
+    def check_targets(self, kind: TargetKind) -> None:
         """Refuse targets that the criterion is not defined for.
 
         Raises:
@@ -158,7 +158,7 @@ class EmotionClassifier(LightningModule):
         if stage != "fit":
             return
         data_module = self.data_module
-        self.refuse_targets(data_module.target_kind)
+        self.check_targets(data_module.target_kind)
         statistics = data_module.training_statistics()
         self.fit_standardisation(statistics)
         self.class_prior.copy_(statistics.class_prior)

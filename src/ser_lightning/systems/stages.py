@@ -39,7 +39,7 @@ def read_stage(path: Path | None, argument: str, *systems: type[EmotionClassifie
     return checkpoint
 
 
-def refuse_other_frames(checkpoint: Mapping[str, Any], path: Path, extractor: Mapping[str, object]) -> None:
+def check_same_extractor(checkpoint: Mapping[str, Any], path: Path, extractor: Mapping[str, object]) -> None:
     """Reject a checkpoint trained on frames of another extractor.
 
     Args:
@@ -57,7 +57,7 @@ def refuse_other_frames(checkpoint: Mapping[str, Any], path: Path, extractor: Ma
         )
 
 
-def refuse_heard_speakers(
+def check_unseen_speakers(
     checkpoint: Mapping[str, Any], path: Path, corpus: str, evaluated: Mapping[str, Sequence[str]], split_hash: str
 ) -> None:
     """Reject a checkpoint trained on this fold's evaluation speakers.
@@ -220,11 +220,11 @@ def start_from(
     if path is None or system.trainer.ckpt_path is not None:
         return
     checkpoint = read_stage(path, "pretrained_checkpoint", *systems)
-    refuse_other_frames(checkpoint, path, system.origin["extractor"])
+    check_same_extractor(checkpoint, path, system.origin["extractor"])
     data_module = system.data_module
     split = data_module.split()
     evaluated = {name: split.speakers(name) for name in ("validation", "test")}
-    refuse_heard_speakers(checkpoint, path, data_module.corpus_name, evaluated, split.hash)
+    check_unseen_speakers(checkpoint, path, data_module.corpus_name, evaluated, split.hash)
     transfer = load_matching_layers(network, checkpoint, "network.", path)
     system.origin["earlier"] = [checkpoint[CHECKPOINT_KEY]["origin"]]
     rank_zero_info("\n".join([f"weights of {path}:", *transfer.lines()]))

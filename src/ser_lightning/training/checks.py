@@ -11,7 +11,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import differing_keys
 from ser_lightning.systems.checkpoint import read_checkpoint
 from ser_lightning.systems.classifier import CHECKPOINT_KEY
-from ser_lightning.systems.stages import refuse_heard_speakers
+from ser_lightning.systems.stages import check_unseen_speakers
 from ser_lightning.training.callbacks import BestCheckpoint, EarlyStopping
 from ser_lightning.types import Stage
 
@@ -19,7 +19,7 @@ LINKED = ("num_features", "class_names")
 """Arguments of a system that the corpus decides: compared only once the data module is built."""
 
 
-def refuse_other_system(path: Path, configured: Mapping[str, Any], allow: Sequence[str] = ()) -> None:
+def check_same_system(path: Path, configured: Mapping[str, Any], allow: Sequence[str] = ()) -> None:
     """Compare a checkpoint's system and its arguments with the configured ones.
 
     Args:
@@ -47,7 +47,7 @@ def refuse_other_system(path: Path, configured: Mapping[str, Any], allow: Sequen
         )
 
 
-def refuse_what_it_knows(checkpoint: Mapping[str, Any], path: Path, data: CorpusData, evaluated: Stage) -> None:
+def check_unseen_split(checkpoint: Mapping[str, Any], path: Path, data: CorpusData, evaluated: Stage) -> None:
     """Refuse to score a checkpoint on what it was trained on.
 
     Args:
@@ -61,7 +61,7 @@ def refuse_what_it_knows(checkpoint: Mapping[str, Any], path: Path, data: Corpus
     """
     origin, split = checkpoint[CHECKPOINT_KEY]["origin"], data.split()
     if data.protocol.speakers_disjoint:
-        refuse_heard_speakers(checkpoint, path, data.corpus_name, {evaluated: split.speakers(evaluated)}, split.hash)
+        check_unseen_speakers(checkpoint, path, data.corpus_name, {evaluated: split.speakers(evaluated)}, split.hash)
     elif origin["corpus"] == data.corpus_name and origin["split_hash"] != split.hash:
         raise ConfigurationError(
             f"{path} was trained on the split {origin['split_hash']}, but fold {split.fold} is {split.hash}: it "
@@ -69,7 +69,7 @@ def refuse_what_it_knows(checkpoint: Mapping[str, Any], path: Path, data: Corpus
         )
 
 
-def refuse_unknown_scores(trainer: Trainer, known: Collection[str]) -> None:
+def check_monitored_scores(trainer: Trainer, known: Collection[str]) -> None:
     """Refuse to choose the best epoch, or to stop, by a score that no epoch has: Lightning says so after the first one.
 
     Args:

@@ -22,18 +22,18 @@ from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes,
 from ser_lightning.data.corpora import CorpusData
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.folder import CONFIG_FILE, ExperimentName, RunName, code_version, name_by_place
-from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
-from ser_lightning.training.checks import LINKED, refuse_other_system, refuse_unknown_scores
-from ser_lightning.training.experiment_file import (
+from ser_lightning.training.arguments import (
     Execution,
     config_files,
-    first_cause,
-    place_of,
+    constructor_error,
+    error_location,
     read_experiment_file,
-    readable,
+    shorten_parser_message,
     threads_of_environment,
     with_corpus_first,
 )
+from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
+from ser_lightning.training.checks import LINKED, check_monitored_scores, check_same_system
 from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.training.results import ResultFiles
 
@@ -47,7 +47,7 @@ TRAINER_DEFAULTS = {
 }
 
 # Arguments of Lightning's methods, which are not the experiment's.
-OF_SUBCOMMANDS = ("ckpt_path", "weights_only", "verbose", "return_predictions")
+SUBCOMMAND_OPTIONS = ("ckpt_path", "weights_only", "verbose", "return_predictions")
 
 
 class ExperimentCLI(LightningCLI):
@@ -58,7 +58,7 @@ class ExperimentCLI(LightningCLI):
         run: Whether the arguments start with a subcommand; it is parsed, and everything is only built.
         allow: Module prefixes that the user trusts besides the allow-list.
         build: Whether to build trainer, system and data module; otherwise the configuration is only resolved.
-        in_this_process: Arguments of the trainer that hold here alone, and are not part of the configuration.
+        trainer_overrides: Arguments of the trainer that hold here alone, and are not part of the configuration.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class ExperimentCLI(LightningCLI):
         run: bool = True,
         allow: Sequence[str] = (),
         build: bool = True,
-        in_this_process: Mapping[str, Any] = MappingProxyType({}),
+        trainer_overrides: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.allow = tuple(allow)
         self._build = build
-        self._in_this_process = in_this_process
+        self._trainer_overrides = trainer_overrides
         self.config_files = config_files(arguments)
         for path in self.config_files:
             refuse_foreign_classes(read_experiment_file(path), str(path), self.allow)
@@ -107,21 +107,23 @@ class ExperimentCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise ConfigurationError(f"{place_of(str(error), self._arguments)}: {readable(str(error))}") from error
+            raise ConfigurationError(
+                f"{error_location(str(error), self._arguments)}: {shorten_parser_message(str(error))}"
+            ) from error
 
     def _parse_ckpt_path(self) -> None:
         """Leave YAML and command line as they are, where LightningCLI would let the checkpoint override them.
 
-        A checkpoint that does not fit is refused once its place is known, see ``refuse_other_checkpoint``.
+        A checkpoint that does not fit is refused once its place is known, see ``check_checkpoint``.
         """
 
-    def refuse_other_checkpoint(self, path: Path) -> None:
+    def check_checkpoint(self, path: Path) -> None:
         """Compare a checkpoint's system and its arguments with the configured ones.
 
         Raises:
-            ConfigurationError: As ``refuse_other_system``.
+            ConfigurationError: As ``check_same_system``.
         """
-        refuse_other_system(path, self.configuration["model"], self.allow)
+        check_same_system(path, self.configuration["model"], self.allow)
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Only build: the fold's lifecycle, in ``fold``, runs the subcommand."""
@@ -129,7 +131,7 @@ class ExperimentCLI(LightningCLI):
     def subcommand_options(self) -> dict[str, Any]:
         """Return the arguments of Lightning's method that the subcommand takes from the command line."""
         given = self.config_init[self.subcommand]
-        return {name: given[name] for name in OF_SUBCOMMANDS if name in given and name != "weights_only"}
+        return {name: given[name] for name in SUBCOMMAND_OPTIONS if name in given and name != "weights_only"}
 
     def before_instantiate_classes(self) -> None:
         """Name the run, and check what must hold for the whole suite."""
@@ -152,9 +154,9 @@ class ExperimentCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except ValueError as error:
-            raise first_cause(error) from error
-        refuse_unknown_scores(self.trainer, self.model.epoch_scores)
-        self.model.refuse_targets(self.data.target_kind)  # before hours of extraction
+            raise constructor_error(error) from error
+        check_monitored_scores(self.trainer, self.model.epoch_scores)
+        self.model.check_targets(self.data.target_kind)  # before hours of extraction
         system = self.configuration["model"]
         linked = {"num_features": self.model.num_features, "class_names": list(self.model.class_names)}
         self.model.configuration = {**system, "init_args": {**system["init_args"], **linked}}
@@ -163,7 +165,7 @@ class ExperimentCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the folder, the loggers and the callbacks that every run has."""
         trainer = self._get(self.config_init, "trainer")
-        for key, value in self._in_this_process.items():
+        for key, value in self._trainer_overrides.items():
             trainer[key] = value
         seed = self._get(self.config, "seed_everything")
         self.run_name = RunName(
@@ -207,7 +209,7 @@ class ExperimentCLI(LightningCLI):
         subcommand = self.config.get("subcommand")
         config = self.config[subcommand] if subcommand else self.config
         content = with_public_paths(yaml.safe_load(self._parser(subcommand).dump(config, skip_none=False)))
-        return {key: value for key, value in content.items() if key not in OF_SUBCOMMANDS}
+        return {key: value for key, value in content.items() if key not in SUBCOMMAND_OPTIONS}
 
     @property
     def training_seconds(self) -> float:

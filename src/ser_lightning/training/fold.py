@@ -32,8 +32,8 @@ from ser_lightning.runs.folder import (
     is_finished,
 )
 from ser_lightning.systems.checkpoint import read_checkpoint
-from ser_lightning.systems.stages import refuse_other_frames
-from ser_lightning.training.checks import refuse_what_it_knows
+from ser_lightning.systems.stages import check_same_extractor
+from ser_lightning.training.checks import check_unseen_split
 from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.loggers import FoldWandbLogger
 from ser_lightning.training.results import write_model_card
@@ -115,7 +115,7 @@ class Fold:
             if not is_finished(self.folder, is_scored, tested):
                 last = self._checkpoint("last")
                 if last.exists():
-                    self.cli.refuse_other_checkpoint(last)
+                    self.cli.check_checkpoint(last)
                 self._train(last if last.exists() else None)
                 if is_scored and tested and not self._is_dry:
                     self._evaluate("test", self._checkpoint("best"), verbose=False)
@@ -129,7 +129,7 @@ class Fold:
         """
         start = None if given is None else self._checkpoint(given)
         if start is not None:
-            self.cli.refuse_other_checkpoint(start)
+            self.cli.check_checkpoint(start)
         with self._held():
             self._claim()
             self._forget_results()
@@ -160,14 +160,14 @@ class Fold:
                 "the path of a checkpoint"
             )
         path = self._checkpoint(given)
-        self.cli.refuse_other_checkpoint(path)
+        self.cli.check_checkpoint(path)
         checkpoint = read_checkpoint(path, self.cli.allow)
-        refuse_other_frames(checkpoint, path, self.cli.data.extractor.configuration())
+        check_same_extractor(checkpoint, path, self.cli.data.extractor.configuration())
         with self._held():
             self._claim()
             evaluated: dict[str, Stage] = {"validate": "validation", "test": "test"}
             if subcommand in evaluated:
-                refuse_what_it_knows(checkpoint, path, self.cli.data, evaluated[subcommand])
+                check_unseen_split(checkpoint, path, self.cli.data, evaluated[subcommand])
             self._evaluate(subcommand, path, **options)
             if path.resolve() == self._checkpoint("best").resolve():
                 self._describe()

@@ -82,7 +82,7 @@ class FoldWandbLogger(WandbLogger):
         """The W&B run, started when first asked for."""
         is_new = self._experiment is None
         if is_new:
-            self._wandb_init["id"] = self._id = kept_run_id(self._folder)
+            self._wandb_init["id"] = self._id = wandb_run_id(self._folder)
 
         try:
             run = super().experiment
@@ -118,7 +118,7 @@ def wandb_mode() -> Mode:
     return cast(Mode, chosen)
 
 
-def kept_run_id(folder: Path) -> str:
+def wandb_run_id(folder: Path) -> str:
     """Return the id of the W&B run whose files lie in ``folder``, made if there is none yet."""
     path = folder / _WANDB_ID_FILE
     if not path.exists():

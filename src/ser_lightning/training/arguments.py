@@ -97,7 +97,7 @@ def read_experiment_file(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def readable(message: str) -> str:
+def shorten_parser_message(message: str) -> str:
     """Leave out of jsonargparse's message what repeats the value or speaks of types."""
     noise = ("- Expected a <class 'NoneType'>", "Given value", "Subtypes:", "Errors:", "Does not validate against any")
     lines = (line for line in message.splitlines() if not line.strip().startswith(noise))
@@ -105,7 +105,7 @@ def readable(message: str) -> str:
     return "\n".join(lines).replace(hint, "If you trust it, add --allow and its module.")
 
 
-def place_of(message: str, arguments: Sequence[str]) -> str:
+def error_location(message: str, arguments: Sequence[str]) -> str:
     """Return where what the parser refuses was given: in an argument, as far as its message tells, or in the files.
 
     Args:
@@ -126,7 +126,7 @@ def place_of(message: str, arguments: Sequence[str]) -> str:
     return files
 
 
-def first_cause(error: ValueError) -> SerError:
+def constructor_error(error: ValueError) -> SerError:
     """Return what a constructor had to say, which jsonargparse wraps into a page about types."""
     cause: BaseException = error
     while not isinstance(cause, SerError) and (inner := cause.__cause__ or cause.__context__) is not None:
