@@ -320,8 +320,8 @@ def test_in_autocast_only_the_network_rounds(finished: Path, noise: Any) -> None
             decision = system.decide(batch)
         assert decision.embeddings is not None
         assert {getattr(decision, f.name).dtype for f in fields(decision)} == {torch.float32, torch.int64}
-        evidence, predicted = system._evidence(decision.embeddings)
-        assert torch.equal(decision.logits, evidence)
+        scores, predicted = system._class_scores(decision.embeddings)
+        assert torch.equal(decision.logits, scores)
         assert torch.equal(decision.predicted, predicted)
 
 
