@@ -276,7 +276,7 @@ class ExistencePretraining(EmotionClassifier):
         return logits
 
     def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
-        """Return the attention [B, T'] that ``frames`` [B, T, F] of ``lengths`` [B] get, and the frames of a step.
+        """Return attention weights [B, T'] of ``frames`` [B, T, F] with ``lengths`` [B], and the frames per step.
 
         Raises:
             ConfigurationError: For a fusion, whose encoders have different attention.

@@ -33,9 +33,7 @@ def read_checkpoint_file(path: Path, subject: str) -> dict[str, Any]:
     except NotADirectoryError as error:
         raise FileNotFoundError(error.errno, error.strerror, error.filename) from error
     except IsADirectoryError as error:
-        raise ConfigurationError(
-            f"{subject} is a folder; give a file, such as checkpoints/best.ckpt"
-        ) from error
+        raise ConfigurationError(f"{subject} is a folder; give a file, such as checkpoints/best.ckpt") from error
     except pickle.UnpicklingError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         fault = next((line for line in lines if line.startswith("WeightsUnpickler error:")), lines[0] if lines else "")
@@ -78,9 +76,7 @@ def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
     try:
         checkpoint = read_checkpoint_file(path, str(path))
     except FileNotFoundError as error:
-        raise ConfigurationError(
-            f"{path}: no such checkpoint; see the run's folder checkpoints/"
-        ) from error
+        raise ConfigurationError(f"{path}: no such checkpoint; see the run's folder checkpoints/") from error
     for key in ("hyper_parameters", "datamodule_hyper_parameters", CHECKPOINT_KEY):
         refuse_foreign_classes(checkpoint.get(key), f"{path}: {key}", allow)
     return checkpoint
