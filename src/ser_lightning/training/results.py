@@ -27,8 +27,8 @@ class ResultFiles(Callback):
     """Write the predictions of ``ser validate``, ``test`` and ``predict`` into the run's folder.
 
     A test also writes ``scores.json``, with scores of the probabilities, and a picture of the confusion matrix, and
-    logs both to W&B. ``predictions.csv`` is written last and atomically: its presence means the fold is done. Validation
-    inside ``fit`` writes nothing.
+    logs both to W&B. ``predictions.csv`` is written last and atomically: its presence means the fold is done.
+    Validation inside ``fit`` writes nothing.
 
     Each step of a system returns ``indices`` [B] and ``probabilities`` [B, C]. It may return ``predicted`` [B], if the
     predicted classes need not be the most probable ones, and ``embeddings`` [B, E], which a test writes to
