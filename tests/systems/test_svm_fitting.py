@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.nn.support_vectors import SupportVectorMachine
-from ser_lightning.systems import svm_fitting
 from ser_lightning.systems.svm_fitting import fit_svm
 
 
@@ -70,7 +69,7 @@ def seen_splits(monkeypatch: pytest.MonkeyPatch, labels: Sequence[int], names: S
             splits.extend(self.cv)
             return super().fit(*arguments)
 
-    monkeypatch.setattr(svm_fitting, "CalibratedClassifierCV", Watched)
+    monkeypatch.setattr("sklearn.calibration.CalibratedClassifierCV", Watched)
     points, _ = noisy(len(labels), 0, 1.0)
     both = points, torch.tensor(labels)
     machine, record = fit_svm(*both, names, *both, num_classes=3)

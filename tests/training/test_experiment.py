@@ -403,7 +403,8 @@ def test_a_foreign_class_in_a_checkpoint_is_not_executed(
     trace = evil_module(tmp_path, monkeypatch)
     checkpoint = torch.load(finished / "checkpoints" / "best.ckpt", weights_only=True)
     for place in ("hyper_parameters", "ser_lightning"):
-        forged = {**checkpoint, place: {"configuration": {"class_path": "evil_module.Evil"}}}
+        evil = {"configuration": {"class_path": "evil_module.Evil"}}
+        forged = {**checkpoint, place: checkpoint.get(place, {}) | evil}
         torch.save(forged, tmp_path / "forged.ckpt")
         with pytest.raises(ConfigurationError, match=rf"forged.ckpt: {place}: .*evil_module.Evil"):
             load_system(tmp_path / "forged.ckpt")

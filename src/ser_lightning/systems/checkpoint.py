@@ -90,7 +90,7 @@ def load_system(path: Path, allow: Sequence[str] = ()) -> EmotionClassifier:
         allow: Module prefixes that the user trusts besides the allow-list.
 
     Raises:
-        ConfigurationError: As ``read_checkpoint``, or if the checkpoint does not say how to build its system.
+        ConfigurationError: As ``read_checkpoint``, or if the checkpoint lacks its system's arguments.
     """
     checkpoint = read_checkpoint(path, allow)
     configuration = checkpoint[CHECKPOINT_KEY]["configuration"]
