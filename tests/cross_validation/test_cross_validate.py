@@ -153,7 +153,7 @@ def test_a_runs_own_configuration_keeps_its_names_wherever_it_is(done: list[str]
         (job,) = plan_experiment([f"--config={tmp_path / place}", *more], options, Console(quiet=True))
         assert job.folder == tmp_path / name / "seed-4" / "fold-01"
         show_plan([job], Resources(), Console(quiet=True), "text")
-        cli = ExperimentCLI([f"--config={job.folder}/config.yaml"], run=False, in_this_process={"logger": False})
+        cli = ExperimentCLI([f"--config={job.folder}/config.yaml"], run=False, trainer_overrides={"logger": False})
         assert cli.run_name.folder(tmp_path) == job.folder
         assert Path(cli.trainer.default_root_dir) == job.folder
 

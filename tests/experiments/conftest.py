@@ -1,4 +1,4 @@
-"""Experiments, built once for all tests that look at what they come to."""
+"""Experiments, built once for all tests."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from tests.experiments.pairs import class_path
 
 @dataclass(frozen=True)
 class Built:
-    """What an experiment comes to: its resolved configuration, and what follows from it."""
+    """An experiment's resolved configuration and derived facts."""
 
     config: dict[str, Any]
     protocol: str
@@ -55,7 +55,7 @@ def arguments(files: tuple[Path, ...], corpora: dict[str, Path]) -> list[str]:
 
 @pytest.fixture(scope="session")
 def built(synthetic_corpora: dict[str, Path]) -> Callable[[tuple[Path, ...]], Built]:
-    """Builds the experiment that files make."""
+    """Builds the experiment of some files."""
 
     @cache
     def build(files: tuple[Path, ...]) -> Built:

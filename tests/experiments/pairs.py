@@ -1,4 +1,4 @@
-"""Which files of experiments/ make an experiment: one file, or a system's and a corpus's."""
+"""The experiments in experiments/: one file, or a system's and a corpus's."""
 
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ def class_path(path: Path, part: str) -> str:
 
 
 def files_of(system: Path, corpus: str) -> tuple[Path, ...]:
-    """Return the files of an experiment; ``corpus`` is empty where the system's own file names it."""
+    """Return the files of an experiment; ``corpus`` is empty if the system's file names it."""
     return (system, system.with_name(f"{corpus}.yaml")) if corpus else (system,)
 
 

@@ -1,4 +1,4 @@
-"""Table 3 of Ando et al. 2019 in small: rows that pull in what they need, stage by stage, fold by fold."""
+"""A small version of Ando et al. 2019, Table 3: rows run the stages they need, for each fold."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ NARROW = ["channels=[2,2,2]", "cells=3", "attention_dim=4", "hidden_dim=4"]
 
 
 @pytest.mark.slow
-def test_two_rows_run_with_the_stages_they_need_and_start_from_the_same_folds_checkpoints(
+def test_two_rows_run_their_stages_and_start_from_the_same_folds(
     synthetic_iemocap: Path, feature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = ["experiments/ando2019/table3.yaml", "--rows=pre-training hard, dominant", "--rows=fusion soft, all"]
@@ -55,8 +55,8 @@ def test_two_rows_run_with_the_stages_they_need_and_start_from_the_same_folds_ch
                 assert torch.equal(weights[f"encoders.{place}.{key}"], source[key]), (path, key)
     for file in done:
         scores = json.loads((file.parent / "scores.json").read_text())
-        assert scores["vote_cross_entropy"] > scores["vote_KL"] > 0  # evaluators disagree: their votes have an entropy
+        assert scores["vote_cross_entropy"] > scores["vote_KL"] > 0  # evaluators disagree, so votes have entropy
 
     before = {file: file.stat().st_mtime_ns for file in done}
-    assert main(["table", "run", *table, *given]) == 0  # nothing is done again, and nothing is refused
+    assert main(["table", "run", *table, *given]) == 0  # nothing is run again or rejected
     assert {file: file.stat().st_mtime_ns for file in done} == before

@@ -1,4 +1,4 @@
-"""What the files of choices say is what the experiments and the code do."""
+"""The files of choices agree with the experiments and the code."""
 
 import importlib
 import inspect
@@ -46,23 +46,23 @@ def python_value(key: str) -> Any:
 
 
 @pytest.mark.parametrize("files", PAIRS, ids=name)
-def test_a_choice_has_the_value_of_every_experiment_that_it_holds_for(files: tuple[Path, Path], built: Build) -> None:
+def test_a_choice_has_the_value_of_every_experiment_it_covers(files: tuple[Path, Path], built: Build) -> None:
     config = built(files).config
     for choice in BY_PAPER[files[0].parent.name]:
         if not choice.is_code and choice.holds_for(files[0].stem, files[1].stem):
             value = at(config, choice.key)
-            # A key that some corpora have not, or systems, is chosen for those that have it.
+            # A key that only some corpora or systems have is chosen for those.
             assert value == choice.value or (value == ABSENT and not choice.systems), choice
 
 
 @pytest.mark.parametrize("choice", [one for one in ALL if one.is_code], ids=lambda choice: choice.key)
-def test_a_choice_made_in_python_names_what_makes_it_and_its_value(choice: Choice) -> None:
+def test_a_choice_in_python_names_its_code_and_value(choice: Choice) -> None:
     value = python_value(choice.key)
     assert choice.choice or json.loads(json.dumps(value)) == choice.value  # tuples as lists
 
 
 @pytest.mark.parametrize("paper", CORPORA)
-def test_a_choice_is_of_files_that_are_there(paper: str) -> None:
+def test_a_choice_names_existing_files(paper: str) -> None:
     for choice in BY_PAPER[paper]:
         assert bool(choice.choice) <= choice.is_code, choice
         assert [

@@ -1,4 +1,4 @@
-"""Every experiment under experiments/: it is built as it stands, and trains on a synthetic corpus of its kind."""
+"""Every experiment in experiments/ is built, and trains on a synthetic corpus."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,7 @@ EVEN = (
     "--data.init_args.protocol.init_args.blocks=even",
     "--data.init_args.protocol.init_args.num_folds=3",
 )
-# Enough to learn nothing in little time: one step of Zhou's whole network takes some seconds on one core.
+# Narrow, to be fast: one step of Zhou's whole network takes some seconds on one core.
 NARROW = {
     "PooledLSTM": ("cells=8",),
     "ConvBLSTMAttention": ("channels=[4,4,4,4,4,4]", "cells=4"),
@@ -37,7 +37,7 @@ NARROW = {
     "MetricLearning": ("encoder.init_args.channels=2", "embedding_dim=8"),
     "SpeakerIdentification": ("encoder.init_args.channels=2", "embedding_dim=8"),
 }
-# Two of each emotion, where a batch has all of them.
+# Two of each emotion, for batches that need all of them.
 BATCH_SIZE = {"MetricLearning": 16}
 Train = Callable[..., Path]
 
@@ -47,7 +47,7 @@ def files_of_row(table: Path, row: Row) -> tuple[Path, ...]:
 
 
 def is_the_experiment_itself(table: Path, row: Row) -> bool:
-    """Whether a row overrides nothing, or only with what the experiment's file says anyway."""
+    """Whether a row overrides nothing that differs from the experiment's file."""
 
     def said(key: str) -> object:
         value: object = content(table.parent / str(row.experiment))
@@ -60,7 +60,7 @@ def is_the_experiment_itself(table: Path, row: Row) -> bool:
 
 
 def needed_by(files: tuple[Path, ...]) -> dict[str, tuple[Path, ...]]:
-    """Which argument of an experiment is another one's checkpoint: a row of its paper's tables says so."""
+    """Return the experiments whose checkpoints an experiment needs, by argument, from its paper's tables."""
     for table in (table for table in TABLES if len(files) > 1 and table.parent == files[0].parent):
         rows = {row.name: row for row in read_table(table, [f"corpus={files[1].stem}"]).rows}
         for row in rows.values():
@@ -73,7 +73,7 @@ def needed_by(files: tuple[Path, ...]) -> dict[str, tuple[Path, ...]]:
 def trained(
     synthetic_corpora: dict[str, Path], feature_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Train:
-    """Trains an experiment narrowly for two batches, after those whose checkpoints it needs; returns the run."""
+    """Trains a narrow experiment for two batches, after the stages it needs; returns the run."""
 
     @cache
     def train(files: tuple[Path, ...], *overrides: str) -> Path:
@@ -95,7 +95,7 @@ def trained(
     return train
 
 
-# What systems and corpora bring into each of their pairs; K, the clusters of a VLAD, follows the number of classes.
+# Keys that systems and corpora set in their pairs; K, the clusters of a VLAD, follows the number of classes.
 SYSTEM = {
     "ando2019/fusion_hard": ("ExistencePretraining", "WeightedCrossEntropy", 5e-5, 100, 16, "HardTargets"),
     "ando2019/fusion_soft": ("ExistencePretraining", "WeightedCrossEntropy", 5e-5, 100, 16, "SoftTargets"),
@@ -152,7 +152,7 @@ def last_part(value: Any) -> str:
 
 
 @pytest.mark.parametrize("files", PAIRS, ids=name)
-def test_a_pair_comes_to_what_its_system_and_its_corpus_say(files: tuple[Path, Path], built: Build) -> None:
+def test_a_pair_resolves_to_its_system_and_its_corpus(files: tuple[Path, Path], built: Build) -> None:
     found = built(files)
     key, corpus_key = (f"{path.parent.name}/{path.stem}" for path in files)
     system, loss, lr, epochs, batch, part = SYSTEM[key]
@@ -185,9 +185,9 @@ def unlike(written: Any, resolved: Any, key: str = "") -> list[str]:
 
 
 @pytest.mark.parametrize("files", PAIRS, ids=name)
-def test_nothing_of_either_file_is_dropped_where_they_meet(files: tuple[Path, Path], built: Build) -> None:
+def test_merging_a_pair_drops_no_key_of_either_file(files: tuple[Path, Path], built: Build) -> None:
     problems = [problem for path in files for problem in unlike(content(path), built(files).config)]
-    assert [one for one in problems if not one.startswith("data.init_args.root: ")] == []  # the test has its own
+    assert [one for one in problems if not one.startswith("data.init_args.root: ")] == []  # the test sets it
     assert len(problems) == 1
 
 
@@ -198,14 +198,14 @@ def test_there_are_experiments() -> None:
 
 
 @pytest.mark.parametrize("files", EXPERIMENTS, ids=name)
-def test_an_experiment_is_built_as_it_stands(files: tuple[Path, ...], built: Build) -> None:
+def test_an_experiment_is_built_unchanged(files: tuple[Path, ...], built: Build) -> None:
     found = built(files)
     assert found.frames_fit
     assert found.outputs == (1, len(found.class_names))
 
 
 @pytest.mark.parametrize("path", sorted({path for files in PAIRS for path in files}), ids=str)
-def test_every_number_of_a_papers_experiment_says_where_it_comes_from(path: Path) -> None:
+def test_every_number_of_a_papers_experiment_names_its_source(path: Path) -> None:
     for line in re.findall(r"^ *(?:monitor: .*|[a-z_]+: \[?-?[0-9].*)$", path.read_text(), re.MULTILINE):
         if not line.startswith(("seed_everything:", "  devices:")):
             assert re.search(r"# (§|table |chosen)", line), line
@@ -223,7 +223,7 @@ def test_every_row_of_every_table_is_built(table: Path, row: Row, synthetic_corp
 
 
 @pytest.mark.parametrize("trainer", TRAINERS, ids=lambda path: path.stem)
-def test_a_trainer_file_holds_nothing_but_the_trainer(trainer: Path) -> None:
+def test_a_trainer_file_only_sets_the_trainer(trainer: Path) -> None:
     assert {"trainer"} <= set(content(trainer)) <= {"trainer", "execution"}
 
 
@@ -231,7 +231,7 @@ def test_a_trainer_file_holds_nothing_but_the_trainer(trainer: Path) -> None:
 @pytest.mark.parametrize("files", EXPERIMENTS, ids=name)
 def test_an_experiment_trains_two_batches_and_tests(files: tuple[Path, ...], trained: Train) -> None:
     folder = trained(files)
-    if "SpeakerIdentification" in files[0].read_text():  # for others to start from; nothing is tested
+    if "SpeakerIdentification" in files[0].read_text():  # pre-training is not tested
         assert RunFacts.read(folder / "run.json").epochs == 1
         assert (folder / "checkpoints/best.ckpt").exists()
     else:
@@ -244,7 +244,7 @@ def test_an_experiment_trains_two_batches_and_tests(files: tuple[Path, ...], tra
     [
         pytest.param(files_of_row(table, row), tuple(row.overrides), id=f"{table.stem}: {row.name}")
         for table, row in ROWS
-        # Table 3 of Ando et al. has a test of its own.
+        # Ando's table 3 has a separate test.
         if not (row.needs and "ando2019" in table.parts) and not row.once and not is_the_experiment_itself(table, row)
     ],
 )

@@ -1,4 +1,4 @@
-"""Table 2 of Zhou & Liu 2020: every row trains with the numbers that it is named after."""
+"""Zhou & Liu 2020, Table 2: every row trains with the numbers in its name."""
 
 import re
 from pathlib import Path

@@ -11,8 +11,8 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.sweeps.file import Method, read_sweep, trial_arguments
+from ser_lightning.training.arguments import config_files
 from ser_lightning.training.experiment import resolve
-from ser_lightning.training.experiment_file import config_files
 
 FILES = sorted(Path("experiments/sweeps").glob("*.yaml"))
 CONTENT: dict[str, Any] = {

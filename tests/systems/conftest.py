@@ -1,4 +1,4 @@
-"""A small corpus of noise, and short runs on it, for systems that are trained in several stages."""
+"""A small corpus of noise and short runs on it, for systems trained in stages."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,12 +23,12 @@ SPEAKERS = ("01", "02", "03", "04", "05", "06")
 NUM_BINS = 34
 
 
-class Halt(Exception):  # noqa: N818  # not an error: the run is interrupted on purpose
-    """Stands for a kill between two lines."""
+class Halt(Exception):  # noqa: N818  # not an error
+    """Stands for a kill."""
 
 
 class HaltAt(Callback):
-    """End a run in front of a batch of an epoch."""
+    """End a run before a batch of an epoch."""
 
     def __init__(self, epoch: int, batch: int) -> None:
         self.epoch, self.batch = epoch, batch
@@ -39,10 +39,10 @@ class HaltAt(Callback):
 
 
 class SwayingNoise(LightningDataModule):
-    """One fold of a corpus of noise: six speakers, two utterances of each emotion, which sways at a pace of its own.
+    """One fold of a corpus of noise: six speakers, two utterances per emotion, each emotion modulated at its own rate.
 
-    Fold k tests speaker k + 1 and validates on their neighbour. With ``recognise="speaker"`` the classes are speakers,
-    each with one utterance held out. With ``squared`` frames are squared where the system is trained.
+    Fold k tests speaker k + 1 and validates on the next one. With ``recognise="speaker"`` the classes are speakers,
+    each with one utterance held out. With ``squared``, frames are squared on the system's device.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class SwayingNoise(LightningDataModule):
             self.own_split = Split(fold, **{k: tuple(u for u in every if u.speaker in v) for k, v in sets.items()})
 
     def keep(self, stage: str, wanted: Callable[[Utterance], bool]) -> None:
-        """Leave out of ``stage`` what is not ``wanted``."""
+        """Keep only ``wanted`` utterances in ``stage``."""
         kept = tuple(u for u in self.set_utterances(stage) if wanted(u))
         self.own_split = replace(self.own_split, **{stage: kept})
 
@@ -142,7 +142,7 @@ def fit(
     halt: tuple[int, int] | None = None,
     **options: Any,
 ) -> Trainer:
-    """Train with the callbacks of every run; ``halt`` ends it in front of a batch of an epoch."""
+    """Train with the callbacks of every run; ``halt`` ends it before a batch of an epoch."""
     kept = [BestCheckpoint("validation/WA"), LastCheckpoint()]
     trainer = Trainer(
         max_epochs=max_epochs,
@@ -169,11 +169,11 @@ def noise() -> type[SwayingNoise]:
 
 @pytest.fixture(scope="session")
 def train() -> Callable[..., Trainer]:
-    """Train a system as every run does."""
+    """Train a system as runs do."""
     return fit
 
 
 @pytest.fixture(scope="session")
 def halt() -> type[Halt]:
-    """What ends a run as a kill would."""
+    """The exception that stands for a kill."""
     return Halt

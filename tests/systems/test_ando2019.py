@@ -1,4 +1,4 @@
-"""Ando et al. 2019: what padding, batch mates and order never change, and what the paper says of sizes."""
+"""Ando et al. 2019: invariance to padding, batch mates and order, and the paper's sizes."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def model(request: pytest.FixtureRequest) -> Either:
         model = MultiLabelEmotionExistence(34, EMOTIONS, ExistenceLoss(), channels=(3, 4, 2), cells=5, attention_dim=6)
     with torch.no_grad():
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-            if ".norm." in name:  # batch norms that shift: nothing that they make of zero is zero
+            if ".norm." in name:  # batch norms that shift, so that zeros do not stay zero
                 tensor.uniform_(0.5, 1.5)
     return model
 
@@ -112,7 +112,7 @@ def test_an_encoder_moves_from_existence_to_dominance(frames: Tensor) -> None:
     assert torch.equal(dominant.encoder.eval()(frames.float(), mask), vectors)
 
 
-def test_existence_decides_for_the_most_probable_emotion_and_sums_to_one() -> None:
+def test_existence_probabilities_sum_to_one_and_keep_the_order() -> None:
     model = MultiLabelEmotionExistence(34, EMOTIONS, ExistenceLoss(), channels=(2, 2, 2), cells=2)
     logits = torch.tensor([[1.0, 2.0, -1.0, 0.0], [-90.0, -100.0, -120.0, -300.0], [0.0, 0.0, 0.0, 0.0]])
     probabilities = model.criterion.probabilities(logits)
@@ -121,7 +121,7 @@ def test_existence_decides_for_the_most_probable_emotion_and_sums_to_one() -> No
     assert torch.equal(probabilities.argmax(1), logits.argmax(1))
 
 
-def test_of_two_emotions_that_surely_exist_the_likelier_is_decided_on_though_their_probabilities_are_equal(
+def test_a_tie_of_rounded_probabilities_is_decided_by_logits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = MultiLabelEmotionExistence(34, EMOTIONS, ExistenceLoss(), channels=(2, 2, 2), cells=2)
@@ -133,7 +133,7 @@ def test_of_two_emotions_that_surely_exist_the_likelier_is_decided_on_though_the
     torch.testing.assert_close(decision.probabilities, torch.tensor([[2.0, 2.0, 1.0, 1.0]]) / 6)
 
 
-def test_the_classifier_is_two_layers_with_a_rectifier_between_them() -> None:
+def test_the_classifier_is_two_layers_with_a_relu_between() -> None:
     layers = dense_classifier(3, 2, 1, WeightedCrossEntropy())
     with torch.no_grad():
         for layer, weight in ((layers[0], [[1.0, 0, 0], [0, 1.0, 0]]), (layers[2], [[1.0, 10.0]])):
@@ -152,6 +152,6 @@ def test_attention_can_be_seen_over_time(frames: Tensor) -> None:
     torch.testing.assert_close(torch.einsum("bt,btd->bd", weights, states), encoder(frames, mask))
 
 
-def test_another_number_of_convolutions_is_refused_with_what_was_given() -> None:
+def test_a_wrong_number_of_convolutions_is_rejected() -> None:
     with pytest.raises(ConfigurationError, match=r"channels is \[16, 24\]"):
         DominantEmotionRecognition(400, EMOTIONS, WeightedCrossEntropy(), channels=(16, 24))

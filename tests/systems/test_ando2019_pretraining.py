@@ -1,4 +1,4 @@
-"""MLEE pre-training and fusion: what is frozen stays so to the bit, and encoders of the wrong stage are refused."""
+"""MLEE pre-training and fusion: frozen encoders never change, and unsuitable checkpoints are rejected."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +19,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.features import LogPowerSpectrogram
 from ser_lightning.losses import ExistenceLoss, WeightedCrossEntropy
 from ser_lightning.systems import DominantEmotionRecognition, ExistencePretraining, MultiLabelEmotionExistence
-from ser_lightning.systems.stages import refuse_heard_speakers
+from ser_lightning.systems.stages import check_unseen_speakers
 from ser_lightning.training.callbacks import EpochSeed, LastCheckpoint
 from ser_lightning.types import Batch, Split, Utterance
 
@@ -86,12 +86,12 @@ def fit(system: nn.Module, data: Voices, folder: Path, max_epochs: int = 1, resu
 
 
 def sgd(parameters: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.1)  # touches whatever it is given
+    return torch.optim.SGD(parameters, lr=0.1, momentum=0.9, weight_decay=0.1)  # changes every parameter it is given
 
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Checkpoints of the stages before, trained on fold 0: Ses01 is not heard."""
+    """Checkpoints of the earlier stages, trained on fold 0, without Ses01."""
     folder = tmp_path_factory.mktemp("stages")
     systems = {
         "mlee": MultiLabelEmotionExistence(F, EMOTIONS, ExistenceLoss(), **WIDTHS),
@@ -111,7 +111,7 @@ Build = Callable[..., ExistencePretraining]
 
 @pytest.fixture
 def build(stages: dict[str, Path]) -> Build:
-    """Make a system on the stages before, by their names."""
+    """Make a system that starts from earlier stages, given by name."""
 
     def make(fusion: bool = True, **changes: Any) -> ExistencePretraining:
         torch.manual_seed(0)
@@ -124,7 +124,7 @@ def build(stages: dict[str, Path]) -> Build:
 
 
 @pytest.mark.parametrize("fusion", [False, True])
-def test_frozen_encoders_are_to_the_bit_what_the_stages_before_left(
+def test_frozen_encoders_equal_the_earlier_stages_bit_for_bit(
     fusion: bool, build: Build, stages: dict[str, Path], tmp_path: Path
 ) -> None:
     system = build(fusion)
@@ -152,7 +152,7 @@ def test_only_the_classifier_has_gradients_and_an_optimiser(build: Build, tmp_pa
     assert with_gradient == {f"classifier.{n}.{kind}" for n in (0, 2) for kind in ("weight", "bias")}
 
 
-def test_frozen_encoders_stay_in_evaluation_mode_whatever_is_asked_for(build: Build, tmp_path: Path) -> None:
+def test_frozen_encoders_always_stay_in_evaluation_mode(build: Build, tmp_path: Path) -> None:
     system = build()
     dropouts = [nn.Dropout(0.9) for _ in system.encoders]
     for encoder, dropout in zip(system.encoders, dropouts, strict=True):
@@ -169,9 +169,7 @@ def test_frozen_encoders_stay_in_evaluation_mode_whatever_is_asked_for(build: Bu
     assert torch.equal(system.eval().encoders[0](frames, mask), vectors[0])
 
 
-def test_each_encoder_hears_what_it_learned_from_and_fusion_concatenates_them(
-    build: Build, stages: dict[str, Path], tmp_path: Path
-) -> None:
+def test_encoders_use_their_own_standardisation(build: Build, stages: dict[str, Path], tmp_path: Path) -> None:
     system = build()
     fit(system, Voices(), tmp_path)
     frames, mask = 5 * torch.randn(3, 30, F), torch.arange(30) < torch.tensor([[30], [12], [1]])
@@ -185,7 +183,7 @@ def test_each_encoder_hears_what_it_learned_from_and_fusion_concatenates_them(
     assert system.classifier[0].in_features == 2 * 2 * WIDTHS["cells"]
 
 
-def test_the_earlier_stages_standardisation_counts_and_not_this_stages(build: Build, tmp_path: Path) -> None:
+def test_the_earlier_stages_standardisation_is_used(build: Build, tmp_path: Path) -> None:
     data = Voices()
     data.frames = {name: 100 * frames for name, frames in data.frames.items()}
     system = build()
@@ -198,7 +196,7 @@ def test_the_earlier_stages_standardisation_counts_and_not_this_stages(build: Bu
     assert torch.equal(system(frames, lengths), before)
 
 
-def test_frames_are_not_read_for_a_standardisation_that_nothing_uses(
+def test_frames_are_not_read_for_an_unused_standardisation(
     build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ser_lightning.data.targets.mean_and_deviation", lambda _: pytest.fail("frames are read"))
@@ -208,7 +206,7 @@ def test_frames_are_not_read_for_a_standardisation_that_nothing_uses(
 
 
 def mixed(fold: int) -> Voices:
-    """A fold of which every speaker is in every set."""
+    """A fold with every speaker in every set."""
     data = Voices()
     every = [u for stage in ("train", "validation", "test") for u in data.split().of(stage)]  # type: ignore[arg-type]
     sets: dict[str, list[Utterance]] = {"train": [], "validation": [], "test": []}
@@ -221,9 +219,7 @@ def mixed(fold: int) -> Voices:
     return data
 
 
-def test_under_a_protocol_that_mixes_speakers_the_stage_of_the_same_fold_is_taken_and_no_other(
-    build: Build, tmp_path: Path
-) -> None:
+def test_with_mixed_speakers_only_the_same_fold_is_accepted(build: Build, tmp_path: Path) -> None:
     stage = MultiLabelEmotionExistence(F, EMOTIONS, ExistenceLoss(), **WIDTHS)
     fit(stage, mixed(0), tmp_path / "stage").save_checkpoint(tmp_path / "mixed.ckpt")
     system = build(fusion=False)
@@ -231,66 +227,64 @@ def test_under_a_protocol_that_mixes_speakers_the_stage_of_the_same_fold_is_take
     fit(system, mixed(0), tmp_path / "same")
     other = build(fusion=False)
     other.sources["existence_checkpoint"] = tmp_path / "mixed.ckpt"
-    with pytest.raises(ConfigurationError, match=rf"of the same fold \(of the split {mixed(1).split().hash}\)"):
+    with pytest.raises(ConfigurationError, match=rf"mixed\.ckpt.*{mixed(1).split().hash}"):
         fit(other, mixed(1), tmp_path / "other")
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"existence_checkpoint": "nothing"}, r"existence_checkpoint is missing"),
-        ({"dominant_checkpoint": "nothing"}, r"dominant_checkpoint is missing"),
+        ({"existence_checkpoint": "nothing"}, r"model\.init_args\.existence_checkpoint"),
+        ({"dominant_checkpoint": "nothing"}, r"model\.init_args\.dominant_checkpoint"),
         ({"existence_checkpoint": "dominant"}, r"existence_checkpoint.*dominant\.ckpt.*Dominant.*MultiLabel"),
         ({"dominant_checkpoint": "mlee"}, r"dominant_checkpoint.*mlee\.ckpt.*MultiLabel.*Dominant"),
-        ({"existence_checkpoint": "wider"}, r"wider\.ckpt.*blstm.* \(28,\) and \(20,\), there and here"),
-        ({"cells": 6}, r"mlee\.ckpt.*blstm.* \(20,\) and \(24,\), there and here"),
+        ({"existence_checkpoint": "wider"}, r"wider\.ckpt.*blstm.* \(28,\) .*\(20,\)"),
+        ({"cells": 6}, r"mlee\.ckpt.*blstm.* \(20,\) .*\(24,\)"),
     ],
 )
-def test_a_stage_that_is_missing_or_does_not_fit_is_refused(
+def test_a_stage_that_is_missing_or_does_not_fit_is_rejected(
     changes: dict[str, Any], named: str, build: Build, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigurationError, match=named):
         fit(build(**changes), Voices(), tmp_path)
 
 
-def test_a_stage_whose_file_is_gone_is_refused_with_its_path(build: Build, tmp_path: Path) -> None:
+def test_a_stage_without_its_file_is_rejected_with_its_path(build: Build, tmp_path: Path) -> None:
     system = build()
     system.sources["dominant_checkpoint"] = tmp_path / "gone.ckpt"
-    with pytest.raises(ConfigurationError, match=r"dominant_checkpoint is .*gone\.ckpt, which is not there"):
+    with pytest.raises(ConfigurationError, match=r"dominant_checkpoint .*gone\.ckpt"):
         fit(system, Voices(), tmp_path)
 
 
-def test_frames_of_another_extractor_are_refused(build: Build, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"mlee\.ckpt was trained on frames of .*0\.025.*0\.05"):
+def test_a_stage_of_another_extractor_is_rejected(build: Build, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"mlee\.ckpt .*0\.025.*0\.05"):
         fit(build(), Voices(window_seconds=0.05), tmp_path)
 
 
 @pytest.mark.parametrize(("fold", "stage"), [(2, "validation"), (3, "validation")])
-def test_an_encoder_that_has_heard_a_speaker_of_this_folds_evaluation_is_refused(
+def test_an_encoder_trained_on_evaluation_speakers_is_rejected(
     fold: int, stage: str, build: Build, tmp_path: Path
 ) -> None:
     data = Voices(fold=fold)
-    heard = data.split().speakers("validation")[0]
-    with pytest.raises(ConfigurationError, match=rf"mlee\.ckpt was trained on {heard}.*{stage} set"):
+    seen = data.split().speakers("validation")[0]
+    with pytest.raises(ConfigurationError, match=rf"mlee\.ckpt .*trained .*{seen}.*{stage}"):
         fit(build(), data, tmp_path)
 
 
-def test_only_the_test_speaker_heard_is_enough_to_refuse(build: Build, tmp_path: Path) -> None:
+def test_one_seen_test_speaker_is_enough_to_reject(build: Build, tmp_path: Path) -> None:
     data = Voices(fold=2)
     data._split = replace(data.split(), validation=Voices(fold=0).split().validation)
-    with pytest.raises(ConfigurationError, match=r"mlee\.ckpt was trained on Ses02F.*test set"):
+    with pytest.raises(ConfigurationError, match=r"mlee\.ckpt .*trained .*Ses02F.*test"):
         fit(build(), data, tmp_path)
 
 
-def test_an_encoder_of_another_corpus_is_accepted_and_its_speakers_are_not_this_corpuss(
-    build: Build, tmp_path: Path
-) -> None:
-    system = build(fusion=False, existence_checkpoint="foreign")  # heard Ses01 of another corpus; here Ses01 is tested
+def test_an_encoder_of_another_corpus_is_accepted(build: Build, tmp_path: Path) -> None:
+    system = build(fusion=False, existence_checkpoint="foreign")  # its Ses01 is another speaker
     fit(system, Voices(), tmp_path)
     assert system.origin["training_speakers"] == ["Ses02F", "Ses02M"]
 
 
-def test_a_checkpoint_is_refused_for_speakers_that_any_of_its_stages_has_heard(build: Build, tmp_path: Path) -> None:
+def test_a_checkpoint_is_rejected_for_earlier_stages_speakers(build: Build, tmp_path: Path) -> None:
     data = Voices()
     fewer = tuple(u for u in data.split().train if u.speaker == "Ses02F")
     data._split = replace(data.split(), train=fewer)
@@ -298,14 +292,12 @@ def test_a_checkpoint_is_refused_for_speakers_that_any_of_its_stages_has_heard(b
     fit(system, data, tmp_path).save_checkpoint(tmp_path / "best.ckpt")
     checkpoint = torch.load(tmp_path / "best.ckpt", weights_only=True)
     assert checkpoint["ser_lightning"]["origin"]["training_speakers"] == ["Ses02F"]
-    refuse_heard_speakers(checkpoint, tmp_path / "best.ckpt", "iemocap", {"test": ["Ses01F"]}, "now")
-    with pytest.raises(ConfigurationError, match="was trained on Ses02M, who are in this fold's test set"):
-        refuse_heard_speakers(checkpoint, tmp_path / "best.ckpt", "iemocap", {"test": ["Ses02M"]}, "now")
+    check_unseen_speakers(checkpoint, tmp_path / "best.ckpt", "iemocap", {"test": ["Ses01F"]}, "now")
+    with pytest.raises(ConfigurationError, match=r"best\.ckpt .*trained .*Ses02M.*test"):
+        check_unseen_speakers(checkpoint, tmp_path / "best.ckpt", "iemocap", {"test": ["Ses02M"]}, "now")
 
 
-def test_a_resumed_stage_reaches_the_same_weights_without_the_checkpoints_it_began_with(
-    build: Build, tmp_path: Path
-) -> None:
+def test_a_stage_resumes_to_equal_weights_without_its_sources(build: Build, tmp_path: Path) -> None:
     fit(build(), Voices(), tmp_path / "calm", max_epochs=3)
     fit(build(), Voices(), tmp_path / "cut", max_epochs=1)
     last = tmp_path / "cut" / "checkpoints" / "last.ckpt"
@@ -325,13 +317,13 @@ def test_a_resumed_stage_reaches_the_same_weights_without_the_checkpoints_it_beg
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-5)])
-def test_padding_batch_mates_and_order_never_change_a_fused_prediction(
+def test_padding_and_batch_mates_never_change_a_fused_prediction(
     dtype: torch.dtype, tolerance: float, build: Build
 ) -> None:
     system = build().to(dtype).eval()
     with torch.no_grad():
         for name, tensor in (*system.named_parameters(), *system.named_buffers()):
-            if ".norm." in name or ".standardisation." in name:  # nothing that is made of zero is zero
+            if ".norm." in name or ".standardisation." in name:  # zeros do not stay zero
                 tensor.uniform_(0.5, 1.5)
     lengths = torch.tensor([50, 21, 1, 33])
     frames: Tensor = torch.randn(4, 50, F, dtype=dtype, generator=torch.Generator().manual_seed(1))

@@ -1,4 +1,4 @@
-"""Attention over time: what each system that attends says of it, and that the others say so."""
+"""Attention over time of the systems that have it; the others refuse."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,21 +37,21 @@ def narrow(num_features: int) -> ThinSEResNet34:
 
 
 def standardise(system: EmotionClassifier, mean: float, deviation: float) -> None:
-    """Fit every standardisation of ``system``, also of a stage it starts from."""
+    """Fit every standardisation of ``system``, also of its frozen encoders."""
     for module in system.modules():
         if isinstance(module, Standardisation):
             module.fit(SimpleNamespace(mean=torch.full((F,), mean), deviation=torch.full((F,), deviation)))
 
 
 def enliven(system: EmotionClassifier) -> None:
-    """Shift batch norms, lest no unit of so few is active and attention depends on no frame."""
+    """Shift batch norms, so that some of the few units are active and attention depends on frames."""
     for name, parameter in system.named_parameters():
         if name.endswith(".norm.bias"):
             torch.nn.init.ones_(parameter)
 
 
 def attending() -> dict[str, tuple[EmotionClassifier, int]]:
-    """Systems that attend, and how many frames their steps have."""
+    """Systems with attention, and their frames per step."""
     torch.manual_seed(0)
     plain = WeightedCrossEntropy()
     return {
@@ -70,7 +70,7 @@ def frames() -> Tensor:
 
 
 @pytest.mark.parametrize("name", attending())
-def test_attention_adds_up_to_one_over_the_steps_of_an_utterance_whatever_is_padded(name: str, frames: Tensor) -> None:
+def test_attention_sums_to_one_over_an_utterance_despite_padding(name: str, frames: Tensor) -> None:
     system, frames_of_step = attending()[name]
     enliven(system.double().eval())
     standardise(system, 3.0, 2.0)
@@ -90,7 +90,7 @@ def test_attention_adds_up_to_one_over_the_steps_of_an_utterance_whatever_is_pad
     assert (system.attention(frames, LENGTHS)[0] - weights).abs().max() > 1e-6
 
 
-def test_zhous_attention_leaves_out_what_is_trimmed_and_goes_to_padding_that_counts(frames: Tensor) -> None:
+def test_zhous_attention_covers_padding_but_no_trimmed_frames(frames: Tensor) -> None:
     def zhou(**more: Any) -> ConvBLSTMAttention:
         torch.manual_seed(0)
         system = ConvBLSTMAttention(F, EMOTIONS, WeightedPooling, WeightedCrossEntropy(), **ZHOU, **more)
@@ -132,7 +132,7 @@ def test_a_later_stages_attention_is_its_frozen_encoders(frames: Tensor) -> None
 
 
 @pytest.mark.parametrize("pooling", [MeanPooling, lambda size: NetVLAD(size, 2)])
-def test_a_system_that_weighs_no_steps_says_so(pooling: Any, frames: Tensor) -> None:
+def test_a_system_without_attention_over_time_says_so(pooling: Any, frames: Tensor) -> None:
     for system in (
         PooledLSTM(F, EMOTIONS, pooling, LabelSmoothing(), cells=4),
         ConvBLSTMAttention(F, EMOTIONS, pooling, WeightedCrossEntropy(), **ZHOU),
@@ -140,15 +140,13 @@ def test_a_system_that_weighs_no_steps_says_so(pooling: Any, frames: Tensor) -> 
         MetricLearning(F, EMOTIONS, narrow, pooling, lambda names: TripletLoss(names, 0.1), embedding_dim=4),
         SpeakerIdentification(F, EMOTIONS, narrow, pooling, WeightedCrossEntropy(), embedding_dim=4),
     ):
-        with pytest.raises(ConfigurationError, match=f"{type(system).__name__} .*has no attention over time"):
+        with pytest.raises(ConfigurationError, match=f"{type(system).__name__} .*attention"):
             system.attention(frames.float(), LENGTHS)
 
 
-def test_a_fusion_attends_in_each_encoder_and_names_the_way_out(frames: Tensor) -> None:
+def test_attention_of_a_fusion_is_refused_with_the_way_out(frames: Tensor) -> None:
     fusion = ExistencePretraining(
         F, EMOTIONS, WeightedCrossEntropy(), fusion=True, dominant_checkpoint=Path("x"), **ANDO
     )
-    with pytest.raises(
-        ConfigurationError, match=r"ExistencePretraining with fusion .* take the checkpoints it started"
-    ):
+    with pytest.raises(ConfigurationError, match=r"ExistencePretraining with fusion .*checkpoints"):
         fusion.attention(frames.float(), LENGTHS)

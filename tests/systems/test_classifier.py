@@ -1,4 +1,4 @@
-"""What all systems share: how they score."""
+"""Scores, which all systems share."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def batch_of(indices: list[int]) -> Batch:
 
 
 @pytest.mark.parametrize("cuts", [[7], [6, 1], [3, 3, 1]])
-def test_a_loss_is_the_mean_over_utterances_however_they_are_cut_into_batches(cuts: list[int]) -> None:
+def test_a_loss_is_the_mean_over_utterances_for_any_batch_sizes(cuts: list[int]) -> None:
     torch.manual_seed(0)
     system = PooledLSTM(4, ["a", "b", "c"], MeanPooling, LabelSmoothing(), cells=3).eval()
     everyone = batch_of(list(range(NUM_UTTERANCES)))

@@ -70,13 +70,13 @@ def batch(dtype: torch.dtype = torch.float32) -> Batch:
 
 
 def logits_of_criterion(model: EmotionClassifier) -> list[Tensor]:
-    """A list that each call of the model's criterion adds its logits to."""
+    """A list of the logits of each call of the model's criterion."""
     seen: list[Tensor] = []
     model.criterion.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     return seen
 
 
-def test_in_autocast_losses_and_scores_are_those_of_float32_logits(model: EmotionClassifier) -> None:
+def test_under_autocast_losses_and_scores_use_float32_logits(model: EmotionClassifier) -> None:
     seen = logits_of_criterion(model)
     model.train()
     expected = model.training_step(batch(), 0)
@@ -105,7 +105,7 @@ def test_a_model_of_float64_has_losses_of_float64(model: EmotionClassifier) -> N
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_metric_learning_compares_embeddings_that_are_rounded_once(dtype: torch.dtype) -> None:
+def test_metric_learning_compares_embeddings_rounded_once(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     model = MetricLearning(40, EMOTIONS, narrow, netvlad, lambda c: TripletLoss(c, 0.5), embedding_dim=6).to(dtype)
     seen: list[Tensor] = []

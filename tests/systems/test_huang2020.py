@@ -1,4 +1,4 @@
-"""Huang et al. 2020: what padding, batch mates and order never change, and what the paper says of training."""
+"""Huang et al. 2020: invariance to padding, batch mates and order, and the paper's training."""
 
 import pytest
 import torch

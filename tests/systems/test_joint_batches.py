@@ -1,4 +1,4 @@
-"""Two processes with unequal shares of a batch train as one process does that has all of it."""
+"""Two processes with unequal shares of a batch train as one process does on the whole batch."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +23,11 @@ from ser_lightning.systems.classifier import EmotionClassifier
 from ser_lightning.types import Batch
 
 NUM_PROCESSES = 2
-SHARES = (slice(0, 4), slice(4, 7))  # seven utterances: as two processes share a last batch
+SHARES = (slice(0, 4), slice(4, 7))  # how two processes share a last batch of seven
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 NUM_BINS = 40
 
-# Without dropout and input noise, which no two processes draw alike.
+# Without dropout and input noise, which differ between processes.
 SYSTEMS: dict[str, Callable[[], EmotionClassifier]] = {
     "Huang": lambda: PooledLSTM(
         NUM_BINS, EMOTIONS, lambda dim: NetVLAD(dim, 3), LabelSmoothing(0.2, "unigram"), cells=6
@@ -58,14 +58,14 @@ SYSTEMS: dict[str, Callable[[], EmotionClassifier]] = {
 def batch(rows: slice) -> Batch:
     generator = torch.Generator().manual_seed(0)
     frames = torch.randn(7, 90, NUM_BINS, dtype=torch.float64, generator=generator)
-    lengths = torch.tensor([90, 90, 90, 90, 71, 83, 67])  # in the first share alone there is no padding
+    lengths = torch.tensor([90, 90, 90, 90, 71, 83, 67])  # only the first share has no padding
     labels = torch.arange(7) % 4
     targets = torch.eye(4, dtype=torch.float64)[labels]
     return Batch(frames[rows], lengths[rows], labels[rows], targets[rows], torch.arange(7)[rows])
 
 
 def training_step(name: str, rows: slice) -> dict[str, Tensor]:
-    """Return what a training step on some rows leaves: gradients, averaged as DDP does, and buffers."""
+    """Return gradients, averaged as DDP does, and buffers after a training step on some rows."""
     torch.manual_seed(1)
     system = SYSTEMS[name]().double()
     system.class_prior.copy_(torch.tensor([0.4, 0.3, 0.2, 0.1]))
@@ -88,7 +88,7 @@ def run_process(rank: int, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def shares(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What both processes were left with."""
+    """The results of both processes."""
     folder = tmp_path_factory.mktemp("shares")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLOO_SOCKET_IFNAME", "lo")

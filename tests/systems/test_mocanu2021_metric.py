@@ -1,4 +1,4 @@
-"""Metric learning and its support vector machine (S4, S5): what it keeps, goes on with, decides, and refuses."""
+"""Metric learning and its SVM (S4, S5): checkpoints, resume, predictions and errors."""
 
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -74,13 +74,13 @@ def decisions(system: MetricLearning, batches: Any) -> list[Decision]:
 
 @pytest.fixture(scope="module")
 def finished(noise: Any, train: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of three epochs that nothing has disturbed."""
+    """An uninterrupted run of three epochs."""
     folder = tmp_path_factory.mktemp("finished")
     train(build(), noise(), folder, max_epochs=3)
     return folder
 
 
-def test_the_best_checkpoint_holds_the_machine_as_tensors_and_what_was_chosen(finished: Path) -> None:
+def test_the_best_checkpoint_holds_the_svm_and_its_parameters(finished: Path) -> None:
     checkpoint = stored(finished)
     machine = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("svm.")}
     assert machine["svm.support_vectors"].shape[1] == 6
@@ -92,7 +92,7 @@ def test_the_best_checkpoint_holds_the_machine_as_tensors_and_what_was_chosen(fi
     assert not len(stored(finished, "last")["state_dict"]["svm.support_vectors"])
 
 
-def test_the_machine_is_fitted_on_the_best_epochs_embeddings_in_evaluation_mode(finished: Path, noise: Any) -> None:
+def test_the_svm_is_fitted_on_the_best_epochs_embeddings(finished: Path, noise: Any) -> None:
     system, data = build().eval(), noise()
     system.load_state_dict(stored(finished)["state_dict"])
     batches = [*data.evaluation_dataloader("train")]
@@ -102,7 +102,7 @@ def test_the_machine_is_fitted_on_the_best_epochs_embeddings_in_evaluation_mode(
     assert distances.min(1).values.max() < 1e-6
 
 
-def test_what_decides_is_the_machine_and_its_probabilities_are_those_of_the_step(finished: Path, noise: Any) -> None:
+def test_the_svm_predicts_and_its_probabilities_are_the_steps(finished: Path, noise: Any) -> None:
     system = build().eval()
     system.load_state_dict(stored(finished)["state_dict"])
     for batch in noise().test_dataloader():
@@ -131,7 +131,7 @@ def test_a_run_cut_in_the_middle_ends_with_the_same_bits(
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
-def test_a_run_killed_before_its_machine_was_stored_fits_it_when_it_goes_on(
+def test_a_run_killed_before_storing_its_svm_resumes_by_fitting(
     finished: Path, noise: Any, train: Train, halt: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def kill(*_: Any) -> None:
@@ -147,7 +147,7 @@ def test_a_run_killed_before_its_machine_was_stored_fits_it_when_it_goes_on(
     assert stored(finished)["ser_lightning"] == stored(tmp_path)["ser_lightning"]
 
 
-def test_a_run_that_had_ended_keeps_its_machine_when_it_is_run_again(
+def test_a_finished_run_keeps_its_svm_when_it_is_run_again(
     finished: Path, noise: Any, train: Train, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (finished / "checkpoints" / "best.ckpt").read_bytes()
@@ -158,14 +158,14 @@ def test_a_run_that_had_ended_keeps_its_machine_when_it_is_run_again(
     assert (finished / "checkpoints" / "best.ckpt").read_bytes() == before
 
 
-def test_a_machine_does_not_outlive_the_network_it_was_fitted_on(
+def test_an_svm_is_discarded_when_its_network_is_trained_further(
     finished: Path, noise: Any, train: Train, tmp_path: Path
 ) -> None:
-    """Where training goes on from a best checkpoint, every new epoch is scored by class means and may be the best."""
+    """When training resumes from a best checkpoint, new epochs are scored by class means and may be the best."""
     system = build()
     resumed = tmp_path / "best.ckpt"
     checkpoint = stored(finished)
-    # Any epoch is then better than what is known.
+    # Any epoch is then the best.
     (score,) = (key for key in checkpoint["callbacks"] if "validation/WA" in key)
     checkpoint["callbacks"][score] |= {"best_k_models": {}, "best_model_score": None, "kth_best_model_path": ""}
     torch.save(checkpoint, resumed)
@@ -177,9 +177,7 @@ def test_a_machine_does_not_outlive_the_network_it_was_fitted_on(
     assert not len(stored(tmp_path, "last")["state_dict"]["svm.support_vectors"])
 
 
-def test_class_means_are_those_of_the_epochs_embeddings_and_decide_until_the_machine_does(
-    noise: Any, train: Train, tmp_path: Path
-) -> None:
+def test_until_the_svm_is_fitted_the_epochs_class_means_predict(noise: Any, train: Train, tmp_path: Path) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
 
     class Watched(MetricLearning):
@@ -208,14 +206,14 @@ def test_class_means_are_those_of_the_epochs_embeddings_and_decide_until_the_mac
     assert decision.logits.abs().max() <= 1 + 1e-6
 
 
-def test_the_machine_that_is_forgotten_leaves_none_of_its_buffers_behind_on_another_device() -> None:
-    system = build().to("meta")  # no CPU, and to be had everywhere
+def test_a_discarded_svm_leaves_no_buffers_on_another_device() -> None:
+    system = build().to("meta")  # a device that every machine has
     system.trainer = cast(Any, SimpleNamespace(world_size=1, datamodule=None))
     system.on_fit_start()
     assert {value.device.type for value in system.state_dict().values()} == {"meta"}
 
 
-def test_a_class_without_training_utterances_is_never_decided_on(noise: Any, train: Train, tmp_path: Path) -> None:
+def test_a_class_without_training_utterances_is_never_predicted(noise: Any, train: Train, tmp_path: Path) -> None:
     data = noise()
     data.keep("train", lambda utterance: utterance.label != "sad")
     system = build(triplets)
@@ -236,15 +234,15 @@ def test_frames_made_on_the_device_are_made_once(noise: Any, train: Train, tmp_p
     assert_same_weights(stored(tmp_path / "stored")["state_dict"], stored(tmp_path / "device")["state_dict"])
 
 
-def test_batches_without_terms_are_counted_and_training_goes_on(noise: Any, train: Train, tmp_path: Path) -> None:
+def test_batches_without_terms_are_counted(noise: Any, train: Train, tmp_path: Path) -> None:
     class Sometimes(TripletLoss):
-        """Has something to say of every second batch."""
+        """Has terms in every second batch."""
 
         calls = 0
 
         def forward(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
             self.calls += 1
-            # With one class alone there is no triplet.
+            # With one class there is no triplet.
             return super().forward(embeddings, labels if self.calls % 2 else torch.zeros_like(labels))
 
     system = build(lambda names: Sometimes(names, 0.2))
@@ -285,7 +283,7 @@ def test_padding_batch_mates_and_order_never_change_a_decision(
         assert torch.equal(one.predicted, other.predicted[row])
         for field in ("logits", "probabilities", "embeddings"):
             ours, theirs = getattr(one, field), getattr(other, field)[row]
-            # Probabilities come in float32 whatever the network computes in.
+            # Probabilities are always in float32.
             torch.testing.assert_close(ours, theirs, atol=max(tolerance, 1e-6 * (field == "probabilities")), rtol=0)
 
     together = decide(frames, LENGTHS)
@@ -297,7 +295,7 @@ def test_padding_batch_mates_and_order_never_change_a_decision(
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
-def test_other_precisions_train_and_fit_a_machine(precision: Any, noise: Any, train: Train, tmp_path: Path) -> None:
+def test_other_precisions_train_and_fit_an_svm(precision: Any, noise: Any, train: Train, tmp_path: Path) -> None:
     system = build()
     train(system, noise(), tmp_path, max_epochs=2, precision=precision)
     table = pd.read_csv(tmp_path / "metrics.csv")
@@ -320,13 +318,13 @@ def test_in_autocast_only_the_network_rounds(finished: Path, noise: Any) -> None
             decision = system.decide(batch)
         assert decision.embeddings is not None
         assert {getattr(decision, f.name).dtype for f in fields(decision)} == {torch.float32, torch.int64}
-        evidence, predicted = system._evidence(decision.embeddings)
-        assert torch.equal(decision.logits, evidence)
+        scores, predicted = system._class_scores(decision.embeddings)
+        assert torch.equal(decision.logits, scores)
         assert torch.equal(decision.predicted, predicted)
 
 
 @pytest.mark.slow
-def test_s5_learns_a_tiny_corpus_by_heart(noise: Any, train: Train, tmp_path: Path) -> None:
+def test_s5_overfits_a_tiny_corpus(noise: Any, train: Train, tmp_path: Path) -> None:
     data = noise()
     data.keep("train", lambda utterance: utterance.speaker in ("03", "04"))
     data.own_split = replace(data.own_split, validation=data.own_split.train)
@@ -379,7 +377,7 @@ def finished_fold(fold_arguments: Callable[..., list[str]], tmp_path_factory: py
     return run_fold(fold_arguments(tmp_path_factory.mktemp("fold")))
 
 
-def test_a_fold_leaves_its_machines_predictions_and_embeddings(finished_fold: Path) -> None:
+def test_a_fold_writes_its_svms_predictions_and_embeddings(finished_fold: Path) -> None:
     assert {path.name for path in finished_fold.iterdir()} >= {
         "predictions.csv",
         "validation_predictions.csv",
@@ -389,7 +387,7 @@ def test_a_fold_leaves_its_machines_predictions_and_embeddings(finished_fold: Pa
     }
 
 
-def test_a_checkpoint_alone_decides_as_the_run_did(
+def test_a_checkpoint_predicts_as_its_run_did(
     finished_fold: Path, fold_arguments: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     system = load_system(finished_fold / "checkpoints" / "best.ckpt")
@@ -409,7 +407,7 @@ def test_a_checkpoint_alone_decides_as_the_run_did(
 
 
 @pytest.mark.slow
-def test_before_the_machine_a_checkpoint_alone_decides_by_class_means_and_the_fold_goes_on_to_the_same_end(
+def test_a_checkpoint_without_svm_predicts_and_its_fold_resumes(
     finished_fold: Path,
     fold_arguments: Callable[..., list[str]],
     halt: Any,
@@ -439,11 +437,11 @@ def test_before_the_machine_a_checkpoint_alone_decides_by_class_means_and_the_fo
         assert (tmp_path / file).read_bytes() == (finished_fold / file).read_bytes()
 
 
-def test_a_checkpoint_of_another_system_is_refused_where_the_run_would_go_on(
+def test_resuming_a_checkpoint_of_another_system_is_rejected(
     noise: Any, train: Train, finished: Path, tmp_path: Path
 ) -> None:
     checkpoint = stored(finished, "last")
     checkpoint["ser_lightning"]["system"] = "ser_lightning.systems.SEResNetVLAD"
     torch.save(checkpoint, tmp_path / "other.ckpt")
-    with pytest.raises(ConfigurationError, match=r"holds a .*SEResNetVLAD, but .* configures a .*MetricLearning"):
+    with pytest.raises(ConfigurationError, match=r"SEResNetVLAD.*MetricLearning"):
         train(build(), noise(), tmp_path, max_epochs=4, resume=tmp_path / "other.ckpt")

@@ -1,4 +1,4 @@
-"""Two processes with a part of the batch each learn metrics as one process does that has all of it."""
+"""Metric learning in two processes with a part of the batch each, against one process with all of it."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ NUM_BINS = 34
 
 
 def batch(rows: slice) -> Batch:
-    """Some rows of a batch in which the first process's utterances alone are all of one length."""
+    """Some rows of a batch; only the first process's utterances have equal lengths."""
     generator = torch.Generator().manual_seed(0)
     frames = torch.randn(8, 40, NUM_BINS, dtype=torch.float64, generator=generator).abs()
     lengths = torch.tensor([40, 40, 40, 40, 21, 33, 17, 40])
@@ -41,7 +41,7 @@ def build() -> MetricLearning:
 
 
 def training_step(rows: slice) -> dict[str, Tensor]:
-    """Return what a training step on some rows leaves: gradients, averaged as DDP does, loss, and buffers."""
+    """Return gradients, averaged as DDP does, loss and buffers after a training step on some rows."""
     system = build()
     loss = system.training_step(batch(rows), 0)
     loss.backward()
@@ -61,9 +61,7 @@ def run_process(rank: int, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_learn_metrics_as_one_does_on_the_joint_batch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_two_processes_train_as_one_does_on_the_joint_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     multiprocessing.spawn(run_process, (tmp_path,), NUM_PROCESSES)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(NUM_PROCESSES)]

@@ -1,4 +1,4 @@
-"""Speaker identification: its scores, its job, which is done without predictions, and what a checkpoint of it says."""
+"""Speaker identification: its scores, its job without predictions, and its checkpoint."""
 
 import json
 from collections.abc import Callable
@@ -70,7 +70,7 @@ def test_padding_batch_mates_and_order_never_change_a_prediction(
         torch.testing.assert_close(alone[0], together[row], atol=tolerance, rtol=0)
 
 
-def test_am_softmax_has_a_cosine_head_and_predicts_with_its_scale(frames: Tensor) -> None:
+def test_am_softmax_has_a_cosine_head_with_its_scale(frames: Tensor) -> None:
     model = build(CRITERIA["AM-softmax"]()).double().eval()
     assert isinstance(model.output[1], CosineHead)
     cosines = model(frames, LENGTHS)
@@ -78,7 +78,7 @@ def test_am_softmax_has_a_cosine_head_and_predicts_with_its_scale(frames: Tensor
     torch.testing.assert_close(model.criterion.probabilities(cosines), (30 * cosines).float().softmax(1))
 
 
-def test_scores_of_a_run_are_those_of_a_plain_loop_over_its_held_out_clips(
+def test_scores_equal_those_of_a_plain_loop_over_held_out_clips(
     noise: Any, train: Callable[..., Trainer], tmp_path: Path
 ) -> None:
     data = noise(recognise="speaker")
@@ -111,7 +111,7 @@ def test_a_step_hands_on_no_embeddings_and_sums_of_one(model: SpeakerIdentificat
 
 @pytest.fixture(scope="module")
 def job_arguments(synthetic_ravdess: Path, feature_folder: Path) -> Arguments:
-    """LightningCLI's arguments for a short and narrow pre-training on the speakers of a corpus of emotions."""
+    """LightningCLI's arguments for a short, narrow pre-training on an emotion corpus's speakers."""
 
     def make(folder: Path, *more: str) -> list[str]:
         return [
@@ -139,11 +139,11 @@ def job_arguments(synthetic_ravdess: Path, feature_folder: Path) -> Arguments:
 
 @pytest.fixture(scope="module")
 def finished(job_arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pre-training that has ended."""
+    """A finished pre-training."""
     return run_fold(job_arguments(tmp_path_factory.mktemp("once"), "--trainer.logger=false"))
 
 
-def test_its_job_is_done_by_its_facts_alone_and_leaves_no_predictions(finished: Path) -> None:
+def test_its_job_ends_with_its_facts_and_without_predictions(finished: Path) -> None:
     names = {path.name for path in finished.iterdir()}
     assert {"run.json", "metrics.csv", "checkpoints", "config.yaml"} <= names
     assert not [name for name in names if "predictions" in name or "confusion" in name]
@@ -156,9 +156,7 @@ def test_its_job_is_done_by_its_facts_alone_and_leaves_no_predictions(finished: 
     assert is_done(replace(job, scored=False))
 
 
-def test_trained_once_it_is_planned_whichever_folds_of_another_corpus_are_asked_for(
-    job_arguments: Arguments, tmp_path: Path
-) -> None:
+def test_trained_once_it_is_planned_for_any_folds_of_a_corpus(job_arguments: Arguments, tmp_path: Path) -> None:
     given = [argument for argument in job_arguments(tmp_path) if "default_root_dir" not in argument]
     options = RunOptions(folds="3,5", seeds="0-1", runs=tmp_path)
     jobs = plan_experiment(given, options, Console(quiet=True), without_folds=True)

@@ -1,4 +1,4 @@
-"""Zhou & Liu 2020: what padding, batch mates and order never change, and what the paper says of sizes."""
+"""Zhou & Liu 2020: invariance to padding, batch mates and order, and the paper's sizes."""
 
 import copy
 from collections.abc import Callable
@@ -22,7 +22,7 @@ NARROW = (4, 4, 3, 3, 3, 3)
 
 
 def settle(model: nn.Module) -> None:
-    """Let batch norms shift and scale: nothing that they make of zero is zero."""
+    """Let batch norms shift and scale, so that zeros do not stay zero."""
     with torch.no_grad():
         for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             if ".norm." in name:
@@ -87,7 +87,7 @@ def test_gradients_reach_every_parameter(model: ConvBLSTMAttention, frames: Tens
             continue
         assert parameter.grad is not None, name
         assert torch.isfinite(parameter.grad).all(), name
-        # A bias in front of a batch norm is trained by rounding errors alone.
+        # The gradient of a bias before a batch norm is rounding error.
         assert parameter.grad.abs().sum() > 0 or name.endswith("convolution.bias"), name
 
 
@@ -95,13 +95,13 @@ def test_gradients_reach_every_parameter(model: ConvBLSTMAttention, frames: Tens
 def test_a_gpu_trains_alike_and_is_not_waited_for(model: ConvBLSTMAttention, frames: Tensor) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
-            module.p = 0.0  # devices draw numbers of their own
+            module.p = 0.0  # random numbers differ between devices
     labels = torch.arange(4)
     batch = Batch(frames.float(), LENGTHS, labels, torch.eye(4), labels)
     on_gpu, moved = copy.deepcopy(model).to("cuda"), batch.to("cuda")
     expected = model.training_step(batch, 0)
     expected.backward()
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # which would round inputs to ten bits
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # TF32 rounds inputs to ten bits
         torch.cuda.set_sync_debug_mode("error")
         try:
             loss = on_gpu.training_step(moved, 0)
@@ -110,7 +110,7 @@ def test_a_gpu_trains_alike_and_is_not_waited_for(model: ConvBLSTMAttention, fra
             torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(loss.detach().cpu(), expected.detach(), rtol=1e-4, atol=0)
     for (name, parameter), theirs in zip(model.named_parameters(), on_gpu.parameters(), strict=True):
-        if not parameter.requires_grad or name.endswith("convolution.bias"):  # the latter has rounding errors alone
+        if not parameter.requires_grad or name.endswith("convolution.bias"):  # only rounding error
             continue
         assert parameter.grad is not None, name
         assert theirs.grad is not None, name
@@ -185,15 +185,13 @@ def test_am_softmax_works_on_cosines_and_predicts_with_its_scale(frames: Tensor)
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"pad_to_max": True}, "pad_to_max is true and max_frames absent"),
+        ({"pad_to_max": True}, "pad_to_max is true.*max_frames"),
         ({"max_frames": 0}, "max_frames is 0"),
         ({"max_frames": -5, "pad_to_max": True}, "max_frames is -5"),
         ({"channels": []}, r"channels is \[\]"),
         ({"channels": [4, 0]}, r"channels is \[4, 0\]"),
     ],
 )
-def test_what_leaves_no_frames_or_no_network_is_refused_with_its_value(
-    arguments: dict[str, object], named: str
-) -> None:
+def test_invalid_max_frames_or_channels_are_rejected_by_value(arguments: dict[str, object], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         ConvBLSTMAttention(40, list("ahsn"), WeightedPooling, FocalLoss(), **arguments)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Zhou & Liu 2020's systems learn 64 recordings by heart: whatever hinders learning would show."""
+"""Zhou & Liu 2020's systems overfit 64 recordings: anything that hinders learning would show."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from ser_lightning.types import Stage, Utterance
 
 
 class EightOfEachEmotion(Protocol):
-    """Train on eight utterances of each emotion, by as many actors; one other of each validates, the rest test."""
+    """Train on eight utterances per emotion, by eight actors; validate on one more of each, test on the rest."""
 
     speakers_disjoint = False
     name = "eight of each emotion"
@@ -35,7 +35,7 @@ class EightOfEachEmotion(Protocol):
 @pytest.mark.corpus
 @pytest.mark.slow
 @pytest.mark.parametrize("system", ["baseline", "am_softmax", "focal", "combined_pooling"])
-def test_a_narrow_system_without_dropout_learns_64_clips_by_heart(
+def test_a_narrow_system_without_dropout_overfits_64_clips(
     system: str, ravdess_root: Path, feature_folder: Path, tmp_path: Path
 ) -> None:
     cli = ExperimentCLI(

@@ -1,4 +1,4 @@
-"""What a resumed run stands on: seeds of an epoch, the two checkpoints, and patience that is spent."""
+"""Exact resume: seeds of an epoch, the two checkpoints, and exhausted patience."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +16,7 @@ def draws(seed: int, epoch: int, rank: int = 0) -> list[float]:
     return torch.rand(3).tolist()
 
 
-def test_an_epoch_draws_the_same_numbers_again_and_every_epoch_seed_and_process_its_own() -> None:
+def test_random_numbers_depend_only_on_seed_epoch_and_rank() -> None:
     first = draws(0, 3)
     assert draws(0, 3) == first
     others = [draws(0, 4), draws(1, 3), draws(0, 3, rank=1)]
@@ -24,7 +24,7 @@ def test_an_epoch_draws_the_same_numbers_again_and_every_epoch_seed_and_process_
     assert len({tuple(other) for other in others}) == 3
 
 
-def test_the_best_checkpoint_is_saved_before_the_last_one_and_both_behind_all_else() -> None:
+def test_checkpoints_are_saved_last_and_the_best_one_first() -> None:
     callbacks = [BestCheckpoint(), LastCheckpoint(), EpochSeed(0)]
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=callbacks, enable_progress_bar=False)
     kinds = [type(callback) for callback in trainer.callbacks]
@@ -34,9 +34,7 @@ def test_the_best_checkpoint_is_saved_before_the_last_one_and_both_behind_all_el
 @pytest.mark.parametrize(
     ("patience", "waited", "stops"), [(2, 0, False), (2, 1, False), (2, 2, True), (0, 0, False), (0, 1, True)]
 )
-def test_a_run_resumed_with_its_patience_spent_stops_at_once_and_a_fresh_one_begins(
-    patience: int, waited: int, stops: bool
-) -> None:
+def test_a_run_resumed_with_exhausted_patience_stops_at_once(patience: int, waited: int, stops: bool) -> None:
     stopping = EarlyStopping(monitor="validation/loss", mode="min", patience=patience)
     state = {"wait_count": waited, "stopped_epoch": 0, "best_score": torch.tensor(1.0), "patience": patience}
     stopping.load_state_dict(state)

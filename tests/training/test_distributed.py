@@ -1,4 +1,4 @@
-"""Two processes on one machine: nothing lost, nothing double, the same numbers as one process gives."""
+"""Two processes on one machine: no utterance lost or repeated, and the numbers of one process."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ TWO_PROCESSES = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.
 
 @pytest.fixture(scope="module")
 def odd_ravdess(synthetic_ravdess: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The synthetic corpus less one clip of fold 0's validation set and one of its test set, both then odd.
+    """The synthetic corpus without one clip each of fold 0's validation and test set, so that both are odd.
 
     Its training set stays even, so that both processes have equal shares of every batch.
     """
@@ -34,7 +34,7 @@ def odd_ravdess(synthetic_ravdess: Path, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def odd_arguments(odd_ravdess: Path, arguments: Arguments) -> Arguments:
-    """Arguments for a run on that corpus in which nothing is random but the first weights."""
+    """Arguments for a run on that corpus with only the initial weights random."""
 
     def make(folder: Path, *more: str) -> list[str]:
         settled = ("--model.init_args.dropout=0", "--model.init_args.input_noise=0")
@@ -44,7 +44,7 @@ def odd_arguments(odd_ravdess: Path, arguments: Arguments) -> Arguments:
 
 
 def ser(*arguments: str) -> None:
-    """Run the command line in a process of its own, whose processes meet on the loopback device."""
+    """Run the command line in a new process; its processes communicate over the loopback device."""
     environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run(
         [sys.executable, "-m", "ser_lightning.cli", *arguments],
@@ -58,7 +58,7 @@ def ser(*arguments: str) -> None:
 
 @pytest.fixture(scope="module")
 def alone(odd_arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fold that one process has run."""
+    """A fold run by one process."""
     return run_fold(odd_arguments(tmp_path_factory.mktemp("alone"), "--trainer.logger=false"))
 
 
@@ -79,12 +79,12 @@ def test_two_processes_predict_what_one_predicts(alone: Path, together: Path) ->
     torch.testing.assert_close(
         torch.from_numpy(two[probabilities].to_numpy(copy=True)),
         torch.from_numpy(one[probabilities].to_numpy(copy=True)),
-        atol=1e-5,  # of weights that are the same to 1e-6
+        atol=1e-5,  # the weights agree to 1e-6
         rtol=0,
     )
 
 
-def test_two_processes_leave_every_file_of_a_fold_and_one_wandb_run(together: Path, alone: Path) -> None:
+def test_two_processes_write_a_folds_files_and_one_wandb_run(together: Path, alone: Path) -> None:
     names = {path.name for path in together.iterdir()}
     assert names == {path.name for path in alone.iterdir()} | {"metrics.csv", "wandb", "wandb_id"}
     assert {path.name for path in (together / "checkpoints").iterdir()} == {"best.ckpt", "best.md", "last.ckpt"}
@@ -103,8 +103,8 @@ def test_a_fold_of_two_processes_scores_every_utterance_once(together: Path, alo
     assert best == pytest.approx(correct.groupby(validation["target"]).mean().mean())
 
 
-def test_two_processes_learn_what_one_learns(together: Path, alone: Path) -> None:
-    """Only if every training utterance was seen, once an epoch, in the batch where one process saw it."""
+def test_two_processes_train_the_weights_that_one_trains(together: Path, alone: Path) -> None:
+    """Holds only if each training utterance is in the same batch as with one process, once per epoch."""
     one, two = (
         torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         for folder in (alone, together)

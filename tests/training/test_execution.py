@@ -1,4 +1,4 @@
-"""How layers are computed: the same names and numbers, whatever a trainer file asks for."""
+"""Execution options change neither names nor numbers of layers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +13,8 @@ from ser_lightning.nn.encoders import ThinSEResNet34
 from ser_lightning.nn.pooling import GhostVLAD, NetVLAD
 from ser_lightning.systems import ExistencePretraining, MetricLearning, PooledLSTM, SEResNetVLAD
 from ser_lightning.systems.classifier import EmotionClassifier
+from ser_lightning.training.arguments import Execution, threads_of_environment
 from ser_lightning.training.experiment import ExperimentCLI
-from ser_lightning.training.experiment_file import Execution, threads_of_environment
 from ser_lightning.types import Batch
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
@@ -55,7 +55,7 @@ def batch(frames: int = 60, size: int = 8) -> Batch:
 
 
 def results(system: EmotionClassifier, seen: Batch) -> dict[str, Tensor]:
-    """Loss and gradients of a training step, then what it decides in evaluation, and its weights."""
+    """Loss and gradients of a training step, then outputs in evaluation, and weights."""
     system.train().zero_grad()
     loss = system.training_step(seen, 0)
     loss.backward()
@@ -75,7 +75,7 @@ def assert_same(execution: Execution, name: str, *batches: Batch, tolerance: flo
         expected, found = results(plain, seen), results(prepared, seen)
         assert expected.keys() == found.keys()
         for key, value in expected.items():
-            # The deep network's gradients are of many sizes; each is held against its own largest.
+            # The deep network's gradients differ in scale; tolerances are relative to each one's maximum.
             scale = max(1.0, value.abs().max().item()) if value.numel() else 1.0
             torch.testing.assert_close(
                 found[key], value, atol=tolerance * scale, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
@@ -85,11 +85,11 @@ def assert_same(execution: Execution, name: str, *batches: Batch, tolerance: flo
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_channels_innermost_change_neither_names_nor_results(name: str) -> None:
+def test_channels_last_changes_neither_names_nor_results(name: str) -> None:
     assert_same(Execution(channels_last=True), name, batch(60), batch(33))
 
 
-def test_channels_are_innermost_in_every_convolution_and_behind_it() -> None:
+def test_every_convolution_and_its_output_are_channels_last() -> None:
     system = build("S3", Execution(channels_last=True))
     seen: list[Tensor] = []
     convolutions = [module for module in system.modules() if isinstance(module, nn.Conv2d) and module.in_channels > 1]
@@ -103,21 +103,21 @@ def test_channels_are_innermost_in_every_convolution_and_behind_it() -> None:
 
 
 @pytest.mark.slow
-def test_translated_layers_change_neither_names_nor_results(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the translator is given is checked, without waiting minutes for a machine's compiler."""
+def test_compiled_layers_change_neither_names_nor_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks the captured graphs with the eager backend, without minutes of compilation."""
     compile_ = nn.Module.compile
     monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_(layer, backend="eager", **how))
-    # In training batch norm sums in another order there, which the deep network's gradients show.
+    # Batch norm sums in another order, which shows in the deep network's gradients.
     assert_same(Execution(channels_last=True, compile=True), "S3", batch(60), tolerance=1e-3)
 
 
-def test_nothing_is_asked_for_by_default_and_nothing_is_done() -> None:
+def test_by_default_layers_are_unchanged() -> None:
     system = build("S3", Execution())
     assert not any(module._compiled_call_impl for module in system.modules())
     assert system.network.encoder.blocks[0].look_around.weight.is_contiguous()
 
 
-def test_what_has_no_weights_is_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layers_without_weights_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
 
     def compile_(module: nn.Module, **_: Any) -> None:
@@ -129,7 +129,7 @@ def test_what_has_no_weights_is_not_compiled(monkeypatch: pytest.MonkeyPatch) ->
     assert compiled == [system.network]
 
 
-def test_of_a_list_of_layers_each_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_layer_of_a_module_list_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     compiled: list[nn.Module] = []
 
     def compile_(module: nn.Module, **_: Any) -> None:
@@ -137,11 +137,13 @@ def test_of_a_list_of_layers_each_is_compiled(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(nn.Module, "compile", compile_)
     system = ExistencePretraining(NUM_BINS, EMOTIONS, WeightedCrossEntropy(), fusion=True, channels=(2, 2, 2), cells=3)
-    Execution(compile=True).prepare(system)  # nobody calls the list itself
+    Execution(compile=True).prepare(system)  # the list itself is not called
     assert compiled == [*system.encoders, system.classifier]
 
 
-def test_a_trainer_file_asks_for_it(arguments: Callable[..., list[str]], tmp_path: Any, monkeypatch: Any) -> None:
+def test_a_trainer_file_sets_the_execution(
+    arguments: Callable[..., list[str]], tmp_path: Any, monkeypatch: Any
+) -> None:
     asked: list[tuple[bool, bool]] = []
     monkeypatch.setattr(Execution, "prepare", lambda self, _: asked.append((self.channels_last, self.compile)))
     more = ("--config=experiments/trainer/compiled.yaml", "--config=experiments/trainer/cpu.yaml")
@@ -150,7 +152,7 @@ def test_a_trainer_file_asks_for_it(arguments: Callable[..., list[str]], tmp_pat
     assert asked == [(True, True), (False, False)]
 
 
-def test_threads_are_those_of_the_environment_or_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_come_from_the_environment_or_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     assert threads_of_environment() == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "3")

@@ -1,4 +1,4 @@
-"""The lifecycle of a fold: its entrances leave the same files, one process at a time."""
+"""The lifecycle of a fold: all entry points write the same files, one process at a time."""
 
 import json
 from collections.abc import Callable
@@ -16,13 +16,13 @@ Arguments = Callable[..., list[str]]
 
 @pytest.fixture
 def at_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every training take the same time: checkpoints hold it too."""
+    """Give every training the same duration, which checkpoints hold too."""
     monkeypatch.setattr(Timer, "time_elapsed", lambda timer, stage="train": 1.5)
     monkeypatch.setattr(lifecycle, "code_version", lambda: "1.0")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return every file's bytes by its name below ``folder``."""
+    """Return every file's bytes by its name in ``folder``."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -41,10 +41,10 @@ def test_fit_and_test_leave_what_run_fold_leaves(tmp_path: Path, arguments: Argu
         *("config.yaml", "split_hash", "metrics.csv", "run.json", "validation_predictions.csv"),
         *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/best.md"),
     }
-    # Once more: a fit starts anew, and forgets the test.
+    # A second fit starts from scratch and deletes the test's results.
     assert main(["fit", *given]) == 0
     assert contents(folder) == fitted
-    # The other half by the other entrance.
+    # run-fold adds the test.
     assert main(["run-fold", *given]) == 0
     assert contents(folder) == whole
 
@@ -66,17 +66,17 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, arguments: Arguments) -> None:
 
 
 @pytest.mark.parametrize("command", ["run-fold", "fit", "test"])
-def test_a_folder_that_another_process_works_in_is_refused(
+def test_a_folder_locked_by_another_process_is_rejected(
     command: str,
     tmp_path: Path,
     arguments: Arguments,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    # The checkpoint of `test` is looked at before the lock is asked for.
+    # `test` reads its checkpoint before it acquires the lock.
     monkeypatch.setattr(lifecycle, "read_checkpoint", lambda *_: {})
-    monkeypatch.setattr(lifecycle, "refuse_other_frames", lambda *_: None)
-    monkeypatch.setattr(lifecycle.ExperimentCLI, "refuse_other_checkpoint", lambda *_: None)
+    monkeypatch.setattr(lifecycle, "check_same_extractor", lambda *_: None)
+    monkeypatch.setattr(lifecycle.ExperimentCLI, "check_checkpoint", lambda *_: None)
     more = ["--ckpt_path=best"] if command == "test" else []
     with FileLock(tmp_path / ".lock"):
         assert main([command, *arguments(tmp_path, "--trainer.logger=false"), *more]) == 1

@@ -1,4 +1,4 @@
-"""What a run puts on record: its table of epochs, and its W&B run, read back from the file W&B writes offline."""
+"""The table of metrics, and the W&B run, read back from W&B's offline file."""
 
 import json
 import os
@@ -40,7 +40,7 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def records(path: Path) -> Iterator[Record]:
-    """The records of a `.wandb` file: LevelDB's log format behind a header of seven bytes."""
+    """The records of a `.wandb` file: LevelDB's log format after a header of seven bytes."""
     content = path.read_bytes()
     assert content[:4] == b":W&B", content[:4]
     position, payload = HEADER_BYTES, b""
@@ -62,7 +62,7 @@ def records(path: Path) -> Iterator[Record]:
 
 
 class OfflineRun:
-    """What an offline run's folder holds; nested values have keys such as `test/confusion_picture/path`."""
+    """An offline run's folder; nested values have keys such as `test/confusion_picture/path`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -97,7 +97,7 @@ def _items(items: Any) -> dict[str, Any]:
 
 
 def offline_runs(folder: Path) -> list[OfflineRun]:
-    """The runs below `folder`, oldest first; W&B's own process may still be writing the last records of one."""
+    """The runs in `folder`, oldest first; W&B's process may still be writing the last records."""
     folders = sorted((folder / "wandb").glob("offline-run-*"))
     for path in folders:
         (file,) = path.glob("run-*.wandb")
@@ -108,18 +108,18 @@ def offline_runs(folder: Path) -> list[OfflineRun]:
 
 @pytest.fixture(scope="module")
 def fold(arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fold that has been fitted, validated and tested with W&B offline."""
+    """A finished fold, with W&B offline."""
     return run_fold(arguments(tmp_path_factory.mktemp("fold")))
 
 
 @pytest.fixture(scope="module")
 def run(fold: Path) -> OfflineRun:
-    """The fold's W&B run: exactly one."""
+    """The fold's only W&B run."""
     (run,) = offline_runs(fold)
     return run
 
 
-def test_the_wandb_run_is_named_and_grouped_by_what_tells_folds_apart(run: OfflineRun, fold: Path) -> None:
+def test_the_wandb_run_is_named_and_grouped_by_fold_and_seed(run: OfflineRun, fold: Path) -> None:
     assert run.run.project == "ser-lightning"
     assert run.run.display_name == "fold-00"
     assert run.run.run_group == "quickstart/ravdess-synthetic/default/seed-0"
@@ -127,9 +127,7 @@ def test_the_wandb_run_is_named_and_grouped_by_what_tells_folds_apart(run: Offli
     assert run.run.run_id == (fold / "wandb_id").read_text()
 
 
-def test_the_wandb_run_of_a_papers_experiment_has_the_paper_among_its_tags(
-    tmp_path: Path, arguments: Arguments
-) -> None:
+def test_the_wandb_run_of_a_papers_experiment_has_its_tag(tmp_path: Path, arguments: Arguments) -> None:
     experiment = tmp_path / "experiments" / "huang2020" / "tiny.yaml"
     experiment.parent.mkdir(parents=True)
     experiment.write_text(Path("experiments/quickstart.yaml").read_text())
@@ -140,9 +138,7 @@ def test_the_wandb_run_of_a_papers_experiment_has_the_paper_among_its_tags(
     assert run.run.run_group == "huang2020/tiny/ravdess-synthetic/default/seed-0"
 
 
-def test_the_wandb_run_holds_every_epochs_loss_and_scores_as_in_the_table_of_epochs(
-    run: OfflineRun, fold: Path
-) -> None:
+def test_the_wandb_run_holds_the_epochs_of_the_metrics_table(run: OfflineRun, fold: Path) -> None:
     table = pd.read_csv(fold / "metrics.csv").set_index("epoch")
     assert table.index.tolist() == [0, 1]
     for key in ("train/loss", "validation/loss", "validation/UA", "validation/WA", "validation/macro_F1"):
@@ -150,7 +146,7 @@ def test_the_wandb_run_holds_every_epochs_loss_and_scores_as_in_the_table_of_epo
     assert run.step_metrics["train/*"] == run.step_metrics["validation/*"] == "epoch"
 
 
-def test_the_wandb_run_holds_the_tests_scores_and_its_confusion_matrix(run: OfflineRun, fold: Path) -> None:
+def test_the_wandb_run_holds_test_scores_and_confusion_matrix(run: OfflineRun, fold: Path) -> None:
     predictions = Predictions.read(fold / "predictions.csv").table
     correct = predictions["target"] == predictions["predicted"]
     merged = {key: value for row in run.history for key, value in row.items()}
@@ -170,7 +166,7 @@ def test_the_wandb_run_holds_the_tests_scores_and_its_confusion_matrix(run: Offl
     assert counted[counted > 0].to_dict() == expected.to_dict()
 
 
-def test_the_wandb_run_knows_the_whole_yaml_the_split_and_the_code(run: OfflineRun, fold: Path) -> None:
+def test_the_wandb_run_holds_the_yaml_split_and_code_version(run: OfflineRun, fold: Path) -> None:
     facts = json.loads((fold / "run.json").read_text())
     for key, value in yaml.safe_load((fold / "config.yaml").read_text()).items():
         assert run.config[key] == value, key
@@ -179,7 +175,7 @@ def test_the_wandb_run_knows_the_whole_yaml_the_split_and_the_code(run: OfflineR
     assert run.config["code_version"] == facts["code_version"] == code_version()
 
 
-def test_an_interrupted_fold_goes_on_in_the_same_wandb_run(
+def test_an_interrupted_fold_resumes_its_wandb_run(
     tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class PowerCutError(Exception):
@@ -199,13 +195,13 @@ def test_an_interrupted_fold_goes_on_in_the_same_wandb_run(
     run_fold(arguments(tmp_path))
     before, after = offline_runs(tmp_path)
     assert before.run.run_id == after.run.run_id == (tmp_path / "wandb_id").read_text()
-    assert (before.exit_code, after.exit_code) == (1, 0)  # in W&B an interrupted fold has failed until it goes on
+    assert (before.exit_code, after.exit_code) == (1, 0)  # in W&B an interrupted fold has failed until it resumes
     assert list(before.of_epochs("train/loss")) == [0]
     assert list(after.of_epochs("train/loss")) == [1]
 
 
 def validated(folder: Path, epoch: int, loss: float, function: str = "fit", **more: object) -> None:
-    """Tell a new table of epochs that a validation has ended."""
+    """Call a new metrics table at the end of a validation."""
     metrics = {"validation/UA": torch.tensor(0.5), "train/loss": torch.tensor(loss)}
     state = {"current_epoch": epoch, "global_step": 10 * epoch, "logged_metrics": metrics} | more
     trainer = SimpleNamespace(
@@ -215,7 +211,7 @@ def validated(folder: Path, epoch: int, loss: float, function: str = "fit", **mo
     MetricsTable().on_validation_end(cast(Trainer, trainer), cast(LightningModule, None))
 
 
-def test_the_table_of_epochs_drops_what_a_resumed_run_does_again(tmp_path: Path) -> None:
+def test_the_metrics_table_drops_repeated_epochs_on_resume(tmp_path: Path) -> None:
     for epoch in range(4):
         validated(tmp_path, epoch, loss=1.0)
     validated(tmp_path, 2, loss=0.25)
@@ -227,12 +223,12 @@ def test_the_table_of_epochs_drops_what_a_resumed_run_does_again(tmp_path: Path)
 
 
 @pytest.mark.parametrize("more", [{"function": "validate"}, {"sanity_checking": True}, {"is_global_zero": False}])
-def test_what_ends_no_epoch_of_the_first_process_is_no_row(tmp_path: Path, more: dict[str, Any]) -> None:
+def test_only_epochs_of_the_first_process_become_rows(tmp_path: Path, more: dict[str, Any]) -> None:
     validated(tmp_path, 0, 1.0, **more)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_table_of_epochs_is_never_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_metrics_table_is_written_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     validated(tmp_path, 0, loss=1.0)
     before = (tmp_path / "metrics.csv").read_bytes()
 
@@ -248,7 +244,7 @@ def test_the_table_of_epochs_is_never_half_written(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("error", [wandb.errors.CommError("no service"), ServerResponseError("no service")])
-def test_a_wandb_that_does_not_start_costs_no_training(
+def test_a_wandb_failure_does_not_stop_training(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starts = []
@@ -262,14 +258,14 @@ def test_a_wandb_that_does_not_start_costs_no_training(
     start = wandb.init
     monkeypatch.setattr(wandb, "init", fail_unless_disabled)
     logger = FoldWandbLogger(tmp_path, "fold-00", "group", [], {})
-    with pytest.warns(UserWarning, match="left out of this run: no service"):
+    with pytest.warns(UserWarning, match="no service"):
         logger.log_metrics({"validation/UA": 0.5, "epoch": 0}, 1)
     assert starts == ["offline", "disabled"]
     logger.finish()
 
 
 def add_fold(seed: Path, fold: Path, index: int) -> None:
-    """Copy a finished fold as another one, of which other classes are recognised."""
+    """Copy a finished fold as another one with other predictions."""
     copy = seed / f"fold-{index:02d}"
     shutil.copytree(fold, copy, ignore=shutil.ignore_patterns("wandb*", "checkpoints"))
     facts = json.loads((copy / "run.json").read_text())
@@ -292,13 +288,13 @@ def seed(fold: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def summary(seed: Path) -> OfflineRun:
-    """Their summary run: exactly one."""
+    """The folds' only summary run."""
     log_summary_runs([seed])
     (summary,) = offline_runs(seed)
     return summary
 
 
-def test_a_cross_validation_has_a_run_of_its_own_in_the_group_of_its_folds(
+def test_a_cross_validation_has_a_summary_run_in_its_folds_group(
     summary: OfflineRun, seed: Path, run: OfflineRun
 ) -> None:
     assert summary.run.run_group == run.run.run_group == "quickstart/ravdess-synthetic/default/seed-0"
@@ -310,9 +306,7 @@ def test_a_cross_validation_has_a_run_of_its_own_in_the_group_of_its_folds(
     assert summary.config["protocol_hash"] == run.config["protocol_hash"]
 
 
-def test_the_summary_run_holds_mean_and_spread_of_both_sets_and_the_table_of_folds(
-    summary: OfflineRun, seed: Path
-) -> None:
+def test_the_summary_run_holds_scores_and_the_table_of_folds(summary: OfflineRun, seed: Path) -> None:
     (row,) = [row for row in summary.history if "cv/fold_count" in row]
     folds = [seed / "fold-00", seed / "fold-01"]
     for stage, name in (("validation", "validation_predictions.csv"), ("test", "predictions.csv")):
@@ -335,9 +329,7 @@ def test_the_summary_run_holds_mean_and_spread_of_both_sets_and_the_table_of_fol
     assert picture.read_bytes() == (seed / "confusion.png").read_bytes()
 
 
-def test_a_cross_validation_that_goes_on_updates_its_run_and_one_that_is_done_leaves_it(
-    summary: OfflineRun, seed: Path, fold: Path
-) -> None:
+def test_only_a_resumed_cross_validation_updates_its_run(summary: OfflineRun, seed: Path, fold: Path) -> None:
     log_summary_runs([seed])
     assert len(offline_runs(seed)) == 1
     time.sleep(1.1)  # W&B names an offline run's folder by the second
@@ -348,7 +340,7 @@ def test_a_cross_validation_that_goes_on_updates_its_run_and_one_that_is_done_le
     assert [row["cv/num_folds"] for row in after.history if "cv/num_folds" in row] == [3]
 
 
-def test_folds_that_are_not_tested_have_a_summary_of_their_validation_sets(seed: Path) -> None:
+def test_untested_folds_have_a_summary_of_their_validation_sets(seed: Path) -> None:
     for fold in ("fold-00", "fold-01"):
         (seed / fold / "predictions.csv").unlink()
     log_summary_runs([seed])
@@ -358,7 +350,7 @@ def test_folds_that_are_not_tested_have_a_summary_of_their_validation_sets(seed:
     assert not [key for key in row if key.startswith("cv/test")]
 
 
-def test_without_a_logger_there_is_no_summary_run_either(seed: Path) -> None:
+def test_without_a_logger_there_is_no_summary_run(seed: Path) -> None:
     path = seed / "fold-00" / "config.yaml"
     config = yaml.safe_load(path.read_text())
     config["trainer"]["logger"] = False
@@ -367,12 +359,12 @@ def test_without_a_logger_there_is_no_summary_run_either(seed: Path) -> None:
     assert not (seed / "wandb").exists()
 
 
-def test_a_wandb_that_does_not_start_costs_no_cross_validation(seed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wandb_failure_does_not_stop_a_cross_validation(seed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: object) -> object:
         raise wandb.errors.CommError("no service")
 
     monkeypatch.setattr(wandb, "init", fail)
-    with pytest.warns(UserWarning, match="could not be written to W&B: no service"):
+    with pytest.warns(UserWarning, match="no service"):
         log_summary_runs([seed])
     assert not (seed / "wandb_summary.json").exists()
 
@@ -385,7 +377,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("agent")
-def test_an_agents_trial_of_which_a_fold_failed_has_failed_and_has_no_score_to_win_by(seed: Path) -> None:
+def test_an_agents_trial_with_a_failed_fold_has_no_score(seed: Path) -> None:
     log_summary_runs([seed], [seed / "fold-02"])
     (trial,) = offline_runs(seed)
     assert trial.exit_code == 1
@@ -396,9 +388,7 @@ def test_an_agents_trial_of_which_a_fold_failed_has_failed_and_has_no_score_to_w
 
 @pytest.mark.usefixtures("agent")
 @pytest.mark.parametrize(("folds", "exit_code"), [(("fold-00", "fold-01"), 0), (("fold-00", "fold-02"), 1)])
-def test_an_agent_is_told_that_a_trial_failed_where_a_fold_left_nothing(
-    folds: tuple[str, ...], exit_code: int, seed: Path
-) -> None:
+def test_an_agents_trial_fails_if_a_fold_wrote_nothing(folds: tuple[str, ...], exit_code: int, seed: Path) -> None:
     with report_to_agent([seed / fold for fold in folds]):
         pass
     (trial,) = offline_runs(seed)
@@ -428,7 +418,7 @@ def test_an_agent_gets_the_mean_over_folds_when_a_fold_is_done(seed: Path, fold:
 
 
 @pytest.mark.usefixtures("agent")
-def test_a_fold_that_cannot_be_reported_costs_a_warning(seed: Path) -> None:
+def test_a_fold_that_cannot_be_reported_is_a_warning(seed: Path) -> None:
     folds = [seed / "fold-00", seed / "fold-01"]
     (folds[0] / "validation_predictions.csv").write_text("damaged")
     with report_to_agent(folds) as (observer,), pytest.warns(UserWarning, match="fold-00"):
@@ -436,7 +426,7 @@ def test_a_fold_that_cannot_be_reported_costs_a_warning(seed: Path) -> None:
 
 
 @pytest.mark.usefixtures("agent")
-def test_an_agent_that_does_not_start_costs_a_warning(seed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_that_does_not_start_is_a_warning(seed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: object) -> object:
         raise wandb.errors.CommError("no service")
 
@@ -446,9 +436,7 @@ def test_an_agent_that_does_not_start_costs_a_warning(seed: Path, monkeypatch: p
 
 
 @pytest.mark.slow
-def test_the_run_of_a_wandb_agents_trial_is_the_summary_and_each_trial_has_its_own_folder(
-    arguments: Arguments, tmp_path: Path
-) -> None:
+def test_a_wandb_agents_trials_have_own_summaries_and_folders(arguments: Arguments, tmp_path: Path) -> None:
     """The variables and the file of parameters are those that `wandb agent` sets and writes."""
     of_a_run = [argument for argument in arguments(tmp_path) if not argument.startswith("--trainer.default_root_dir")]
     command = [sys.executable, "-m", "ser_lightning.cli", "cv", f"--runs={tmp_path}", "--folds=0,1", *of_a_run]

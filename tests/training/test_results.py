@@ -1,4 +1,4 @@
-"""Which files a fold leaves behind, of what a system's steps return."""
+"""Files that a fold writes from the outputs of a system's steps."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,7 +37,7 @@ def trainer_in(folder: Path, command: str, world_size: int = 1) -> Any:
 
 
 def outputs(indices: Tensor, *more: str) -> dict[str, Tensor]:
-    """What a step returns: class 2 is the most probable one everywhere; the loss is nobody's business."""
+    """A step's outputs: class 2 is always the most probable; the loss is ignored."""
     found = {
         "indices": indices,
         "probabilities": torch.tensor([0.2, 0.3, 0.5]).expand(len(indices), 3),
@@ -48,7 +48,7 @@ def outputs(indices: Tensor, *more: str) -> dict[str, Tensor]:
 
 
 def run(folder: Path, command: str, *more: str) -> None:
-    """Give the callback three batches in an order of their own."""
+    """Give the callback three batches in shuffled order."""
     trainer, callback = trainer_in(folder, command), ResultFiles()
     keep = {"validate": "validation", "test": "test", "predict": "predict"}[command]
     for batch in torch.randperm(COUNT, generator=torch.Generator().manual_seed(1)).split(5):
@@ -64,7 +64,7 @@ def decided(path: Path) -> list[int]:
     ("command", "file"),
     [("validate", "validation_predictions.csv"), ("test", "predictions.csv"), ("predict", "corpus_predictions.csv")],
 )
-def test_a_systems_own_decision_goes_before_the_most_probable_class(command: str, file: str, tmp_path: Path) -> None:
+def test_a_systems_prediction_overrides_the_most_probable_class(command: str, file: str, tmp_path: Path) -> None:
     run(tmp_path / "a", command)
     assert decided(tmp_path / "a" / file) == [2] * COUNT
     run(tmp_path / "b", command, "predicted", "embeddings")
@@ -75,7 +75,7 @@ def test_a_systems_own_decision_goes_before_the_most_probable_class(command: str
     )
 
 
-def test_embeddings_of_a_test_lie_beside_its_predictions_in_their_order(tmp_path: Path) -> None:
+def test_embeddings_of_a_test_have_the_order_of_its_predictions(tmp_path: Path) -> None:
     run(tmp_path, "test", "embeddings")
     assert torch.equal(read_embeddings(tmp_path), EMBEDDINGS)
     assert (tmp_path / "embeddings.png").read_bytes().startswith(b"\x89PNG")

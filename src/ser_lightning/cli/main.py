@@ -125,7 +125,7 @@ def _run(arguments: list[str]) -> int:
 
 def _refuse_missing_files(arguments: Sequence[str]) -> None:
     """Refuse a misspelt ``--config`` before anything heavy is imported."""
-    from ser_lightning.training.experiment_file import config_files, read_experiment_file
+    from ser_lightning.training.arguments import config_files, read_experiment_file
 
     for path in config_files(arguments):
         read_experiment_file(path)

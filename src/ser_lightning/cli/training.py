@@ -96,7 +96,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
 def _run_options(options: argparse.Namespace) -> "RunOptions":
     from ser_lightning.cross_validation.planner import RunOptions
     from ser_lightning.jobs.plan import Resources
-    from ser_lightning.training.experiment_file import threads_of_environment
+    from ser_lightning.training.arguments import threads_of_environment
 
     cpus = threads_of_environment() if options.cpus_per_job is None else options.cpus_per_job
     # SLURM's tasks are a cluster's machines here; Lightning would take them for the processes of one training.

@@ -17,12 +17,12 @@ from ser_lightning.audio import duration_seconds, read_audio
 from ser_lightning.data.corpora import CorpusData, protocol_hash
 from ser_lightning.data.protocols import speaker_overlap
 from ser_lightning.errors import AudioError, ConfigurationError
-from ser_lightning.training.experiment_file import (
+from ser_lightning.training.arguments import (
     config_files,
-    first_cause,
-    place_of,
+    constructor_error,
+    error_location,
     read_experiment_file,
-    readable,
+    shorten_parser_message,
     with_corpus_first,
 )
 from ser_lightning.types import STAGES, Split, Utterance
@@ -168,9 +168,11 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
     try:
         return cast(CorpusData, parser.instantiate(parser.parse_args(_about_data(with_corpus_first(arguments)))).data)
     except ArgumentError as error:
-        raise ConfigurationError(f"{place_of(str(error), arguments)}: {readable(str(error))}") from error
+        raise ConfigurationError(
+            f"{error_location(str(error), arguments)}: {shorten_parser_message(str(error))}"
+        ) from error
     except ValueError as error:
-        raise first_cause(error) from error
+        raise constructor_error(error) from error
 
 
 # What else an experiment's files hold.

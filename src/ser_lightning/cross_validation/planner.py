@@ -53,7 +53,7 @@ def build_anywhere(arguments: Sequence[str], allow: Sequence[str] = ()) -> Exper
         allow: Module prefixes that the user trusts.
     """
     trainer = {"accelerator": "cpu", "devices": 1, "strategy": "auto", "logger": False}
-    return ExperimentCLI(arguments, run=False, allow=allow, in_this_process=trainer)
+    return ExperimentCLI(arguments, run=False, allow=allow, trainer_overrides=trainer)
 
 
 def plan_experiment(
@@ -81,7 +81,7 @@ def plan_experiment(
     _refuse_planned_keys(arguments)
     seeds = parse_numbers(options.seeds, "--seeds")  # a slip here is no reason to extract features first
     if options.resources.gpus_per_job is None:
-        cli = ExperimentCLI(arguments, run=False, allow=options.allow, in_this_process={"logger": False})
+        cli = ExperimentCLI(arguments, run=False, allow=options.allow, trainer_overrides={"logger": False})
     else:  # where each job is given GPUs, this machine need not have any
         cli = build_anywhere(arguments, options.allow)
     if not cli.config_files:

@@ -33,7 +33,7 @@ from ser_lightning.runs.folder import (
 from ser_lightning.runs.predictions import Predictions, confusion
 from ser_lightning.runs.scores import decision_scores
 from ser_lightning.runs.summary import METRICS, OBJECTIVES, Scores, Statistics, validation_scores
-from ser_lightning.training.loggers import PROJECT, kept_run_id, wandb_mode
+from ser_lightning.training.loggers import PROJECT, wandb_mode, wandb_run_id
 
 _LOGGED_FILE = "wandb_summary.json"
 AGENT_PARAMETERS = "WANDB_SWEEP_PARAM_PATH"  # set by W&B's agent for a trial: the file of its parameters
@@ -64,7 +64,7 @@ def log_summary_runs(seed_folders: Sequence[Path], failures: Collection[Path] = 
             numbers = json.dumps(seed.numbers())
             logged = seed.folder / _LOGGED_FILE
             if not logged.exists() or logged.read_text() != numbers:
-                _log(seed, kept_run_id(seed.folder))
+                _log(seed, wandb_run_id(seed.folder))
                 write_atomically(logged, numbers.encode())
     except Exception as error:  # W&B's own errors have no common base
         rank_zero_warn(f"the summary could not be written to W&B: {error}")

@@ -11,8 +11,8 @@ from ser_lightning.runs.configuration import CHECKPOINT_KEYS_END, differences
 from ser_lightning.runs.folder import CONFIG_FILE, read_config
 from ser_lightning.runs.gathering import CrossValidation
 from ser_lightning.systems import EmotionClassifier
+from ser_lightning.training.arguments import config_files
 from ser_lightning.training.experiment import resolve
-from ser_lightning.training.experiment_file import config_files
 
 EXPERIMENTS = Path("experiments")  # of the checkout that a command runs in
 _OF_A_FOLD = ("seed_everything", "data.init_args.fold")

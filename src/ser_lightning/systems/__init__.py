@@ -1,4 +1,4 @@
-"""Systems: a file or two per paper, each a LightningModule that can be read beside it."""
+"""Systems: one or two files per paper, each a LightningModule to read next to it."""
 
 from ser_lightning.systems.ando2019 import DominantEmotionRecognition, ExistencePretraining, MultiLabelEmotionExistence
 from ser_lightning.systems.classifier import EmotionClassifier

@@ -16,15 +16,15 @@ from ser_lightning.nn.pooling import SelfAttentionPooling
 from ser_lightning.nn.standardisation import Standardisation
 from ser_lightning.nn.tensors import frame_mask
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
-from ser_lightning.systems.stages import load_parts, read_stage, refuse_heard_speakers, refuse_other_frames
+from ser_lightning.systems.stages import check_same_extractor, check_unseen_speakers, load_parts, read_stage
 from ser_lightning.types import Statistics
 
-KERNELS = ((12, 16), (8, 12), (5, 7))  # table 2; taken as frequency x time, which the paper does not say
+KERNELS = ((12, 16), (8, 12), (5, 7))  # table 2; read as frequency x time, which the paper does not state
 STRIDES = ((2, 2), (1, 1), (1, 1))
 
 
 class UtteranceEncoder(nn.Module):
-    """Three convolutions, a BLSTM layer and self-attention: one vector for each utterance (table 2, "Encoder").
+    """Three convolutions, a BLSTM layer and self-attention: one vector per utterance (table 2, "Encoder").
 
     Each convolution is followed by batch norm, ReLU and 2x2 max pooling (section 4.1).
 
@@ -32,13 +32,13 @@ class UtteranceEncoder(nn.Module):
         output_dim: Size of the vector.
 
     Args:
-        num_features: F, at least 16, which the convolutions leave one bin of.
+        num_features: F, at least 16: the convolutions reduce 16 bins to one.
         channels: Channels of the three convolutions.
-        cells: Memory cells of the BLSTM on each direction; the directions are concatenated.
+        cells: Memory cells of the BLSTM per direction; directions are concatenated.
         attention_dim: Hidden units of the self-attention.
 
     Raises:
-        ConfigurationError: If there are not three numbers of channels.
+        ConfigurationError: If ``channels`` does not have three entries.
     """
 
     def __init__(self, num_features: int, channels: Sequence[int], cells: int, attention_dim: int) -> None:
@@ -52,43 +52,43 @@ class UtteranceEncoder(nn.Module):
         self.output_dim = self.pooling.output_dim
 
     def descriptors(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what attention is paid to (figure 3): BLSTM states [B, T', D], and which of them are real [B, T'].
+        """Return the inputs of the attention (figure 3): BLSTM states [B, T', D] and their mask [B, T'].
 
         Args:
             frames: Standardised frames [B, T, F].
-            mask: Which are real [B, T].
+            mask: True for real frames [B, T].
         """
         states, lengths = self.blstm(*self.convolutions(frames, mask.sum(1)))
         return states, frame_mask(lengths, states.shape[1])
 
     def attention(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, int]:
-        """Return the attention [B, T'] that standardised ``frames`` [B, T, F] get, and the frames of a step."""
+        """Return attention weights [B, T'] of standardised ``frames`` [B, T, F], and the frames per step."""
         return self.pooling.weights(*self.descriptors(frames, mask)), self.convolutions.reduction
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Return one vector [B, output_dim] for each utterance of ``frames`` [B, T, F] under ``mask`` [B, T]."""
+        """Encode standardised ``frames`` [B, T, F] under ``mask`` [B, T] as vectors [B, output_dim]."""
         vectors: Tensor = self.pooling(*self.descriptors(frames, mask))
         return vectors
 
 
 def dense_classifier(input_dim: int, hidden_dim: int, num_classes: int, criterion: Criterion) -> nn.Sequential:
-    """Return two dense layers (table 2, "Classifier"); the activation between them, ReLU, is not stated."""
+    """Return two dense layers (table 2, "Classifier"); the ReLU between them is not stated."""
     return nn.Sequential(nn.Linear(input_dim, hidden_dim), nn.ReLU(), criterion.head(hidden_dim, num_classes))
 
 
 class DominantEmotionRecognition(EmotionClassifier):
-    """Encoder and classifier that learn the dominant emotion (section 2, figure 1; table 2).
+    """Encoder and classifier trained on the dominant emotion (section 2, figure 1; table 2).
 
-    Hard and soft targets (eqs. 3 and 4) are the data module's choice; ``WeightedCrossEntropy`` serves both.
+    The data module chooses hard or soft targets (eqs. 3 and 4); ``WeightedCrossEntropy`` takes both.
 
     Args:
         num_features: F; linked from the data module.
         class_names: The C emotions; linked from the data module.
         criterion: Training criterion.
-        optimizer: Makes the optimiser of the parameters.
+        optimizer: Makes the optimiser.
         channels: Channels of the encoder's three convolutions.
-        cells: Memory cells of its BLSTM on each direction.
-        attention_dim: Hidden units of its self-attention.
+        cells: Memory cells of the encoder's BLSTM per direction.
+        attention_dim: Hidden units of the encoder's self-attention.
         hidden_dim: Units of the classifier's first layer.
     """
 
@@ -113,25 +113,25 @@ class DominantEmotionRecognition(EmotionClassifier):
         return logits
 
     def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
-        """Return the attention [B, T'] that ``frames`` [B, T, F] of ``lengths`` [B] get, and the frames of a step."""
+        """Return attention weights [B, T'] of ``frames`` [B, T, F] with ``lengths`` [B], and the frames per step."""
         mask = frame_mask(lengths, frames.shape[1])
         return self.encoder.attention(self.standardisation(frames, mask), mask)
 
 
 class MultiLabelEmotionExistence(EmotionClassifier):
-    """MLEE: the same network, whose sigmoid outputs say for each emotion whether it exists (section 3.1).
+    """MLEE: the same network with a sigmoid output per emotion, the probability that it exists (section 3.1).
 
-    Used alone it decides for the emotion of the highest existence probability (section 3.2.1, eq. 7). Learned with
-    ``ExistenceLoss`` from existence targets (eqs. 5 and 6).
+    Used alone, it predicts the emotion with the highest existence probability (section 3.2.1, eq. 7). Trained with
+    ``ExistenceLoss`` on existence targets (eqs. 5 and 6).
 
     Args:
         num_features: F; linked from the data module.
         class_names: The C emotions; linked from the data module.
         criterion: Training criterion.
-        optimizer: Makes the optimiser of the parameters.
+        optimizer: Makes the optimiser.
         channels: Channels of the encoder's three convolutions.
-        cells: Memory cells of its BLSTM on each direction.
-        attention_dim: Hidden units of its self-attention.
+        cells: Memory cells of the encoder's BLSTM per direction.
+        attention_dim: Hidden units of the encoder's self-attention.
         hidden_dim: Units of the classifier's first layer.
     """
 
@@ -156,26 +156,26 @@ class MultiLabelEmotionExistence(EmotionClassifier):
         return logits
 
     def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
-        """Return the attention [B, T'] that ``frames`` [B, T, F] of ``lengths`` [B] get, and the frames of a step."""
+        """Return attention weights [B, T'] of ``frames`` [B, T, F] with ``lengths`` [B], and the frames per step."""
         mask = frame_mask(lengths, frames.shape[1])
         return self.encoder.attention(self.standardisation(frames, mask), mask)
 
 
-TRAINED_BY: dict[str, type[EmotionClassifier]] = {
+STAGE_SYSTEMS: dict[str, type[EmotionClassifier]] = {
     "existence_checkpoint": MultiLabelEmotionExistence,
     "dominant_checkpoint": DominantEmotionRecognition,
 }
 
 
 class FrozenEncoder(nn.Module):
-    """An encoder of an earlier stage with the standardisation it was trained with; nothing of it changes any more.
+    """A frozen encoder of an earlier stage, with the standardisation it was trained with.
 
-    It stays in evaluation mode, so that batch norm keeps its statistics and dropout stays out.
+    It stays in evaluation mode, so that batch norm keeps its statistics.
 
     Args:
         num_features: F.
         channels: Channels of the three convolutions.
-        cells: Memory cells of the BLSTM on each direction.
+        cells: Memory cells of the BLSTM per direction.
         attention_dim: Hidden units of the self-attention.
     """
 
@@ -188,37 +188,36 @@ class FrozenEncoder(nn.Module):
         self.train(False)
 
     def train(self, mode: bool = True) -> Self:
-        """Stay in evaluation mode, whatever is asked for."""
+        """Stay in evaluation mode; ``mode`` is ignored."""
         return super().train(False)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Return one vector [B, output_dim] for each utterance of raw ``frames`` [B, T, F] under ``mask`` [B, T]."""
+        """Encode raw ``frames`` [B, T, F] under ``mask`` [B, T] as vectors [B, output_dim]."""
         vectors: Tensor = self.encoder(self.standardisation(frames, mask), mask)
         return vectors
 
     def attention(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, int]:
-        """Return the attention [B, T'] that raw ``frames`` [B, T, F] get under ``mask`` [B, T], and a step's frames."""
+        """Return attention weights [B, T'] of raw ``frames`` [B, T, F] under ``mask`` [B, T], and frames per step."""
         return self.encoder.attention(self.standardisation(frames, mask), mask)
 
 
 class ExistencePretraining(EmotionClassifier):
     """MLEE pre-training (section 3.2.2) and pre-training fusion (section 3.2.3).
 
-    A frozen encoder that has learned which emotions exist, for fusion beside one that has learned the dominant emotion
-    (their vectors concatenated), and a new classifier. An encoder that has heard a speaker of this fold's validation
-    or test set is refused.
+    A new classifier on a frozen encoder trained on emotion existence. Fusion concatenates the vectors of a second
+    frozen encoder, trained on the dominant emotion. Encoders trained on this fold's evaluation speakers are rejected.
 
     Args:
         num_features: F; linked from the data module.
         class_names: The C emotions; linked from the data module.
         criterion: Training criterion.
-        optimizer: Makes the optimiser of the classifier's parameters.
-        existence_checkpoint: Checkpoint of a ``MultiLabelEmotionExistence`` of the same fold; needed to train.
+        optimizer: Makes the classifier's optimiser.
+        existence_checkpoint: Checkpoint of a ``MultiLabelEmotionExistence`` of the same fold; required for training.
         fusion: Whether there is a second encoder.
-        dominant_checkpoint: Checkpoint of a ``DominantEmotionRecognition`` of the same fold; needed to train a fusion.
+        dominant_checkpoint: Checkpoint of a ``DominantEmotionRecognition`` of the same fold; required for fusion.
         channels: Channels of the encoders' three convolutions.
-        cells: Memory cells of their BLSTM on each direction.
-        attention_dim: Hidden units of their self-attention.
+        cells: Memory cells of the encoders' BLSTM per direction.
+        attention_dim: Hidden units of the encoders' self-attention.
         hidden_dim: Units of the classifier's first layer.
     """
 
@@ -246,10 +245,10 @@ class ExistencePretraining(EmotionClassifier):
         self.classifier = dense_classifier(width, hidden_dim, len(self.class_names), criterion)
 
     def fit_standardisation(self, statistics: Statistics) -> None:
-        """Read no frame: each encoder has the standardisation it was trained with, see ``on_fit_start``."""
+        """Do nothing: each encoder brings the standardisation it was trained with, see ``on_fit_start``."""
 
     def on_fit_start(self) -> None:
-        """Take the encoders of the stages before; a run that goes on has them in its own checkpoint."""
+        """Load the encoders of the earlier stages; a resumed run has them in its own checkpoint."""
         if self.trainer.ckpt_path is not None:
             return
         data_module = self.data_module
@@ -257,17 +256,17 @@ class ExistencePretraining(EmotionClassifier):
         split = data_module.split()
         evaluated = {name: split.speakers(name) for name in ("validation", "test")}
         for encoder, (argument, path) in zip(self.encoders, self.sources.items(), strict=True):
-            checkpoint = read_stage(path, argument, TRAINED_BY[argument])
-            refuse_other_frames(checkpoint, Path(str(path)), self.origin["extractor"])
-            refuse_heard_speakers(checkpoint, Path(str(path)), data_module.corpus_name, evaluated, split.hash)
+            checkpoint = read_stage(path, argument, STAGE_SYSTEMS[argument])
+            check_same_extractor(checkpoint, Path(str(path)), self.origin["extractor"])
+            check_unseen_speakers(checkpoint, Path(str(path)), data_module.corpus_name, evaluated, split.hash)
             parts = {"encoder.": "encoder.", "standardisation.": "standardisation."}
             load_parts(encoder, checkpoint, parts, Path(str(path)))
             self.origin["earlier"].append(checkpoint[CHECKPOINT_KEY]["origin"])
-        # Nothing is computed with it here; it says how the frames are spread that the encoders have learned from.
+        # Not used here; it records the statistics of the frames that the encoders were trained on.
         self.standardisation.load_state_dict(cast(FrozenEncoder, self.encoders[0]).standardisation.state_dict())
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """Return logits [B, C] of ``frames`` [B, T, F] with ``lengths`` [B]; each encoder standardises for itself."""
+        """Return logits [B, C] of raw ``frames`` [B, T, F] with ``lengths`` [B]; each encoder standardises them."""
         return self.classify(frames, frame_mask(lengths, frames.shape[1]))
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
@@ -277,14 +276,14 @@ class ExistencePretraining(EmotionClassifier):
         return logits
 
     def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
-        """Return the attention [B, T'] that ``frames`` [B, T, F] of ``lengths`` [B] get, and the frames of a step.
+        """Return attention weights [B, T'] of ``frames`` [B, T, F] with ``lengths`` [B], and the frames per step.
 
         Raises:
-            ConfigurationError: For a fusion, whose encoders each have their own.
+            ConfigurationError: For a fusion, whose encoders have different attention.
         """
         if len(self.encoders) > 1:
             raise ConfigurationError(
-                f"{type(self).__name__} with fusion attends in each encoder; take the checkpoints it started from"
+                f"{type(self).__name__} with fusion has attention in each encoder; use the checkpoints it started from"
             )
         mask = frame_mask(lengths, frames.shape[1])
         return cast(FrozenEncoder, self.encoders[0]).attention(frames, mask)

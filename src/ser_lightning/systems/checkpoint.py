@@ -1,4 +1,4 @@
-"""Checkpoints: read without running anything in them, and turned back into the system they hold."""
+"""Safe reading of checkpoints, and rebuilding of the system they hold."""
 
 import pickle
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 
 
-def read_checkpoint_file(path: Path, named: str) -> dict[str, Any]:
-    """Read a checkpoint of this suite, its weights memory-mapped; nothing of it is run, and no class is looked at.
+def read_checkpoint_file(path: Path, subject: str) -> dict[str, Any]:
+    """Read a checkpoint of this suite, memory-mapped and without running code; its class names are not checked.
 
     Args:
         path: The file.
-        named: What errors begin with, in front of "is a folder".
+        subject: Start of error messages, such as the path.
 
     Raises:
-        FileNotFoundError: If it is not there.
-        PermissionError: If it may not be read.
-        ConfigurationError: If it is a folder, damaged, not a checkpoint, of no system or of an earlier version of this
-            suite, or holds more than weights and plain data.
+        FileNotFoundError: If the file does not exist.
+        PermissionError: If the file may not be read.
+        ConfigurationError: If it is a folder, is damaged, is not a checkpoint of this version of the suite, or holds
+            more than weights and plain data.
     """
     try:
         checkpoint = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
@@ -33,36 +33,36 @@ def read_checkpoint_file(path: Path, named: str) -> dict[str, Any]:
     except NotADirectoryError as error:
         raise FileNotFoundError(error.errno, error.strerror, error.filename) from error
     except IsADirectoryError as error:
-        raise ConfigurationError(f"{named} is a folder; give a file, such as a run's checkpoints/best.ckpt") from error
+        raise ConfigurationError(f"{subject} is a folder; give a file, such as checkpoints/best.ckpt") from error
     except pickle.UnpicklingError as error:
         lines = [line.strip() for line in str(error).splitlines()]
         fault = next((line for line in lines if line.startswith("WeightsUnpickler error:")), lines[0] if lines else "")
         raise ConfigurationError(
-            f"{named} is damaged, or holds more than weights and plain data, and was not loaded: {fault}"
+            f"{subject} is damaged or holds more than weights and plain data, and was not loaded: {fault}"
         ) from error
-    except Exception as error:  # a damaged file can make the unpickler, zip reader and operating system raise anything
-        raise _no_checkpoint(named) from error
+    except Exception as error:  # the unpickler, zip reader or system may raise anything
+        raise _not_a_checkpoint(subject) from error
     if not isinstance(checkpoint, dict):
-        raise _no_checkpoint(named)
+        raise _not_a_checkpoint(subject)
     if CHECKPOINT_KEY not in checkpoint:
         keys = ", ".join(map(str, checkpoint))
-        raise ConfigurationError(f"{named} holds no system of this suite; its keys are {keys}")
+        raise ConfigurationError(f"{subject} does not hold a system of this suite; its keys are {keys}")
     system = checkpoint[CHECKPOINT_KEY]["system"]
     if system != (public := shortest_path(system)):
         raise ConfigurationError(
-            f"{named} is of an earlier version: it names its system {system}, which is now {public}; train it again"
+            f"{subject} is from an earlier version: its system {system} is now {public}; train it again"
         )
     return checkpoint
 
 
-def _no_checkpoint(named: str) -> ConfigurationError:
+def _not_a_checkpoint(subject: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{named} is no checkpoint, or not all of one; copy it again, delete it and train it anew, or give another file"
+        f"{subject} is not a checkpoint, or is incomplete; copy it again, train it again, or give another file"
     )
 
 
 def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a checkpoint of this suite, and hold the classes that it names against the allow-list.
+    """Read a checkpoint of this suite, and check the classes it names against the allow-list.
 
     Args:
         path: The file.
@@ -71,26 +71,26 @@ def read_checkpoint(path: Path, allow: Sequence[str] = ()) -> dict[str, Any]:
     Raises:
         ConfigurationError: If it is missing, damaged, not a checkpoint of this version of the suite, holds more than
             weights and plain data, or names a class outside the allow-list.
-        PermissionError: If it may not be read.
+        PermissionError: If the file may not be read.
     """
     try:
         checkpoint = read_checkpoint_file(path, str(path))
     except FileNotFoundError as error:
-        raise ConfigurationError(f"{path}: no such checkpoint; a run's lie in its folder checkpoints/") from error
+        raise ConfigurationError(f"{path}: no such checkpoint; see the run's folder checkpoints/") from error
     for key in ("hyper_parameters", "datamodule_hyper_parameters", CHECKPOINT_KEY):
         check_class_paths(checkpoint.get(key), f"{path}: {key}", allow)
     return checkpoint
 
 
 def load_system(path: Path, allow: Sequence[str] = ()) -> EmotionClassifier:
-    """Build the system of a checkpoint and give it its weights, in evaluation mode, on the CPU.
+    """Build a checkpoint's system and load its weights, in evaluation mode, on the CPU.
 
     Args:
         path: The file.
         allow: Module prefixes that the user trusts besides the allow-list.
 
     Raises:
-        ConfigurationError: As ``read_checkpoint``, or if the checkpoint does not say how to build its system.
+        ConfigurationError: As ``read_checkpoint``, or if the checkpoint lacks its system's arguments.
     """
     checkpoint = read_checkpoint(path, allow)
     configuration = checkpoint[CHECKPOINT_KEY]["configuration"]

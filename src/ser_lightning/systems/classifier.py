@@ -1,4 +1,4 @@
-"""What every emotion classifier does: standardise, train, score, and keep in its checkpoint what predicting needs."""
+"""The base class of systems: standardise, train, score, and save what prediction needs in the checkpoint."""
 # Shapes: B utterances, T frames (padded), F features, C classes.
 
 from abc import abstractmethod
@@ -27,13 +27,13 @@ CHECKPOINT_KEY = "ser_lightning"
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a system says of a batch.
+    """Predictions of a batch.
 
     Attributes:
-        logits: What the criterion takes [B, C].
-        probabilities: Of each class [B, C], in float32; a row sums to one.
-        predicted: The class it decides for [B].
-        embeddings: Utterance-level vectors [B, E] of systems that compare utterances by them.
+        logits: Input of the criterion [B, C].
+        probabilities: Class probabilities [B, C] in float32; a row sums to one.
+        predicted: Predicted class index [B].
+        embeddings: Utterance embeddings [B, E], for systems that have them.
     """
 
     logits: Tensor
@@ -42,32 +42,32 @@ class Decision:
     embeddings: Tensor | None = None
 
     def outputs(self, indices: Tensor) -> dict[str, Tensor]:
-        """Return what a step of evaluation hands to callbacks, beside the ``indices`` [B] of the utterances."""
+        """Return an evaluation step's outputs for callbacks, with the utterances' ``indices`` [B]."""
         found = {"indices": indices, "probabilities": self.probabilities, "predicted": self.predicted}
         return found if self.embeddings is None else found | {"embeddings": self.embeddings}
 
 
 class EmotionClassifier(LightningModule):
-    """Base of all systems: frames in, one logit for each emotion out.
+    """Base class of all systems: frames in, one logit per emotion out.
 
-    A system adds its layers and ``classify``. In ``setup('fit')`` it takes from the data module what is fitted on the
-    training split: the standardisation, the class prior, the speakers. They are saved in the checkpoint together with
-    the configuration of the extractor, so that a checkpoint alone can turn audio into emotions.
+    A system adds its layers and ``classify``. ``setup('fit')`` takes standardisation, class prior and speakers of the
+    training split from the data module. The checkpoint holds them and the extractor's configuration, so that it is
+    all that inference needs.
 
     Attributes:
-        is_pretraining: Whether only other systems want what it has learned: it is not tested on any fold.
-        max_frames: Of longer utterances only so many frames are heard, the first; all are if None.
-        sources: Checkpoints of earlier stages that it cannot be trained without, by argument; None if not given yet.
-        configuration: Class path and arguments, set by whoever builds the system from a YAML or a checkpoint.
-        origin: What a checkpoint says of its training data.
+        is_pretraining: Whether the system only provides weights for other systems, and is not tested.
+        max_frames: Longer utterances are trimmed to this many frames; None keeps all frames.
+        sources: Checkpoints of earlier stages that training requires, by argument; None if not given.
+        configuration: Class path and arguments, set when the system is built from a YAML or a checkpoint.
+        origin: Facts about the training data, saved in the checkpoint.
 
     Args:
         num_features: F; linked from the data module.
         class_names: The emotions, in the order of the logits; linked from the data module.
-        criterion: Training criterion; it makes the head, and probabilities of the logits.
-        optimizer: Makes the optimiser of the parameters.
-        scheduler: Makes the schedule of its learning rate, which moves once an epoch; constant when absent.
-        standardisation: What brings features to zero mean and unit deviation; with the training split's when absent.
+        criterion: Training criterion; it makes the head and turns logits into probabilities.
+        optimizer: Makes the optimiser.
+        scheduler: Makes the learning-rate schedule, stepped once per epoch; None keeps the rate constant.
+        standardisation: Standardisation of the features; None uses the training split's mean and deviation.
     """
 
     is_pretraining: ClassVar[bool] = False
@@ -95,15 +95,15 @@ class EmotionClassifier(LightningModule):
         self.sources: dict[str, Path | None] = {}
         self.configuration: dict[str, Any] = {}
         self.origin: dict[str, Any] = {}
-        # torchmetrics looks for NaN by waiting for the device, once a step, unless told not to; told so, it leaves the
-        # weights out of account as well (1.9), so a batch's mean is given once for each of its utterances.
+        # torchmetrics' NaN check synchronises with the device in every step. Disabling it also disables weights (1.9),
+        # so a batch's mean is passed once for each of its utterances.
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.evaluation_loss = MeanMetric(nan_strategy="disable")
         self.evaluation_scores: EmotionScores | SpeakerScores = EmotionScores(len(self.class_names))
 
     @abstractmethod
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Return logits [B, C] of standardised ``frames`` [B, T, F], of which ``mask`` [B, T] says which are real."""
+        """Return logits [B, C] of standardised ``frames`` [B, T, F] under ``mask`` [B, T], True for real frames."""
 
     def forward(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """Return logits [B, C] of ``frames`` [B, T, F] with ``lengths`` [B]."""
@@ -111,24 +111,24 @@ class EmotionClassifier(LightningModule):
         return self.classify(self.standardisation(frames, mask), mask)
 
     def _logits(self, batch: Batch) -> Tensor:
-        # Autocast's linear layers give half precision, in which targets and class weights would be rounded too.
+        # Under autocast, logits in half precision would round targets and class weights too.
         return at_least_float32(self(batch.inputs, batch.lengths))
 
     def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
-        """Return the attention [B, T'] to steps in time, a row sums to one, and how many frames a step stands for.
+        """Return attention weights [B, T'] of time steps (a row sums to one), and the frames per step.
 
         Args:
             frames: Frames [B, T, F].
             lengths: Real frames of each utterance [B].
 
         Raises:
-            ConfigurationError: If the system does not weigh steps in time.
+            ConfigurationError: If the system has no attention over time.
         """
-        raise ConfigurationError(f"{type(self).__name__} as it is configured has no attention over time")
+        raise ConfigurationError(f"{type(self).__name__} as configured has no attention over time")
 
     @property
     def data_module(self) -> FoldData:
-        """The data module that it is fitted with.
+        """The trainer's data module.
 
         Raises:
             ConfigurationError: If there is none.
@@ -136,29 +136,29 @@ class EmotionClassifier(LightningModule):
         data_module: FoldData | None = getattr(self.trainer, "datamodule", None)
         if data_module is None:
             raise ConfigurationError(
-                f"{type(self).__name__} is fitted with a corpus's data module, which knows the training split's "
-                "statistics; pass one to trainer.fit(model, datamodule=...)"
+                f"{type(self).__name__} needs a corpus's data module for the training split's statistics; "
+                "pass one to trainer.fit(model, datamodule=...)"
             )
         return data_module
 
-    def refuse_targets(self, kind: TargetKind) -> None:
-        """Refuse targets that the criterion is not defined for.
+    def check_targets(self, kind: TargetKind) -> None:
+        """Check that the criterion accepts the data module's targets.
 
         Raises:
-            ConfigurationError: Naming the criterion, the targets and what it reads.
+            ConfigurationError: Naming the criterion, the targets, and the targets that it reads.
         """
         if kind not in self.criterion.reads:
             raise ConfigurationError(
-                f"{type(self.criterion).__name__} reads {' or '.join(self.criterion.reads)} targets, and "
-                f"data.init_args.targets makes {kind} ones; choose other targets, or another model.init_args.criterion"
+                f"{type(self.criterion).__name__} reads {' or '.join(self.criterion.reads)} targets, but "
+                f"data.init_args.targets makes {kind} ones; choose other targets or another model.init_args.criterion"
             )
 
     def setup(self, stage: str) -> None:
-        """Take what is fitted on the training split, and remember where it came from."""
+        """Take over statistics of the training split, and record their origin."""
         if stage != "fit":
             return
         data_module = self.data_module
-        self.refuse_targets(data_module.target_kind)
+        self.check_targets(data_module.target_kind)
         statistics = data_module.training_statistics()
         self.fit_standardisation(statistics)
         self.class_prior.copy_(statistics.class_prior)
@@ -172,17 +172,17 @@ class EmotionClassifier(LightningModule):
         }
 
     def fit_standardisation(self, statistics: Statistics) -> None:
-        """Take over mean and deviation of the training split, if the standardisation needs them."""
+        """Fit the standardisation on statistics of the training split."""
         self.standardisation.fit(statistics)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the criterion's mean over ``batch``, weighed by how much of a joint batch it is."""
+        """Return the criterion's mean over ``batch``, weighted by the batch's share of the global batch."""
         loss: Tensor = self.criterion(self._logits(batch), batch.targets, self.class_prior)
         self.train_loss.update(loss.detach().expand(batch.size))
         return weigh_share(loss, batch.size)
 
     def decide(self, batch: Batch) -> Decision:
-        """Return logits of ``batch``, and which class they speak for."""
+        """Return logits, probabilities and predicted classes of ``batch``."""
         logits = self._logits(batch)
         return Decision(logits, self.criterion.probabilities(logits), logits.argmax(1))
 
@@ -190,10 +190,10 @@ class EmotionClassifier(LightningModule):
         decision = self.decide(batch)
         loss = self.criterion(decision.logits, batch.targets, self.class_prior)
         self.evaluation_loss.update(loss.expand(batch.size))
-        self._count(decision, batch)
+        self._update_scores(decision, batch)
         return decision.outputs(batch.indices)
 
-    def _count(self, decision: Decision, batch: Batch) -> None:
+    def _update_scores(self, decision: Decision, batch: Batch) -> None:
         self.evaluation_scores.update(decision.predicted, batch.labels)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -210,7 +210,7 @@ class EmotionClassifier(LightningModule):
 
     @property
     def epoch_scores(self) -> tuple[str, ...]:
-        """Names of the scores that every epoch has, by which epochs can be chosen; who logs more adds them here."""
+        """Names of the scores logged in every epoch, which checkpoints and early stopping can monitor."""
         return (*(f"validation/{name}" for name in (*self.evaluation_scores.names, "loss")), "train/loss")
 
     def _log_evaluation(self, stage: str) -> None:
@@ -221,10 +221,9 @@ class EmotionClassifier(LightningModule):
         self.evaluation_loss.reset()
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores of the validation set and, while fitting, the training loss of the epoch beside them.
+        """Log the scores of the validation set and, while fitting, the epoch's training loss.
 
-        Both are logged here because this is the last moment before a checkpoint is saved: a run that is killed right
-        after saving has its whole epoch on record.
+        This is the last hook before a checkpoint is saved: a run killed right after saving has logged its whole epoch.
         """
         self._log_evaluation("validation")
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
@@ -236,12 +235,12 @@ class EmotionClassifier(LightningModule):
         self._log_evaluation("test")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Return the optimiser of all parameters that are not frozen, with the schedule if there is one."""
+        """Return the optimiser of all trainable parameters, and its schedule if there is one."""
         optimizer = self.optimizer(parameter for parameter in self.parameters() if parameter.requires_grad)
         return optimizer if self.scheduler is None else ([optimizer], [self.scheduler(optimizer)])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add how to build the system again, and corpus, classes, extractor, training speakers and split hash."""
+        """Add what rebuilds the system: its configuration and classes, and the origin of its training data."""
         checkpoint[CHECKPOINT_KEY] = {
             "system": self.class_path,
             "is_pretraining": self.is_pretraining,
@@ -256,14 +255,14 @@ class EmotionClassifier(LightningModule):
         return public_path(type(self))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take over the origin; refuse a checkpoint of another system or of other classes.
+        """Take over the origin; reject a checkpoint of another system or of other classes.
 
         Raises:
-            ConfigurationError: Naming what the checkpoint holds and what was expected.
+            ConfigurationError: Naming the checkpoint's and the expected system or classes.
         """
         stored = checkpoint.get(CHECKPOINT_KEY)
         if stored is None or stored["system"] != self.class_path:
-            found = "no system of this suite" if stored is None else f"a {stored['system']}"
+            found = "a system that is not of this suite" if stored is None else f"a {stored['system']}"
             raise ConfigurationError(f"the checkpoint holds {found}, but the experiment configures a {self.class_path}")
         if stored["class_names"] != list(self.class_names):
             raise ConfigurationError(

@@ -14,21 +14,21 @@ from ser_lightning.systems.classifier import EmotionClassifier
 
 
 class PooledLSTM(EmotionClassifier):
-    """One LSTM layer, dropout, a pooling over time, and a softmax layer (section 2, figures 1 and 4; section 4.1).
+    """One LSTM layer, dropout, pooling over time and a softmax layer (section 2, figures 1 and 4; section 4.1).
 
-    Gaussian noise is added to the input in training. The paper does not say how features are normalised; here they
-    are standardised on the training split, and the noise comes after that, so that it is small beside every feature
-    alike. Sequences are padded, not packed: one direction never sees the padding behind it.
+    Training adds Gaussian noise to the input. The paper does not state a normalisation; here features are standardised
+    on the training split before the noise is added, so that the noise is equally small for all features. Sequences are
+    padded, not packed: a forward LSTM does not see the padding after its frames.
 
     Args:
         num_features: F; linked from the data module.
         class_names: The C emotions; linked from the data module.
         pooling: Makes the pooling of H channels: final, max, mean, weighted or NetVLAD.
         criterion: Training criterion; the paper's label smoothing or plain cross entropy.
-        optimizer: Makes the optimiser of the parameters.
+        optimizer: Makes the optimiser.
         cells: H, memory cells of the LSTM.
-        dropout: Dropout rate behind the LSTM.
-        input_noise: Standard deviation of the noise, in units of each feature's deviation.
+        dropout: Dropout rate after the LSTM.
+        input_noise: Standard deviation of the noise, in units of each feature's standard deviation.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class PooledLSTM(EmotionClassifier):
         return logits
 
     def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
-        """Return the attention [B, T] to ``frames`` [B, T, F] with ``lengths`` [B], and 1: a step is a frame."""
+        """Return attention weights [B, T] of ``frames`` [B, T, F] with ``lengths`` [B], and 1 frame per step."""
         mask = frame_mask(lengths, frames.shape[1])
         states = recurrent_states(self.lstm, self.standardisation(frames, mask))
         weights = self.pooling.weights(self.dropout(states), mask)

@@ -1,4 +1,4 @@
-"""Mocanu et al. 2021: utterance-level aggregation by NetVLAD or GhostVLAD (S1-S3), and its speaker pre-training."""
+"""Mocanu et al. 2021: NetVLAD or GhostVLAD aggregation (S1-S3), and pre-training on speakers."""
 # Shapes: B utterances, T frames (padded), F bins, E embedding dimensions, C classes or speakers.
 
 from collections.abc import Callable, Sequence
@@ -22,11 +22,11 @@ from ser_lightning.types import Batch
 
 
 class SpeakerIdentification(EmotionClassifier):
-    """An embedding network and a layer that tells training speakers apart: a stage before others, no emotions.
+    """Pre-training: an embedding network with a classifier of the training speakers.
 
-    The text names the corpus, VoxCeleb2, and nothing of the loss: softmax or AM-softmax is the YAML's choice. Scores
-    are those of a closed set: ``UA`` is the mean recall of speakers, ``WA`` the share of clips whose speaker is found,
-    ``top_5`` of those with the speaker among the five likeliest.
+    The paper states the corpus, VoxCeleb2, but not the loss: the YAML chooses softmax or AM-softmax. Scores are those
+    of closed-set identification: ``UA`` is the mean recall of speakers, ``WA`` the accuracy, ``top_5`` the share of
+    clips whose speaker is among the five most probable.
 
     Args:
         num_features: F; linked from the data module.
@@ -34,9 +34,9 @@ class SpeakerIdentification(EmotionClassifier):
         encoder: Makes the encoder of F bins, ``ThinSEResNet34``.
         pooling: Makes the aggregation over time, ``NetVLAD`` or ``GhostVLAD``.
         criterion: Training criterion.
-        optimizer: Makes the optimiser of the parameters.
-        scheduler: Makes the schedule of its learning rate; constant when absent.
-        embedding_dim: Neurons of the connected layer that later stages start from.
+        optimizer: Makes the optimiser.
+        scheduler: Makes the learning-rate schedule; None keeps the rate constant.
+        embedding_dim: Neurons of the fully connected layer that later stages start from.
     """
 
     is_pretraining: ClassVar[bool] = True
@@ -63,16 +63,16 @@ class SpeakerIdentification(EmotionClassifier):
         logits: Tensor = self.output(self.network(frames, mask))
         return logits
 
-    def _count(self, decision: Decision, batch: Batch) -> None:
+    def _update_scores(self, decision: Decision, batch: Batch) -> None:
         self.evaluation_scores.update(decision.logits, batch.labels)
 
 
 class SEResNetVLAD(EmotionClassifier):
     """S1, S2 and S3: the network from scratch, pre-trained, and with ghost clusters (section 5).
 
-    Two connected layers end it, of 512 neurons and of one for each emotion, and cross entropy trains it. Between the
-    two the text has nothing; here is a ReLU, as in the network of speaker recognition that the encoder follows, for
-    without one they were a single layer. Spectrograms are standardised each by itself (section 3.1).
+    The network ends in two fully connected layers, of 512 neurons and of one per emotion, and is trained with cross
+    entropy. The ReLU between them is not stated; it follows the encoder's speaker-recognition network, and without an
+    activation they would be a single layer. Each spectrogram is standardised by itself (section 3.1).
 
     Args:
         num_features: F; linked from the data module.
@@ -80,11 +80,11 @@ class SEResNetVLAD(EmotionClassifier):
         encoder: Makes the encoder of F bins, ``ThinSEResNet34``.
         pooling: Makes the aggregation over time, ``NetVLAD`` or ``GhostVLAD``.
         criterion: Training criterion.
-        optimizer: Makes the optimiser of the parameters.
-        scheduler: Makes the schedule of its learning rate; constant when absent.
-        embedding_dim: Neurons of the first connected layer.
-        pretrained_checkpoint: Checkpoint of an earlier stage, whose network it starts from as far as it fits; from
-            scratch when absent. Nothing is frozen (section 4.3).
+        optimizer: Makes the optimiser.
+        scheduler: Makes the learning-rate schedule; None keeps the rate constant.
+        embedding_dim: Neurons of the first fully connected layer.
+        pretrained_checkpoint: Checkpoint of an earlier stage; layers that fit are loaded, none is frozen (section 4.3).
+            None trains from scratch.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class SEResNetVLAD(EmotionClassifier):
         self.output = nn.Sequential(nn.ReLU(), criterion.head(embedding_dim, len(self.class_names)))
 
     def on_fit_start(self) -> None:
-        """Take the network of the stage before."""
+        """Load the network of the earlier stage."""
         start_from(self, self.network, self.pretrained_checkpoint, SpeakerIdentification, SEResNetVLAD)
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ class SEResNetVLAD(EmotionClassifier):
         return logits
 
     def decide(self, batch: Batch) -> Decision:
-        """Return logits of ``batch``, which class they speak for, and the embeddings behind them."""
+        """Return logits, probabilities, predicted classes and embeddings of ``batch``."""
         mask = frame_mask(batch.lengths, batch.inputs.shape[1])
         embeddings = self.network(self.standardisation(batch.inputs, mask), mask)
         logits = at_least_float32(self.output(embeddings))

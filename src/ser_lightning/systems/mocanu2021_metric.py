@@ -1,4 +1,4 @@
-"""Mocanu et al. 2021, section 3.3: embeddings that metric learning has arranged, and an SVM on them (S4 and S5)."""
+"""Mocanu et al. 2021, section 3.3: metric learning, and an SVM on the embeddings (S4 and S5)."""
 # Shapes: B utterances, T frames (padded), F bins, E embedding dimensions, C classes, N utterances of a set.
 
 from collections.abc import Callable, Sequence
@@ -27,25 +27,24 @@ from ser_lightning.types import Batch
 
 
 class MetricLearning(EmotionClassifier):
-    """S4 and S5: a metric loss arranges the embeddings, then an SVM with RBF kernel classifies them (section 3.3).
+    """S4 and S5: embeddings trained with a metric loss, classified by an SVM with RBF kernel (section 3.3).
 
-    There are no logits while the network trains. An epoch's score is that of the nearest class mean: of the cosines
-    between an utterance's embedding and the mean of each class's normalised embeddings, as training saw them in this
-    epoch. When training has ended, the best epoch's network embeds the training and the validation set once more, the
-    SVM is fitted on the one, its C and gamma are chosen on the other, and both are kept in ``best.ckpt``, as tensors;
-    from then on the SVM decides.
+    There are no logits while the network trains. Validation classifies by the nearest class mean: the largest cosine
+    between an utterance's embedding and the mean of each class's normalised training embeddings of this epoch. After
+    training, the best epoch's network embeds both sets; the SVM is fitted on the training set, its C and gamma are
+    chosen on the validation set, and it is stored in ``best.ckpt`` as tensors. From then on the SVM classifies.
 
     Args:
         num_features: F; linked from the data module.
         class_names: The C emotions; linked from the data module.
         encoder: Makes the encoder of F bins, ``ThinSEResNet34``.
         pooling: Makes the aggregation over time, ``GhostVLAD``.
-        metric_loss: Makes the loss of the emotions: ``TripletLoss`` (eqs. 2-3) or ``EmotionConstraint`` (eqs. 5-7).
-        optimizer: Makes the optimiser of the parameters.
-        scheduler: Makes the schedule of its learning rate; constant when absent.
-        embedding_dim: E, neurons of the connected layer.
-        pretrained_checkpoint: Checkpoint of an earlier stage, whose network it starts from as far as it fits; from
-            scratch when absent. Nothing is frozen (section 4.3).
+        metric_loss: Makes the loss of the class names, ``TripletLoss`` (eqs. 2-3) or ``EmotionConstraint`` (eqs. 5-7).
+        optimizer: Makes the optimiser.
+        scheduler: Makes the learning-rate schedule; None keeps the rate constant.
+        embedding_dim: E, neurons of the fully connected layer.
+        pretrained_checkpoint: Checkpoint of an earlier stage; layers that fit are loaded, none is frozen (section 4.3).
+            None trains from scratch.
     """
 
     class_means: Tensor
@@ -65,7 +64,7 @@ class MetricLearning(EmotionClassifier):
         embedding_dim: int = 512,
         pretrained_checkpoint: Path | None = None,
     ) -> None:
-        # What is logged as the loss of validation: that of the class means, later of the SVM's probabilities.
+        # The logged validation loss: of the class means' cosines, later of the SVM's probabilities.
         criterion = WeightedCrossEntropy("none")
         standardisation = UtteranceStandardisation(num_features)
         super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
@@ -79,33 +78,33 @@ class MetricLearning(EmotionClassifier):
         self.register_buffer("batches_without_terms", torch.zeros(()), persistent=False)
 
     def on_fit_start(self) -> None:
-        """Take the network of the stage before.
+        """Load the network of the earlier stage.
 
         Raises:
-            ConfigurationError: If several processes would have unequal shares of a batch, which then cannot be joined.
+            ConfigurationError: If several processes would have unequal shares of a batch, which cannot be gathered.
         """
         if self.trainer.world_size > 1 and self.data_module.batches != "class":
             raise ConfigurationError(
-                f"data.init_args.batches is {self.data_module.batches}, whose last batch {self.trainer.world_size} "
-                "processes share unequally, and the metric loss needs it whole; set data.init_args.batches to class"
+                f"data.init_args.batches is {self.data_module.batches}: {self.trainer.world_size} processes would have "
+                "unequal shares of its last batch; set data.init_args.batches to class"
             )
-        # Where a best checkpoint is trained on, its machine was fitted on embeddings that change from now on.
-        self.svm = SupportVectorMachine(len(self.class_names)).to(self.device)  # the rest has been moved already
+        # A resumed best checkpoint holds an SVM fitted on embeddings that are about to change.
+        self.svm = SupportVectorMachine(len(self.class_names)).to(self.device)  # other modules are already there
         stages = (SpeakerIdentification, SEResNetVLAD, MetricLearning)
         start_from(self, self.network, self.pretrained_checkpoint, *stages)
 
     def embed(self, batch: Batch) -> Tensor:
-        """Return the embeddings [B, E] of ``batch``, in float32 where the network gives half precision."""
+        """Return embeddings [B, E] of ``batch``, at least in float32."""
         mask = frame_mask(batch.lengths, batch.inputs.shape[1])
         return at_least_float32(self.network(self.standardisation(batch.inputs, mask), mask))
 
     def on_train_epoch_start(self) -> None:
-        """Forget the class means of the epoch before."""
+        """Reset the sums of the previous epoch."""
         for total in (self.class_sums, self.class_counts, self.batches_without_terms):
             total.zero_()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the metric loss of ``batch``, joined over processes: what is compared must meet."""
+        """Return the metric loss of ``batch``, gathered over processes so that all its utterances are compared."""
         embeddings, labels = gather_batch(self.embed(batch)), gather_batch(batch.labels)
         loss: Tensor
         loss, terms = self.metric_loss(embeddings, labels)
@@ -118,25 +117,25 @@ class MetricLearning(EmotionClassifier):
         return loss
 
     def on_validation_epoch_start(self) -> None:
-        """While training, take the class means of the epoch that has just ended."""
+        """While fitting, compute the class means of the epoch that has just ended."""
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.class_means.copy_(self.class_sums / self.class_counts.clamp(min=1).unsqueeze(1))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores, and how many batches of the epoch had nothing to learn from."""
+        """Log the scores, and how many batches of the epoch had no loss terms."""
         super().on_validation_epoch_end()
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.log("train/batches_without_terms", self.batches_without_terms)
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
-        """Return what speaks for each class [B, C]: log-probabilities of the SVM, or cosines with the class means."""
-        return self._evidence(at_least_float32(self.network(frames, mask)))[0]
+        """Return class scores [B, C]: log-probabilities of the SVM, or cosines with the class means."""
+        return self._class_scores(at_least_float32(self.network(frames, mask)))[0]
 
-    def _evidence(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what speaks for each class [B, C] and the class decided for [B], of ``embeddings`` [B, E]."""
+    def _class_scores(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
+        """Return class scores [B, C] and predicted classes [B] of ``embeddings`` [B, E]."""
         if self.svm.is_fitted:
             predicted, probabilities = self.svm(embeddings)
-            # A class that the training split lacks has no probability, and its logarithm no bound.
+            # A class missing from the training split has probability zero, whose logarithm is not finite.
             return probabilities.to(embeddings.dtype).clamp(min=torch.finfo(torch.float32).tiny).log(), predicted
         means = self.class_means.to(embeddings.dtype)
         with without_autocast(embeddings.device):
@@ -144,27 +143,27 @@ class MetricLearning(EmotionClassifier):
         return cosines, cosines.argmax(1)
 
     def decide(self, batch: Batch) -> Decision:
-        """Return the SVM's decision on ``batch``, or the nearest class mean while it is not fitted, and embeddings."""
+        """Classify ``batch`` by the SVM, or by the nearest class mean while there is none."""
         embeddings = self.embed(batch)
-        evidence, predicted = self._evidence(embeddings)
-        return Decision(evidence, self.criterion.probabilities(evidence), predicted, embeddings)
+        scores, predicted = self._class_scores(embeddings)
+        return Decision(scores, self.criterion.probabilities(scores), predicted, embeddings)
 
     def on_fit_end(self) -> None:
-        """Fit the SVM on the best epoch's embeddings and keep it in its checkpoint."""
+        """Fit the SVM on the best epoch's embeddings and store it in its checkpoint."""
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-        if not best or self.trainer.interrupted:  # nothing was kept, or training is to go on
+        if not best or self.trainer.interrupted:  # no checkpoint, or training will resume
             return
         checkpoint = torch.load(best, weights_only=True, map_location="cpu")
         self.load_state_dict(checkpoint["state_dict"])
-        if self.svm.is_fitted:  # a run that had ended is run again
+        if self.svm.is_fitted:  # a finished run was started again
             return
-        self.to(self.trainer.strategy.root_device)  # which Lightning has freed already
+        self.to(self.trainer.strategy.root_device)  # Lightning has moved it to the CPU
         data_module = self.data_module
         train = self._embed_set(data_module.evaluation_dataloader("train"))
         validation = self._embed_set(data_module.evaluation_dataloader("validation"))
         if train is not None and validation is not None:
             speakers = [utterance.speaker for utterance in data_module.set_utterances("train")]
-            speakers *= len(train[1]) // len(speakers)  # heard at other speeds too
+            speakers *= len(train[1]) // len(speakers)  # copies at other speeds follow
             self.svm, chosen = fit_svm(*train, speakers, *validation, len(self.class_names))
             shown = ", ".join(f"{key} {value}" for key, value in chosen.items() if key != "grid")
             rank_zero_info(f"support vector machine: {shown}")
@@ -176,7 +175,7 @@ class MetricLearning(EmotionClassifier):
 
     @torch.no_grad()
     def _embed_set(self, loader: DataLoader[Batch]) -> tuple[Tensor, Tensor] | None:
-        """Return embeddings [N, E] and labels [N] of a set in its order, in the first process; None in the others."""
+        """Return embeddings [N, E] and labels [N] of a set, in order, in the first process; None in the others."""
         self.eval()
         parts = []
         for share in loader:

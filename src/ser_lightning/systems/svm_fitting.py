@@ -1,4 +1,4 @@
-"""Fitting of the support vector machine that follows metric learning (Mocanu et al. 2021, systems S4 and S5)."""
+"""Fitting of the support vector machine after metric learning (Mocanu et al. 2021, systems S4 and S5)."""
 # Shapes: M training and N validation utterances, E channels of an embedding, C classes, K of them in training.
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COSTS = (0.1, 1.0, 10.0, 100.0)
 GAMMAS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
-CALIBRATION_PARTS = 5  # as many as scikit-learn's default
+CALIBRATION_PARTS = 5  # scikit-learn's default
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -34,35 +34,33 @@ def fit_svm(
     costs: Sequence[float] = COSTS,
     gammas: Sequence[float] = GAMMAS,
 ) -> tuple[SupportVectorMachine, dict[str, Any]]:
-    """Fit a support vector machine with RBF kernel; choose C and gamma by the weighted accuracy on validation.
+    """Fit a support vector machine with RBF kernel; choose C and gamma by validation WA.
 
-    The paper says no more than that the kernel is RBF. Chosen here: embeddings are L2-normalised, as metric learning
-    compares them; gamma is a multiple of scikit-learn's "scale", 1 / (E * variance); of pairs with equal scores the one
-    with the smallest gamma and then the smallest C is taken, the smoother machine. Validation embeddings choose these
-    two numbers and nothing else. Probabilities are calibrated on training embeddings by cross-validation in which the
-    speakers scored are not among those fitted on; where a class would be missing from a fit because all its
-    utterances are of the speakers left out, on the decisions over the training set itself, which is over-confident.
-    Equal arguments give equal machines.
+    The paper states only the kernel. Chosen here: embeddings are L2-normalised, as the metric losses compare them;
+    gamma is a multiple of scikit-learn's "scale", 1 / (E * variance); ties go to the smallest gamma, then the smallest
+    C, which gives the smoothest decision. Validation embeddings choose only these two numbers. Probabilities are
+    calibrated on training embeddings by speaker-independent cross-validation; if that would leave a class out of a fit,
+    on the decisions over the training set itself, which is over-confident. The result is deterministic.
 
     Args:
-        train_embeddings: Embeddings [M, E] to fit on.
-        train_labels: Class index of each [M].
-        train_speakers: Speaker of each, M of them.
-        validation_embeddings: Embeddings [N, E] to choose by.
-        validation_labels: Class index of each [N].
-        num_classes: C; classes without a training embedding are never decided on.
-        costs: The C to choose from.
-        gammas: The multiples of "scale" to choose from.
+        train_embeddings: Training embeddings [M, E].
+        train_labels: Their class indices [M].
+        train_speakers: Their M speakers.
+        validation_embeddings: Validation embeddings [N, E].
+        validation_labels: Their class indices [N].
+        num_classes: C; classes without a training embedding are never predicted.
+        costs: Candidates for C.
+        gammas: Candidates for gamma, as multiples of "scale".
 
     Returns:
-        The machine, on the device of ``train_embeddings``, and for the record what was chosen, ready for JSON: ``C``,
-        ``gamma_multiple``, ``gamma``, ``validation_WA``, ``support_vectors`` (their number), ``calibration_parts`` (of
-        the speakers; 0: calibrated on the training set itself) and ``grid`` (``C``, ``gamma_multiple`` and
-        ``validation_WA`` of every pair tried).
+        The SVM, on the device of ``train_embeddings``, and a JSON-serialisable record: ``C``, ``gamma_multiple``,
+        ``gamma``, ``validation_WA``, ``support_vectors`` (their number), ``calibration_parts`` (groups of speakers; 0:
+        calibrated on the training set itself) and ``grid`` (``C``, ``gamma_multiple`` and ``validation_WA`` of every
+        pair tried).
 
     Raises:
-        ConfigurationError: If an embedding is not finite or fewer than two classes have a training embedding.
-        ValueError: If arguments do not belong together, or there is nothing to choose from or to choose by.
+        ConfigurationError: If an embedding is not finite, or fewer than two classes have training embeddings.
+        ValueError: If the arguments' lengths differ, labels are out of range, or there are no candidates.
     """
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.svm import SVC
@@ -70,24 +68,24 @@ def fit_svm(
     _check(train_embeddings, train_labels, num_classes, "training")
     _check(validation_embeddings, validation_labels, num_classes, "validation")
     if len(train_speakers) != len(train_labels):
-        raise ValueError(f"{len(train_speakers)} speakers of {len(train_labels)} training embeddings")
+        raise ValueError(f"{len(train_speakers)} speakers for {len(train_labels)} training embeddings")
     if not costs or not gammas or min(*costs, *gammas) <= 0:
-        raise ValueError(f"C of {list(costs)} and gamma of {list(gammas)}: give at least one of each, all positive")
+        raise ValueError(f"costs are {list(costs)}, gammas {list(gammas)}; give at least one of each, all positive")
     points, labels = _normalised(train_embeddings), train_labels.cpu().numpy()
     if len(set(labels)) < 2:
         raise ConfigurationError(
-            f"only class {labels[0]} has training embeddings, and a support vector machine tells classes apart; "
+            f"only class {labels[0]} has training embeddings, but a support vector machine needs two; "
             "check the labels of the training split"
         )
     scale = _scale(points)
     grid = _search(
         points, labels, _normalised(validation_embeddings), validation_labels.cpu().numpy(), costs, gammas, scale
     )
-    best = max(grid, key=lambda tried: (tried["validation_WA"], -tried["gamma_multiple"], -tried["C"]))
+    best = max(grid, key=lambda pair: (pair["validation_WA"], -pair["gamma_multiple"], -pair["C"]))
     classifier = SVC(kernel="rbf", C=best["C"], gamma=scale * best["gamma_multiple"])
     parts = _parts_by_speaker(train_speakers, labels)
-    everything = np.arange(len(labels))
-    fitted = CalibratedClassifierCV(classifier, ensemble=False, cv=parts or [(everything, everything)])
+    all_indices = np.arange(len(labels))
+    fitted = CalibratedClassifierCV(classifier, ensemble=False, cv=parts or [(all_indices, all_indices)])
     fitted.fit(points, labels)
     machine = _as_tensors(fitted, num_classes).to(train_embeddings.device)
     record = {
@@ -106,23 +104,23 @@ def _check(embeddings: Tensor, labels: Tensor, num_classes: int, stage: str) -> 
     if not len(labels) or len(embeddings) != len(labels):
         raise ValueError(f"{len(embeddings)} embeddings and {len(labels)} labels for {stage}")
     if labels.min() < 0 or labels.max() >= num_classes:
-        raise ValueError(f"{stage} labels from {labels.min()} to {labels.max()}, of {num_classes} classes")
+        raise ValueError(f"{stage} labels are {labels.min()} to {labels.max()}; there are {num_classes} classes")
     faulty = ~embeddings.isfinite().all(1)
     if faulty.any():
         raise ConfigurationError(
             f"{int(faulty.sum())} of {len(faulty)} {stage} embeddings are not finite: training has diverged; "
-            "lower the learning rate, or choose an earlier checkpoint"
+            "lower the learning rate or choose an earlier checkpoint"
         )
 
 
 def _normalised(embeddings: Tensor) -> Array:
-    """Return L2-normalised embeddings, computed as the machine does it later."""
+    """Return L2-normalised embeddings, computed as ``SupportVectorMachine`` does."""
     points: Array = F.normalize(embeddings.detach().double(), dim=1).cpu().numpy()
     return points
 
 
 def _scale(points: Array) -> float:
-    """Return scikit-learn's gamma "scale", also of points that do not vary."""
+    """Return scikit-learn's gamma "scale", or 1 for constant points."""
     variance = float(points.var())
     return 1 / (points.shape[1] * variance) if variance > 0 else 1.0
 
@@ -136,7 +134,7 @@ def _search(
     gammas: Sequence[float],
     scale: float,
 ) -> list[dict[str, float]]:
-    """Return the weighted accuracy on validation of each pair of gamma and C; distances are computed once."""
+    """Return the validation WA of each pair of gamma and C; distances are computed once."""
     from sklearn.svm import SVC
 
     distances = _squared_distances(points, points)
@@ -146,8 +144,8 @@ def _search(
         kernel = np.exp(-scale * multiple * distances)
         validation_kernel = np.exp(-scale * multiple * validation_distances)
         for cost in costs:
-            decided = SVC(kernel="precomputed", C=cost).fit(kernel, labels).predict(validation_kernel)
-            accuracy = float((decided == validation_labels).mean())
+            predicted = SVC(kernel="precomputed", C=cost).fit(kernel, labels).predict(validation_kernel)
+            accuracy = float((predicted == validation_labels).mean())
             grid.append({"C": float(cost), "gamma_multiple": float(multiple), "validation_WA": accuracy})
     return grid
 
@@ -159,9 +157,10 @@ def _squared_distances(left: Array, right: Array) -> Array:
 
 
 def _parts_by_speaker(speakers: Sequence[str], labels: Labels) -> list[tuple[Labels, Labels]]:
-    """Divide utterances for calibration: pairs of positions to fit on and positions to score, no speaker in both.
+    """Divide utterances for calibration into pairs of indices to fit and to score, with no speaker in both.
 
-    Speakers are dealt to parts in turn, to as many parts as leave every class in each fit; none, if none do.
+    Speakers are assigned to parts round-robin. The result has the most parts that leave every class in each fit, or is
+    empty if there is no such number.
     """
     names = sorted(set(speakers))
     rank = {name: position for position, name in enumerate(names)}
@@ -174,10 +173,10 @@ def _parts_by_speaker(speakers: Sequence[str], labels: Labels) -> list[tuple[Lab
 
 
 def _as_tensors(fitted: "CalibratedClassifierCV", num_classes: int) -> SupportVectorMachine:
-    """Return the machine and its calibration as a module.
+    """Return the SVM and its calibration as a module.
 
-    scikit-learn turns the signs of two classes round and calibrates the second alone; here the lower class is the
-    positive one of every pair, and each class has its calibration.
+    For two classes scikit-learn flips the signs and calibrates only the second. Here the lower class is always the
+    positive one of a pair, and each class is calibrated.
     """
     (calibrated,) = fitted.calibrated_classifiers_
     classifier = calibrated.estimator

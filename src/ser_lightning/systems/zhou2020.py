@@ -1,5 +1,5 @@
 """Zhou & Liu 2020, discriminative feature learning for speech emotion recognition."""
-# Shapes: B utterances, T frames (padded), F features, C classes, T' frames and D channels behind the encoders.
+# Shapes: B utterances, T frames (padded), F features, C classes, T' frames and D channels after the encoders.
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -19,34 +19,34 @@ from ser_lightning.systems.classifier import EmotionClassifier
 
 
 class ConvBLSTMAttention(EmotionClassifier):
-    """Six convolution blocks, a BLSTM layer, attention, a linear layer (section 3.1, figure 1), and its enhancements.
+    """Six convolution blocks, a BLSTM layer, attention and a linear layer (section 3.1, figure 1), with enhancements.
 
-    The enhancements are other arguments: ``AMSoftmax`` (section 3.2; features and class weights are then normalised
-    and the linear layer becomes cosines), ``FocalLoss`` (section 3.2), ``AttentiveStatisticsPooling`` (section 3.3).
+    The enhancements are arguments: ``AMSoftmax`` (section 3.2; features and class weights are normalised, the linear
+    layer computes cosines), ``FocalLoss`` (section 3.2) and ``AttentiveStatisticsPooling`` (section 3.3).
 
-    The text counts fewer than 360 thousand parameters and 64 deep features, which 64 cells on each direction cannot
-    give: 32 cells on each, concatenated, do (359,620); 64 on each, summed, come to 400,836. It does not state the
-    activation of the convolutions, here ReLU behind the batch norm.
+    The paper states fewer than 360 thousand parameters and 64 deep features, which 64 cells per direction cannot give:
+    32 per direction, concatenated, do (359,620); 64, summed, give 400,836. The activation of the convolutions is not
+    stated; here ReLU follows the batch norm.
 
-    The paper pads signals with zeros; here frames are padded after they were standardised, with zeros again, which
-    are average frames: the logarithm of a silence that no recording holds depends on the extractor's floor alone.
+    The paper pads signals with zeros. Here standardised frames are padded with zeros, which are average frames: the
+    logarithm of digital silence would depend only on the extractor's floor.
 
     Args:
-        num_features: F; linked from the data module. At least 32, which five poolings leave one bin of.
+        num_features: F; linked from the data module. At least 32: five poolings reduce 32 bins to one.
         class_names: The C emotions; linked from the data module.
         pooling: Makes the pooling of D channels: ``WeightedPooling`` is eq. 4, ``AttentiveStatisticsPooling`` eqs. 4-5.
-        criterion: Training criterion; the baseline's cross entropy is a ``WeightedCrossEntropy`` without weights.
-        optimizer: Makes the optimiser of the parameters.
+        criterion: Training criterion; the baseline's is ``WeightedCrossEntropy`` without weights.
+        optimizer: Makes the optimiser.
         channels: Filters of each convolution; all but the last are followed by average pooling.
-        cells: Memory cells of the BLSTM on each direction.
-        combine: Whether its directions are concatenated or summed.
-        dropout: Dropout rate behind each convolution.
-        max_frames: Longer utterances are trimmed to their first so many frames; none are when absent.
-        pad_to_max: Let padding up to ``max_frames`` count as real, as in the paper; otherwise it never matters.
+        cells: Memory cells of the BLSTM per direction.
+        combine: Whether the directions are concatenated or summed.
+        dropout: Dropout rate after each convolution.
+        max_frames: Longer utterances are trimmed to this many frames; None keeps all frames.
+        pad_to_max: Treat padding up to ``max_frames`` as real frames, as in the paper; otherwise it is masked.
 
     Raises:
-        ConfigurationError: If ``pad_to_max`` has no ``max_frames`` to pad to, or ``channels`` or ``max_frames`` is less
-            than a network or an utterance is made of.
+        ConfigurationError: If ``pad_to_max`` lacks ``max_frames``, or if ``channels`` is empty or it or ``max_frames``
+            is less than 1.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class ConvBLSTMAttention(EmotionClassifier):
     ) -> None:
         super().__init__(num_features, class_names, criterion, optimizer)
         if not channels or min(channels) < 1:
-            raise ConfigurationError(f"channels is {list(channels)}; give one number or more, each at least 1")
+            raise ConfigurationError(f"channels is {list(channels)}; give one or more numbers, each at least 1")
         if max_frames is not None and max_frames < 1:
-            raise ConfigurationError(f"max_frames is {max_frames}; give 1 or more, or leave it out to hear all frames")
+            raise ConfigurationError(f"max_frames is {max_frames}; give 1 or more, or null to keep all frames")
         if pad_to_max and max_frames is None:
-            raise ConfigurationError("pad_to_max is true and max_frames absent; say to how many frames to pad")
+            raise ConfigurationError("pad_to_max is true but max_frames is missing; set max_frames")
         self.max_frames = max_frames
         self.pad_to_max = pad_to_max
         last = len(channels) - 1
@@ -84,11 +84,11 @@ class ConvBLSTMAttention(EmotionClassifier):
         self.output = criterion.head(self.pooling.output_dim, len(self.class_names))
 
     def descriptors(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what attention is paid to: BLSTM states [B, T', D], and which of them are real [B, T'].
+        """Return the inputs of the attention: BLSTM states [B, T', D] and their mask [B, T'].
 
         Args:
             frames: Standardised frames [B, T, F], zero past the end.
-            mask: Which are real [B, T].
+            mask: True for real frames [B, T].
         """
         lengths = mask.sum(1)
         if self.max_frames is not None:
@@ -106,7 +106,7 @@ class ConvBLSTMAttention(EmotionClassifier):
         return logits
 
     def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
-        """Return the attention [B, T'] that ``frames`` [B, T, F] of ``lengths`` [B] get, and the frames of a step."""
+        """Return attention weights [B, T'] of ``frames`` [B, T, F] with ``lengths`` [B], and the frames per step."""
         mask = frame_mask(lengths, frames.shape[1])
         weights = self.pooling.weights(*self.descriptors(self.standardisation(frames, mask), mask))
         return super().attention(frames, lengths) if weights is None else (weights, self.convolutions.reduction)

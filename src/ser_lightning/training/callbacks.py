@@ -1,9 +1,8 @@
 """The callbacks of every run: best and last checkpoint, early stopping and seeds that resume exactly.
 
-Lightning's ``save_last=True`` writes only when the monitored score improves, and its default moment of saving, the end
-of the training epoch, lets a resumed epoch skip ``on_train_epoch_start``. So there are two checkpoint callbacks, both
-saving at the end of validation, the best one first: otherwise a run killed between the two could resume after its best
-epoch without it.
+Lightning's ``save_last=True`` writes only when the monitored score improves, and by default saves at the end of the
+training epoch, so that a resumed epoch skips ``on_train_epoch_start``. Hence two checkpoint callbacks that save at the
+end of validation, the best one first: in the other order, a run killed between the two could lose its best epoch.
 """
 
 import io
@@ -22,41 +21,40 @@ from ser_lightning.runs.folder import CHECKPOINTS
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Save checkpoints beside their final place and then give them their name.
+    """Atomic checkpoint writes: save next to the target, then rename.
 
-    Lightning's own way writes into the system's folder for temporary files and moves: where runs lie on another disk,
-    that is a copy, and a kill in the midst of it leaves half a checkpoint to resume from.
+    Lightning writes to the system's temporary folder and moves the file. If runs are on another disk, that is a copy,
+    and a kill during it leaves a truncated checkpoint.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write ``checkpoint`` to ``path``, whole or not at all."""
+        """Write ``checkpoint`` to ``path`` atomically."""
         content = io.BytesIO()
         torch.save(checkpoint, content)
         write_atomically(Path(path), content.getvalue())
 
 
 class _RunCheckpoint(ModelCheckpoint):
-    """A checkpoint in the run's own folder, wherever that lies when the run is resumed."""
+    """A checkpoint in the run's folder, also if the folder was moved before the run is resumed."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the folder before Lightning derives one from a logger."""
+        """Set the folder before Lightning derives one from a logger."""
         if self.dirpath is None:
             self.dirpath = str(Path(trainer.default_root_dir) / CHECKPOINTS)
         super().setup(trainer, pl_module, stage)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the best score so far, although the folder was moved or is spelt in another way.
+        """Keep the best score so far, also if the folder was moved or is spelt differently.
 
-        Lightning compares the folders as text, and where they differ it forgets the score: the next epoch would replace
-        a better one.
+        Lightning compares folders as text and drops the score if they differ: a worse epoch would replace it.
         """
 
-        def here(path: str) -> str:
+        def in_folder(path: str) -> str:
             return str(Path(str(self.dirpath)) / Path(path).name) if path else path
 
         paths = ("best_model_path", "kth_best_model_path", "last_model_path")
-        moved = {name: here(state_dict[name]) for name in paths}
-        kept = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        moved = {name: in_folder(state_dict[name]) for name in paths}
+        kept = {in_folder(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict({**state_dict, **moved, "best_k_models": kept, "dirpath": self.dirpath})
 
 
@@ -64,9 +62,9 @@ class BestCheckpoint(_RunCheckpoint):
     """Keep the epoch with the best validation score as ``checkpoints/best.ckpt``; a tie goes to the earlier epoch.
 
     Args:
-        monitor: Score to choose by: ``validation/UA``, ``validation/WA``, ``validation/macro_F1`` or
+        monitor: Monitored score: ``validation/UA``, ``validation/WA``, ``validation/macro_F1`` or
             ``validation/loss``.
-        mode: Whether more (``max``) or less (``min``) is better.
+        mode: Whether higher (``max``) or lower (``min``) is better.
     """
 
     def __init__(self, monitor: str = "validation/UA", mode: Literal["max", "min"] = "max") -> None:
@@ -91,13 +89,13 @@ class LastCheckpoint(_RunCheckpoint):
 class EarlyStopping(LightningEarlyStopping):
     """Stop once a validation score has not improved for ``patience`` epochs.
 
-    Lightning's own checks at the end of the training epoch, behind the checkpoint, which a resumed run cannot repeat;
-    this one checks at the end of validation, and a run that is resumed with its patience spent stops at once.
+    Lightning's default checks at the end of the training epoch, after the checkpoint, which cannot be resumed. This one
+    checks at the end of validation; a run resumed with its patience exhausted stops at once.
 
     Args:
         monitor: Score to watch, such as ``validation/loss``.
-        mode: Whether more (``max``) or less (``min``) is better.
-        patience: Epochs without improvement; 0 stops at the first of them, as 1 does.
+        mode: Whether higher (``max``) or lower (``min``) is better.
+        patience: Epochs without improvement; 0 is the same as 1.
         min_delta: Smallest change that counts as an improvement.
     """
 
@@ -107,7 +105,7 @@ class EarlyStopping(LightningEarlyStopping):
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop a resumed run whose patience was spent when it was interrupted; a fresh one has spent none."""
+        """Stop a resumed run whose patience was exhausted when it was interrupted."""
         if self.wait_count >= max(1, self.patience):
             trainer.should_stop = True
 
@@ -115,8 +113,7 @@ class EarlyStopping(LightningEarlyStopping):
 class EpochSeed(Callback):
     """Seed all generators from (seed, epoch, rank) when a training epoch starts.
 
-    Checkpoints do not keep generator states; with this, the epoch after an interruption draws the same dropout and
-    noise as it would have without.
+    Checkpoints do not hold generator states; this way a resumed epoch draws the same dropout and noise.
 
     Args:
         seed: Seed of the run.

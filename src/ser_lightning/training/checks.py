@@ -1,4 +1,4 @@
-"""Checks before training or scoring: does the checkpoint fit the configuration, and does the monitored score exist?"""
+"""Checks before training or scoring: checkpoints against the configuration, and monitored scores."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -11,75 +11,74 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import differing_keys
 from ser_lightning.systems.checkpoint import read_checkpoint
 from ser_lightning.systems.classifier import CHECKPOINT_KEY
-from ser_lightning.systems.stages import refuse_heard_speakers
+from ser_lightning.systems.stages import check_unseen_speakers
 from ser_lightning.training.callbacks import BestCheckpoint, EarlyStopping
 from ser_lightning.types import Stage
 
 LINKED = ("num_features", "class_names")
-"""Arguments of a system that the corpus decides: compared only once the data module is built."""
+"""Arguments of a system linked from the data module, which are known only after it is built."""
 
 
-def refuse_other_system(path: Path, configured: Mapping[str, Any], allow: Sequence[str] = ()) -> None:
-    """Compare a checkpoint's system and its arguments with the configured ones.
+def check_same_system(path: Path, configured: Mapping[str, Any], allow: Sequence[str] = ()) -> None:
+    """Check that a checkpoint's system and arguments are the configured ones.
 
     Args:
         path: The checkpoint.
-        configured: ``model`` of the configuration: ``class_path`` and ``init_args``.
+        configured: The configuration's ``model``, with ``class_path`` and ``init_args``.
         allow: Module prefixes that the user trusts besides the allow-list.
 
     Raises:
-        ConfigurationError: If it holds no system of this suite, does not say how that was built, or names each
-            argument that differs.
+        ConfigurationError: If the checkpoint does not hold a system of this suite or its arguments, or if arguments
+            differ; it names them.
     """
     stored = read_checkpoint(path, allow)[CHECKPOINT_KEY].get("configuration")
     if not stored:
         raise ConfigurationError(
-            f"{path} was saved from a system built in Python, and does not say with which arguments; evaluate it in "
-            "Python, or train it from an experiment's YAML"
+            f"{path} was saved from a system built in Python and lacks its arguments; evaluate it in Python, or train "
+            "it from an experiment's YAML"
         )
-    # What the corpus decides is known, and compared, only once the data module is built.
-    known = {**stored, "init_args": {k: v for k, v in stored["init_args"].items() if k not in LINKED}}
-    if differences := differing_keys(known, configured):
+    comparable = {**stored, "init_args": {k: v for k, v in stored["init_args"].items() if k not in LINKED}}
+    if differences := differing_keys(comparable, configured):
         raise ConfigurationError(
-            f"{path} was trained with other hyperparameters than are configured:\n"
+            f"{path} was trained with hyperparameters that differ from the configuration:\n"
             + "\n".join(differences)
-            + "\nGive the configuration it was trained with: config.yaml in its run's folder."
+            + "\nGive the configuration it was trained with, config.yaml in its run's folder."
         )
 
 
-def refuse_what_it_knows(checkpoint: Mapping[str, Any], path: Path, data: CorpusData, evaluated: Stage) -> None:
-    """Refuse to score a checkpoint on what it was trained on.
+def check_unseen_split(checkpoint: Mapping[str, Any], path: Path, data: CorpusData, evaluated: Stage) -> None:
+    """Reject a checkpoint trained on the data to be evaluated.
 
     Args:
-        checkpoint: What ``read_checkpoint`` returned.
-        path: Where it lies.
-        data: The data module, of the fold to be evaluated; unusable audio is known to it.
-        evaluated: The set to be scored.
+        checkpoint: The content, from ``read_checkpoint``.
+        path: Its file.
+        data: The data module of the fold, after unusable audio was left out.
+        evaluated: The set to score.
 
     Raises:
-        ConfigurationError: Naming the speakers it has heard, or the two splits.
+        ConfigurationError: Naming the speakers, or the two splits.
     """
     origin, split = checkpoint[CHECKPOINT_KEY]["origin"], data.split()
     if data.protocol.speakers_disjoint:
-        refuse_heard_speakers(checkpoint, path, data.corpus_name, {evaluated: split.speakers(evaluated)}, split.hash)
+        check_unseen_speakers(checkpoint, path, data.corpus_name, {evaluated: split.speakers(evaluated)}, split.hash)
     elif origin["corpus"] == data.corpus_name and origin["split_hash"] != split.hash:
         raise ConfigurationError(
-            f"{path} was trained on the split {origin['split_hash']}, but fold {split.fold} is {split.hash}: it "
-            "may have been trained on what is evaluated; give its own fold (--data.init_args.fold)"
+            f"{path} was trained on split {origin['split_hash']}, but fold {split.fold} has split {split.hash}, whose "
+            "evaluation data may be in its training set; give the checkpoint's fold (--data.init_args.fold)"
         )
 
 
-def refuse_unknown_scores(trainer: Trainer, known: Collection[str]) -> None:
-    """Refuse to choose the best epoch, or to stop, by a score that no epoch has: Lightning says so after the first one.
+def check_monitored_scores(trainer: Trainer, known: Collection[str]) -> None:
+    """Check that monitored scores exist; Lightning does so only after the first epoch.
 
     Args:
-        trainer: With its callbacks.
+        trainer: The trainer with its callbacks.
         known: Names of the scores that the system logs in every epoch.
 
     Raises:
-        ConfigurationError: Naming the key, its value and the scores there are.
+        ConfigurationError: Naming the key, its value and the known scores.
     """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # undeclared
         if isinstance(callback, BestCheckpoint | EarlyStopping) and callback.monitor not in known:
             key = "best_checkpoint" if isinstance(callback, BestCheckpoint) else "EarlyStopping of trainer.callbacks"
             raise ConfigurationError(

@@ -1,7 +1,7 @@
-"""An experiment YAML as trainer, system and data module: LightningCLI with this suite's defaults.
+"""LightningCLI with this suite's defaults: builds trainer, system and data module from an experiment's YAML.
 
-What forty YAMLs would otherwise repeat, and lists in YAML replace instead of extend, is installed here in code: the
-checkpoints, seeds and files of every run, its folder and its loggers.
+Callbacks, loggers and the folder of every run are installed here in code: lists in YAML replace instead of extend, so
+every YAML would have to repeat them.
 """
 
 import functools
@@ -22,43 +22,43 @@ from ser_lightning.allow_list import check_class_paths, enforce_allow_list, with
 from ser_lightning.data.corpora import CorpusData
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.folder import CONFIG_FILE, ExperimentName, RunName, code_version, name_by_place
-from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
-from ser_lightning.training.checks import LINKED, refuse_other_system, refuse_unknown_scores
-from ser_lightning.training.experiment_file import (
+from ser_lightning.training.arguments import (
     Execution,
     config_files,
-    first_cause,
-    place_of,
+    constructor_error,
+    error_location,
     read_experiment_file,
-    readable,
+    shorten_parser_message,
     threads_of_environment,
     with_corpus_first,
 )
+from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
+from ser_lightning.training.checks import LINKED, check_monitored_scores, check_same_system
 from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.training.results import ResultFiles
 
 TRAINER_DEFAULTS = {
-    # Ours share batches without repeating an utterance; Lightning's evaluated 31 of 61 in each of two processes.
+    # Lightning's sampler evaluated 31 of 61 utterances in each of two processes; ours never repeats one.
     "use_distributed_sampler": False,
-    # A dry run of validation would only delay the first epoch: our evaluation has no length to guess.
+    # A sanity check of validation would only delay the first epoch.
     "num_sanity_val_steps": 0,
     "log_every_n_steps": 1,
     "enable_model_summary": False,
 }
 
-# Arguments of Lightning's methods, which are not the experiment's.
-OF_SUBCOMMANDS = ("ckpt_path", "weights_only", "verbose", "return_predictions")
+# Arguments of Lightning's methods, not of the experiment.
+SUBCOMMAND_OPTIONS = ("ckpt_path", "weights_only", "verbose", "return_predictions")
 
 
 class ExperimentCLI(LightningCLI):
-    """LightningCLI on a system's YAML, a corpus's, and at most one trainer file; one YAML may hold both.
+    """LightningCLI on a system's and a corpus's YAML, or one that holds both, and at most one trainer file.
 
     Args:
         arguments: Command line, with the subcommand first if ``run``.
-        run: Whether the arguments start with a subcommand; it is parsed, and everything is only built.
+        run: Whether the arguments start with a subcommand; it is parsed but not run.
         allow: Module prefixes that the user trusts besides the allow-list.
-        build: Whether to build trainer, system and data module; otherwise the configuration is only resolved.
-        in_this_process: Arguments of the trainer that hold here alone, and are not part of the configuration.
+        build: Whether to build trainer, system and data module, or only to resolve the configuration.
+        trainer_overrides: Trainer arguments of this process only, not part of the configuration.
     """
 
     def __init__(
@@ -67,11 +67,11 @@ class ExperimentCLI(LightningCLI):
         run: bool = True,
         allow: Sequence[str] = (),
         build: bool = True,
-        in_this_process: Mapping[str, Any] = MappingProxyType({}),
+        trainer_overrides: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.allow = tuple(allow)
         self._build = build
-        self._in_this_process = in_this_process
+        self._trainer_overrides = trainer_overrides
         self.config_files = config_files(arguments)
         for path in self.config_files:
             check_class_paths(read_experiment_file(path), str(path), self.allow)
@@ -90,11 +90,11 @@ class ExperimentCLI(LightningCLI):
             args=with_corpus_first(arguments),
             run=run,
             auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,  # checkpoints say how to build their system in our own, checked way
+            load_from_checkpoint_support=False,  # systems.checkpoint does it, checked
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Link what the corpus decides into the system, and let YAML choose the best epoch's score."""
+        """Add the suite's sections, and link the data module's properties to the system."""
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
         parser.add_class_arguments(ExperimentName, "run")
         parser.add_class_arguments(Execution, "execution")
@@ -103,36 +103,38 @@ class ExperimentCLI(LightningCLI):
         parser.link_arguments("seed_everything", "data.init_args.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse the command line; a wrong key or value is one error that names it."""
+        """Parse the arguments; an invalid key or value is one clear error."""
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise ConfigurationError(f"{place_of(str(error), self._arguments)}: {readable(str(error))}") from error
+            raise ConfigurationError(
+                f"{error_location(str(error), self._arguments)}: {shorten_parser_message(str(error))}"
+            ) from error
 
     def _parse_ckpt_path(self) -> None:
-        """Leave YAML and command line as they are, where LightningCLI would let the checkpoint override them.
+        """Do nothing, where LightningCLI would let the checkpoint override the configuration.
 
-        A checkpoint that does not fit is refused once its place is known, see ``refuse_other_checkpoint``.
+        ``check_checkpoint`` rejects a checkpoint that differs.
         """
 
-    def refuse_other_checkpoint(self, path: Path) -> None:
-        """Compare a checkpoint's system and its arguments with the configured ones.
+    def check_checkpoint(self, path: Path) -> None:
+        """Check that a checkpoint's system and arguments are the configured ones.
 
         Raises:
-            ConfigurationError: As ``refuse_other_system``.
+            ConfigurationError: As ``check_same_system``.
         """
-        refuse_other_system(path, self.configuration["model"], self.allow)
+        check_same_system(path, self.configuration["model"], self.allow)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Only build: the fold's lifecycle, in ``fold``, runs the subcommand."""
+        """Do nothing: ``fold`` runs the subcommand."""
 
     def subcommand_options(self) -> dict[str, Any]:
-        """Return the arguments of Lightning's method that the subcommand takes from the command line."""
-        given = self.config_init[self.subcommand]
-        return {name: given[name] for name in OF_SUBCOMMANDS if name in given and name != "weights_only"}
+        """Return the command line's arguments for Lightning's method."""
+        options = self.config_init[self.subcommand]
+        return {name: options[name] for name in SUBCOMMAND_OPTIONS if name in options and name != "weights_only"}
 
     def before_instantiate_classes(self) -> None:
-        """Name the run, and check what must hold for the whole suite."""
+        """Name the run, check the sampler and set the number of threads."""
         name = self._get(self.config, "run")
         paper, experiment = name_by_place(self.config_files[0] if self.config_files else Path("command_line"))
         name["paper"] = paper if name["paper"] is None else name["paper"]
@@ -141,29 +143,29 @@ class ExperimentCLI(LightningCLI):
         if trainer["use_distributed_sampler"]:
             raise ConfigurationError(
                 "trainer.use_distributed_sampler is true, but Lightning's sampler repeats and loses utterances in "
-                "evaluation; leave it out, the data modules share batches between devices themselves"
+                "evaluation; leave it out, the data modules distribute batches themselves"
             )
-        torch.set_num_threads(threads_of_environment())  # folds side by side use cores better
+        torch.set_num_threads(threads_of_environment())  # parallel folds use cores better
 
     def instantiate_classes(self) -> None:
-        """Build everything, and tell the system how it was built; what a constructor refuses is one clear error."""
+        """Build everything and check it; an error in a constructor is one clear error."""
         if not self._build:
             return
         try:
             super().instantiate_classes()
         except ValueError as error:
-            raise first_cause(error) from error
-        refuse_unknown_scores(self.trainer, self.model.epoch_scores)
-        self.model.refuse_targets(self.data.target_kind)  # before hours of extraction
+            raise constructor_error(error) from error
+        check_monitored_scores(self.trainer, self.model.epoch_scores)
+        self.model.check_targets(self.data.target_kind)  # before hours of extraction
         system = self.configuration["model"]
         linked = {"num_features": self.model.num_features, "class_names": list(self.model.class_names)}
         self.model.configuration = {**system, "init_args": {**system["init_args"], **linked}}
         self._get(self.config_init, "execution").prepare(self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add the folder, the loggers and the callbacks that every run has."""
+        """Add the folder, loggers and callbacks of every run."""
         trainer = self._get(self.config_init, "trainer")
-        for key, value in self._in_this_process.items():
+        for key, value in self._trainer_overrides.items():
             trainer[key] = value
         seed = self._get(self.config, "seed_everything")
         self.run_name = RunName(
@@ -173,15 +175,15 @@ class ExperimentCLI(LightningCLI):
             fold=self.data.fold,
         )
         source = self.config_files[0] if self.config_files else Path()
-        of_a_run = source.parent if source.name == CONFIG_FILE else self.run_name.folder()
-        folder = Path(trainer["default_root_dir"] or of_a_run)
+        default_folder = source.parent if source.name == CONFIG_FILE else self.run_name.folder()
+        folder = Path(trainer["default_root_dir"] or default_folder)
         if trainer["fast_dev_run"]:
             kwargs["logger"] = False
         elif trainer["logger"] in (None, True):
             kwargs["logger"] = self._wandb_logger(folder)
         kwargs["plugins"] = [*(trainer["plugins"] or []), AtomicCheckpointIO()]
         try:
-            # Where there is a timer, Lightning leaves the limit to it.
+            # Lightning uses this timer for the limit.
             self._timer = Timer(trainer["max_time"])
             ours = [EpochSeed(seed), ResultFiles(), self._timer, *([] if trainer["fast_dev_run"] else [MetricsTable()])]
             trainer["callbacks"] = [*(trainer["callbacks"] or []), *ours]
@@ -193,25 +195,25 @@ class ExperimentCLI(LightningCLI):
             ) from error
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
-        # Lightning keeps the order among checkpoints: the last one must be saved behind the best one.
+        # Lightning keeps the order of checkpoint callbacks; the last one must save after the best one.
         return super()._instantiate_trainer(config, [*callbacks, LastCheckpoint()])
 
     @property
     def data(self) -> CorpusData:
-        """The data module, as what it is to this suite."""
+        """The data module, as a corpus."""
         return cast(CorpusData, self.datamodule)
 
     @functools.cached_property
     def configuration(self) -> dict[str, Any]:
-        """The resolved configuration, with public class paths; every subcommand takes it, written as YAML, as it is."""
+        """The resolved configuration with public class paths; as YAML, it is valid for every subcommand."""
         subcommand = self.config.get("subcommand")
         config = self.config[subcommand] if subcommand else self.config
         content = with_public_paths(yaml.safe_load(self._parser(subcommand).dump(config, skip_none=False)))
-        return {key: value for key, value in content.items() if key not in OF_SUBCOMMANDS}
+        return {key: value for key, value in content.items() if key not in SUBCOMMAND_OPTIONS}
 
     @property
     def training_seconds(self) -> float:
-        """Time spent in training, also before an interruption."""
+        """Time spent in training, including before an interruption."""
         return float(self._timer.time_elapsed("train"))
 
     def _wandb_logger(self, folder: Path) -> FoldWandbLogger:
@@ -221,13 +223,13 @@ class ExperimentCLI(LightningCLI):
 
 
 def resolve(arguments: Sequence[str], allow: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the resolved configuration of an experiment; neither its corpus nor its system is built.
+    """Return the resolved configuration of an experiment, without building its corpus or system.
 
     Args:
         arguments: LightningCLI's arguments, without a subcommand.
         allow: Module prefixes that the user trusts besides the allow-list.
 
     Raises:
-        ConfigurationError: If a file or an argument does not fit; it names it.
+        ConfigurationError: Naming the file or argument that does not fit.
     """
     return ExperimentCLI(arguments, run=False, allow=allow, build=False).configuration

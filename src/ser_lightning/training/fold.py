@@ -1,7 +1,7 @@
-"""One fold from its experiment's YAML to its results: the commands that train and score enter here.
+"""The lifecycle of one fold, from its experiment's YAML to its results.
 
-``ser run-fold --config X`` is ``Fold.run``. ``ser fit --config X`` is its first half, and
-``ser test --config X --ckpt_path best`` its second: together they leave the same files.
+``ser run-fold --config X`` is ``Fold.run``; ``ser fit --config X`` is its first half and
+``ser test --config X --ckpt_path best`` its second. Together they write the same files.
 """
 
 import json
@@ -32,8 +32,8 @@ from ser_lightning.runs.folder import (
     is_finished,
 )
 from ser_lightning.systems.checkpoint import read_checkpoint
-from ser_lightning.systems.stages import refuse_other_frames
-from ser_lightning.training.checks import refuse_what_it_knows
+from ser_lightning.systems.stages import check_same_extractor
+from ser_lightning.training.checks import check_unseen_split
 from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.loggers import FoldWandbLogger
 from ser_lightning.training.results import write_model_card
@@ -41,14 +41,14 @@ from ser_lightning.types import Stage, split_corpus_name
 
 
 def run_fold(arguments: Sequence[str], allow: Sequence[str] = (), tested: bool = True, wait_seconds: float = 0) -> Path:
-    """Run one fold, from wherever an earlier process left it: ``ser run-fold``.
+    """Run or resume one fold: ``ser run-fold``.
 
     Args:
         arguments: LightningCLI's arguments, without a subcommand.
         allow: Module prefixes that the user trusts.
-        tested: Whether to go on to the test set.
-        wait_seconds: How long to wait for another process that runs this fold: one on a machine that is gone holds its
-            lock until a network file system takes it away.
+        tested: Whether to evaluate the test set.
+        wait_seconds: How long to wait for the folder's lock: after a machine dies, a network file system releases its
+            locks only after a while.
 
     Returns:
         The run's folder.
@@ -73,23 +73,23 @@ def run_subcommand(arguments: Sequence[str], allow: Sequence[str] = ()) -> None:
     """
     cli = ExperimentCLI(arguments, allow=allow)
     options = cli.subcommand_options()
-    given = options.pop("ckpt_path")
+    checkpoint = options.pop("ckpt_path")
     fold = Fold(cli)
     if cli.subcommand == "fit":
-        fold.fit(given)
+        fold.fit(checkpoint)
     else:
-        fold.evaluate(str(cli.subcommand), given, **options)
+        fold.evaluate(str(cli.subcommand), checkpoint, **options)
 
 
 class Fold:
-    """The lifecycle of one fold, in the order of its methods.
+    """The lifecycle of one fold; its methods are in order of execution.
 
-    One process at a time works in a fold's folder. In distributed training all processes call the same methods; the
-    first one alone holds the lock and writes. ``trainer.fast_dev_run`` writes nothing.
+    A lock lets one process at a time work in a fold's folder. In distributed training, all processes call the same
+    methods, but only the first one holds the lock and writes. ``trainer.fast_dev_run`` writes nothing.
 
     Args:
-        cli: The experiment, built.
-        wait_seconds: How long to wait for another process that holds the folder's lock.
+        cli: The built experiment.
+        wait_seconds: How long to wait for the folder's lock.
     """
 
     def __init__(self, cli: ExperimentCLI, wait_seconds: float = 0) -> None:
@@ -97,84 +97,82 @@ class Fold:
         self.trainer: Trainer = cli.trainer
         self.folder = Path(cli.trainer.default_root_dir)
         self._wait_seconds = wait_seconds
-        self._is_dry = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+        self._is_dry = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]  # undeclared
         self._writes = cli.trainer.is_global_zero and not self._is_dry
 
     def run(self, tested: bool = True) -> None:
-        """Do what is not done yet of the whole: fit or resume, validate, record, test, describe.
+        """Fit or resume, validate, record the facts, test, and write the model card; a finished fold is skipped.
 
-        A finished fold is not computed again. Pre-training ends with its facts: other systems start from it, and it
-        predicts no emotion.
+        Pre-training ends after the facts, because it does not predict emotions.
 
         Args:
-            tested: Whether to go on to the test set.
+            tested: Whether to evaluate the test set.
         """
-        with self._held():
+        with self._locked():
             self._claim()
             is_scored = not self.cli.model.is_pretraining
             if not is_finished(self.folder, is_scored, tested):
                 last = self._checkpoint("last")
                 if last.exists():
-                    self.cli.refuse_other_checkpoint(last)
+                    self.cli.check_checkpoint(last)
                 self._train(last if last.exists() else None)
                 if is_scored and tested and not self._is_dry:
                     self._evaluate("test", self._checkpoint("best"), verbose=False)
             self._describe()
 
     def fit(self, given: str | None = None) -> None:
-        """Fit anew, validate and record: what ``run`` does before the test.
+        """Fit from scratch or a checkpoint, validate and record the facts: the part of ``run`` before the test.
 
         Args:
-            given: The checkpoint to resume from: a path, ``best`` or ``last``.
+            given: Checkpoint to resume from: a path, ``best`` or ``last``.
         """
         start = None if given is None else self._checkpoint(given)
         if start is not None:
-            self.cli.refuse_other_checkpoint(start)
-        with self._held():
+            self.cli.check_checkpoint(start)
+        with self._locked():
             self._claim()
-            self._forget_results()
+            self._delete_results()
             self._train(start)
             self._describe()
 
     def evaluate(self, subcommand: str, given: str | None, **options: Any) -> None:
-        """Predict the validation set, the test set or the whole corpus with a checkpoint, of this fold or another run.
+        """Predict the validation set, the test set or the whole corpus with a checkpoint of this or another run.
 
         Args:
             subcommand: ``validate``, ``test`` or ``predict``.
-            given: The checkpoint: a path, ``best`` or ``last``.
-            options: Of the trainer's method.
+            given: Checkpoint: a path, ``best`` or ``last``.
+            options: Options of the trainer's method.
 
         Raises:
-            ConfigurationError: If there is no checkpoint, or it has another system, other arguments or other frames, or
-                was trained on what it is to be scored on.
+            ConfigurationError: If there is no checkpoint, if its system, arguments or extractor differ, or if it was
+                trained on the data to be evaluated.
         """
         system = self.cli.model
         if subcommand == "predict" and system.is_pretraining:
             raise ConfigurationError(
-                f"{type(system).__name__} is trained for what other systems take from it and predicts no emotion; "
-                "give a system that is trained on emotions"
+                f"{type(system).__name__} is pre-training for other systems and does not predict emotions; "
+                "give a system trained on emotions"
             )
         if given is None:
             raise ConfigurationError(
-                f"ser {subcommand} needs a trained system: --ckpt_path best (of this run's folder, {self.folder}), or "
-                "the path of a checkpoint"
+                f"ser {subcommand} needs a checkpoint: --ckpt_path best (in the run's folder, {self.folder}) or a path"
             )
         path = self._checkpoint(given)
-        self.cli.refuse_other_checkpoint(path)
+        self.cli.check_checkpoint(path)
         checkpoint = read_checkpoint(path, self.cli.allow)
-        refuse_other_frames(checkpoint, path, self.cli.data.extractor.configuration())
-        with self._held():
+        check_same_extractor(checkpoint, path, self.cli.data.extractor.configuration())
+        with self._locked():
             self._claim()
             evaluated: dict[str, Stage] = {"validate": "validation", "test": "test"}
             if subcommand in evaluated:
-                refuse_what_it_knows(checkpoint, path, self.cli.data, evaluated[subcommand])
+                check_unseen_split(checkpoint, path, self.cli.data, evaluated[subcommand])
             self._evaluate(subcommand, path, **options)
             if path.resolve() == self._checkpoint("best").resolve():
                 self._describe()
 
     @contextmanager
-    def _held(self) -> Iterator[None]:
-        """Hold the folder's lock; at the end close the W&B run and, when all went well, the group of processes."""
+    def _locked(self) -> Iterator[None]:
+        """Hold the folder's lock; at the end close the W&B run and, on success, destroy the process group."""
         lock = None
         if self._writes:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -182,12 +180,10 @@ class Fold:
             try:
                 lock.acquire()
             except Timeout as error:
-                raise ConfigurationError(
-                    f"another process is running {self.folder}; wait for it, or stop it"
-                ) from error
+                raise ConfigurationError(f"another process is running {self.folder}; wait for it or stop it") from error
         try:
             yield
-        except BaseException:  # an interruption too: W&B must not show as finished what is not
+        except BaseException:  # also an interruption: W&B must not show the run as finished
             self._close_loggers(exit_code=1)
             raise
         else:
@@ -195,24 +191,24 @@ class Fold:
         finally:
             if lock is not None:
                 lock.release()
-        # Lightning leaves the process group open, and a process that ends so can be aborted by its own threads. Where
-        # something has failed, leaving could wait for the others for ever.
+        # Lightning leaves the process group open, and its threads can abort a process that exits. After a failure this
+        # call could wait for the other processes forever.
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
     def _close_loggers(self, exit_code: int) -> None:
-        """Close the W&B run, so that the next one in this process is its own; all but 0 is shown as failed."""
+        """Close the W&B run; any exit code but 0 is shown as failed."""
         for logger in self.trainer.loggers:
             if isinstance(logger, FoldWandbLogger):
                 logger.finish(exit_code)
 
     def _claim(self) -> None:
-        """Write ``config.yaml`` and the split hash into the folder, or refuse a folder of another run."""
+        """Write ``config.yaml`` and the split hash into the folder, or reject the folder of another run."""
         if not self._writes:
             return
         data, configuration = self.cli.data, self.cli.configuration
-        data.split()  # what cannot be divided is refused before hours of extraction
-        data.extract()  # audio that is skipped as unusable changes the split
+        data.split()  # fail before hours of extraction if there is no valid split
+        data.extract()  # skipped audio changes the split
         split_hash = data.split().hash
         claim_folder(self.folder, configuration, split_hash)
         claim_sources(self.folder, configuration)
@@ -221,8 +217,8 @@ class Fold:
                 hashes = {"split_hash": split_hash, "protocol_hash": protocol_hash(data)}
                 logger.experiment.config.update(hashes, allow_val_change=True)
 
-    def _forget_results(self) -> None:
-        """Delete what an earlier fit led to, the facts first: half of what is deleted must not look finished."""
+    def _delete_results(self) -> None:
+        """Delete the results of an earlier fit, facts first: a partly deleted fold must not look finished."""
         if self._writes:
             for name in RESULTS:
                 (self.folder / name).unlink(missing_ok=True)
@@ -230,16 +226,16 @@ class Fold:
     def _train(self, start: Path | None) -> None:
         """Fit or resume, predict the validation set with the best epoch, and record the facts."""
         trainer, system, data = self.trainer, self.cli.model, self.cli.datamodule
-        version = code_version()  # of the code that is loaded, not of what the folder holds hours later
+        version = code_version()  # of the loaded code; the working tree may change during training
         trainer.fit(system, datamodule=data, ckpt_path=start, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
         best = self._checkpoint("best")
-        if self._is_dry or not best.exists():  # without a validated epoch there is no checkpoint
+        if self._is_dry or not best.exists():  # no epoch was validated
             return
         facts = self._facts(best, version)
         if not system.is_pretraining:
-            loggers, trainer.loggers = trainer.loggers, []  # the best epoch's validation scores are on record already
+            loggers, trainer.loggers = trainer.loggers, []  # already logged during fit
             self._evaluate("validate", best, verbose=False)
             trainer.loggers = loggers
         if self._writes:
@@ -250,12 +246,12 @@ class Fold:
         method(self.cli.model, datamodule=self.cli.datamodule, ckpt_path=path, weights_only=True, **options)
 
     def _describe(self) -> None:
-        """Write the model card with the best checkpoint."""
+        """Write the best checkpoint's model card."""
         if self._writes:
             write_model_card(self.folder, self.cli.allow)
 
     def _checkpoint(self, given: str) -> Path:
-        """Return a checkpoint's path; ``best`` and ``last`` are those of the run's folder."""
+        """Return a checkpoint's path; ``best`` and ``last`` are in the run's folder."""
         names = {"best": BEST, "last": LAST}
         return self.folder / CHECKPOINTS / names[given] if given in names else Path(given)
 

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: ``metrics.csv`` in its folder, and Weights & Biases."""
+"""Loggers of a run: ``metrics.csv`` in its folder, and Weights & Biases."""
 
 import os
 import secrets
@@ -22,15 +22,14 @@ _WANDB_ID_FILE = "wandb_id"
 
 
 class MetricsTable(Callback):
-    """Write ``metrics.csv`` into the run's folder: a row for each epoch that ends with a validation.
+    """Write ``metrics.csv`` into the run's folder, with a row per validated epoch.
 
-    Lightning's CSVLogger deletes the file on resume. Here a row replaces those of its own and later epochs, and the
-    file is written anew as a whole: what a killed run had logged beyond its last checkpoint disappears. Checkpoints are
-    saved after the row, because Lightning calls them last.
+    Lightning's CSVLogger deletes the file on resume. Here a new row replaces those of the same and later epochs, which
+    a killed run logged after its last checkpoint. Lightning calls checkpoint callbacks last, after the row is written.
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the epoch's row if this is a validation within ``fit``."""
+        """Write the epoch's row while fitting."""
         if trainer.state.fn != "fit" or trainer.sanity_checking or not trainer.is_global_zero:
             return
         metrics = {name: float(value) for name, value in trainer.logged_metrics.items()}
@@ -44,17 +43,17 @@ class MetricsTable(Callback):
 
 
 class FoldWandbLogger(WandbLogger):
-    """A W&B run for one fold, with the epoch as axis of its curves.
+    """A W&B run for one fold, with the epoch as x-axis.
 
-    The run's id is made once and kept in the fold's folder, so that a resumed fold continues its run. Without a key
-    the run is written offline, beside the fold, and can be sent later.
+    The run's id is stored in the fold's folder, so that a resumed fold continues its run. Without an API key the run is
+    written offline into the fold's folder and can be synced later.
 
     Args:
         folder: The fold's folder.
         name: Name of the run, such as ``fold-03``.
-        group: What the folds of one experiment and seed share.
+        group: Group name, shared by the folds of one experiment and seed.
         tags: Paper, corpus and protocol.
-        config: Everything that decides the run.
+        config: The run's configuration.
     """
 
     def __init__(self, folder: Path, name: str, group: str, tags: list[str], config: Mapping[str, Any]) -> None:
@@ -74,36 +73,36 @@ class FoldWandbLogger(WandbLogger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
-        """The run's configuration holds the whole YAML already."""
+        """Do nothing: the run's configuration already holds the whole YAML."""
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
-        """The W&B run, started when first asked for."""
+        """The W&B run, started on first access."""
         is_new = self._experiment is None
         if is_new:
-            self._wandb_init["id"] = self._id = kept_run_id(self._folder)
+            self._wandb_init["id"] = self._id = wandb_run_id(self._folder)
 
         try:
             run = super().experiment
-        except Exception as error:  # W&B's own errors have no common base: ServerResponseError is a bare Exception
-            # A night of training is worth more than its curves in W&B; the files beside it hold the same numbers.
-            rank_zero_warn(f"W&B could not be started and is left out of this run: {error}")
+        except Exception as error:  # W&B's errors have no common base class
+            # W&B must never fail a run: its files hold the same numbers.
+            rank_zero_warn(f"W&B could not start and is disabled for this run: {error}")
             self._wandb_init["mode"] = "disabled"
             run = super().experiment
         if is_new:
             if self._wandb_init["mode"] == "offline":
-                rank_zero_info(f"W&B is offline: `wandb sync {self._folder}/wandb/offline-run-*` sends this run later.")
+                rank_zero_info(f"W&B is offline: sync this run with `wandb sync {self._folder}/wandb/offline-run-*`.")
             for pattern in ("train/*", "validation/*"):
                 run.define_metric(pattern, step_metric="epoch")
         return run
 
     @rank_zero_only
     def finish(self, exit_code: int = 0) -> None:
-        """End the run if it was started; a later one in this process is then its own.
+        """End the run if it was started, so that the next fold in this process starts a new one.
 
         Args:
-            exit_code: What the run ends with; W&B shows all but 0 as failed.
+            exit_code: Exit code of the run; W&B shows any but 0 as failed.
         """
         if self._experiment is not None:
             self._experiment.finish(exit_code=exit_code)
@@ -111,15 +110,15 @@ class FoldWandbLogger(WandbLogger):
 
 
 def wandb_mode() -> Mode:
-    """Return what the user has chosen by ``WANDB_MODE``, or offline where W&B has no key."""
+    """Return ``WANDB_MODE``, or ``online`` if W&B has an API key and ``offline`` if not."""
     import wandb
 
     chosen = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
     return cast(Mode, chosen)
 
 
-def kept_run_id(folder: Path) -> str:
-    """Return the id of the W&B run whose files lie in ``folder``, made if there is none yet."""
+def wandb_run_id(folder: Path) -> str:
+    """Return the W&B run id stored in ``folder``, creating it if there is none."""
     path = folder / _WANDB_ID_FILE
     if not path.exists():
         write_atomically(path, secrets.token_hex(4).encode())

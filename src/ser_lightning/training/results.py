@@ -1,4 +1,4 @@
-"""What a fold leaves: its predictions, its confusion matrix, its embeddings if it has any, and its model card."""
+"""Results of a fold: predictions, confusion matrix, embeddings and model card."""
 # Shapes: N utterances of a set, B of a batch, C classes, E channels of an embedding.
 
 from collections.abc import Mapping, Sequence
@@ -20,19 +20,19 @@ from ser_lightning.runs.folder import BEST, CARD, CHECKPOINTS, CONFUSION_PICTURE
 from ser_lightning.runs.predictions import Predictions, confusion
 from ser_lightning.runs.scores import SOFT_SCORES, fold_scores, write_embeddings, write_scores
 
-OUTPUTS = ("indices", "probabilities", "predicted", "embeddings")  # of a system's steps; the last two if it has them
+OUTPUTS = ("indices", "probabilities", "predicted", "embeddings")  # of a system's steps; the last two are optional
 
 
 class ResultFiles(Callback):
     """Write the predictions of ``ser validate``, ``test`` and ``predict`` into the run's folder.
 
-    For a test there are ``scores.json``, with scores of the probabilities, and a picture of the confusion matrix too;
-    they go to W&B as well. ``predictions.csv`` is written last and whole: where it is, the fold is done. Validation
-    inside ``fit`` writes nothing.
+    A test also writes ``scores.json``, with scores of the probabilities, and a picture of the confusion matrix, and
+    logs both to W&B. ``predictions.csv`` is written last and atomically: its presence means the fold is done.
+    Validation inside ``fit`` writes nothing.
 
-    Each step of a system returns ``indices`` [B] and ``probabilities`` [B, C]. It may return ``predicted`` [B], the
-    classes decided on where those need not be the most probable ones, and ``embeddings`` [B, E]: a test writes them
-    into ``embeddings.safetensors``, and a picture of them.
+    Each step of a system returns ``indices`` [B] and ``probabilities`` [B, C]. It may return ``predicted`` [B], if the
+    predicted classes need not be the most probable ones, and ``embeddings`` [B, E], which a test writes to
+    ``embeddings.safetensors`` and draws.
     """
 
     def __init__(self) -> None:
@@ -78,14 +78,14 @@ class ResultFiles(Callback):
         gathered = _gather_to_first(trainer, outputs)
         if gathered is None:
             return
-        data_module = cast(CorpusData, trainer.datamodule)  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+        data_module = cast(CorpusData, trainer.datamodule)  # type: ignore[attr-defined]  # undeclared
         utterances = data_module.set_utterances(name)
         indices = torch.cat([part["indices"] for part in gathered])
         if len(indices) < len(utterances) and _is_limited(trainer, name):
             rank_zero_info(f"{FILES[name]} is not written: only {len(indices)} of {len(utterances)} were predicted")
             return
         if not torch.equal(indices.sort().values, torch.arange(len(utterances))):
-            raise RuntimeError(f"{len(indices)} predictions for {len(utterances)} utterances: one is missing or double")
+            raise RuntimeError(f"{len(indices)} predictions for {len(utterances)} utterances: one is missing or twice")
         order = indices.argsort()
         found = {key: torch.cat([part[key] for part in gathered])[order] for key in gathered[0]}
         probabilities = found["probabilities"]
@@ -111,8 +111,8 @@ class ResultFiles(Callback):
             if "embeddings" in found:
                 pictures["test/embeddings_picture"] = _write_embeddings(folder, found["embeddings"], predictions, title)
             _log_pictures(trainer, predictions, data_module.class_names, pictures)
-            nothing = [0.0] * len(data_module.class_names)
-            votes = [vote_distribution(u, data_module.class_names) or nothing for u in utterances]
+            no_votes = [0.0] * len(data_module.class_names)
+            votes = [vote_distribution(u, data_module.class_names) or no_votes for u in utterances]
             scored = fold_scores(predictions, torch.tensor(votes))
             for logger in trainer.loggers:
                 logger.log_metrics({f"test/{name}": scored[name] for name in SOFT_SCORES if name in scored})
@@ -126,12 +126,12 @@ def _is_limited(trainer: Trainer, name: str) -> bool:
         "test": trainer.limit_test_batches,
         "all": trainer.limit_predict_batches,
     }
-    # A number of batches is an integer, and 1 is one batch; a share is a float, and 1.0 is all of them.
+    # An integer is a number of batches, so 1 is one batch; a float is a share, so 1.0 is all of them.
     return isinstance(limits[name], int) or limits[name] != 1.0
 
 
 def _gather_to_first(trainer: Trainer, part: dict[str, Tensor]) -> list[dict[str, Tensor]] | None:
-    """Return every process's part in the first process, None in the others; the parts may differ in size."""
+    """Return all processes' parts, which may differ in size, in the first process; None in the others."""
     if trainer.world_size == 1:
         return [part]
     gathered: list[Any] | None = [None] * trainer.world_size if trainer.is_global_zero else None
@@ -140,8 +140,8 @@ def _gather_to_first(trainer: Trainer, part: dict[str, Tensor]) -> list[dict[str
 
 
 def _write_embeddings(folder: Path, embeddings: Tensor, predictions: Predictions, title: str) -> Path:
-    """Write ``embeddings`` [N, E] and their picture; return the latter."""
-    # Only systems with embeddings wait for scikit-learn's part.
+    """Write ``embeddings`` [N, E] and their picture; return the picture's path."""
+    # Imports scikit-learn, which only systems with embeddings need.
     from ser_lightning.reports.embedding_figure import embedding_figure, embedding_map
 
     write_embeddings(folder, embeddings)
@@ -167,14 +167,14 @@ def _log_pictures(
 
 
 def write_model_card(folder: Path, allow: Sequence[str] = ()) -> Path | None:
-    """Write ``checkpoints/best.md`` into a run's folder; a card that says the same already stays untouched.
+    """Write ``checkpoints/best.md`` into a run's folder, if its content has changed.
 
     Args:
         folder: The run's folder.
         allow: Module prefixes that the user trusts.
 
     Returns:
-        The card, or None where there is no best checkpoint to describe.
+        The card, or None if there is no best checkpoint.
 
     Raises:
         ConfigurationError: If a file of the run cannot be read.

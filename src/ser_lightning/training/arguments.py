@@ -1,4 +1,4 @@
-"""The files and arguments that make up an experiment, how it is computed, and clear errors about them."""
+"""Arguments and files of an experiment, clear parser errors, and the ``execution`` section."""
 
 import os
 import re
@@ -15,32 +15,32 @@ if TYPE_CHECKING:
 
 _PARTS = ("model", "data")
 _CONFIG = ("-c", "--config")
-# Arguments that ask about the parser, which answers without an experiment.
-_QUESTIONS = ("-h", "--help", "--print_config")
+# Arguments that the parser answers without an experiment.
+_HELP_OPTIONS = ("-h", "--help", "--print_config")
 
 
 def config_files(arguments: Sequence[str]) -> list[Path]:
-    """Return the files behind ``--config`` or ``-c`` among LightningCLI's arguments, in order."""
+    """Return the files given by ``--config`` or ``-c`` among LightningCLI's arguments, in order."""
     return [Path(value) for key, value in _pairs(arguments) if key in _CONFIG]
 
 
 def with_corpus_first(arguments: Sequence[str]) -> list[str]:
-    """Return LightningCLI's arguments, the data module's class named before the first file.
+    """Return LightningCLI's arguments with the data module's class inserted before the first file.
 
-    A system's file holds arguments of the data module, such as the batch size, and a corpus's file after it names the
-    class. The parser reads from left to right and takes no argument of a class that it does not know yet.
+    A system's file sets arguments of the data module, such as the batch size, but the corpus's file after it names the
+    class. The parser reads from left to right and rejects arguments of an unknown class.
 
     Args:
         arguments: LightningCLI's arguments.
 
     Raises:
-        ConfigurationError: If neither a file nor an argument names the system or the corpus, or the first file, which
-            a run is named after, is not the system's; also as ``read_experiment_file``.
+        ConfigurationError: If the system or the corpus is missing, or the first file, which names the run, is not the
+            system's; also as ``read_experiment_file``.
     """
     found = {part: _classes(arguments, part) for part in _PARTS}
-    if not any(argument.startswith(_QUESTIONS) or ".help" in argument for argument in arguments):
+    if not any(argument.startswith(_HELP_OPTIONS) or ".help" in argument for argument in arguments):
         _check_classes(found, config_files(arguments))
-    first = next((place for place, one in enumerate(arguments) if one.partition("=")[0] in _CONFIG), None)
+    first = next((i for i, argument in enumerate(arguments) if argument.partition("=")[0] in _CONFIG), None)
     if first is None or not found["data"]:
         return list(arguments)
     return [*arguments[:first], f"--data={found['data'][0][1]}", *arguments[first:]]
@@ -60,13 +60,12 @@ def _check_classes(found: Mapping[str, Sequence[tuple[Path | None, str]]], files
     system, _ = found["model"][0]
     if system in files[1:]:
         raise ConfigurationError(
-            f"{files[0]}: model.class_path is missing, and a run is named after its first file; give --config {system} "
-            "first"
+            f"{files[0]}: model.class_path is missing, but the first file names the run; give --config {system} first"
         )
 
 
 def _classes(arguments: Sequence[str], part: str) -> list[tuple[Path | None, str]]:
-    """Return each class that is named for ``model`` or ``data``, in order, with its file or None for an argument."""
+    """Return each class given for ``model`` or ``data``, in order, with its file or None for an argument."""
     found: list[tuple[Path | None, str]] = []
     for key, value in _pairs(arguments):
         if key in _CONFIG:
@@ -82,40 +81,40 @@ def read_experiment_file(path: Path) -> Mapping[str, Any]:
     """Read a YAML file of an experiment or of a trainer.
 
     Raises:
-        ConfigurationError: If it is not there, is no YAML, or holds no keys.
+        ConfigurationError: If it does not exist, is not a YAML file, or does not hold keys.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is no text in UTF-8 ({error}); save it as UTF-8") from error
+        raise ConfigurationError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
     except OSError as error:
         raise ConfigurationError(f"{path}: no such experiment file ({error.strerror}); see experiments/") from error
     except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is no YAML: {error}") from error
+        raise ConfigurationError(f"{path} is not a YAML file: {error}") from error
     if not isinstance(content, Mapping):
-        raise ConfigurationError(f"{path} holds no keys; an experiment needs at least model and data")
+        raise ConfigurationError(f"{path} does not hold keys; an experiment needs at least model and data")
     return content
 
 
-def readable(message: str) -> str:
-    """Leave out of jsonargparse's message what repeats the value or speaks of types."""
+def shorten_parser_message(message: str) -> str:
+    """Remove repeated values and type names from jsonargparse's message."""
     noise = ("- Expected a <class 'NoneType'>", "Given value", "Subtypes:", "Errors:", "Does not validate against any")
     lines = (line for line in message.splitlines() if not line.strip().startswith(noise))
     hint = "Add the import path to import_path_allowlist in set_parsing_settings to allow it."
     return "\n".join(lines).replace(hint, "If you trust it, add --allow and its module.")
 
 
-def place_of(message: str, arguments: Sequence[str]) -> str:
-    """Return where what the parser refuses was given: in an argument, as far as its message tells, or in the files.
+def error_location(message: str, arguments: Sequence[str]) -> str:
+    """Return the argument or the files that the parser's message is about.
 
     Args:
-        message: The parser's.
-        arguments: What it has parsed.
+        message: The parser's message.
+        arguments: The parsed arguments.
     """
     files = ", ".join(map(str, config_files(arguments)))
     if message.startswith("unrecognized arguments") or not files:
         return "command line"
-    # Of nested keys the message names the outermost first and the wrong one last.
+    # For nested keys, the message names the outermost first and the wrong one last.
     if named := re.findall(r"""(?:Parser key|Option) ["']([\w.]+)["']""", message):
         part, wrong = named[0].split(".")[0], named[-1].split(".")[-1]
         for key, value in reversed(_pairs(arguments)):
@@ -126,8 +125,8 @@ def place_of(message: str, arguments: Sequence[str]) -> str:
     return files
 
 
-def first_cause(error: ValueError) -> SerError:
-    """Return what a constructor had to say, which jsonargparse wraps into a page about types."""
+def constructor_error(error: ValueError) -> SerError:
+    """Return the error of a constructor that jsonargparse has wrapped."""
     cause: BaseException = error
     while not isinstance(cause, SerError) and (inner := cause.__cause__ or cause.__context__) is not None:
         cause = inner
@@ -135,7 +134,7 @@ def first_cause(error: ValueError) -> SerError:
 
 
 def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
-    """Return key and value of each argument, which may stand in one word or in two."""
+    """Return key and value of each argument, given as one word or two."""
     found = []
     for index, argument in enumerate(arguments):
         key, equals, value = argument.partition("=")
@@ -145,12 +144,12 @@ def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 class Execution:
-    """What a trainer file may ask of the layers, whatever the system.
+    """Execution options of a system's layers, set by trainer files.
 
     Args:
-        channels_last: Keep maps of convolutions with their channels innermost, which cuDNN and oneDNN compute faster.
-        compile: Translate layers by ``torch.compile`` when they are first used. It takes about a minute, and a compiler
-            of the machine; lengths of utterances may vary without translating anew.
+        channels_last: Keep feature maps in channels-last memory format, which is faster in cuDNN and oneDNN.
+        compile: Compile layers with ``torch.compile`` on first use. It takes about a minute and needs a C++ compiler;
+            new lengths do not recompile.
     """
 
     def __init__(self, channels_last: bool = False, compile: bool = False) -> None:
@@ -158,35 +157,35 @@ class Execution:
         self.compile = compile
 
     def prepare(self, system: "nn.Module") -> None:
-        """Make a system's layers so; names and values of its weights do not change."""
+        """Apply the options to a system's layers; names and values of its weights do not change."""
         import torch
 
         if self.channels_last:
             system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         if self.compile:
-            for layer in _called(system):
+            for layer in _layers_with_weights(system):
                 layer.compile(dynamic=True)
 
 
-def _called(system: "nn.Module") -> Iterator["nn.Module"]:
-    """Return the layers with weights that a system calls: of a list, which is only gone through, those in it."""
+def _layers_with_weights(system: "nn.Module") -> Iterator["nn.Module"]:
+    """Yield a system's layers that have weights; of a module list, the layers in it."""
     from torch import nn
     from torchmetrics import Metric
 
     for layer in system.children():
         if isinstance(layer, nn.ModuleList):
-            yield from _called(layer)
+            yield from _layers_with_weights(layer)
         elif not isinstance(layer, Metric) and any(True for _ in layer.parameters()):
             yield layer
 
 
 def threads_of_environment() -> int:
-    """Return OMP_NUM_THREADS, or 1: on busy cores a second thread made training six times slower.
+    """Return OMP_NUM_THREADS, or 1: on busy cores, a second thread made training six times slower.
 
     Raises:
         ConfigurationError: If it is not a number of threads.
     """
     value = os.environ.get("OMP_NUM_THREADS") or "1"
     if not value.isdecimal() or int(value) < 1:
-        raise ConfigurationError(f"OMP_NUM_THREADS is '{value}': give one number of threads, such as 1")
+        raise ConfigurationError(f"OMP_NUM_THREADS is '{value}'; give one number of threads, such as 1")
     return int(value)
