@@ -7,16 +7,15 @@ import pytest
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.folder import (
-    RunName,
     claim_folder,
     claim_sources,
     code_version,
-    name_by_place,
     read_config,
     recorded_sources,
-    refuse_other_run,
+    reject_other_run,
     write_config,
 )
+from ser_lightning.runs.names import RunName, name_from_path
 
 CONFIG = {
     "seed_everything": 0,
@@ -43,17 +42,17 @@ def test_a_run_is_where_its_experiment_corpus_row_seed_and_fold_say() -> None:
     ],
 )
 def test_a_yaml_names_its_paper_by_its_place(path: str, name: tuple[str, str]) -> None:
-    assert name_by_place(Path(path)) == name
+    assert name_from_path(Path(path)) == name
 
 
 def test_a_folder_that_was_only_planned_is_claimed_with_another_configuration(tmp_path: Path) -> None:
     write_config(tmp_path, CONFIG)
     other = {**CONFIG, "seed_everything": 1}
-    refuse_other_run(tmp_path, other, "abc")
+    reject_other_run(tmp_path, other, "abc")
     claim_folder(tmp_path, other, "abc")
     assert read_config(tmp_path) == other
     with pytest.raises(ConfigurationError, match="seed_everything: 1 there, 0 now"):
-        refuse_other_run(tmp_path, CONFIG, "abc")
+        reject_other_run(tmp_path, CONFIG, "abc")
 
 
 def test_a_folder_of_another_configuration_is_refused_key_by_key(tmp_path: Path) -> None:

@@ -16,8 +16,9 @@ from ser_lightning.reports.report import write_systems
 from ser_lightning.reports.systems import AbsentRow, Configured, Published, ReportedSystem
 from ser_lightning.reports.terminal import TableRow, comparison
 from ser_lightning.runs.configuration import relevant
-from ser_lightning.runs.folder import fold_name, seed_name, tested_folds
+from ser_lightning.runs.folder import tested_folds
 from ser_lightning.runs.gathering import CrossValidation, find_cross_validations
+from ser_lightning.runs.names import fold_name, seed_name
 from ser_lightning.runs.summary import summarize
 
 # A row as it is shown, what is on disk of it, and what it would be trained as, unless it is only quoted.

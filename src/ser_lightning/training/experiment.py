@@ -21,7 +21,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from ser_lightning.allow_list import enforce_allow_list, refuse_foreign_classes, with_public_paths
 from ser_lightning.data.corpora import CorpusData
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.runs.folder import CONFIG_FILE, ExperimentName, RunName, code_version, name_by_place
+from ser_lightning.runs.folder import CONFIG_FILE, code_version
+from ser_lightning.runs.names import ExperimentName, RunName, name_from_path
 from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
 from ser_lightning.training.checks import LINKED, refuse_other_system, refuse_unknown_scores
 from ser_lightning.training.experiment_file import (
@@ -134,7 +135,7 @@ class ExperimentCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the run, and check what must hold for the whole suite."""
         name = self._get(self.config, "run")
-        paper, experiment = name_by_place(self.config_files[0] if self.config_files else Path("command_line"))
+        paper, experiment = name_from_path(self.config_files[0] if self.config_files else Path("command_line"))
         name["paper"] = paper if name["paper"] is None else name["paper"]
         name["experiment"] = name["experiment"] or experiment
         trainer = self._get(self.config, "trainer")
