@@ -395,5 +395,5 @@ def test_a_report_about_nothing_readable_is_refused(
     for fold in range(3):
         (seed_folder / f"fold-0{fold}" / "run.json").write_text("[")
     assert main(["report", str(seed_folder), f"--out={tmp_path / 'report'}"]) == 1
-    assert capsys.readouterr().err.count("run.json is no JSON") == 3
+    assert capsys.readouterr().err.count("run.json is not a JSON file") == 3
     assert not (tmp_path / "report").exists()
