@@ -7,18 +7,18 @@ import torch
 from matplotlib.patches import StepPatch
 
 from ser_lightning.reports.figures import png
-from ser_lightning.reports.time_figures import Attended, Heard, attention_figure
+from ser_lightning.reports.time_figures import SystemAttention, UtteranceAttention, attention_figure
 
 
-def heard(name: str, seconds: float) -> Heard:
-    return Heard(
+def heard(name: str, seconds: float) -> UtteranceAttention:
+    return UtteranceAttention(
         name=name,
         seconds=seconds,
         power=torch.rand(int(100 * seconds), 20),
         max_frequency_hz=4000.0,
         attended=[
-            Attended("MLEE", "sad 61%", torch.tensor([0.1, 0.6, 0.2, 0.1]), seconds / 5),
-            Attended("costs $5 to $6", "happy 40%", torch.full((10,), 0.1), seconds / 10),
+            SystemAttention("MLEE", "sad 61%", torch.tensor([0.1, 0.6, 0.2, 0.1]), seconds / 5),
+            SystemAttention("costs $5 to $6", "happy 40%", torch.full((10,), 0.1), seconds / 10),
         ],
     )
 
@@ -43,7 +43,7 @@ def test_attention_is_drawn_over_seconds_in_multiples_of_an_even_spread() -> Non
 def test_a_panel_says_how_much_attention_lies_behind_the_end() -> None:
     weights = torch.tensor([0.2, 0.1, 0.25, 0.4, 0.05])
     for step_seconds, said in ((0.3, ""), (0.4, "5%"), (0.5, "45%"), (0.75, "70%"), (3.2, "80%")):
-        padded = Attended("padded", "sad 61%", weights, step_seconds)
+        padded = SystemAttention("padded", "sad 61%", weights, step_seconds)
         panel = attention_figure([replace(heard("a", 1.5), attended=[padded])]).axes[1]
         line = f"\n{said} of the attention lies behind the end, on padding" if said else ""
         assert panel.get_title(loc="left") == f"padded: sad 61%{line}"

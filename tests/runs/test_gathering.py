@@ -63,9 +63,7 @@ def test_seeds_are_found_in_order(seed_folder: Path, write_fold: WriteFold) -> N
         ("seed", 1),
     ],
 )
-def test_folds_that_differ_are_not_averaged(
-    seed_folder: Path, key: str, value: object
-) -> None:
+def test_folds_that_differ_are_not_averaged(seed_folder: Path, key: str, value: object) -> None:
     first = json.loads((seed_folder / "fold-00" / "run.json").read_text())[key]
     _change(seed_folder / "fold-02", **{key: value})
     with pytest.raises(ConfigurationError) as error:
@@ -119,9 +117,7 @@ def test_predictions_without_facts_are_rejected(seed_folder: Path) -> None:
         find_cross_validations([seed_folder])
 
 
-def test_folds_that_disagree_with_most_are_left_out(
-    seed_folder: Path, write_fold: WriteFold
-) -> None:
+def test_folds_that_disagree_with_most_are_left_out(seed_folder: Path, write_fold: WriteFold) -> None:
     write_fold(seed_folder.parent / "seed-1", 0, RIGHT)
     _change(seed_folder / "fold-00", protocol_hash="ba9876543210")
     (seed_folder / "fold-01" / "run.json").unlink()

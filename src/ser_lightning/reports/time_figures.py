@@ -18,7 +18,7 @@ DYNAMIC_RANGE = 8.0  # decades of power below the loudest that are drawn: 80 dB
 
 
 @dataclass(frozen=True)
-class Attended:
+class SystemAttention:
     """What one system does with one utterance.
 
     Attributes:
@@ -35,7 +35,7 @@ class Attended:
 
 
 @dataclass(frozen=True)
-class Heard:
+class UtteranceAttention:
     """One utterance and what the systems do with it.
 
     Attributes:
@@ -50,10 +50,10 @@ class Heard:
     seconds: float
     power: Tensor
     max_frequency_hz: float
-    attended: Sequence[Attended]
+    attended: Sequence[SystemAttention]
 
 
-def attention_figure(utterances: Sequence[Heard]) -> Figure:
+def attention_figure(utterances: Sequence[UtteranceAttention]) -> Figure:
     """Draw a column for each utterance: its spectrogram, and below it the attention of each system.
 
     Attention is drawn in multiples of what every step would get if all got the same, so that systems with steps of
@@ -81,7 +81,7 @@ def attention_figure(utterances: Sequence[Heard]) -> Figure:
     return figure
 
 
-def _draw_spectrogram(axes: Axes, utterance: Heard) -> None:
+def _draw_spectrogram(axes: Axes, utterance: UtteranceAttention) -> None:
     loudest = utterance.power.max().item()
     axes.imshow(
         utterance.power.T.numpy(),
@@ -97,7 +97,7 @@ def _draw_spectrogram(axes: Axes, utterance: Heard) -> None:
     axes.tick_params(labelsize=11)
 
 
-def _draw_attention(axes: Axes, attended: Attended, seconds: float) -> None:
+def _draw_attention(axes: Axes, attended: SystemAttention, seconds: float) -> None:
     multiples = (attended.weights * len(attended.weights)).tolist()
     edges = [step * attended.step_seconds for step in range(len(multiples) + 1)]
     axes.stairs(multiples, edges, fill=True, color=BLUE, alpha=0.25)
@@ -112,7 +112,7 @@ def _draw_attention(axes: Axes, attended: Attended, seconds: float) -> None:
     tidy(axes)
 
 
-MOST_TIMELINES = 12  # more are no picture any more
+MAX_TIMELINES = 12  # more are no picture any more
 
 
 @dataclass(frozen=True)
