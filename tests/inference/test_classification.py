@@ -205,7 +205,7 @@ def test_silence_is_removed_as_in_training(save: Save, tmp_path: Path) -> None:
 
 
 def test_a_system_that_classifies_speakers_is_rejected(save: Save, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="SpeakerIdentification.* 4 speakers"):
+    with pytest.raises(ConfigurationError, match=r"SpeakerIdentification.* 4 speakers"):
         Classifier(save(tmp_path / "speakers.ckpt", "speakers"))
 
 

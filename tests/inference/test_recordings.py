@@ -79,5 +79,5 @@ def test_a_folder_gives_its_audio_files_sorted(tmp_path: Path) -> None:
     (tmp_path / "sub" / "loop").symlink_to(tmp_path)
     found = list(find_recordings([tmp_path / "c.txt", tmp_path]))
     assert [p.relative_to(tmp_path).as_posix() for p in found] == ["c.txt", "a.flac", "b.WAV", "sub/a.m4a", "sub/z.mp3"]
-    with pytest.raises(ConfigurationError, match="empty .*no audio file"):
+    with pytest.raises(ConfigurationError, match=r"empty .*no audio file"):
         list(find_recordings([tmp_path / "empty"]))
