@@ -66,12 +66,12 @@ def test_the_file_has_metadata_and_dynamic_axes(save: Save, tmp_path: Path) -> N
     path = export(save(tmp_path / "best.ckpt", extractor=extractor), tmp_path / "new" / "model.onnx").path
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
-    told = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(told["labels"]) == ["neutral", "happy", "sad", "angry"]
-    assert build_extractor(json.loads(told["extractor"])).configuration() == extractor.configuration()
-    assert (told["sample_rate_hz"], told["hop_seconds"], told["corpus"]) == ("8000", "0.01", "ravdess")
-    assert told["system"] == "ser_lightning.systems.PooledLSTM"
-    assert told["code_version"]
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata["labels"]) == ["neutral", "happy", "sad", "angry"]
+    assert build_extractor(json.loads(metadata["extractor"])).configuration() == extractor.configuration()
+    assert (metadata["sample_rate_hz"], metadata["hop_seconds"], metadata["corpus"]) == ("8000", "0.01", "ravdess")
+    assert metadata["system"] == "ser_lightning.systems.PooledLSTM"
+    assert metadata["code_version"]
     shapes = {
         one.name: [axis.dim_param or axis.dim_value for axis in one.type.tensor_type.shape.dim]
         for one in (*model.graph.input, *model.graph.output)

@@ -1,4 +1,4 @@
-"""The card of a checkpoint says what is in the run's folder, and nothing else."""
+"""The model card of a checkpoint."""
 
 import json
 import re

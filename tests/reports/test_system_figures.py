@@ -28,8 +28,8 @@ def test_the_best_is_on_top_and_a_missing_fold_is_a_gap() -> None:
 
 def test_recalls_are_drawn_with_existing_intervals() -> None:
     known, unknown = Estimate(0.5, 0.4, 0.6, 9), Estimate(0.9, None, None, 3, "few")
-    nobody = Estimate(float("nan"), None, None, 0, "no utterance")
-    figure = recall_figure({"a $x$": [known, unknown, nobody], "b": [known] * 3}, ("sad", "calm", "happy"), "Recall")
+    absent = Estimate(float("nan"), None, None, 0, "no utterance")
+    figure = recall_figure({"a $x$": [known, unknown, absent], "b": [known] * 3}, ("sad", "calm", "happy"), "Recall")
     (axes,) = figure.axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["happy", "calm", "sad"]
     assert len(axes.collections) == 4

@@ -163,22 +163,22 @@ def _check(table: pd.DataFrame, class_names: tuple[str, ...], texts: pd.DataFram
         first: Number of the first row in the source.
     """
 
-    def refuse(faulty: "pd.Series[bool]", column: str, reason: str) -> None:
+    def reject(faulty: "pd.Series[bool]", column: str, reason: str) -> None:
         if faulty.any():
             row = int(np.flatnonzero(faulty.to_numpy())[0])
             raise ConfigurationError(f"{source} {row + first}: {column} {str(texts[column].iloc[row])!r} {reason}")
 
     if table.empty:
         raise ConfigurationError(f"{source} {first}: no utterance; delete it and run the fold again")
-    refuse(table["utterance"] == "", "utterance", "is not a name")
-    refuse(table["utterance"].duplicated(), "utterance", "occurs a second time; a fold tests each utterance once")
-    refuse(table["speaker"] == "", "speaker", "is not a name")
-    refuse(~((table["fold"] >= 0) & (table["fold"] % 1 == 0)), "fold", "is not the index of a fold")
+    reject(table["utterance"] == "", "utterance", "is not a name")
+    reject(table["utterance"].duplicated(), "utterance", "occurs a second time; a fold tests each utterance once")
+    reject(table["speaker"] == "", "speaker", "is not a name")
+    reject(~((table["fold"] >= 0) & (table["fold"] % 1 == 0)), "fold", "is not the index of a fold")
     for column in ("target", "predicted"):
-        refuse(~table[column].isin(class_names), column, f"is not one of the classes {', '.join(class_names)}")
+        reject(~table[column].isin(class_names), column, f"is not one of the classes {', '.join(class_names)}")
     columns = _probability_columns(class_names)
     for column in columns:
-        refuse(~table[column].between(0, 1 + SUM_TOLERANCE), column, "is not a probability between 0 and 1")
+        reject(~table[column].between(0, 1 + SUM_TOLERANCE), column, "is not a probability between 0 and 1")
     total = table[columns].sum(axis="columns")
     faulty = (total - 1).abs() > SUM_TOLERANCE
     if faulty.any():
