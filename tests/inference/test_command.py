@@ -75,9 +75,9 @@ def test_unusable_files_give_status_1_and_a_line_each(
 def test_csv_and_json_agree(checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, checkpoint, folder, folder / "notes.txt", "--csv")
     rows = list(csv.DictReader(io.StringIO(out)))
-    to_file, said, _ = run(capsys, checkpoint, folder, folder / "notes.txt", "--out", tmp_path / "new" / "out.json")
+    to_file, printed, _ = run(capsys, checkpoint, folder, folder / "notes.txt", "--out", tmp_path / "new" / "out.json")
     objects = json.loads((tmp_path / "new" / "out.json").read_text())
-    assert (status, to_file, said) == (1, 1, f"{tmp_path / 'new' / 'out.json'}\n")
+    assert (status, to_file, printed) == (1, 1, f"{tmp_path / 'new' / 'out.json'}\n")
     assert list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "out.json"]
     names = [str(folder / name) for name in ("short.wav", "sub/long.flac", "notes.txt")]
     assert [row["file"] for row in rows] == [one["file"] for one in objects] == names
@@ -218,11 +218,11 @@ def test_classify_agrees_with_the_test_of_the_fold(
     }
     capsys.readouterr()
     status, out, _ = run(capsys, tmp_path / "run" / "checkpoints" / "best.ckpt", synthetic_ravdess, "--csv")
-    said = {Path(row["file"]).stem: row for row in csv.DictReader(io.StringIO(out))}
+    classified = {Path(row["file"]).stem: row for row in csv.DictReader(io.StringIO(out))}
     assert status == 0
-    assert len(said) == 96
-    assert tested.keys() < said.keys()
+    assert len(classified) == 96
+    assert tested.keys() < classified.keys()
     for name, row in tested.items():
-        assert said[name]["emotion"] == row["predicted"]
+        assert classified[name]["emotion"] == row["predicted"]
         for column in (key for key in row if key.startswith("probability_")):
-            assert float(said[name][column]) == pytest.approx(float(row[column]), abs=1e-5)
+            assert float(classified[name][column]) == pytest.approx(float(row[column]), abs=1e-5)

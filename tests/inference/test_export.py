@@ -84,9 +84,9 @@ def test_the_file_has_metadata_and_dynamic_axes(save: Save, tmp_path: Path) -> N
 def test_the_command_prints_the_difference(save: Save, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     checkpoint = save(tmp_path / "best.ckpt")
     assert main(["export", str(checkpoint), str(tmp_path / "model.onnx")]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith(f"{tmp_path / 'model.onnx'}: probabilities differ from the checkpoint's by ")
-    assert "on 10 random utterances" in said
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{tmp_path / 'model.onnx'}: probabilities differ from the checkpoint's by ")
+    assert "on 10 random utterances" in printed
 
 
 @pytest.mark.parametrize(
@@ -109,10 +109,10 @@ def test_what_cannot_be_exported_is_named(
 
     monkeypatch.setattr(module, "load_trained", load)
     assert main(["export", str(checkpoint), str(tmp_path / "model.onnx")]) == 1
-    out, said = capfd.readouterr()
+    out, printed = capfd.readouterr()
     assert out == ""
-    assert f"{checkpoint}: PooledLSTM cannot be exported" in said
-    assert reason in said
+    assert f"{checkpoint}: PooledLSTM cannot be exported" in printed
+    assert reason in printed
     assert not (tmp_path / "model.onnx").exists()
 
 
@@ -166,9 +166,9 @@ def test_a_system_that_classifies_speakers_is_not_exported(
 ) -> None:
     checkpoint = save(tmp_path / "best.ckpt", "speakers")
     assert main(["export", str(checkpoint), str(tmp_path / "model.onnx")]) == 1
-    said = capsys.readouterr().err
-    assert "SpeakerIdentification" in said
-    assert "4 speakers" in said
+    printed = capsys.readouterr().err
+    assert "SpeakerIdentification" in printed
+    assert "4 speakers" in printed
 
 
 def test_a_missing_extra_is_named_with_the_install_command(
@@ -177,7 +177,7 @@ def test_a_missing_extra_is_named_with_the_install_command(
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
     assert main(["export", str(save(tmp_path / "best.ckpt")), str(tmp_path / "model.onnx")]) == 1
-    said = capsys.readouterr().err
-    assert "onnxruntime" in said
-    assert "pip install -e '.[export]'" in said
-    assert said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert "onnxruntime" in printed
+    assert "pip install -e '.[export]'" in printed
+    assert printed.count("\n") == 1

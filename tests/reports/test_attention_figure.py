@@ -42,10 +42,10 @@ def test_attention_is_a_multiple_of_uniform_attention() -> None:
 
 def test_a_panel_gives_the_share_of_attention_on_padding() -> None:
     weights = torch.tensor([0.2, 0.1, 0.25, 0.4, 0.05])
-    for step_seconds, said in ((0.3, ""), (0.4, "5%"), (0.5, "45%"), (0.75, "70%"), (3.2, "80%")):
+    for step_seconds, share in ((0.3, ""), (0.4, "5%"), (0.5, "45%"), (0.75, "70%"), (3.2, "80%")):
         padded = SystemAttention("padded", "sad 61%", weights, step_seconds)
         panel = attention_figure([replace(utterance("a", 1.5), attended=[padded])]).axes[1]
-        line = f"\n{said} of the attention is on padding after the end" if said else ""
+        line = f"\n{share} of the attention is on padding after the end" if share else ""
         assert panel.get_title(loc="left") == f"padded: sad 61%{line}"
         assert panel.get_xlim()[1] == 1.5
 

@@ -92,7 +92,7 @@ class Browser:
         data = self.ask("Page.captureScreenshot", captureBeyondViewport=True)["data"]
         path.write_bytes(base64.b64decode(data))
 
-    def said(self) -> list[dict[str, Any]]:
+    def messages(self) -> list[dict[str, Any]]:
         """Return the messages of the page's console and of the browser's log."""
         kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
         return [event["params"] for event in self.events if event.get("method") in kinds]
@@ -150,7 +150,7 @@ def page(request: pytest.FixtureRequest, write_fold: WriteFold, tmp_path_factory
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
 def test_the_page_logs_nothing_requests_nothing_and_fits(browser: Browser, page: Path, width: int, scheme: str) -> None:
     found = browser.open(page, width, scheme)
-    assert browser.said() == []
+    assert browser.messages() == []
     assert browser.requested() == [page.as_uri()]
     assert found["width"] <= width
     assert len(found["pictures"]) >= 6
@@ -164,7 +164,7 @@ def test_messages_and_requests_would_be_seen(browser: Browser, tmp_path: Path) -
     page = tmp_path / "bad.html"
     page.write_text('<script>console.error("no")</script><img src="http://127.0.0.1:9/x.png" style="width: 3000px">')
     found = browser.open(page, DESKTOP, "light")
-    assert browser.said()
+    assert browser.messages()
     assert "http://127.0.0.1:9/x.png" in browser.requested()
     assert found["width"] > DESKTOP
 

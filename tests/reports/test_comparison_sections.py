@@ -30,8 +30,8 @@ def systems(tmp_path: Path, write_fold: WriteFold) -> Callable[..., list[Reporte
             for seed, matrices in seeds.items():
                 for fold, matrix in enumerate(matrices):
                     if matrix is not None:
-                        said = {"class_names": ("a", "b"), "num_folds": len(matrices), "experiment": name}
-                        write_fold(tmp_path / name / f"seed-{seed}", fold, matrix, **said)
+                        fields = {"class_names": ("a", "b"), "num_folds": len(matrices), "experiment": name}
+                        write_fold(tmp_path / name / f"seed-{seed}", fold, matrix, **fields)
         return find_systems([tmp_path / name for name in found])[0]
 
     return write

@@ -57,7 +57,7 @@ def picture() -> bytes:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_text_becomes_markup(text: str, picture: bytes) -> None:
-    pages = [Document(said, said, [Section(said, one_of_each(said, picture))]) for said in ("plain", text)]
+    pages = [Document(name, name, [Section(name, one_of_each(name, picture))]) for name in ("plain", text)]
     plain, hostile = (
         MarkdownIt("gfm-like", {"linkify": False}).render(markdown_page(page, "figures")) for page in pages
     )
@@ -67,12 +67,12 @@ def test_no_text_becomes_markup(text: str, picture: bytes) -> None:
 
 
 def test_every_block_is_rendered_in_both_formats(picture: bytes) -> None:
-    blocks = one_of_each("said", picture)
+    blocks = one_of_each("text", picture)
     assert {type(block) for block in blocks} == set(get_args(Block))
     for block in blocks:
         document = Document("t", "s", [Section("", [block])])
-        assert "said" in html_page(document)
-        assert "said" in markdown_page(document, "figures")
+        assert "text" in html_page(document)
+        assert "text" in markdown_page(document, "figures")
 
 
 def test_blocks_are_apart(picture: bytes) -> None:

@@ -124,8 +124,8 @@ def write_system(tmp_path: Path, write_fold: WriteFold) -> Callable[..., Compare
     def write(name: str, matrices: Sequence[Sequence[Sequence[int]]], **facts: object) -> ComparedSystem:
         folder = tmp_path / name / "seed-0"
         for fold, matrix in enumerate(matrices):
-            said = {"class_names": ("a", "b"), "num_folds": 4, "experiment": name} | facts
-            write_fold(folder, fold, matrix, **said)
+            fields = {"class_names": ("a", "b"), "num_folds": 4, "experiment": name} | facts
+            write_fold(folder, fold, matrix, **fields)
         return _system(name, folder)
 
     return write

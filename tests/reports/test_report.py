@@ -123,8 +123,8 @@ def test_seeds_are_shown_each_and_together(seed_folder: Path, write_fold: WriteF
 
 
 def test_nothing_from_a_run_becomes_markup(tmp_path: Path, write_fold: WriteFold) -> None:
-    said = dict.fromkeys(("paper", "experiment", "corpus", "row", "protocol", "protocol_hash", "split_hash"), EVIL)
-    said |= dict.fromkeys(("system", "code_version", "hardware"), EVIL)
+    hostile = dict.fromkeys(("paper", "experiment", "corpus", "row", "protocol", "protocol_hash", "split_hash"), EVIL)
+    hostile |= dict.fromkeys(("system", "code_version", "hardware"), EVIL)
     folder = tmp_path / "seed-0"
     write_fold(
         folder,
@@ -134,7 +134,7 @@ def test_nothing_from_a_run_becomes_markup(tmp_path: Path, write_fold: WriteFold
         num_folds=1,
         skipped_audio={EVIL: EVIL},
         faulty_left_out=[EVIL],
-        **said,
+        **hostile,
     )
     predictions = folder / "fold-00" / "predictions.csv"
     predictions.write_text(predictions.read_text().replace(",01,0,", ",<b>01</b>,0,"))
@@ -161,7 +161,7 @@ def test_every_picture_has_a_text_alternative(seed_folder: Path, tmp_path: Path)
     words = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
     assert len(words) == 6
     assert "Confusion matrix. Recall: neutral 83%, happy 83%, sad 83%, angry 75%" in words
-    assert any(said and "speaker 01: UA" in said for said in words)
+    assert any(text and "speaker 01: UA" in text for text in words)
 
 
 def test_a_run_without_metrics_is_named_instead_of_curves(seed_folder: Path, tmp_path: Path) -> None:
@@ -216,7 +216,7 @@ def test_several_experiments_are_compared_on_one_page(seed_folder: Path, other_f
     assert all(float(row[2]) < 0 for row in tested)
     assert "corrected for all 2 tests on this page" in page.text
     words = [attributes["alt"] or "" for tag, attributes in page.tags if tag == "img"]
-    assert sum("onfusion matrix" in said for said in words) == 2
+    assert sum("onfusion matrix" in text for text in words) == 2
     assert page.text.count("fold 1: no utterance of angry is tested") == 1  # the same holds for both
 
 
@@ -259,8 +259,8 @@ def test_markdown_has_what_the_page_has(seed_folder: Path, tmp_path: Path) -> No
 
 def test_our_score_is_shown_with_the_papers(seed_folder: Path, tmp_path: Path) -> None:
     _change(seed_folder, synthetic=False)
-    said = PaperResult("Table 2: proposed", "ravdess", {"UA": 70.0}, "a note", ["trainer.max_epochs 8 (file: 50)"])
-    text = write_report([seed_folder], tmp_path / "report", lambda runs: [said]).read_text()
+    result = PaperResult("Table 2: proposed", "ravdess", {"UA": 70.0}, "a note", ["trainer.max_epochs 8 (file: 50)"])
+    text = write_report([seed_folder], tmp_path / "report", lambda runs: [result]).read_text()
     page = _Page(text)
     (row,) = (row for row in page.rows if "Table 2: proposed" in row)
     assert row == ["transfer", "Table 2: proposed", "70.0", "80.6 ± 14.2", "+10.6", "3 of 3", "0"]
@@ -269,8 +269,8 @@ def test_our_score_is_shown_with_the_papers(seed_folder: Path, tmp_path: Path) -
 
 
 def test_scores_on_another_corpus_have_no_difference(seed_folder: Path, tmp_path: Path) -> None:
-    said = PaperResult("Table 2", "iemocap", {"UA": 70.0})
-    page = _Page(write_report([seed_folder], tmp_path / "report", lambda runs: [said]).read_text())
+    result = PaperResult("Table 2", "iemocap", {"UA": 70.0})
+    page = _Page(write_report([seed_folder], tmp_path / "report", lambda runs: [result]).read_text())
     (row,) = (row for row in page.rows if "Table 2" in row)
     assert row[4] == ""
     assert "the paper's scores are on iemocap, ours on ravdess, SYNTHETIC speech" in page.text
