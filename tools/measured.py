@@ -8,7 +8,7 @@ from omegaconf import MISSING, OmegaConf
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import load_file, yaml_errors
-from ser_lightning.runs.folder import DEFAULT_ROW
+from ser_lightning.runs.names import DEFAULT_ROW
 
 
 @dataclass

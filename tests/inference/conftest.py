@@ -83,13 +83,13 @@ Save = Callable[..., Path]
 
 @pytest.fixture(scope="session", params=[name for name in SYSTEMS if name != "speakers"])
 def system_name(request: pytest.FixtureRequest) -> str:
-    """The name of each system that recognises emotions."""
+    """Each system that classifies emotions."""
     return str(request.param)
 
 
 @pytest.fixture(scope="session")
 def save() -> Save:
-    """What writes the checkpoint of a system by its name, and returns the path."""
+    """Return a function that writes a system's checkpoint and returns its path."""
 
     def write(
         path: Path,
@@ -114,7 +114,7 @@ def save() -> Save:
             if hasattr(module, "running_variance"):
                 module.running_mean.copy_(torch.rand(module.running_mean.shape, generator=noise))
                 module.running_variance.copy_(torch.rand(module.running_mean.shape, generator=noise) + 0.5)
-                torch.nn.init.ones_(module.bias)  # lest of so few units none is active, and frames do not matter
+                torch.nn.init.ones_(module.bias)  # so that some of the few units are active
             if isinstance(module, SupportVectorMachine) and name == "mocanu_svm":
                 fit(module, noise)
         system.configuration = {"class_path": class_path, "init_args": arguments}
@@ -129,7 +129,7 @@ def save() -> Save:
 
 
 def fit(svm: SupportVectorMachine, noise: torch.Generator) -> None:
-    """Fit ``svm`` with made-up support vectors of eight channels; it does not know the third class."""
+    """Fit ``svm`` with random support vectors of eight channels, without the third class."""
 
     def normal(*size: int) -> torch.Tensor:
         return torch.randn(*size, generator=noise, dtype=torch.float64)

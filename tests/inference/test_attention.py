@@ -1,4 +1,4 @@
-"""From checkpoints and recordings to a picture of attention, and what is refused on the way."""
+"""Drawing attention from checkpoints and recordings."""
 
 import math
 from pathlib import Path
@@ -11,7 +11,7 @@ from ser_lightning.cli.main import main
 from ser_lightning.features import FeatureExtractor, LogPowerSpectrogram, SilenceRemoval
 from ser_lightning.inference import attention as module
 from ser_lightning.losses import ExistenceLoss, WeightedCrossEntropy
-from ser_lightning.reports.time_figures import Heard
+from ser_lightning.reports.time_figures import UtteranceAttention
 from ser_lightning.systems import (
     DominantEmotionRecognition,
     EmotionClassifier,
@@ -55,12 +55,12 @@ def recordings(tmp_path: Path) -> list[Path]:
     return paths
 
 
-def test_one_command_draws_every_system_and_every_recording(
+def test_the_command_draws_every_system_and_recording(
     recordings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[list[Heard]] = []
+    drawn: list[list[UtteranceAttention]] = []
     draw = module.attention_figure
-    monkeypatch.setattr(module, "attention_figure", lambda heard: drawn.append(heard) or draw(heard))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(module, "attention_figure", lambda found: drawn.append(found) or draw(found))  # type: ignore[func-returns-value]
     first, second = save(tmp_path / "a" / "x.ckpt"), save(tmp_path / "b" / "x.ckpt", fusion=False)
     out = tmp_path / "new" / "attention.png"
     asked = [f"--checkpoint={first}", f"--checkpoint={second}", f"--out={out}"]
@@ -78,12 +78,12 @@ def test_one_command_draws_every_system_and_every_recording(
     assert one.attended[0].decision == f"{EMOTIONS[best]} {100 * probabilities[best].item():.0f}%"
 
 
-def test_the_picture_says_what_the_system_decides_where_probabilities_are_equal_in_float32(
+def test_the_picture_shows_the_decision_for_nearly_equal_logits(
     recordings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[list[Heard]] = []
+    drawn: list[list[UtteranceAttention]] = []
     draw = module.attention_figure
-    monkeypatch.setattr(module, "attention_figure", lambda heard: drawn.append(heard) or draw(heard))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(module, "attention_figure", lambda found: drawn.append(found) or draw(found))  # type: ignore[func-returns-value]
     system = MultiLabelEmotionExistence(EXTRACTOR.num_features, EMOTIONS, ExistenceLoss(), channels=(2, 2, 2), cells=3)
     system.origin = {"extractor": EXTRACTOR.configuration()}
     monkeypatch.setattr(system, "classify", lambda frames, mask: torch.tensor([[18.0, 22.0]]))
@@ -95,23 +95,23 @@ def test_the_picture_says_what_the_system_decides_where_probabilities_are_equal_
 def test_the_picture_shows_the_decadic_logarithm_of_power(
     recordings: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn: list[list[Heard]] = []
+    drawn: list[list[UtteranceAttention]] = []
     draw = module.attention_figure
-    monkeypatch.setattr(module, "attention_figure", lambda heard: drawn.append(heard) or draw(heard))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(module, "attention_figure", lambda found: drawn.append(found) or draw(found))  # type: ignore[func-returns-value]
     module.write_attention([save(tmp_path / "x.ckpt")], recordings[:1], tmp_path / "attention.png")
     waveform = torch.from_numpy(soundfile.read(recordings[0], dtype="float32")[0])[None]
     frames, _ = LogPowerSpectrogram(max_frequency_hz=module.MAX_FREQUENCY_HZ)(waveform, torch.tensor([16000]))
     torch.testing.assert_close(drawn[0][0].power, frames[0] / math.log(10))
 
 
-def test_what_cannot_be_drawn_is_refused_with_the_reason(
+def test_what_cannot_be_drawn_is_rejected(
     recordings: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     silent = save(tmp_path / "silent.ckpt", extractor=SilenceRemoval(EXTRACTOR, top_db=30))
     for checkpoint, file, named in (
         (tmp_path / "gone.ckpt", recordings[0], "gone.ckpt: no such checkpoint"),
         (save(tmp_path / "fusion.ckpt", fusion=True), recordings[0], "fusion.ckpt: ExistencePretraining with fusion"),
-        (silent, recordings[0], "silent.ckpt: frames of SilenceRemoval have no time"),
+        (silent, recordings[0], "silent.ckpt: frames of SilenceRemoval"),
         (save(tmp_path / "x.ckpt"), tmp_path / "gone.wav", "gone.wav"),
     ):
         assert main(["attention", str(file), f"--checkpoint={checkpoint}", f"--out={tmp_path / 'out.png'}"]) == 1

@@ -1,4 +1,4 @@
-"""What a system says of recordings: the same alone and in company, from any rate, in windows or whole."""
+"""Results do not depend on batching, and hardly on sample rate; windows are averaged."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def one(classifier: Classifier, path: Path, windowing: Windowing | None = None) 
     return result
 
 
-def test_every_system_says_of_a_file_what_it_says_of_its_frames(save: Save, tmp_path: Path, system_name: str) -> None:
+def test_a_file_is_classified_as_its_frames_are(save: Save, tmp_path: Path, system_name: str) -> None:
     classifier = Classifier(save(tmp_path / "best.ckpt", system_name), "cpu")
     path = tmp_path / "speech.wav"
     soundfile.write(path, speech(1.3, 48000, channels=2), 48000)
@@ -63,17 +63,17 @@ def test_rate_and_channels_hardly_matter(checkpoint: Path, tmp_path: Path) -> No
         found.append(probabilities(one(Classifier(checkpoint, "cpu"), tmp_path / "speech.flac")))
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], atol=0.02, rtol=0)
-    assert found[0].std() > 0.02  # it says something
+    assert found[0].std() > 0.02  # not uniform
 
 
 @pytest.mark.parametrize("seconds", [1 / 16000, 0.01, 0.2])
-def test_the_shortest_recordings_have_an_answer(save: Save, tmp_path: Path, system_name: str, seconds: float) -> None:
+def test_the_shortest_recordings_are_classified(save: Save, tmp_path: Path, system_name: str, seconds: float) -> None:
     soundfile.write(tmp_path / "short.wav", 0.01 + speech(seconds), 16000)
     result = one(Classifier(save(tmp_path / "best.ckpt", system_name), "cpu"), tmp_path / "short.wav")
     assert sum(result.probabilities) == pytest.approx(1, abs=1e-5)
 
 
-def test_company_and_order_change_nothing(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batching_and_order_change_nothing(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [tmp_path / f"{n}.wav" for n in range(9)]
     for n, path in enumerate(paths):
         soundfile.write(path, speech(0.3 + 0.37 * (n * 5 % 9), pitch_hz=90 + 20 * n), 16000)
@@ -88,7 +88,7 @@ def test_company_and_order_change_nothing(checkpoint: Path, tmp_path: Path, monk
             torch.testing.assert_close(probabilities(result), torch.tensor(lonely.probabilities), atol=1e-5, rtol=0)
 
 
-def test_results_come_while_files_are_still_asked_for(
+def test_results_are_yielded_while_files_are_read(
     checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classification, "POOL_SECONDS", 2.0)
@@ -114,17 +114,17 @@ def test_unusable_files_do_not_pile_up_behind_a_usable_one(checkpoint: Path, tmp
     def many() -> Iterator[Path]:
         nonlocal asked
         yield tmp_path / "speech.wav"
-        for _ in range(4 * classification.MOST_WAITING):
+        for _ in range(4 * classification.MAX_PENDING_FILES):
             asked += 1
             yield tmp_path / "gone.wav"
 
     results = Classifier(checkpoint, "cpu").classify(many())
     assert isinstance(next(results), Classified)
-    assert asked < classification.MOST_WAITING
-    assert all(isinstance(next(results), Unusable) for _ in range(2 * classification.MOST_WAITING))
+    assert asked < classification.MAX_PENDING_FILES
+    assert all(isinstance(next(results), Unusable) for _ in range(2 * classification.MAX_PENDING_FILES))
 
 
-def test_windows_are_recordings_of_their_own(checkpoint: Path, tmp_path: Path) -> None:
+def test_windows_are_classified_like_recordings(checkpoint: Path, tmp_path: Path) -> None:
     parts = [speech(1.0, pitch_hz=pitch) for pitch in (100, 300, 220)]
     classifier = Classifier(checkpoint, "cpu")
     alone = []
@@ -133,24 +133,24 @@ def test_windows_are_recordings_of_their_own(checkpoint: Path, tmp_path: Path) -
         alone.append(one(classifier, tmp_path / "part.wav"))
     soundfile.write(tmp_path / "joined.wav", np.concatenate([*parts, parts[0][:8000]]), 16000, subtype="FLOAT")
     joined = one(classifier, tmp_path / "joined.wav", Windowing(1.0, 1.0))
-    assert [(h.start_seconds, h.end_seconds) for h in joined.heard] == [(0, 1), (1, 2), (2, 3), (3, 3.5)]
-    for heard, own in zip(joined.heard, alone, strict=False):
-        assert heard.emotion == own.emotion
-        assert heard.probabilities == pytest.approx(own.probabilities, abs=1e-5)
+    assert [(h.start_seconds, h.end_seconds) for h in joined.decisions] == [(0, 1), (1, 2), (2, 3), (3, 3.5)]
+    for decision, whole in zip(joined.decisions, alone, strict=False):
+        assert decision.emotion == whole.emotion
+        assert decision.probabilities == pytest.approx(whole.probabilities, abs=1e-5)
     weights = torch.tensor([1, 1, 1, 0.5]) / 3.5
-    mean = weights @ torch.tensor([heard.probabilities for heard in joined.heard])
+    mean = weights @ torch.tensor([decision.probabilities for decision in joined.decisions])
     torch.testing.assert_close(probabilities(joined), mean, atol=1e-6, rtol=0)
     assert joined.emotion == classifier.class_names[int(mean.argmax())]
 
 
 @pytest.mark.parametrize("name", ["zhou_trimmed", "zhou_padded"])
-def test_a_system_that_trims_hears_a_recording_to_its_end(save: Save, tmp_path: Path, name: str) -> None:
+def test_a_system_that_trims_gets_the_whole_recording_in_windows(save: Save, tmp_path: Path, name: str) -> None:
     classifier = Classifier(save(tmp_path / "best.ckpt", name), "cpu")
     path = tmp_path / "speech.wav"
     for seconds, ends in ((1.5, [1.5]), (4.0, [1.5, 3.0, 4.0]), (61.0, [*(1.5 * n for n in range(1, 41)), 61.0])):
         soundfile.write(path, speech(seconds), 16000)
         result = one(classifier, path)
-        assert [heard.end_seconds for heard in result.heard] == ends
+        assert [decision.end_seconds for decision in result.decisions] == ends
         assert result.windowing == (None if seconds == 1.5 else Windowing(1.5, 1.5))
     quiet = speech(4.0)
     soundfile.write(path, quiet, 16000)
@@ -160,17 +160,17 @@ def test_a_system_that_trims_hears_a_recording_to_its_end(save: Save, tmp_path: 
     assert (probabilities(one(classifier, path)) - before).abs().max() > 1e-6
 
 
-def test_windows_of_digital_silence_say_nothing_and_count_for_nothing(checkpoint: Path, tmp_path: Path) -> None:
+def test_windows_of_digital_silence_do_not_count(checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "pause.wav"
     voice = speech(1.0)
     soundfile.write(path, np.concatenate([voice, np.zeros((32000, 1)), voice]), 16000)
     classifier = Classifier(checkpoint, "cpu")
     result = one(classifier, path, Windowing(1.0, 1.0))
-    assert [heard.emotion is None for heard in result.heard] == [False, True, True, False]
-    assert result.probabilities == pytest.approx(result.heard[0].probabilities, abs=1e-5)
+    assert [decision.emotion is None for decision in result.decisions] == [False, True, True, False]
+    assert result.probabilities == pytest.approx(result.decisions[0].probabilities, abs=1e-5)
 
 
-def test_every_bad_file_has_its_reason_and_the_others_their_answer(checkpoint: Path, tmp_path: Path) -> None:
+def test_unusable_files_have_reasons_and_the_others_results(checkpoint: Path, tmp_path: Path) -> None:
     good, silent, corrupt, text = (tmp_path / name for name in ("good.wav", "silent.wav", "corrupt.wav", "notes.txt"))
     soundfile.write(good, speech(1.0), 16000)
     soundfile.write(silent, np.zeros(16000), 16000)
@@ -204,19 +204,19 @@ def test_silence_is_removed_as_in_training(save: Save, tmp_path: Path) -> None:
     assert found[0].probabilities == pytest.approx(found[1].probabilities, abs=0.05)
 
 
-def test_what_recognises_no_emotions_is_refused(save: Save, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="SpeakerIdentification, which tells 4 speakers apart"):
+def test_a_system_that_classifies_speakers_is_rejected(save: Save, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"SpeakerIdentification.* 4 speakers"):
         Classifier(save(tmp_path / "speakers.ckpt", "speakers"))
 
 
-def test_a_device_that_is_not_there_is_named(checkpoint: Path) -> None:
+def test_an_unavailable_device_is_named(checkpoint: Path) -> None:
     for device in ("nothing", "cuda:99"):
         with pytest.raises(ConfigurationError, match=f"--device {device}"):
             Classifier(checkpoint, device)
 
 
 @pytest.mark.gpu
-def test_a_gpu_says_the_same(save: Save, tmp_path: Path, system_name: str) -> None:
+def test_a_gpu_gives_the_same_results(save: Save, tmp_path: Path, system_name: str) -> None:
     paths = [tmp_path / f"{n}.wav" for n in range(5)]
     for n, path in enumerate(paths):
         soundfile.write(path, speech(0.3 + 0.7 * n, pitch_hz=90 + 20 * n), 16000)
@@ -228,7 +228,7 @@ def test_a_gpu_says_the_same(save: Save, tmp_path: Path, system_name: str) -> No
 
 
 @pytest.mark.slow
-def test_half_an_hour_takes_hardly_more_memory_than_three_minutes(checkpoint: Path, tmp_path: Path) -> None:
+def test_memory_does_not_grow_with_duration(checkpoint: Path, tmp_path: Path) -> None:
     code = (
         "import sys, resource; from ser_lightning.cli.main import main\n"
         "main(['classify', *sys.argv[1:], '--device=cpu'])\n"

@@ -59,7 +59,7 @@ def test_a_table_shows_file_emotion_probability_and_duration(
     assert long.endswith("65.00 s   mean of 17 windows of 4 s")
 
 
-def test_some_bad_files_are_status_1_and_a_line_each(
+def test_unusable_files_give_status_1_and_a_line_each(
     checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status, out, err = run(capsys, checkpoint, folder / "notes.txt", folder / "short.wav", folder / "gone.wav")
@@ -72,14 +72,12 @@ def test_some_bad_files_are_status_1_and_a_line_each(
     ]
 
 
-def test_csv_and_json_hold_the_same(
-    checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_csv_and_json_agree(checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, checkpoint, folder, folder / "notes.txt", "--csv")
     rows = list(csv.DictReader(io.StringIO(out)))
-    to_file, said, _ = run(capsys, checkpoint, folder, folder / "notes.txt", "--out", tmp_path / "new" / "out.json")
+    to_file, printed, _ = run(capsys, checkpoint, folder, folder / "notes.txt", "--out", tmp_path / "new" / "out.json")
     objects = json.loads((tmp_path / "new" / "out.json").read_text())
-    assert (status, to_file, said) == (1, 1, f"{tmp_path / 'new' / 'out.json'}\n")
+    assert (status, to_file, printed) == (1, 1, f"{tmp_path / 'new' / 'out.json'}\n")
     assert list((tmp_path / "new").iterdir()) == [tmp_path / "new" / "out.json"]
     names = [str(folder / name) for name in ("short.wav", "sub/long.flac", "notes.txt")]
     assert [row["file"] for row in rows] == [one["file"] for one in objects] == names
@@ -114,14 +112,14 @@ def test_windows_give_rows_over_time_and_a_picture(
     assert [line.split()[-2:] for line in table[1:]] == [[f"{start:.2f}", f"{end:.2f}"] for start, end in times]
 
 
-def test_what_does_not_fit_together_is_refused(
+def test_options_that_contradict_are_rejected(
     checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     many = [folder / "short.wav"] * 12
     for more, words in (
-        (("--plot", tmp_path / "p.png"), "--plot draws emotions over time, and needs windows"),
-        (("--hop", 1), "say how long these are with --window"),
-        (("--window", 1, "--hop", 2), "the window is 1 s and the hop 2 s"),
+        (("--plot", tmp_path / "p.png"), "add --window"),
+        (("--hop", 1), "--window"),
+        (("--window", 1, "--hop", 2), "window is 1 s and the hop 2 s"),
         ((*many, "--window", 1, "--plot", tmp_path / "p.png"), "at most 12 recordings"),
     ):
         status, out, err = run(capsys, checkpoint, folder, *more)
@@ -131,7 +129,7 @@ def test_what_does_not_fit_together_is_refused(
     assert not (tmp_path / "p.png").exists()
 
 
-def test_windows_that_a_system_would_trim_are_refused_and_its_own_are_said(
+def test_windows_that_a_system_would_trim_are_rejected(
     save: Save, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trims = save(tmp_path / "best.ckpt", "zhou_padded")
@@ -139,21 +137,23 @@ def test_windows_that_a_system_would_trim_are_refused_and_its_own_are_said(
     assert run(capsys, trims, folder / "short.wav", "--window", 1.5)[0] == 0
     status, out, err = run(capsys, trims, folder, "--window", 4, "--hop", 1, "--out", tmp_path / "out.csv")
     assert (status, out) == (1, "")
-    assert err.startswith("error: --window 4: of each window this system would hear the first 1.5 s (max_frames)")
+    assert err.startswith("error: --window 4:")
+    assert "first 1.5 s" in err
+    assert "max_frames" in err
     assert err.count("\n") == 1
     assert not (tmp_path / "out.csv").exists()
 
 
 @pytest.mark.parametrize("option", ["--out", "--plot"])
-def test_a_folder_to_write_into_is_refused_before_anything_is_classified(
+def test_an_output_folder_is_rejected_before_classifying(
     checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
-    monkeypatch.setattr(Classifier, "classify", lambda *_: pytest.fail("it has begun"))
+    monkeypatch.setattr(Classifier, "classify", lambda *_: pytest.fail("classified"))
     status, out, err = run(capsys, checkpoint, folder, "--window", 20, option, folder)
     assert (status, out, err) == (1, "", f"error: {option} {folder} is a folder; give the name of a file\n")
 
 
-def test_a_file_below_a_file_is_refused(checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_output_below_a_file_is_rejected(checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = folder / "notes.txt" / "out.csv"
     status, _, err = run(capsys, checkpoint, folder, "--out", out)
     assert status == 1
@@ -166,10 +166,10 @@ def test_a_file_below_a_file_is_refused(checkpoint: Path, folder: Path, capsys: 
     [
         (OSError(errno.ENOSPC, "No space left on device"), 1, "error: --out {} cannot be written: No space left"),
         (PermissionError(errno.EACCES, "no", "elsewhere"), 1, "error: elsewhere: no; change its permissions"),
-        (KeyboardInterrupt(), 130, "interrupted; the next call begins anew"),
+        (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )
-def test_what_was_classified_is_kept_when_the_rest_fails(
+def test_results_are_kept_when_the_rest_fails(
     checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, last: str,
 ) -> None:  # fmt: skip
@@ -184,14 +184,14 @@ def test_what_was_classified_is_kept_when_the_rest_fails(
     found, out, err = run(capsys, checkpoint, folder, "--csv", "--out", file)
     assert (found, out) == (status, "")
     (kept,) = file.parent.iterdir()
-    assert err.splitlines()[0] == f"what was classified until now is in {kept}"
+    assert err.splitlines()[0].endswith(str(kept))
     assert err.splitlines()[1].startswith(last.format(file))
-    assert "goes on" not in err
+    assert "resume" not in err
     rows = list(csv.DictReader(io.StringIO(kept.read_text())))
     assert [row["file"] for row in rows] == [str(folder / "short.wav")]
 
 
-def test_synthetic_speech_is_named_as_what_it_learned_from(
+def test_training_on_synthetic_speech_is_noted(
     save: Save, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = save(tmp_path / "best.ckpt", corpus="ravdess-synthetic")
@@ -200,7 +200,7 @@ def test_synthetic_speech_is_named_as_what_it_learned_from(
     assert "trained on synthetic speech" in err
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(checkpoint: Path, folder: Path) -> None:
+def test_a_closed_pipe_is_not_an_error(checkpoint: Path, folder: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     command = [sys.executable, "-m", "ser_lightning.cli", "classify", checkpoint, folder, "--device=cpu"]
@@ -209,7 +209,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(checkpoint: Path, folder: Pat
     assert (done.returncode, done.stderr) == (141, "")
 
 
-def test_what_is_said_of_files_is_what_the_test_of_the_fold_said(
+def test_classify_agrees_with_the_test_of_the_fold(
     arguments: Callable[..., list[str]], synthetic_ravdess: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run-fold", *arguments(tmp_path / "run", "--trainer.logger=false")]) == 0
@@ -218,11 +218,11 @@ def test_what_is_said_of_files_is_what_the_test_of_the_fold_said(
     }
     capsys.readouterr()
     status, out, _ = run(capsys, tmp_path / "run" / "checkpoints" / "best.ckpt", synthetic_ravdess, "--csv")
-    said = {Path(row["file"]).stem: row for row in csv.DictReader(io.StringIO(out))}
+    classified = {Path(row["file"]).stem: row for row in csv.DictReader(io.StringIO(out))}
     assert status == 0
-    assert len(said) == 96
-    assert tested.keys() < said.keys()
+    assert len(classified) == 96
+    assert tested.keys() < classified.keys()
     for name, row in tested.items():
-        assert said[name]["emotion"] == row["predicted"]
+        assert classified[name]["emotion"] == row["predicted"]
         for column in (key for key in row if key.startswith("probability_")):
-            assert float(said[name][column]) == pytest.approx(float(row[column]), abs=1e-5)
+            assert float(classified[name][column]) == pytest.approx(float(row[column]), abs=1e-5)

@@ -8,7 +8,7 @@ import yaml
 
 from ser_lightning.published.lookup import EXPERIMENTS, publications, table_files
 from ser_lightning.published.table_file import read_table, row_arguments
-from ser_lightning.reports.systems import Published
+from ser_lightning.reports.systems import PaperResult
 from ser_lightning.runs.gathering import CrossValidation, find_cross_validations
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.training.experiment import resolve
@@ -60,7 +60,7 @@ def test_an_experiment_of_ones_own_finds_nothing(tmp_path: Path) -> None:
     assert publications(tmp_path)(_run(tmp_path / "x")) == []
 
 
-def _named(found: Published) -> list[str]:
+def _named(found: PaperResult) -> list[str]:
     return [difference.split(" ")[0] for difference in found.differences]
 
 

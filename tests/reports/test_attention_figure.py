@@ -1,4 +1,4 @@
-"""The picture of attention over time."""
+"""The figure of attention over time."""
 
 from dataclasses import replace
 
@@ -7,31 +7,31 @@ import torch
 from matplotlib.patches import StepPatch
 
 from ser_lightning.reports.figures import png
-from ser_lightning.reports.time_figures import Attended, Heard, attention_figure
+from ser_lightning.reports.time_figures import SystemAttention, UtteranceAttention, attention_figure
 
 
-def heard(name: str, seconds: float) -> Heard:
-    return Heard(
+def utterance(name: str, seconds: float) -> UtteranceAttention:
+    return UtteranceAttention(
         name=name,
         seconds=seconds,
         power=torch.rand(int(100 * seconds), 20),
         max_frequency_hz=4000.0,
         attended=[
-            Attended("MLEE", "sad 61%", torch.tensor([0.1, 0.6, 0.2, 0.1]), seconds / 5),
-            Attended("costs $5 to $6", "happy 40%", torch.full((10,), 0.1), seconds / 10),
+            SystemAttention("MLEE", "sad 61%", torch.tensor([0.1, 0.6, 0.2, 0.1]), seconds / 5),
+            SystemAttention("costs $5 to $6", "happy 40%", torch.full((10,), 0.1), seconds / 10),
         ],
     )
 
 
-def test_there_is_a_column_for_each_utterance_and_a_row_for_each_system() -> None:
-    figure = attention_figure([heard("a", 1.5), heard("b", 2.0)])
+def test_columns_are_utterances_and_rows_are_systems() -> None:
+    figure = attention_figure([utterance("a", 1.5), utterance("b", 2.0)])
     titles = [axes.get_title() or axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["a", "b", *["MLEE: sad 61%"] * 2, *[r"costs \$5 to \$6: happy 40%"] * 2]
     assert [axes.get_xlim()[1] for axes in figure.axes[:2]] == [1.5, 2.0]
 
 
-def test_attention_is_drawn_over_seconds_in_multiples_of_an_even_spread() -> None:
-    figure = attention_figure([heard("a", 1.5)])
+def test_attention_is_a_multiple_of_uniform_attention() -> None:
+    figure = attention_figure([utterance("a", 1.5)])
     _, peaked, even = figure.axes
     (_, line) = (patch for patch in peaked.patches if isinstance(patch, StepPatch))
     assert line.get_data().values.tolist() == pytest.approx([0.4, 2.4, 0.8, 0.4])
@@ -40,16 +40,16 @@ def test_attention_is_drawn_over_seconds_in_multiples_of_an_even_spread() -> Non
     assert even.patches[-1].get_data().values.tolist() == pytest.approx([1.0] * 10)  # type: ignore[attr-defined]
 
 
-def test_a_panel_says_how_much_attention_lies_behind_the_end() -> None:
+def test_a_panel_gives_the_share_of_attention_on_padding() -> None:
     weights = torch.tensor([0.2, 0.1, 0.25, 0.4, 0.05])
-    for step_seconds, said in ((0.3, ""), (0.4, "5%"), (0.5, "45%"), (0.75, "70%"), (3.2, "80%")):
-        padded = Attended("padded", "sad 61%", weights, step_seconds)
-        panel = attention_figure([replace(heard("a", 1.5), attended=[padded])]).axes[1]
-        line = f"\n{said} of the attention lies behind the end, on padding" if said else ""
+    for step_seconds, share in ((0.3, ""), (0.4, "5%"), (0.5, "45%"), (0.75, "70%"), (3.2, "80%")):
+        padded = SystemAttention("padded", "sad 61%", weights, step_seconds)
+        panel = attention_figure([replace(utterance("a", 1.5), attended=[padded])]).axes[1]
+        line = f"\n{share} of the attention is on padding after the end" if share else ""
         assert panel.get_title(loc="left") == f"padded: sad 61%{line}"
         assert panel.get_xlim()[1] == 1.5
 
 
-def test_the_picture_is_a_png_with_nothing_outside() -> None:
-    content = png(attention_figure([heard("a" * 60, 0.4)]))
+def test_the_figure_is_a_png() -> None:
+    content = png(attention_figure([utterance("a" * 60, 0.4)]))
     assert content.startswith(b"\x89PNG")

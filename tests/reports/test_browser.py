@@ -24,7 +24,7 @@ OPTIONS = (
     *("--disable-background-networking", "--disable-component-update", "--remote-debugging-pipe"),
 )
 DESKTOP, PHONE, A4 = 1280, 390, 718  # pixels; the last is what default margins leave of the paper
-# Ask for what would go unseen: a page wider than the screen, and pictures that do not show.
+# Measure invisible faults: a page wider than the screen, and pictures that do not load.
 MEASURE = """JSON.stringify({
   width: document.documentElement.scrollWidth,
   pictures: [...document.images].map(i => [i.alt, i.naturalWidth, i.getBoundingClientRect().width]),
@@ -58,7 +58,7 @@ class Browser:
             self.ask(f"{domain}.enable")
 
     def ask(self, method: str, **parameters: object) -> dict[str, Any]:
-        """Give a command and return its answer; events that come before it are kept."""
+        """Send a command and return its answer; store events that arrive before it."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -92,13 +92,13 @@ class Browser:
         data = self.ask("Page.captureScreenshot", captureBeyondViewport=True)["data"]
         path.write_bytes(base64.b64decode(data))
 
-    def said(self) -> list[dict[str, Any]]:
-        """Return what the page wrote to the console, or the browser to its log about it."""
+    def messages(self) -> list[dict[str, Any]]:
+        """Return the messages of the page's console and of the browser's log."""
         kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
         return [event["params"] for event in self.events if event.get("method") in kinds]
 
     def requested(self) -> list[str]:
-        """Return the addresses that were asked for, other than what the page itself holds."""
+        """Return the requested addresses, without data URLs."""
         urls = [
             event["params"]["request"]["url"]
             for event in self.events
@@ -107,7 +107,7 @@ class Browser:
         return [url for url in urls if not url.startswith("data:")]
 
     def close(self) -> None:
-        """End the browser."""
+        """Stop the browser."""
         os.kill(self._process, signal.SIGTERM)
         os.waitpid(self._process, 0)
         os.close(self._commands)
@@ -148,9 +148,9 @@ def page(request: pytest.FixtureRequest, write_fold: WriteFold, tmp_path_factory
 @pytest.mark.browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
-def test_the_page_says_nothing_asks_for_nothing_and_fits(browser: Browser, page: Path, width: int, scheme: str) -> None:
+def test_the_page_logs_nothing_requests_nothing_and_fits(browser: Browser, page: Path, width: int, scheme: str) -> None:
     found = browser.open(page, width, scheme)
-    assert browser.said() == []
+    assert browser.messages() == []
     assert browser.requested() == [page.as_uri()]
     assert found["width"] <= width
     assert len(found["pictures"]) >= 6
@@ -160,17 +160,17 @@ def test_the_page_says_nothing_asks_for_nothing_and_fits(browser: Browser, page:
 
 
 @pytest.mark.browser
-def test_the_browser_would_tell_of_a_message_and_of_a_request(browser: Browser, tmp_path: Path) -> None:
+def test_messages_and_requests_would_be_seen(browser: Browser, tmp_path: Path) -> None:
     page = tmp_path / "bad.html"
     page.write_text('<script>console.error("no")</script><img src="http://127.0.0.1:9/x.png" style="width: 3000px">')
     found = browser.open(page, DESKTOP, "light")
-    assert browser.said()
+    assert browser.messages()
     assert "http://127.0.0.1:9/x.png" in browser.requested()
     assert found["width"] > DESKTOP
 
 
 @pytest.mark.browser
-def test_the_page_prints_light_even_where_the_screen_is_dark(browser: Browser, page: Path) -> None:
+def test_the_page_prints_light_in_dark_mode(browser: Browser, page: Path) -> None:
     browser.open(page, DESKTOP, "dark")
     browser.ask(
         "Emulation.setEmulatedMedia", media="print", features=[{"name": "prefers-color-scheme", "value": "dark"}]

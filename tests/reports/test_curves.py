@@ -1,4 +1,4 @@
-"""Curves over hyper-parameters, from what configurations differ in."""
+"""Curves over the hyper-parameters in which configurations differ."""
 
 import math
 
@@ -24,7 +24,7 @@ def _point(
     return Point(configured, None if ours is None else _estimate(ours), paper)
 
 
-def test_what_differs_in_one_number_makes_a_curve_in_the_order_of_its_values() -> None:
+def test_configurations_that_differ_in_one_number_make_a_curve() -> None:
     points = [_point(a, experiment=kind, alpha=a) for kind in ("uniform", "unigram") for a in (0.3, 0.1, 0.2)]
     (table,) = curve_tables([*points, _point(0.5, experiment="none")]).values()
     assert list(table["series"]) == ["uniform"] * 3 + ["unigram"] * 3
@@ -33,7 +33,7 @@ def test_what_differs_in_one_number_makes_a_curve_in_the_order_of_its_values() -
     assert list(table["low"]) == pytest.approx([0.05, 0.15, 0.25] * 2)
 
 
-def test_two_numbers_that_were_swept_in_turn_make_a_curve_each() -> None:
+def test_two_numbers_swept_in_turn_make_two_curves() -> None:
     swept = [(2, 2), (4, 2), (8, 2), (8, 0), (8, 1)]
     tables = curve_tables([_point(0.5, clusters=clusters, ghosts=ghosts) for clusters, ghosts in swept])
     assert {key: list(table["value"]) for key, table in tables.items()} == {"clusters": [2, 4, 8], "ghosts": [0, 1, 2]}
@@ -46,26 +46,26 @@ def test_a_grid_makes_a_series_of_each_other_value() -> None:
     assert list(table["series"]) == ["scale=10"] * 3 + ["scale=30"] * 3
 
 
-def test_what_no_curve_joins() -> None:
+def test_other_configurations_make_no_curve() -> None:
     three = (2, 3, 4)
     for points in (
         [_point(0.5, clusters=k) for k in (2, 4)],  # two points
         [_point(None, 60.0, clusters=k) for k in three],  # nothing was run
-        [_point(0.5, clusters=k, ghosts=k) for k in three],  # two numbers change at once
+        [_point(0.5, clusters=k, ghosts=k) for k in three],  # two numbers change together
         [_point(0.5, experiment=f"{k}", clusters=k) for k in three],  # of other experiments
         [_point(0.5, corpus=f"{k}", clusters=k) for k in three],  # on other corpora
-        [_point(0.5, pooling=f"{k}") for k in three],  # no number
+        [_point(0.5, pooling=f"{k}") for k in three],  # not a number
         [_point(0.5, frozen=value) for value in (True, False, None)],
     ):
         assert curve_tables(points) == {}
 
 
-def test_checkpoints_that_runs_start_from_do_not_part_them() -> None:
+def test_source_checkpoints_do_not_split_a_curve() -> None:
     points = [_point(0.5, clusters=k, pretrained_checkpoint=f"fold-0{k}/best.ckpt") for k in (2, 3, 4)]
     assert list(curve_tables(points)) == ["clusters"]
 
 
-def test_keys_that_end_alike_are_called_by_all_of_it() -> None:
+def test_ambiguous_keys_are_named_in_full() -> None:
     points = [
         Point(Configured(("p", "e", "c"), {"loss.alpha": a, "pooling.alpha": b}), _estimate(0.5), None)
         for a, b in ((1, 1), (2, 1), (3, 1), (1, 2), (1, 3))

@@ -1,4 +1,4 @@
-"""The picture of embeddings, and the command that draws it from runs on disk."""
+"""The figure of embeddings, and the command that draws it."""
 
 import itertools
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def drawn(**changes: int) -> EmbeddingMap:
     return embedding_map("S5\nfold 0", clustered(predictions), predictions)
 
 
-def test_a_map_keeps_near_what_is_near_and_lists_every_utterance() -> None:
+def test_a_map_keeps_neighbours_and_lists_every_utterance() -> None:
     table = drawn().table
     assert list(table) == ["utterance", "speaker", "emotion", "x", "y"]
     assert table["utterance"].tolist() == [f"u{index:03d}" for index in range(60)]
@@ -58,13 +58,13 @@ def test_a_map_keeps_near_what_is_near_and_lists_every_utterance() -> None:
     assert all(table["emotion"][int(near)] == table["emotion"][row] for row, near in enumerate(distances.argmin(1)))
 
 
-def test_equal_embeddings_give_equal_maps_and_pictures_whatever_their_length() -> None:
+def test_equal_directions_give_equal_maps_and_figures() -> None:
     predictions = spoken()
     embeddings = clustered(predictions)
     one, two = (embedding_map("S5", embeddings, predictions) for _ in range(2))
     pd.testing.assert_frame_equal(one.table, two.table)
     assert png(embedding_figure([one], "x")) == png(embedding_figure([two], "x"))
-    longer = embedding_map("S5", 4 * embeddings, predictions)  # by a power of two: the same bits once normalised
+    longer = embedding_map("S5", 4 * embeddings, predictions)  # a power of two is exact
     pd.testing.assert_frame_equal(one.table, longer.table)
 
 
@@ -75,7 +75,7 @@ def test_a_handful_of_utterances_is_drawn(count: int) -> None:
     assert png(embedding_figure([found], "x")).startswith(b"\x89PNG")
 
 
-def test_embeddings_that_have_collapsed_into_one_are_drawn_in_one_place() -> None:
+def test_collapsed_embeddings_are_drawn_in_one_place() -> None:
     found = embedding_map("S4", torch.ones(60, 16), spoken())
     assert (found.table[["x", "y"]] == 0).all(axis=None)
 
@@ -93,7 +93,7 @@ def test_colours_are_emotions_and_shapes_are_speakers() -> None:
 
 
 @pytest.mark.parametrize(("maps", "speakers"), [(1, 2), (1, 10), (3, 2), (2, 40)])
-def test_nothing_written_overlaps_or_is_cut_off(maps: int, speakers: int) -> None:
+def test_no_text_overlaps_or_is_cut_off(maps: int, speakers: int) -> None:
     predictions = spoken(80, speakers, tuple("abcdefgh"))
     title = "emotion_constrained_metric_learning, a rather long row\nfold 0"
     found = embedding_map(title, clustered(predictions), predictions)
@@ -111,7 +111,7 @@ def test_nothing_written_overlaps_or_is_cut_off(maps: int, speakers: int) -> Non
         assert box.y1 <= figure.bbox.y1
 
 
-def test_more_classes_than_the_palette_has_get_colours_of_their_own() -> None:
+def test_more_classes_than_the_palette_get_distinct_colours() -> None:
     predictions = spoken(60, 2, tuple("abcdefghijk"))
     figure = embedding_figure([embedding_map("x", clustered(predictions), predictions)], "x")
     fills = {to_hex(colour) for group in figure.axes[0].collections for colour in group.get_facecolor()}  # type: ignore[union-attr]
@@ -125,7 +125,7 @@ def embed(seed_folder: Path) -> None:
 
 @pytest.fixture
 def seeds(seed_folder: Path, write_fold: Callable[..., Path]) -> list[Path]:
-    """Runs of two systems; of the second one, fold 0 is not finished."""
+    """Runs of two systems; fold 0 of the second is not finished."""
     other = seed_folder.parents[2] / "other" / "ravdess" / "default" / "seed-0"
     for fold in (1, 2):
         matrix = ((2, 0, 0, 0), (0, 2, 0, 0), (0, 0, 2, 0), (0, 0, 0, 2))
@@ -136,7 +136,7 @@ def seeds(seed_folder: Path, write_fold: Callable[..., Path]) -> list[Path]:
 
 
 def titles_of(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """A list that each picture adds its maps' titles to, and what is above them."""
+    """A list of the titles of each figure and its maps."""
     found: list[list[str]] = []
     draw = module.embedding_figure
 
@@ -148,7 +148,7 @@ def titles_of(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return found
 
 
-def test_one_command_draws_runs_side_by_side_and_leaves_the_numbers(
+def test_the_command_draws_runs_and_writes_the_numbers(
     seeds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     titles = titles_of(monkeypatch)
@@ -168,7 +168,7 @@ def test_one_command_draws_runs_side_by_side_and_leaves_the_numbers(
         assert ours["emotion"].tolist() == predictions["target"].tolist()
 
 
-def test_the_fold_is_the_one_that_is_asked_for_or_whose_folder_is_given(
+def test_the_fold_is_given_by_option_or_folder(
     seeds: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     titles = titles_of(monkeypatch)
@@ -185,7 +185,7 @@ def test_the_fold_is_the_one_that_is_asked_for_or_whose_folder_is_given(
     assert {path.name for path in (tmp_path / "embeddings").iterdir()} == {"embeddings.png", "embeddings.csv"}
 
 
-def test_what_cannot_be_drawn_is_refused_with_the_reason(
+def test_what_cannot_be_drawn_is_rejected(
     seeds: list[Path], write_fold: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one, two = map(str, seeds)
@@ -194,13 +194,13 @@ def test_what_cannot_be_drawn_is_refused_with_the_reason(
     foreign = write_fold(tmp_path / "seed-0", 0, ((2, 0), (0, 2)), class_names=names)
     write_embeddings(foreign, clustered(Predictions.read(foreign / "predictions.csv")))
     for given, named in (
-        ([one, "--fold=7"], "seed-0: fold 7 is not finished; these are: 0, 1, 2"),
-        ([f"{one}/fold-01", "--fold=0"], "fold-01: fold 0 is not finished; these are: 1"),
-        ([one, "--fold=2"], "fold-02/embeddings.safetensors is missing"),
+        ([one, "--fold=7"], "seed-0: fold 7 is not finished; finished are 0, 1, 2"),
+        ([f"{one}/fold-01", "--fold=0"], "fold-01: fold 0 is not finished; finished are 1"),
+        ([one, "--fold=2"], "fold-02/embeddings.safetensors"),
         ([str(tmp_path / "gone")], "gone is not a folder"),
         ([str(tmp_path)], "give one seed's folder"),
         ([one, two, "--titles", "S3"], "1 titles for 2 runs"),
-        ([f"{one}/fold-00", str(foreign)], "draw them apart"),
+        ([f"{one}/fold-00", str(foreign)], "draw them separately"),
         ([two, str(foreign.parent)], "no fold is finished in all of these runs"),
     ):
         assert main(["embeddings", *given, f"--out={tmp_path / 'out'}"]) == 1

@@ -51,7 +51,7 @@ def _contrast(ink: object, paper: tuple[float, ...]) -> float:
 
 
 @pytest.mark.parametrize("num_classes", [2, 4, 8])
-def test_nothing_written_in_a_confusion_picture_overlaps(num_classes: int) -> None:
+def test_no_text_in_a_confusion_figure_overlaps(num_classes: int) -> None:
     names = ["surprised", "neutral", "calm", "disgust", "fearful", "happy", "angry", "sad"][:num_classes]
     figure = confusion_figure(torch.full((num_classes, num_classes), 1234), names, "TransferResNet\nravdess")
     FigureCanvasAgg(figure).draw()
@@ -74,7 +74,7 @@ def test_the_mean_training_curve_ends_with_the_first_fold() -> None:
     assert list(mean.get_ydata()) == pytest.approx([50.0])
 
 
-def test_curves_that_were_not_recorded_are_said_to_be_missing() -> None:
+def test_missing_curves_are_named() -> None:
     figure = training_figure({"fold 0": pd.DataFrame({"train/loss": [4.0, 2.0]})}, "training")
     assert "not recorded" not in [text.get_text() for text in figure.axes[0].texts]
     assert "not recorded" in [text.get_text() for text in figure.axes[1].texts]
@@ -87,13 +87,13 @@ def test_dots_are_sorted_with_the_best_on_top() -> None:
     assert {"mean UA 70.0%", "chance 12.5%"} <= set(_texts(figure))
 
 
-def test_names_with_dollars_are_no_mathematics() -> None:
+def test_dollar_signs_are_not_mathematics() -> None:
     names = ("$a_b$", r"\frac", "c")
     assert png(confusion_figure(CONFUSION, names, "$x^2$ costs $5")).startswith(b"\x89PNG")
     assert png(score_figure({r"$\bad$": {"UA": 0.5, "WA": 0.5}}, "$", 0.5)).startswith(b"\x89PNG")
 
 
-def test_a_picture_is_written_whole_and_the_same_each_time(tmp_path: Path) -> None:
+def test_a_figure_is_written_atomically_and_reproducibly(tmp_path: Path) -> None:
     path = save(confusion_figure(CONFUSION, NAMES, "title"), tmp_path / "new" / "confusion.png")
     assert path.read_bytes() == png(confusion_figure(CONFUSION, NAMES, "title"))
     assert [entry.name for entry in path.parent.iterdir()] == ["confusion.png"]

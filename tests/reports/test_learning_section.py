@@ -1,4 +1,4 @@
-"""Embeddings and attention on a report's page."""
+"""The section of embeddings and attention."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from ser_lightning.reports import embedding_figure as module
 from ser_lightning.reports.document import Picture, Section, SideBySide
 from ser_lightning.reports.embedding_figure import EmbeddingMap
 from ser_lightning.reports.figures import png, training_figure
-from ser_lightning.reports.sections.learning import left_pictures
+from ser_lightning.reports.sections.learning import embeddings_and_attention
 from ser_lightning.reports.systems import find_systems
 from ser_lightning.runs.scores import write_embeddings
 
@@ -22,7 +22,7 @@ RAVDESS, CREMA_D = ("neutral", "happy", "sad", "calm"), ("neutral", "happy", "sa
 
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[EmbeddingMap]:
-    """The maps that were drawn, in their order."""
+    """The maps drawn, in order."""
     maps: list[EmbeddingMap] = []
     draw = module.embedding_figure
 
@@ -42,14 +42,14 @@ def _write(write_fold: WriteFold, folder: Path, *folds: int, **facts: object) ->
 
 
 def _pictures(*folders: Path) -> dict[str, Picture]:
-    sections: list[Section] = left_pictures(find_systems(folders)[0])
+    sections: list[Section] = embeddings_and_attention(find_systems(folders)[0])
     blocks = [block for section in sections for block in section.blocks]
     found = [p for block in blocks for p in (block.pictures if isinstance(block, SideBySide) else [block])]
     assert all(isinstance(picture, Picture) for picture in found)
     return {picture.name: picture for picture in found if isinstance(picture, Picture)}
 
 
-def test_systems_of_other_classes_are_drawn_apart(tmp_path: Path, write_fold: WriteFold) -> None:
+def test_systems_with_other_classes_have_separate_pictures(tmp_path: Path, write_fold: WriteFold) -> None:
     _write(write_fold, tmp_path / "crema", 0, corpus="crema_d", class_names=CREMA_D, protocol_hash="c")
     _write(write_fold, tmp_path / "ravdess", 0, corpus="ravdess", class_names=RAVDESS, protocol_hash="r")
     found = _pictures(tmp_path)
@@ -59,19 +59,19 @@ def test_systems_of_other_classes_are_drawn_apart(tmp_path: Path, write_fold: Wr
         assert set(picture.numbers["system"]) == {name.removeprefix("embeddings_")}
 
 
-def test_systems_on_one_split_share_a_picture_and_others_do_not(tmp_path: Path, write_fold: WriteFold) -> None:
+def test_only_systems_on_one_split_share_a_picture(tmp_path: Path, write_fold: WriteFold) -> None:
     _write(write_fold, tmp_path / "a", 0, 1)
     _write(write_fold, tmp_path / "b", 1, 2)
     _write(write_fold, tmp_path / "c", 0, protocol_hash="another")
     write_fold(tmp_path / "d" / "seed-0", 0, FOUR, experiment="d")  # has no embeddings
     found = _pictures(tmp_path)
     assert set(found) == {"embeddings_a", "embeddings_c"}
-    assert "fold 1 of a, b by t-SNE" in found["embeddings_a"].caption
+    assert "fold 1 of a, b," in found["embeddings_a"].caption
     assert "seed 0, fold 0 of c" in found["embeddings_c"].caption
     assert set(_pictures(tmp_path / "a", tmp_path / "b")) == {"embeddings"}
 
 
-def test_systems_without_a_fold_in_common_have_a_picture_each(tmp_path: Path, write_fold: WriteFold) -> None:
+def test_systems_without_a_common_fold_have_separate_pictures(tmp_path: Path, write_fold: WriteFold) -> None:
     _write(write_fold, tmp_path / "a", 1, 2)
     _write(write_fold, tmp_path / "b", 0)
     found = _pictures(tmp_path)
@@ -79,7 +79,7 @@ def test_systems_without_a_fold_in_common_have_a_picture_each(tmp_path: Path, wr
     assert "seed 0, fold 1 of a" in found["embeddings_a"].caption
 
 
-def test_the_numbers_beside_a_picture_are_its_own(
+def test_the_numbers_next_to_a_picture_match_it(
     tmp_path: Path, write_fold: WriteFold, drawn: list[EmbeddingMap]
 ) -> None:
     _write(write_fold, tmp_path / "a", 0)
@@ -89,7 +89,7 @@ def test_the_numbers_beside_a_picture_are_its_own(
     pd.testing.assert_frame_equal(picture.numbers.drop(columns="system"), drawn[0].table)
 
 
-def test_a_picture_whose_embeddings_are_gone_is_shown_as_the_run_left_it(tmp_path: Path, write_fold: WriteFold) -> None:
+def test_without_embeddings_the_runs_picture_is_copied(tmp_path: Path, write_fold: WriteFold) -> None:
     _write(write_fold, tmp_path / "a", 0)
     fold = tmp_path / "a" / "seed-0" / "fold-00"
     (fold / "embeddings.safetensors").unlink()
@@ -98,4 +98,4 @@ def test_a_picture_whose_embeddings_are_gone_is_shown_as_the_run_left_it(tmp_pat
     assert set(found) == {"embeddings", "attention"}
     assert found["embeddings"].png == (fold / "embeddings.png").read_bytes()
     assert found["embeddings"].numbers is None
-    assert "as the run left it" in found["embeddings"].caption
+    assert "copied from the run" in found["embeddings"].caption

@@ -1,4 +1,4 @@
-"""A report in Markdown, read back by a parser of Markdown."""
+"""The Markdown report, checked with a Markdown parser."""
 
 import re
 from typing import get_args
@@ -57,7 +57,7 @@ def picture() -> bytes:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_no_text_becomes_markup(text: str, picture: bytes) -> None:
-    pages = [Document(said, said, [Section(said, one_of_each(said, picture))]) for said in ("plain", text)]
+    pages = [Document(name, name, [Section(name, one_of_each(name, picture))]) for name in ("plain", text)]
     plain, hostile = (
         MarkdownIt("gfm-like", {"linkify": False}).render(markdown_page(page, "figures")) for page in pages
     )
@@ -66,13 +66,13 @@ def test_no_text_becomes_markup(text: str, picture: bytes) -> None:
     assert tags(hostile) == tags(plain)
 
 
-def test_every_kind_of_block_is_in_both_forms(picture: bytes) -> None:
-    blocks = one_of_each("said", picture)
+def test_every_block_is_rendered_in_both_formats(picture: bytes) -> None:
+    blocks = one_of_each("text", picture)
     assert {type(block) for block in blocks} == set(get_args(Block))
     for block in blocks:
         document = Document("t", "s", [Section("", [block])])
-        assert "said" in html_page(document)
-        assert "said" in markdown_page(document, "figures")
+        assert "text" in html_page(document)
+        assert "text" in markdown_page(document, "figures")
 
 
 def test_blocks_are_apart(picture: bytes) -> None:
@@ -85,7 +85,7 @@ def test_blocks_are_apart(picture: bytes) -> None:
     assert "![words](figures/x_1.png)\n\nwords Numbers: [x\\_1.csv](figures/x_1.csv)." in text
 
 
-def test_a_row_of_another_length_is_refused() -> None:
+def test_a_row_of_another_length_is_rejected() -> None:
     document = Document("t", "s", [Section("", [Table("", {"a": False, "b": True}, [["only one"]])])])
     for form in (html_page, lambda document: markdown_page(document, "figures")):
         with pytest.raises(ValueError, match="zip"):

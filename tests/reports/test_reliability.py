@@ -1,4 +1,4 @@
-"""Reliability: what the bins of the expected calibration error hold, as a table and as a picture."""
+"""Reliability: the bins of the expected calibration error, as table and figure."""
 
 from pathlib import Path
 
@@ -33,13 +33,13 @@ def test_a_bin_holds_the_means_of_its_utterances() -> None:
     assert list(table["from"][1:]) == list(table["to"][:-1])
 
 
-def test_the_picture_says_the_error() -> None:
+def test_the_figure_shows_the_calibration_error() -> None:
     figure = reliability_figure(_case(0), "system $x")
     assert f"{100 * _case(0).error.item():.1f}%" in figure.get_suptitle()
     assert png(figure).startswith(b"\x89PNG")
 
 
-def test_of_a_machine_that_decides_against_its_probabilities_all_scores_are_of_its_decisions(tmp_path: Path) -> None:
+def test_all_scores_are_of_the_decisions(tmp_path: Path) -> None:
     predictions = Predictions.collect(
         utterances=["a", "b", "c", "d"],
         speakers=["01"] * 4,
@@ -53,11 +53,11 @@ def test_of_a_machine_that_decides_against_its_probabilities_all_scores_are_of_i
     assert (scored["WA"], scored["ECE"]) == pytest.approx((0.5, 0.1))
 
 
-def test_the_report_draws_the_decisions_that_were_taken(seed_folder: Path, tmp_path: Path) -> None:
+def test_the_report_draws_the_decisions(seed_folder: Path, tmp_path: Path) -> None:
     for path in seed_folder.glob("fold-*/predictions.csv"):
         table = pd.read_csv(path, dtype={"speaker": str})
         columns = [name for name in table.columns if name.startswith("probability_")]
-        table[columns] = table[columns].iloc[:, ::-1].to_numpy()  # the decision gets what its opposite had
+        table[columns] = table[columns].iloc[:, ::-1].to_numpy()  # the decision gets the lowest probability
         table.to_csv(path, index=False)
     write_report([seed_folder], tmp_path / "report")
     bins = pd.read_csv(tmp_path / "report" / "figures" / "reliability.csv")

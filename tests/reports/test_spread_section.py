@@ -1,4 +1,4 @@
-"""Folds of several systems in one picture."""
+"""The section of folds, for several systems."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ def _picture(tmp_path: Path, write_fold: WriteFold, **seeds: int) -> Picture:
     return picture
 
 
-def test_folds_of_one_seed_stand_beside_those_of_several(tmp_path: Path, write_fold: WriteFold) -> None:
+def test_folds_of_one_seed_match_those_of_several(tmp_path: Path, write_fold: WriteFold) -> None:
     picture = _picture(tmp_path, write_fold, one=1, two=2)
     assert picture.numbers is not None
     rows = {name: set(part["fold"]) for name, part in picture.numbers.groupby("system")}
@@ -28,7 +28,7 @@ def test_folds_of_one_seed_stand_beside_those_of_several(tmp_path: Path, write_f
     assert picture.caption.startswith("5 folds, ")  # as many rows as are drawn
 
 
-def test_folds_of_one_seed_each_are_called_by_their_number(tmp_path: Path, write_fold: WriteFold) -> None:
+def test_with_one_seed_folds_are_named_by_index(tmp_path: Path, write_fold: WriteFold) -> None:
     picture = _picture(tmp_path, write_fold, one=1, two=1)
     assert picture.numbers is not None
     assert set(picture.numbers["fold"]) == {"fold 0", "fold 1", "fold 2"}

@@ -1,4 +1,4 @@
-"""A published table: ours beside the paper's, and what is said below it."""
+"""Published tables in the terminal: our scores, the paper's, and notes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def line_of(name: str, text: str) -> str:
     return next(line for line in text.splitlines() if f" {name} " in line)
 
 
-def test_the_number_of_parameters_stands_beside_what_the_paper_says_of_it(seed_folder: Path) -> None:
+def test_the_number_of_parameters_is_shown_with_the_papers(seed_folder: Path) -> None:
     ours = summarize(find_cross_validations([seed_folder]))
     text = shown(
         TableRow("baseline", {"UA": 62.3}, ours, "", "fewer than 360K"),
@@ -45,16 +45,14 @@ def test_a_row_is_quoted_only_if_there_is_nothing_to_run() -> None:
     assert "FL: alpha hardly matters\n" in text
 
 
-def test_brackets_are_no_markup() -> None:
+def test_brackets_are_not_markup() -> None:
     text = shown(TableRow("[red]LSTM", {"UA": 57.1}, None, "of [/another] paper"), title="Table [a] of [/b]")
     assert "Table [a] of [/b]" in text
     assert "[red]LSTM: of [/another] paper" in text
     assert "not run" in line_of("[red]LSTM", text)
 
 
-def test_several_seeds_are_shown_as_the_mean_of_their_means_with_its_spread(
-    tmp_path: Path, write_fold: Callable[..., Path]
-) -> None:
+def test_several_seeds_show_the_mean_of_their_means(tmp_path: Path, write_fold: Callable[..., Path]) -> None:
     right, neutral = ((4, 0, 0, 0), (0, 4, 0, 0), (0, 0, 4, 0), (0, 0, 0, 4)), ((4, 0, 0, 0),) * 4
     folders = [
         write_fold(tmp_path / f"seed-{seed}", fold, matrix)
@@ -69,15 +67,13 @@ def test_several_seeds_are_shown_as_the_mean_of_their_means_with_its_spread(
     assert [cell.strip() for cell in one.split("│")[-3:-1]] == ["2 of 3", "5"]
 
 
-def test_a_single_fold_has_no_spread_and_none_is_shown(tmp_path: Path, write_fold: Callable[..., Path]) -> None:
+def test_a_single_fold_is_shown_without_spread(tmp_path: Path, write_fold: Callable[..., Path]) -> None:
     folder = write_fold(tmp_path / "seed-0", 0, ((4, 0, 0, 0), (0, 4, 0, 0), (0, 0, 4, 0), (4, 0, 0, 0)))
     ours = summarize(find_cross_validations([folder]))
     assert line_of("FL", shown(TableRow("FL", {}, ours, ""))).split("│")[3].strip() == "75.0"
 
 
-def test_ours_is_compared_with_a_number_on_the_same_corpus_alone(
-    tmp_path: Path, write_fold: Callable[..., Path]
-) -> None:
+def test_there_is_a_difference_only_on_the_same_corpus(tmp_path: Path, write_fold: Callable[..., Path]) -> None:
     for corpus, synthetic, difference in (("iemocap", False, "+25.0"), ("iemocap", True, ""), ("ravdess", False, "")):
         folder = tmp_path / f"{corpus}{synthetic}" / "seed-0"
         write_fold(folder, 0, ((4, 0, 0, 0),) * 4, corpus=corpus, synthetic=synthetic)
@@ -86,7 +82,7 @@ def test_ours_is_compared_with_a_number_on_the_same_corpus_alone(
         assert row.split("│")[4].strip() == difference
 
 
-def test_protocols_that_differ_say_which_rows_they_belong_to(
+def test_different_protocols_name_their_rows(
     seed_folder: Path, tmp_path: Path, write_fold: Callable[..., Path]
 ) -> None:
     first = summarize(find_cross_validations([seed_folder]))
@@ -99,7 +95,7 @@ def test_protocols_that_differ_say_which_rows_they_belong_to(
 
 
 @pytest.mark.parametrize(("number", "end"), [(5, "key4 1"), (7, "key4 1, and 2 more")])
-def test_of_what_is_not_as_in_the_file_five_keys_are_shown(seed_folder: Path, number: int, end: str) -> None:
+def test_at_most_five_differing_keys_are_shown(seed_folder: Path, number: int, end: str) -> None:
     ours = summarize(find_cross_validations([seed_folder]))
     unlike = [f"key{n} 1" for n in range(number)]
     text = shown(TableRow("FL", {}, ours, "", differences=unlike))

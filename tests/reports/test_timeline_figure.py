@@ -1,4 +1,4 @@
-"""The picture of emotions over time."""
+"""The figure of emotions over time."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ PAUSE = Timeline(
 )
 
 
-def test_rows_are_emotions_and_columns_windows_around_their_middle() -> None:
+def test_rows_are_emotions_and_columns_windows() -> None:
     figure = timeline_figure([PAUSE], NAMES)
     axes = figure.axes[0]
     (mesh,) = (child for child in axes.get_children() if isinstance(child, QuadMesh))
@@ -36,14 +36,14 @@ def test_rows_are_emotions_and_columns_windows_around_their_middle() -> None:
     np.testing.assert_array_equal(line.get_data().values, [0, 1, np.nan, 2])
 
 
-def test_windows_that_only_touch_are_drawn_as_they_are_also_a_short_last_one() -> None:
+def test_adjacent_windows_are_drawn_unchanged() -> None:
     talk = replace(PAUSE, seconds=8.1, starts=[0, 4, 8], ends=[4, 8, 8.1], probabilities=[None] * 3, decided=[0, 1, 2])
     (axes, _) = timeline_figure([talk], NAMES).axes
     (line,) = (child for child in axes.get_children() if isinstance(child, StepPatch))
     assert line.get_data().edges.tolist() == pytest.approx([0, 4, 8, 8.1])
 
 
-def test_the_edge_of_a_short_last_window_lies_in_the_middle_of_the_overlap() -> None:
+def test_the_edge_of_the_last_window_is_the_middle_of_the_overlap() -> None:
     talk = replace(PAUSE, seconds=4.2, ends=[2, 3, 4, 4.2])
     (axes, _) = timeline_figure([talk], NAMES).axes
     (line,) = (child for child in axes.get_children() if isinstance(child, StepPatch))

@@ -1,4 +1,4 @@
-"""Intervals over speakers: against scipy, against known distributions, and what they cover."""
+"""Intervals over speakers: against scipy, against known distributions, and their coverage."""
 
 import math
 
@@ -17,23 +17,23 @@ def _right_and_wrong(right: list[int], total: int) -> Tensor:
     return torch.tensor([[[[n, total - n], [0, 0]] for n in right]])
 
 
-def test_speakers_who_are_all_right_or_all_wrong_have_the_interval_of_the_binomial_distribution() -> None:
+def test_the_interval_of_all_or_nothing_speakers_is_binomial() -> None:
     counts = _right_and_wrong([10] * 12 + [0] * 12, 10)
     found = estimate(counts, weighted_accuracy)
     assert found.value == 0.5
-    # How many of 24 draws are right is binomial; 240 utterances, taken as independent, would give 0.44 to 0.56.
+    # The number correct of 24 draws is binomial; 240 independent utterances would give 0.44 to 0.56.
     assert (found.low, found.high) == pytest.approx(tuple(stats.binom.ppf((0.025, 0.975), 24, 0.5) / 24))
     assert found.speakers == 24
 
 
-def test_with_one_utterance_a_speaker_it_is_scipys_bootstrap_of_a_mean() -> None:
+def test_with_one_utterance_each_it_is_scipys_bootstrap() -> None:
     hits = np.random.default_rng(5).random(40) < 0.7
     found = estimate(_right_and_wrong([int(hit) for hit in hits], 1), weighted_accuracy)
     theirs = stats.bootstrap((hits.astype(float),), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(0))
     assert (found.low, found.high) == pytest.approx(tuple(theirs.confidence_interval))
 
 
-def test_it_is_scipys_bootstrap_of_a_ratio_where_speakers_differ_in_utterances() -> None:
+def test_with_unequal_speakers_it_is_scipys_bootstrap_of_a_ratio() -> None:
     generator = np.random.default_rng(3)
     total = generator.integers(1, 30, size=15)
     right = generator.binomial(total, 0.6)
@@ -50,7 +50,7 @@ def test_it_is_scipys_bootstrap_of_a_ratio_where_speakers_differ_in_utterances()
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high))
 
 
-def test_the_interval_is_as_wide_as_that_of_speakers_means_by_the_central_limit() -> None:
+def test_the_width_agrees_with_the_central_limit_theorem() -> None:
     shares = np.clip(np.random.default_rng(0).normal(0.6, 0.1, size=400), 0, 1)
     counts = _right_and_wrong([round(1000 * share) for share in shares], 1000)
     found = estimate(counts, weighted_accuracy)
@@ -66,10 +66,10 @@ def test_seeds_are_averaged_within_a_draw_of_speakers() -> None:
     assert twice == estimate(one, unweighted_accuracy)
     opposite = estimate(torch.cat([one, 10 - one]) * torch.tensor([[1, 1], [0, 0]]), weighted_accuracy)
     assert opposite.value == pytest.approx(0.5)
-    assert opposite.low is None  # what a speaker adds in one seed is taken away in the other
+    assert opposite.low is None  # the seeds cancel for each speaker
 
 
-def test_seeds_that_were_tested_on_other_speakers_have_no_interval_but_the_reason() -> None:
+def test_seeds_tested_on_other_speakers_have_no_interval() -> None:
     one = _right_and_wrong([1, 5, 3, 8, 2, 9, 4], 10)
     other = one.clone()
     other[:, 3:] = 0
@@ -78,15 +78,15 @@ def test_seeds_that_were_tested_on_other_speakers_have_no_interval_but_the_reaso
     assert found.reason == "the seeds were not tested on the same utterances"
 
 
-def test_of_few_speakers_it_is_said_that_the_interval_is_too_narrow() -> None:
+def test_few_speakers_give_a_warning() -> None:
     assert too_narrow([]) == too_narrow([20, 24]) == ""
-    assert too_narrow([19]).startswith("Intervals of so few speakers (19) are too narrow")
+    assert "(19)" in too_narrow([19])
     assert "(6 to 10)" in too_narrow([24, 10, 6, 8])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("speakers", "covered"), [(5, 0.832), (6, 0.869), (10, 0.903)])
-def test_so_often_intervals_of_few_speakers_hold_the_truth(speakers: int, covered: float) -> None:
+def test_the_coverage_with_few_speakers(speakers: int, covered: float) -> None:
     generator = np.random.default_rng(11)
     held = 0
     for _ in range(1000):
@@ -96,7 +96,7 @@ def test_so_often_intervals_of_few_speakers_hold_the_truth(speakers: int, covere
 
 
 @pytest.mark.parametrize("number", [1, 4])
-def test_few_speakers_have_no_interval_but_the_reason(number: int) -> None:
+def test_too_few_speakers_have_no_interval(number: int) -> None:
     found = estimate(_right_and_wrong([3, 7, 5, 9][:number], 10), weighted_accuracy)
     assert found.low is None
     assert found.high is None
@@ -105,18 +105,18 @@ def test_few_speakers_have_no_interval_but_the_reason(number: int) -> None:
     assert "at least 5" in found.in_words()
 
 
-def test_speakers_who_score_alike_have_no_interval_but_the_reason() -> None:
+def test_speakers_with_equal_scores_have_no_interval() -> None:
     found = estimate(_right_and_wrong([10] * 8, 10), weighted_accuracy)
     assert (found.value, found.low) == (1, None)
     assert found.reason == "leaving out any of 8 speakers changes nothing"
 
 
-def test_the_number_of_speakers_stands_beside_the_interval() -> None:
+def test_the_number_of_speakers_follows_the_interval() -> None:
     found = estimate(_right_and_wrong([1, 5, 3, 8, 2, 9, 4], 10), weighted_accuracy)
     assert found.in_words().endswith("] (7 speakers)")
 
 
-def test_a_classs_recall_rests_on_the_speakers_who_have_it() -> None:
+def test_recall_counts_speakers_with_the_class() -> None:
     counts = torch.zeros(1, 8, 3, 3, dtype=torch.long)
     counts[0, :, 0, 0] = 4
     counts[0, :6, 1, 1] = torch.tensor([1, 2, 3, 1, 2, 0])
@@ -131,16 +131,16 @@ def test_a_classs_recall_rests_on_the_speakers_who_have_it() -> None:
 
 
 @pytest.mark.parametrize("resamples", [499])
-def test_the_interval_covers_the_truth_about_as_often_as_it_says_though_utterances_of_a_speaker_are_alike(
+def test_the_coverage_is_about_95_percent(
     resamples: int,
 ) -> None:
     generator = np.random.default_rng(1)
     covered = 0
     for _ in range(200):
-        shares = generator.beta(6, 4, size=24)  # a speaker's own rate: 0.6 on average
+        shares = generator.beta(6, 4, size=24)  # accuracy of each speaker: 0.6 on average
         found = estimate(_right_and_wrong(list(generator.binomial(60, shares)), 60), weighted_accuracy, resamples)
         assert found.low is not None
         assert found.high is not None
         covered += found.low <= 0.6 <= found.high
-    # 24 speakers are few for a bootstrap, which then covers a little less than 95%; as independent utterances: 60%.
+    # With 24 speakers the bootstrap covers slightly less than 95%; over independent utterances it would be 60%.
     assert 0.88 <= covered / 200 <= 0.99

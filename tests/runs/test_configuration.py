@@ -1,4 +1,4 @@
-"""What makes two configurations different."""
+"""Comparing configurations."""
 
 import yaml
 
@@ -11,20 +11,20 @@ CONFIG = {
 }
 
 
-def test_where_things_lie_and_what_computes_do_not_make_another_run() -> None:
+def test_paths_and_hardware_do_not_make_another_run() -> None:
     elsewhere = yaml.safe_load(yaml.safe_dump(CONFIG))
     elsewhere["trainer"] |= {"devices": 8, "logger": False}
     elsewhere["data"]["init_args"]["root"] = "there"
     assert differing_keys(CONFIG, elsewhere) == []
 
 
-def test_lightnings_own_precision_is_no_other_one() -> None:
+def test_stating_the_default_precision_changes_nothing() -> None:
     silent, stated = ({**CONFIG, "trainer": {"precision": precision}} for precision in (None, "32-true"))
     assert differing_keys(silent, stated) == []
     assert len(differing_keys(silent, {**CONFIG, "trainer": {"precision": "bf16-mixed"}})) == 1
 
 
-def test_what_matters_is_told_by_key_from_the_top() -> None:
+def test_relevant_values_have_full_keys() -> None:
     assert relevant(CONFIG) == {
         "seed_everything": 0,
         "trainer.max_epochs": 5,

@@ -1,4 +1,4 @@
-"""What a run is called, and when two are the same."""
+"""Names of runs, and the folders they claim."""
 
 import copy
 from pathlib import Path
@@ -7,16 +7,15 @@ import pytest
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.folder import (
-    RunName,
     claim_folder,
     claim_sources,
     code_version,
-    name_by_place,
     read_config,
     recorded_sources,
-    refuse_other_run,
+    reject_other_run,
     write_config,
 )
+from ser_lightning.runs.names import RunName, name_from_path
 
 CONFIG = {
     "seed_everything": 0,
@@ -25,7 +24,7 @@ CONFIG = {
 }
 
 
-def test_a_run_is_where_its_experiment_corpus_row_seed_and_fold_say() -> None:
+def test_the_run_folder_follows_from_the_name() -> None:
     name = RunName("huang2020", "netvlad", "ravdess-synthetic", "default", seed=1, fold=3)
     assert name.folder() == Path("runs/huang2020/netvlad/ravdess-synthetic/default/seed-1/fold-03")
     assert name.group == "huang2020/netvlad/ravdess-synthetic/default/seed-1"
@@ -42,23 +41,23 @@ def test_a_run_is_where_its_experiment_corpus_row_seed_and_fold_say() -> None:
         ("/nowhere/mine.yaml", ("", "mine")),
     ],
 )
-def test_a_yaml_names_its_paper_by_its_place(path: str, name: tuple[str, str]) -> None:
-    assert name_by_place(Path(path)) == name
+def test_the_path_of_a_yaml_gives_paper_and_experiment(path: str, name: tuple[str, str]) -> None:
+    assert name_from_path(Path(path)) == name
 
 
-def test_a_folder_that_was_only_planned_is_claimed_with_another_configuration(tmp_path: Path) -> None:
+def test_a_planned_folder_can_be_claimed_by_another_run(tmp_path: Path) -> None:
     write_config(tmp_path, CONFIG)
     other = {**CONFIG, "seed_everything": 1}
-    refuse_other_run(tmp_path, other, "abc")
+    reject_other_run(tmp_path, other, "abc")
     claim_folder(tmp_path, other, "abc")
     assert read_config(tmp_path) == other
     with pytest.raises(ConfigurationError, match="seed_everything: 1 there, 0 now"):
-        refuse_other_run(tmp_path, CONFIG, "abc")
+        reject_other_run(tmp_path, CONFIG, "abc")
 
 
-def test_a_folder_of_another_configuration_is_refused_key_by_key(tmp_path: Path) -> None:
+def test_a_folder_of_another_run_is_rejected_key_by_key(tmp_path: Path) -> None:
     claim_folder(tmp_path, CONFIG, "abc")
-    claim_folder(tmp_path, CONFIG, "abc")  # the same run again is welcome
+    claim_folder(tmp_path, CONFIG, "abc")  # the same run may claim it again
     other = copy.deepcopy(CONFIG)
     other["trainer"]["max_epochs"] = 6
     del other["data"]["init_args"]["batch_size"]
@@ -74,30 +73,28 @@ def test_a_folder_of_another_configuration_is_refused_key_by_key(tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "cause"), [(b"trainer: [", "while parsing"), (b"\xff\xfet\x00", "codec can't decode"), (b"", "no keys")]
 )
-def test_a_damaged_configuration_of_a_run_is_named_with_the_way_out(content: bytes, cause: str, tmp_path: Path) -> None:
+def test_a_damaged_configuration_is_named_with_the_way_out(content: bytes, cause: str, tmp_path: Path) -> None:
     claim_folder(tmp_path, CONFIG, "abc")
     (tmp_path / "config.yaml").write_bytes(content)
-    with pytest.raises(
-        ConfigurationError, match=rf"config.yaml is not .* \(.*{cause}.*\); put the file back, or delete"
-    ):
+    with pytest.raises(ConfigurationError, match=rf"config.yaml.*\(.*{cause}.*\).*delete"):
         claim_folder(tmp_path, CONFIG, "abc")
 
 
-def test_a_run_without_the_hash_of_its_split_is_named(tmp_path: Path) -> None:
+def test_a_missing_split_hash_is_named(tmp_path: Path) -> None:
     claim_folder(tmp_path, CONFIG, "abc")
     (tmp_path / "split_hash").rename(tmp_path / "predictions.csv")
-    with pytest.raises(ConfigurationError, match=r"split_hash is missing; put it back, or delete"):
+    with pytest.raises(ConfigurationError, match=r"split_hash is missing.*delete"):
         claim_folder(tmp_path, CONFIG, "abc")
 
 
 @pytest.mark.parametrize("content", ['{"model.init_args', "[]"])
 def test_a_damaged_record_of_checkpoints_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "source_hashes.json").write_text(content)
-    with pytest.raises(ConfigurationError, match=r"source_hashes.json does not say .* delete the folder"):
+    with pytest.raises(ConfigurationError, match=r"source_hashes\.json.*delete the folder"):
         recorded_sources(tmp_path)
 
 
-def test_a_run_knows_the_checkpoints_it_started_from_by_their_content(tmp_path: Path) -> None:
+def test_a_changed_source_checkpoint_is_rejected(tmp_path: Path) -> None:
     stage, run = tmp_path / "stage.ckpt", tmp_path / "run"
     stage.write_text("weights")
     config = {"model": {"init_args": {"encoder_checkpoint": str(stage), "other_checkpoint": None}}}
@@ -106,7 +103,7 @@ def test_a_run_knows_the_checkpoints_it_started_from_by_their_content(tmp_path: 
     (tmp_path / "copy.ckpt").write_text("weights")
     claim_sources(run, {"model": {"init_args": {"encoder_checkpoint": str(tmp_path / "copy.ckpt")}}})
     stage.write_text("others")
-    with pytest.raises(ConfigurationError, match=r"run started from another model.init_args.encoder_checkpoint"):
+    with pytest.raises(ConfigurationError, match=r"run .*model\.init_args\.encoder_checkpoint"):
         claim_sources(run, config)
     stage.unlink()
     claim_sources(run, config)  # to evaluate, the run's own checkpoint is enough

@@ -25,7 +25,7 @@ def test_all_folds_of_a_seed_are_found_in_order(seed_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("levels", range(5))
-def test_runs_are_found_from_any_folder_above(seed_folder: Path, levels: int) -> None:
+def test_runs_are_found_from_any_parent_folder(seed_folder: Path, levels: int) -> None:
     folder = [seed_folder, *seed_folder.parents][levels]
     (run,) = find_cross_validations([folder, seed_folder, seed_folder / "fold-01"])
     assert run.folder == seed_folder.resolve()
@@ -39,7 +39,7 @@ def test_a_fold_without_predictions_is_missing_not_faulty(seed_folder: Path) -> 
     assert run.missing == (1,)
 
 
-def test_a_single_fold_can_be_asked_for_and_the_others_count_as_missing(seed_folder: Path) -> None:
+def test_of_a_single_fold_the_others_are_missing(seed_folder: Path) -> None:
     (run,) = find_cross_validations([seed_folder / "fold-02"])
     assert [fold.facts.fold for fold in run.folds] == [2]
     assert run.missing == (0, 1)
@@ -63,9 +63,7 @@ def test_seeds_are_found_in_order(seed_folder: Path, write_fold: WriteFold) -> N
         ("seed", 1),
     ],
 )
-def test_folds_that_differ_are_not_averaged_and_the_difference_is_named(
-    seed_folder: Path, key: str, value: object
-) -> None:
+def test_folds_that_differ_are_not_averaged(seed_folder: Path, key: str, value: object) -> None:
     first = json.loads((seed_folder / "fold-00" / "run.json").read_text())[key]
     _change(seed_folder / "fold-02", **{key: value})
     with pytest.raises(ConfigurationError) as error:
@@ -81,47 +79,45 @@ def test_seeds_with_other_classes_are_not_averaged(seed_folder: Path, write_fold
         find_cross_validations([seed_folder.parent])
 
 
-def test_the_same_seed_twice_is_refused(seed_folder: Path) -> None:
+def test_the_same_seed_twice_is_rejected(seed_folder: Path) -> None:
     shutil.copytree(seed_folder, seed_folder.parent / "copy")
-    with pytest.raises(ConfigurationError, match=r"copy and .*seed-0 both have seed 0"):
+    with pytest.raises(ConfigurationError, match=r"copy .*seed-0 .*seed 0"):
         find_cross_validations([seed_folder.parent])
 
 
-def test_a_copied_fold_is_refused(seed_folder: Path) -> None:
+def test_a_copied_fold_is_rejected(seed_folder: Path) -> None:
     shutil.copytree(seed_folder / "fold-00", seed_folder / "fold-000")
-    with pytest.raises(ConfigurationError, match=r"fold-00 and .*fold-000 both are fold 0"):
+    with pytest.raises(ConfigurationError, match=r"fold-00 .*fold-000 .*fold 0"):
         find_cross_validations([seed_folder])
 
 
-def test_an_utterance_that_two_folds_test_is_named(seed_folder: Path) -> None:
+def test_an_utterance_tested_in_two_folds_is_named(seed_folder: Path) -> None:
     path = seed_folder / "fold-02" / "predictions.csv"
     path.write_text(path.read_text().replace("fold2-003", "fold0-003"))
-    with pytest.raises(ConfigurationError, match=r"'fold0-003' is tested in .*fold-00 and again in .*fold-02"):
+    with pytest.raises(ConfigurationError, match=r"'fold0-003' .*fold-00 .*fold-02"):
         find_cross_validations([seed_folder])
 
 
 @pytest.mark.parametrize(("key", "value"), [("fold", 1), ("num_folds", 0)])
-def test_a_fold_whose_two_files_disagree_is_refused(seed_folder: Path, key: str, value: int) -> None:
+def test_a_fold_whose_files_disagree_is_rejected(seed_folder: Path, key: str, value: int) -> None:
     _change(seed_folder / "fold-00", **{key: value})
-    with pytest.raises(ConfigurationError, match=r"fold-00: folds \[0\] in predictions\.csv, fold . of . in run\.json"):
+    with pytest.raises(ConfigurationError, match=r"fold-00.*\[0\] in predictions\.csv.*fold . of . in run\.json"):
         FoldRun.read(seed_folder / "fold-00")
 
 
-def test_predictions_of_other_classes_than_the_run_says_are_refused(seed_folder: Path) -> None:
+def test_predictions_of_other_classes_are_rejected(seed_folder: Path) -> None:
     _change(seed_folder / "fold-00", class_names=["neutral", "happy", "angry", "sad"])
-    with pytest.raises(ConfigurationError, match=r"classes \['neutral', 'happy', 'sad', 'angry'\] in predictions\.csv"):
+    with pytest.raises(ConfigurationError, match=r"\['neutral', 'happy', 'sad', 'angry'\] in predictions\.csv"):
         FoldRun.read(seed_folder / "fold-00")
 
 
-def test_predictions_without_facts_are_refused_with_the_way_out(seed_folder: Path) -> None:
+def test_predictions_without_facts_are_rejected(seed_folder: Path) -> None:
     (seed_folder / "fold-00" / "run.json").unlink()
-    with pytest.raises(ConfigurationError, match=r"run\.json is missing.*run-fold --config .*fold-00/config\.yaml"):
+    with pytest.raises(ConfigurationError, match=r"run\.json.*run-fold --config .*fold-00/config\.yaml"):
         find_cross_validations([seed_folder])
 
 
-def test_folds_that_most_disagree_with_are_left_out_and_the_rest_stays(
-    seed_folder: Path, write_fold: WriteFold
-) -> None:
+def test_folds_that_disagree_with_most_are_left_out(seed_folder: Path, write_fold: WriteFold) -> None:
     write_fold(seed_folder.parent / "seed-1", 0, RIGHT)
     _change(seed_folder / "fold-00", protocol_hash="ba9876543210")
     (seed_folder / "fold-01" / "run.json").unlink()
@@ -133,10 +129,10 @@ def test_folds_that_most_disagree_with_are_left_out_and_the_rest_stays(
     assert "protocol_hash differs: '0123456789ab'" in reasons["fold-00"]
     assert "'ba9876543210'" in reasons["fold-00"]
     assert "run.json" in reasons["fold-01"]
-    assert "both are fold 2" in reasons["fold-02"]
+    assert "fold 2" in reasons["fold-02"]
 
 
-def test_folders_without_runs_are_refused_by_name(tmp_path: Path) -> None:
+def test_folders_without_runs_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"holds no finished fold"):
         find_cross_validations([tmp_path])
     with pytest.raises(ConfigurationError, match=r"nowhere is not a folder"):
@@ -145,7 +141,7 @@ def test_folders_without_runs_are_refused_by_name(tmp_path: Path) -> None:
         find_cross_validations([])
 
 
-def test_the_history_has_one_row_an_epoch_and_the_last_repetition_counts(seed_folder: Path) -> None:
+def test_the_history_keeps_the_last_repetition_of_an_epoch(seed_folder: Path) -> None:
     folder = seed_folder / "fold-00"
     (folder / "metrics.csv").write_text("epoch,step,train/loss\n0,5,2.0\n1,10,1.5\n1,10,1.4\n")
     history = FoldRun.read(folder).history()

@@ -32,7 +32,7 @@ def _read(folder: Path, *lines: str) -> Predictions:
     return Predictions.read(path)
 
 
-def test_what_is_written_is_read_back_to_the_last_bit_of_a_float32(tmp_path: Path) -> None:
+def test_predictions_are_read_back_exact_to_float32(tmp_path: Path) -> None:
     written = _collect()
     written.write(tmp_path / "predictions.csv")
     read = Predictions.read(tmp_path / "predictions.csv")
@@ -48,7 +48,7 @@ def test_the_file_has_the_documented_columns(tmp_path: Path) -> None:
     assert (tmp_path / "predictions.csv").read_text().splitlines()[:2] == [HEADER, GOOD]
 
 
-def test_speakers_keep_their_leading_zero_and_names_like_na_stay_names(tmp_path: Path) -> None:
+def test_speakers_keep_leading_zeros_and_na_stays_a_name(tmp_path: Path) -> None:
     read = _read(tmp_path, HEADER, GOOD, "NA,02,2,sad,sad,0,1")
     assert read.table["speaker"].tolist() == ["01", "02"]
     assert read.table["utterance"].tolist() == ["03-01-05", "NA"]
@@ -71,13 +71,13 @@ def test_speakers_keep_their_leading_zero_and_names_like_na_stay_names(tmp_path:
         ("03-01-05,01,2,angry,sad,0.25,0.75", "utterance '03-01-05' occurs a second time"),
     ],
 )
-def test_a_faulty_line_is_named_with_its_file_and_value(tmp_path: Path, line: str, complaint: str) -> None:
+def test_a_faulty_line_is_named_with_file_and_value(tmp_path: Path, line: str, complaint: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         _read(tmp_path, HEADER, GOOD, line)
     assert f"{tmp_path / 'predictions.csv'}, line 3: {complaint}" in str(error.value)
 
 
-def test_probabilities_that_sum_to_one_within_a_thousandth_are_taken(tmp_path: Path) -> None:
+def test_probability_sums_have_a_tolerance(tmp_path: Path) -> None:
     assert len(_read(tmp_path, HEADER, "x,01,2,angry,sad,0.25,0.7509").table) == 1
 
 
@@ -91,30 +91,30 @@ def test_probabilities_that_sum_to_one_within_a_thousandth_are_taken(tmp_path: P
         HEADER.replace("utterance,speaker", "speaker,utterance"),
     ],
 )
-def test_a_wrong_header_is_quoted_beside_the_right_one(tmp_path: Path, header: str) -> None:
+def test_a_wrong_header_is_quoted_with_the_right_one(tmp_path: Path, header: str) -> None:
     with pytest.raises(ConfigurationError) as error:
         _read(tmp_path, header, ",".join(GOOD.split(",")[: header.count(",") + 1]))
     assert f"predictions.csv, line 1: the columns are {header}; expected utterance,speaker,fold" in str(error.value)
 
 
 @pytest.mark.parametrize("lines", [(), (HEADER,), (HEADER, GOOD + ",1")])
-def test_an_empty_or_ragged_file_is_refused_with_the_way_out(tmp_path: Path, lines: tuple[str, ...]) -> None:
+def test_an_empty_or_ragged_file_is_rejected(tmp_path: Path, lines: tuple[str, ...]) -> None:
     with pytest.raises(ConfigurationError, match=r"predictions\.csv.* run the fold again"):
         _read(tmp_path, *lines)
 
 
 def test_a_missing_file_means_an_unfinished_fold(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"predictions\.csv is missing: the fold is not finished"):
+    with pytest.raises(ConfigurationError, match=r"predictions\.csv is missing"):
         Predictions.read(tmp_path / "predictions.csv")
 
 
-def test_a_diverged_system_cannot_leave_predictions(tmp_path: Path) -> None:
+def test_probabilities_must_be_finite(tmp_path: Path) -> None:
     diverged = torch.tensor([[0.25, 0.75], [float("nan"), 0.5], [0.9, 0.1]])
-    with pytest.raises(ConfigurationError, match=r"predictions of fold 2, row 1: probability_angry 'nan'"):
+    with pytest.raises(ConfigurationError, match=r"fold 2, row 1: probability_angry 'nan'"):
         _collect(probabilities=diverged)
 
 
-def test_the_confusion_matrix_is_scikit_learns_in_any_order_of_classes() -> None:
+def test_the_confusion_matrix_is_scikit_learns() -> None:
     predictions = _collect()
     for names in (["angry", "sad"], ["sad", "angry"]):
         table = predictions.table
@@ -141,7 +141,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path, mon
     assert path.read_bytes() == b"old"
 
 
-def test_what_a_killed_write_left_behind_is_no_predictions_file(tmp_path: Path) -> None:
+def test_a_killed_write_leaves_no_predictions_file(tmp_path: Path) -> None:
     (tmp_path / ".predictions.csv.123.tmp").write_text(HEADER)
     with pytest.raises(ConfigurationError, match="is missing"):
         Predictions.read(tmp_path / "predictions.csv")

@@ -1,4 +1,4 @@
-"""Scores of probabilities: from a fold to its file, to the mean over folds, to words."""
+"""Soft scores: of a fold, in its file, averaged over folds, and in words."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def score_all(seed_folder: Path) -> list[dict[str, float]]:
     return found
 
 
-def test_a_folds_scores_are_those_a_hand_computes(seed_folder: Path) -> None:
+def test_fold_scores_match_values_by_hand(seed_folder: Path) -> None:
     first = score_all(seed_folder)[0]  # 6 of 8 are right, all with a confidence of 0.7
     assert first["WA"] == pytest.approx(6 / 8)
     assert first["UA"] == pytest.approx((1 + 1 / 2 + 1 + 1 / 2) / 4)
@@ -38,12 +38,12 @@ def test_a_folds_scores_are_those_a_hand_computes(seed_folder: Path) -> None:
     assert json.loads((seed_folder / "fold-00" / "scores.json").read_text()) == first
 
 
-def test_scores_on_votes_are_left_out_where_nobody_voted(seed_folder: Path) -> None:
+def test_without_votes_there_are_no_scores_on_votes(seed_folder: Path) -> None:
     predictions = Predictions.read(seed_folder / "fold-00" / "predictions.csv")
     assert set(fold_scores(predictions, torch.zeros(8, 4))) == {"UA", "WA", "macro_F1", "ECE"}
 
 
-def test_summary_table_and_report_have_the_mean_over_folds(seed_folder: Path) -> None:
+def test_summary_table_and_report_show_the_mean_over_folds(seed_folder: Path) -> None:
     found = score_all(seed_folder)
     means = {name: np.mean([fold[name] for fold in found]) for name in SOFT_SCORES}
     summary = json.loads(write_summary(seed_folder).read_text())
@@ -53,7 +53,7 @@ def test_summary_table_and_report_have_the_mean_over_folds(seed_folder: Path) ->
     assert words in write_report([seed_folder], seed_folder).read_text()
 
 
-def test_a_mean_over_some_folds_is_not_given(seed_folder: Path) -> None:
+def test_there_is_no_mean_over_some_of_the_folds(seed_folder: Path) -> None:
     score_all(seed_folder)
     (seed_folder / "fold-01" / "scores.json").unlink()
     assert mean_soft_scores(sorted(seed_folder.glob("fold-*"))) == {}
@@ -62,9 +62,9 @@ def test_a_mean_over_some_folds_is_not_given(seed_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[0.3]", '{"ECE": "low"}', '{"ECE": null}'])
-def test_a_file_that_holds_no_scores_is_refused_by_name(content: str, seed_folder: Path) -> None:
+def test_a_malformed_scores_file_is_named(content: str, seed_folder: Path) -> None:
     (seed_folder / "fold-02" / "scores.json").write_text(content)
-    with pytest.raises(ConfigurationError, match=r"fold-02/scores\.json holds no scores"):
+    with pytest.raises(ConfigurationError, match=r"fold-02/scores\.json"):
         mean_soft_scores([seed_folder / "fold-02"])
 
 
@@ -78,11 +78,11 @@ def test_each_of_several_seeds_has_its_line(seed_folder: Path, write_fold: Calla
     assert "seed 1, probabilities, mean over folds: expected calibration error 30.0%" in caption
 
 
-def test_nothing_is_said_of_nothing() -> None:
+def test_no_scores_give_an_empty_line() -> None:
     assert soft_scores_in_words({}) == ""
 
 
-def test_of_a_corpus_without_votes_none_are_spoken_of() -> None:
+def test_without_votes_the_line_names_labels() -> None:
     labels = soft_scores_in_words({"ECE": 0.1, "vote_cross_entropy": 1.25, "vote_KL": 1.25 + 1e-9})
     assert labels.endswith("calibration error 10.0%, cross entropy under the labels 1.250 nats")
     votes = soft_scores_in_words({"ECE": 0.1, "vote_cross_entropy": 1.25, "vote_KL": 0.5})

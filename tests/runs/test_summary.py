@@ -24,14 +24,14 @@ def _render(summary: Summary, width: int = 160) -> str:
     return capture.get()
 
 
-def test_scores_of_each_fold_are_those_a_hand_computes(seed_folder: Path) -> None:
+def test_scores_per_fold_match_values_by_hand(seed_folder: Path) -> None:
     first, second, third = (fold.scores for fold in _summary(seed_folder).seeds[0].folds)
     assert first == pytest.approx({"UA": 3 / 4, "WA": 6 / 8, "macro_F1": (4 / 5 + 2 / 3 + 4 / 5 + 2 / 3) / 4})
     assert second == pytest.approx({"UA": 2 / 3, "WA": 4 / 6, "macro_F1": (2 / 3 + 4 / 5 + 2 / 3 + 0) / 4})
     assert third == {"UA": 1, "WA": 1, "macro_F1": 1}
 
 
-def test_statistics_over_folds_are_those_a_hand_computes(seed_folder: Path) -> None:
+def test_statistics_over_folds_match_values_by_hand(seed_folder: Path) -> None:
     over = _summary(seed_folder).seeds[0].over_folds
     mean = (3 / 4 + 2 / 3 + 1) / 3
     deviation = math.sqrt(((3 / 4 - mean) ** 2 + (2 / 3 - mean) ** 2 + (1 - mean) ** 2) / 3)
@@ -42,7 +42,7 @@ def test_statistics_over_folds_are_those_a_hand_computes(seed_folder: Path) -> N
     assert (over.minimum["UA"], over.maximum["UA"]) == pytest.approx((2 / 3, 1))
 
 
-def test_pooled_scores_count_every_utterance_once_and_differ_from_the_mean_over_folds(seed_folder: Path) -> None:
+def test_pooled_scores_count_every_utterance_once(seed_folder: Path) -> None:
     seed = _summary(seed_folder).seeds[0]
     assert seed.confusion == ((5, 1, 0, 0), (0, 5, 1, 0), (0, 0, 5, 1), (1, 0, 0, 3))
     assert seed.utterances == 22
@@ -51,13 +51,13 @@ def test_pooled_scores_count_every_utterance_once_and_differ_from_the_mean_over_
     assert seed.pooled["UA"] != pytest.approx(seed.over_folds.mean["UA"])
 
 
-def test_a_class_that_a_fold_does_not_test_is_said(seed_folder: Path) -> None:
+def test_a_class_absent_from_a_fold_is_named(seed_folder: Path) -> None:
     summary = _summary(seed_folder)
     assert [fold.absent_classes for fold in summary.seeds[0].folds] == [(), ("angry",), ()]
     assert "fold 1: no utterance of angry is tested" in _render(summary)
 
 
-def test_several_seeds_are_summarised_each_and_together(seed_folder: Path, write_fold: WriteFold) -> None:
+def test_seeds_are_summarized_each_and_together(seed_folder: Path, write_fold: WriteFold) -> None:
     right = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
     for fold in range(3):
         write_fold(seed_folder.parent / "seed-7", fold, right)
@@ -82,7 +82,7 @@ def test_one_fold_has_no_standard_deviation(seed_folder: Path) -> None:
     assert summary.seeds[0].folds_missing == (1, 2)
 
 
-def test_the_file_says_what_was_run_and_what_is_missing(seed_folder: Path) -> None:
+def test_the_file_names_the_run_and_missing_folds(seed_folder: Path) -> None:
     (seed_folder / "fold-01" / "predictions.csv").unlink()
     path = write_summary(seed_folder)
     assert path == seed_folder / "summary.json"
@@ -106,7 +106,7 @@ def test_writing_a_summary_twice_gives_the_same_bytes(seed_folder: Path) -> None
     assert not list(seed_folder.glob(".*.tmp"))
 
 
-def test_the_table_shows_folds_statistics_and_pooled_in_percent(seed_folder: Path) -> None:
+def test_the_table_shows_folds_statistics_and_pooled(seed_folder: Path) -> None:
     rows = {
         cells[0].strip(): [cell.strip() for cell in cells[1:]]
         for line in _render(_summary(seed_folder)).splitlines()
@@ -120,7 +120,7 @@ def test_the_table_shows_folds_statistics_and_pooled_in_percent(seed_folder: Pat
     assert rows["pooled"][:3] == ["22", "81.25", "81.82"]
 
 
-def test_the_table_says_synthetic_missing_and_shared_speakers(seed_folder: Path, write_fold: WriteFold) -> None:
+def test_the_table_names_its_caveats(seed_folder: Path, write_fold: WriteFold) -> None:
     assert "SYNTHETIC" in _render(_summary(seed_folder))
     other = seed_folder.parent.parent / "shared" / "seed-0"
     write_fold(other, 1, ((1, 0), (0, 1)), class_names=("a", "b"), speakers_disjoint=False, synthetic=False)
@@ -131,6 +131,6 @@ def test_the_table_says_synthetic_missing_and_shared_speakers(seed_folder: Path,
     assert "SYNTHETIC" not in text
 
 
-def test_names_are_no_markup_in_the_terminal(tmp_path: Path, write_fold: WriteFold) -> None:
+def test_names_are_not_markup_in_the_terminal(tmp_path: Path, write_fold: WriteFold) -> None:
     write_fold(tmp_path / "seed-0", 0, ((1, 0), (0, 1)), class_names=("a", "b"), experiment="[red]x[/red]", num_folds=1)
     assert "[red]x[/red]" in _render(_summary(tmp_path))

@@ -20,7 +20,7 @@ from rich.console import Console
 from ser_lightning.cross_validation.planner import RunOptions
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.plan import Job, Resources
-from ser_lightning.runs.folder import trial_row
+from ser_lightning.runs.names import trial_row
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.sweeps import run as module
 from ser_lightning.sweeps.file import read_sweep

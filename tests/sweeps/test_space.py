@@ -11,7 +11,7 @@ from sweeps.params import HyperParameter
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import flatten
-from ser_lightning.runs.folder import trial_row
+from ser_lightning.runs.names import trial_row
 from ser_lightning.sweeps.space import Categorical, Parameter, as_arguments, read_parameters
 
 DRAWS = 300

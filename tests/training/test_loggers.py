@@ -26,7 +26,8 @@ from ser_lightning.cli.main import main
 from ser_lightning.cross_validation.wandb import log_summary_runs, report_to_agent
 from ser_lightning.jobs.events import Change, JobEvent
 from ser_lightning.jobs.plan import Job
-from ser_lightning.runs.folder import code_version, trial_row
+from ser_lightning.runs.folder import code_version
+from ser_lightning.runs.names import trial_row
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
 from ser_lightning.training.callbacks import EpochSeed

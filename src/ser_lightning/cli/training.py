@@ -134,7 +134,7 @@ def _table(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
-    from ser_lightning.runs.folder import DEFAULT_ROW
+    from ser_lightning.runs.names import DEFAULT_ROW
     from ser_lightning.sweeps.file import read_sweep
 
     try:

@@ -18,7 +18,8 @@ from ser_lightning.data.corpora import CorpusData
 from ser_lightning.errors import ConfigurationError, ProtocolError
 from ser_lightning.jobs.plan import Form, Job, Resources, parse_numbers
 from ser_lightning.published.lookup import refuse_missing_stages
-from ser_lightning.runs.folder import CHECKPOINTS, RUNS, fold_name, has_begun, refuse_other_run, seed_name
+from ser_lightning.runs.folder import CHECKPOINTS, has_begun, reject_other_run
+from ser_lightning.runs.names import RUNS, fold_name, seed_name
 from ser_lightning.training.experiment import ExperimentCLI
 
 
@@ -107,7 +108,7 @@ def plan_experiment(
         folder = row_folder / seed_name(seed) / ("once" if fold is None else fold_name(fold))
         configuration = _configuration(resolved, seed, fold, options.resources, sources)
         if has_begun(folder):  # the hash of a large corpus's split takes seconds
-            refuse_other_run(folder, configuration, data.split(fold).hash)
+            reject_other_run(folder, configuration, data.split(fold).hash)
         jobs.append(
             Job(
                 folder=folder,

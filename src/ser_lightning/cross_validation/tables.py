@@ -13,11 +13,12 @@ from ser_lightning.jobs.plan import Job, parse_numbers, show_plan
 from ser_lightning.published.lookup import differences_from_file
 from ser_lightning.published.table_file import Row, Table, read_table, row_arguments
 from ser_lightning.reports.report import write_systems
-from ser_lightning.reports.systems import AbsentRow, Configured, Published, ReportedSystem
+from ser_lightning.reports.systems import AbsentRow, Configured, PaperResult, ReportedSystem
 from ser_lightning.reports.terminal import TableRow, comparison
 from ser_lightning.runs.configuration import relevant
-from ser_lightning.runs.folder import fold_name, seed_name, tested_folds
+from ser_lightning.runs.folder import tested_folds
 from ser_lightning.runs.gathering import CrossValidation, find_cross_validations
+from ser_lightning.runs.names import fold_name, seed_name
 from ser_lightning.runs.summary import summarize
 
 # A row as it is shown, what is on disk of it, and what it would be trained as, unless it is only quoted.
@@ -152,7 +153,7 @@ def _write_report(path: Path, title: str, corpus: str, rows: Sequence[ShownRow],
     """Write the report about a table's rows into the runs' folder of its own, if anything is finished."""
     systems, absent = [], []
     for row, runs, configured in rows:
-        published = Published(path.stem, corpus, row.paper, row.note, row.differences)
+        published = PaperResult(path.stem, corpus, row.paper, row.note, row.differences)
         if runs:
             systems.append(ReportedSystem.of(runs, [published], row.name))
         elif row.paper:

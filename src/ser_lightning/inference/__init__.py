@@ -1,1 +1,1 @@
-"""Using a trained system: classify recordings, hand it to other programs, say on a card what it is."""
+"""Use a trained checkpoint: classify recordings, export to ONNX, draw attention."""

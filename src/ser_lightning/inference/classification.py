@@ -1,4 +1,4 @@
-"""Recordings to emotions by the system of a checkpoint, in memory that depends on neither their number nor length."""
+"""Classify recordings with a trained checkpoint, in memory independent of their number and length."""
 # Shapes: B stretches of a batch, T frames (padded), F features, C classes.
 
 from collections import deque
@@ -19,22 +19,22 @@ from ser_lightning.systems import EmotionClassifier
 from ser_lightning.systems.checkpoint import load_system
 from ser_lightning.types import Batch, split_corpus_name
 
-# No batch is larger than the longest recording that is taken whole: windows need no more memory than that.
+# A batch of windows needs no more memory than the longest recording that is classified whole.
 BATCH_SECONDS = LONGEST_WHOLE_SECONDS
 BATCH_SIZE = 64
-POOL_SECONDS = 8 * BATCH_SECONDS  # of stretches that are sorted by length together
-MOST_WAITING = 8 * BATCH_SIZE  # files, or else unusable ones, which add no seconds, would pile up behind a usable one
+POOL_SECONDS = 8 * BATCH_SECONDS  # stretches that are sorted by length together
+MAX_PENDING_FILES = 8 * BATCH_SIZE  # unusable files add no seconds to the pool and would pile up
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What a system says of a stretch of a recording.
+class StretchDecision:
+    """A system's decision on one stretch of a recording.
 
     Attributes:
-        start_seconds: Where the stretch begins.
-        end_seconds: Where it ends.
-        emotion: What it decides for; None of digital silence, in which there is nothing to hear.
-        probabilities: Of each class, in the order of the system's; empty for digital silence.
+        start_seconds: Start of the stretch.
+        end_seconds: End of the stretch.
+        emotion: The predicted class; None for digital silence.
+        probabilities: Probability of each class; empty for digital silence.
     """
 
     start_seconds: float
@@ -45,22 +45,22 @@ class Heard:
 
 @dataclass(frozen=True)
 class Classified:
-    """What a system says of a recording.
+    """A system's decision on a recording.
 
     Attributes:
         path: The file.
-        seconds: Its length.
-        emotion: What the system decides for; of several windows, the class that is the most probable on average.
-        probabilities: Of each class, in the order of the system's; of windows the mean, weighted by their length.
-        heard: The windows, or the recording as a whole.
-        windowing: How it was cut, if it was.
+        seconds: Its duration.
+        emotion: The predicted class; with several windows, the most probable class on average.
+        probabilities: Probability of each class; with several windows, the mean weighted by their length.
+        decisions: Decisions on the windows, or one on the whole recording.
+        windowing: How the recording was cut; None if it was not.
     """
 
     path: Path
     seconds: float
     emotion: str
     probabilities: tuple[float, ...]
-    heard: tuple[Heard, ...]
+    decisions: tuple[StretchDecision, ...]
     windowing: Windowing | None
 
 
@@ -78,12 +78,12 @@ class Unusable:
 
 
 @dataclass(eq=False)
-class _Open:
-    """A file on its way: read in part, decided in part."""
+class _PendingFile:
+    """A file that is partly read and classified."""
 
     path: Path
     recording: Recording | None = None
-    heard: list[Heard] = field(default_factory=list)
+    decisions: list[StretchDecision] = field(default_factory=list)
     undecided: int = 0
     is_read: bool = False
     reason: str | None = None
@@ -94,25 +94,25 @@ class _Open:
 
 
 @dataclass(frozen=True, eq=False)
-class _Piece:
-    """Frames [T, F] of a stretch that waits for its decision, and where that belongs."""
+class _PendingStretch:
+    """Frames [T, F] of a stretch to classify, and the position of its decision."""
 
-    file: _Open
-    place: int
+    file: _PendingFile
+    index: int
     stretch_seconds: tuple[float, float]
     frames: Tensor
 
 
 class Classifier:
-    """A system out of a checkpoint, with the extractor it was trained on.
+    """The system and extractor of a checkpoint.
 
     Args:
-        checkpoint: The file; nothing else is needed.
-        device: Where to compute: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for the GPU if there is one.
-        allow: Module prefixes that the user trusts besides the allow-list.
+        checkpoint: The checkpoint file.
+        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for the GPU if there is one.
+        allow: Module prefixes to trust in addition to the allow-list.
 
     Raises:
-        ConfigurationError: If the checkpoint cannot be read, recognises speakers, or the device is not there.
+        ConfigurationError: If the checkpoint cannot be read or classifies speakers, or the device is not available.
     """
 
     def __init__(self, checkpoint: Path, device: str = "auto", allow: Sequence[str] = ()) -> None:
@@ -126,13 +126,13 @@ class Classifier:
         return self.system.class_names
 
     @property
-    def learned_from_people(self) -> bool:
-        """Whether the system has heard recordings, or only synthetic speech."""
+    def trained_on_recordings(self) -> bool:
+        """Whether the system was trained on real recordings."""
         return not split_corpus_name(str(self.system.origin.get("corpus", "")))[1]
 
     @property
-    def heard_seconds(self) -> float:
-        """How much of a recording, or of a window, the system hears: its beginning."""
+    def used_seconds(self) -> float:
+        """Duration that the system uses of a recording or window, from its start."""
         return inf if self.system.max_frames is None else self.system.max_frames * self.extractor.hop_seconds
 
     def classify(
@@ -141,28 +141,27 @@ class Classifier:
         windowing: Windowing | None = None,
         advance: Callable[[float], None] = lambda share: None,
     ) -> Iterator[Classified | Unusable]:
-        """Yield what the system says of each of ``paths``, in their order.
+        """Yield the result of each of ``paths``, in order.
 
         Args:
-            paths: The files; asked for one by one.
-            windowing: How to cut recordings; if None, those above a minute are, in windows of 4 s, and if the system
-                hears less than a minute, those it does not hear whole, in windows that it does.
-            advance: Told which share of a file has been read; the shares of a file add up to 1.
+            paths: The files, consumed lazily.
+            windowing: How to cut recordings; None: as ``default_windowing``.
+            advance: Called with the fraction of a file just read; the fractions of a file sum to 1.
         """
-        waiting: deque[_Open] = deque()
-        pool: list[_Piece] = []
+        waiting: deque[_PendingFile] = deque()
+        pool: list[_PendingStretch] = []
         pooled_seconds = 0.0
         for path in paths:
-            file = _Open(path)
+            file = _PendingFile(path)
             waiting.append(file)
-            for piece in self._read(file, windowing, advance):
-                pool.append(piece)
+            for pending in self._read(file, windowing, advance):
+                pool.append(pending)
                 file.undecided += 1
-                pooled_seconds += piece.stretch_seconds[1] - piece.stretch_seconds[0]
+                pooled_seconds += pending.stretch_seconds[1] - pending.stretch_seconds[0]
                 if pooled_seconds >= POOL_SECONDS:
                     self._decide(pool)
                     pooled_seconds = 0.0
-            if len(waiting) >= MOST_WAITING:
+            if len(waiting) >= MAX_PENDING_FILES:
                 self._decide(pool)
                 pooled_seconds = 0.0
             while waiting and waiting[0].is_done:
@@ -170,22 +169,24 @@ class Classifier:
         self._decide(pool)
         yield from map(self._result, waiting)
 
-    def _read(self, file: _Open, windowing: Windowing | None, advance: Callable[[float], None]) -> Iterator[_Piece]:
-        """Yield the stretches of ``file`` as frames; what is wrong with it is written into it."""
-        known = 0.0
+    def _read(
+        self, file: _PendingFile, windowing: Windowing | None, advance: Callable[[float], None]
+    ) -> Iterator[_PendingStretch]:
+        """Yield the stretches of ``file`` as frames; store an audio error in ``file.reason``."""
+        done = 0.0
         try:
-            file.recording = Recording.open(file.path, windowing, self.heard_seconds)
+            file.recording = Recording.open(file.path, windowing, self.used_seconds)
             for stretch in file.recording.stretches(self.extractor.sample_rate_hz):
                 seconds = (stretch.start_seconds, stretch.end_seconds)
-                file.heard.append(Heard(*seconds, None, ()))
+                file.decisions.append(StretchDecision(*seconds, None, ()))
                 if stretch.waveform.any():
-                    yield _Piece(file, len(file.heard) - 1, seconds, self._frames(file.path, stretch))
+                    yield _PendingStretch(file, len(file.decisions) - 1, seconds, self._frames(file.path, stretch))
                 share = min(1.0, stretch.end_seconds / file.recording.seconds)
-                advance(share - known)
-                known = share
+                advance(share - done)
+                done = share
         except AudioError as error:
             file.reason = error.problems[file.path]
-        advance(1.0 - known)
+        advance(1.0 - done)
         file.is_read = True
 
     @torch.inference_mode()
@@ -193,7 +194,7 @@ class Classifier:
         """Return the frames [T, F] of a stretch.
 
         Raises:
-            AudioError: If there is a value among them that is no number.
+            AudioError: If a value is NaN or infinite.
         """
         batch, lengths = self.extractor(stretch.waveform[None], torch.tensor([len(stretch.waveform)]))
         frames: Tensor = batch[0, : int(lengths[0])].float()
@@ -203,59 +204,61 @@ class Classifier:
         return frames
 
     @torch.inference_mode()
-    def _decide(self, pool: list[_Piece]) -> None:
-        """Decide on all of ``pool`` in batches of similar length, and empty it."""
-        pool.sort(key=lambda piece: len(piece.frames))
+    def _decide(self, pool: list[_PendingStretch]) -> None:
+        """Classify ``pool`` in batches of similar length, and empty it."""
+        pool.sort(key=lambda pending: len(pending.frames))
         most_frames = BATCH_SECONDS / self.extractor.hop_seconds
         while pool:
             size = 1
             while size < min(BATCH_SIZE, len(pool)) and (size + 1) * len(pool[-1].frames) <= most_frames:
                 size += 1
             batch, pool[-size:] = pool[-size:], []
-            decision = self.system.decide(batch_of([piece.frames for piece in batch], self.device))
+            decision = self.system.decide(batch_of([pending.frames for pending in batch], self.device))
             decided = zip(batch, decision.predicted.tolist(), decision.probabilities.tolist(), strict=True)
-            for piece, predicted, probabilities in decided:
+            for pending, predicted, probabilities in decided:
                 emotion = self.class_names[predicted]
-                piece.file.heard[piece.place] = Heard(*piece.stretch_seconds, emotion, tuple(probabilities))
-                piece.file.undecided -= 1
+                pending.file.decisions[pending.index] = StretchDecision(
+                    *pending.stretch_seconds, emotion, tuple(probabilities)
+                )
+                pending.file.undecided -= 1
 
-    def _result(self, file: _Open) -> Classified | Unusable:
-        heard = [one for one in file.heard if one.emotion is not None]
-        if file.recording is None or file.reason is not None or not heard:
-            return Unusable(file.path, file.reason or "nothing can be heard in it")
-        emotion, probabilities = heard[0].emotion, torch.tensor([one.probabilities for one in heard]).double()
-        seconds = torch.tensor([one.end_seconds - one.start_seconds for one in heard]).double().clamp(min=1e-9)
+    def _result(self, file: _PendingFile) -> Classified | Unusable:
+        audible = [one for one in file.decisions if one.emotion is not None]
+        if file.recording is None or file.reason is not None or not audible:
+            return Unusable(file.path, file.reason or "digital silence")
+        emotion, probabilities = audible[0].emotion, torch.tensor([one.probabilities for one in audible]).double()
+        seconds = torch.tensor([one.end_seconds - one.start_seconds for one in audible]).double().clamp(min=1e-9)
         mean = (seconds / seconds.sum()) @ probabilities
         if not mean.isfinite().all():
             return Unusable(file.path, f"{type(self.system).__name__} gives probabilities that are NaN")
-        if len(heard) > 1 or emotion is None:
+        if len(audible) > 1 or emotion is None:
             emotion = self.class_names[int(mean.argmax())]
         recording = file.recording
         return Classified(
-            recording.path, recording.seconds, emotion, tuple(mean.tolist()), tuple(file.heard), recording.windowing
+            recording.path, recording.seconds, emotion, tuple(mean.tolist()), tuple(file.decisions), recording.windowing
         )
 
 
 def load_trained(checkpoint: Path, allow: Sequence[str] = ()) -> tuple[EmotionClassifier, FeatureExtractor]:
-    """Return the system of a checkpoint and the extractor of its frames, both in evaluation mode, on the CPU.
+    """Return the system of a checkpoint and its extractor, in evaluation mode, on the CPU.
 
     Raises:
-        ConfigurationError: If it cannot be read, does not know its extractor, or recognises no emotions.
+        ConfigurationError: If the checkpoint cannot be read, has no extractor, or does not classify emotions.
     """
     system = load_system(checkpoint, allow)
     if system.is_pretraining:
         raise ConfigurationError(
-            f"{checkpoint} holds a {type(system).__name__}, which tells {len(system.class_names)} speakers apart and "
-            "knows no emotions: other systems start from it; give the checkpoint of one of those"
+            f"{checkpoint} is a {type(system).__name__}, which classifies {len(system.class_names)} speakers, not "
+            "emotions; give the checkpoint of a system that starts from it"
         )
     if "extractor" not in system.origin:
-        raise ConfigurationError(f"{checkpoint} does not say what frames its system takes: it was never trained")
-    # The classes that the checkpoint names were held against the allow-list when it was read.
+        raise ConfigurationError(f"{checkpoint} has no extractor: it was never trained; give a trained checkpoint")
+    # The checkpoint's classes were checked against the allow-list when it was read.
     return system, build_trusted_extractor(system.origin["extractor"]).eval()
 
 
 def batch_of(frames: Sequence[Tensor], device: torch.device) -> Batch:
-    """Return ``frames`` [T, F] of several utterances as a batch without labels, on ``device``."""
+    """Pad ``frames`` [T, F] of several utterances to a batch without labels, on ``device``."""
     size = len(frames)
     batch = Batch(
         inputs=pad_sequence(list(frames), batch_first=True),
@@ -275,5 +278,5 @@ def _device(name: str) -> torch.device:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         cause = str(error).splitlines()[0]
-        raise ConfigurationError(f"--device {name}: {cause}; cpu is always there, cuda with a GPU") from error
+        raise ConfigurationError(f"--device {name}: {cause}; use cpu, or cuda on a machine with a GPU") from error
     return device

@@ -1,4 +1,4 @@
-"""``ser classify``: files in, a table out, what went wrong beside it."""
+"""``ser classify``: classify files, write a table, report unusable files on standard error."""
 
 import os
 import sys
@@ -18,16 +18,16 @@ from ser_lightning.inference.classification import Classified, Classifier, Unusa
 from ser_lightning.inference.recordings import Windowing, find_recordings
 from ser_lightning.inference.tables import CSVWriter, Format, JSONWriter, TableWriter, Writer
 from ser_lightning.reports.figures import save
-from ser_lightning.reports.time_figures import MOST_TIMELINES, Timeline, timeline_figure
+from ser_lightning.reports.time_figures import MAX_TIMELINES, Timeline, timeline_figure
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where results go, and how.
+    """Destination and format of the results.
 
     Attributes:
         format: Table, CSV or JSON.
-        file: Where to write it; standard output if None.
+        file: Output file; None: standard output.
         plot: PNG file for a picture of emotions over time, if any.
     """
 
@@ -37,54 +37,54 @@ class Output:
 
 
 def classify(classifier: Classifier, files: Sequence[Path], windowing: Windowing | None, output: Output) -> int:
-    """Classify recordings and write what was heard.
+    """Classify recordings and write the results.
 
     Args:
-        classifier: What classifies.
-        files: Recordings, and folders that hold some.
-        windowing: How to cut every recording; then windows are written. If None, long ones alone are cut, and averaged.
-        output: Where the results go.
+        classifier: The classifier.
+        files: Recordings, and folders of recordings.
+        windowing: How to cut every recording; results are then per window. None: only long ones are cut, and averaged.
+        output: Destination of the results.
 
     Returns:
-        0 if every file was classified, 1 if one or several were not; each of them has its line on standard error. 130
-        if it was interrupted: unlike other commands, this one does not go on where it was.
+        The exit status: 0 if every file was classified; 1 if not, with one line per failed file on standard error; 130
+        if interrupted (the next call starts from the beginning).
 
     Raises:
-        ConfigurationError: If a folder holds no audio, windows are longer than what the system hears, there is more to
-            be drawn than a picture holds, or a file cannot be written. What was classified until then is kept, and
-            standard error says where.
+        ConfigurationError: If a folder contains no audio, windows are longer than the system uses, there are too many
+            recordings for one picture, or a file cannot be written. Results until then are kept; standard error names
+            the file.
     """
     if output.plot and not windowing:
         raise ConfigurationError("--plot draws emotions over time, and needs windows; add --window 4 --hop 1")
-    if windowing and windowing.seconds > classifier.heard_seconds:
+    if windowing and windowing.seconds > classifier.used_seconds:
         raise ConfigurationError(
-            f"--window {windowing.seconds:g}: of each window this system would hear the first "
-            f"{classifier.heard_seconds:g} s (max_frames) and pass over the rest; choose that or less"
+            f"--window {windowing.seconds:g}: this system uses only the first {classifier.used_seconds:g} s of a "
+            "window (max_frames); choose that or less"
         )
     for option, file in (("--out", output.file), ("--plot", output.plot)):
-        if file and file.is_dir():  # or else this would be found when everything has been classified
+        if file and file.is_dir():  # check before classifying
             raise ConfigurationError(f"{option} {file} is a folder; give the name of a file")
-    # As in training: on busy cores a second thread makes small systems slower, not faster.
+    # As in training: on busy cores a second thread slows small systems down.
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
-    # Looked up twice and not kept: of a million files, the paths alone would fill memory.
+    # List the files twice: the paths of a million files need not fit in memory.
     total, widest = 0, 0
     for path in find_recordings(files):
         total, widest = total + 1, max(widest, len(str(path)))
-    if output.plot and total > MOST_TIMELINES:
-        raise ConfigurationError(f"--plot draws at most {MOST_TIMELINES} recordings, and here are {total}; name fewer")
-    if not classifier.learned_from_people:
-        _say("note: this system was trained on synthetic speech; of people's voices it knows nothing")
+    if output.plot and total > MAX_TIMELINES:
+        raise ConfigurationError(f"--plot draws at most {MAX_TIMELINES} recordings, not {total}; give fewer")
+    if not classifier.trained_on_recordings:
+        _warn("note: this system was trained on synthetic speech; its results on real voices mean nothing")
     try:
         failures, drawn = _write(classifier, files, windowing, output, total, widest)
     except KeyboardInterrupt:
-        _say("interrupted; the next call begins anew")
+        _warn("interrupted; the next call starts from the beginning")
         return 130
     if output.file:
         print(output.file)
     if output.plot and drawn:
         print(save(timeline_figure(drawn, classifier.class_names), output.plot))
     if failures:
-        _say(f"{failures} of {total} {'file' if total == 1 else 'files'} could not be classified")
+        _warn(f"{failures} of {total} {'file' if total == 1 else 'files'} could not be classified")
     return 1 if failures else 0
 
 
@@ -99,7 +99,7 @@ def _write(
     """Classify and write ``total`` recordings, whose longest path has ``widest`` characters.
 
     Returns:
-        How many could not be classified, and what there is to be drawn.
+        The number of failures, and the timelines to draw.
     """
     failures, drawn = 0, []
     with _progress(total) as bar, _stream(output.file) as stream:
@@ -110,7 +110,7 @@ def _write(
             writer.write(result)
             if isinstance(result, Unusable):
                 failures += 1
-                _say(f"{result.path}: {result.reason}")
+                _warn(f"{result.path}: {result.reason}")
             elif output.plot:
                 drawn.append(_timeline(result, classifier.class_names))
         writer.end()
@@ -130,20 +130,22 @@ def _timeline(result: Classified, class_names: Sequence[str]) -> Timeline:
     return Timeline(
         name=result.path.name,
         seconds=result.seconds,
-        starts=[heard.start_seconds for heard in result.heard],
-        ends=[heard.end_seconds for heard in result.heard],
-        probabilities=[heard.probabilities or None for heard in result.heard],
-        decided=[None if heard.emotion is None else class_names.index(heard.emotion) for heard in result.heard],
+        starts=[decision.start_seconds for decision in result.decisions],
+        ends=[decision.end_seconds for decision in result.decisions],
+        probabilities=[decision.probabilities or None for decision in result.decisions],
+        decided=[
+            None if decision.emotion is None else class_names.index(decision.emotion) for decision in result.decisions
+        ],
         windows=result.windowing.text,
     )
 
 
-def _say(line: str) -> None:
+def _warn(line: str) -> None:
     print(line, file=sys.stderr)
 
 
 def _progress(total: int) -> Progress:
-    """Return a bar on standard error, shown on a terminal alone; what is printed there stands above it."""
+    """Return a progress bar on standard error, shown only on a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("files"))
     return Progress(
@@ -152,12 +154,12 @@ def _progress(total: int) -> Progress:
         console=console,
         transient=True,
         disable=not console.is_terminal,
-        redirect_stdout=sys.stdout.isatty(),  # into a file or a pipe, rows go where they belong
+        redirect_stdout=sys.stdout.isatty(),  # rows for a file or a pipe must not go to the console
     )
 
 
 class _StandardOutput:
-    """Whatever ``sys.stdout`` is at the moment of writing: a progress bar puts itself in between."""
+    """The current ``sys.stdout``: a progress bar replaces it."""
 
     def write(self, text: str) -> int:
         return sys.stdout.write(text)
@@ -165,16 +167,15 @@ class _StandardOutput:
 
 @contextmanager
 def _stream(file: Path | None) -> Iterator[TextIO]:
-    """Open ``file``, which gets its name only once it is whole, or standard output.
+    """Open a temporary file that is renamed to ``file`` on success, or standard output.
 
-    If something goes wrong on the way, what was written until then stays under another name, which is said: it may be
-    the work of hours.
+    On an error the temporary file is kept and named on standard error: it may hold hours of work.
 
     Raises:
         ConfigurationError: If the file cannot be written.
     """
     if file is None:
-        yield _StandardOutput()  # type: ignore[misc]  # all that writers ask of it
+        yield _StandardOutput()  # type: ignore[misc]  # writers only call write
         return
     unfinished = file.with_name(f"{UNFINISHED_PREFIX}{file.name}")
     try:
@@ -187,7 +188,7 @@ def _stream(file: Path | None) -> Iterator[TextIO]:
             yield stream
         unfinished.replace(file)
     except BaseException as error:
-        _say(f"what was classified until now is in {unfinished}")
-        if isinstance(error, OSError) and error.filename in (None, str(unfinished)):  # not one of a recording
+        _warn(f"results until now are in {unfinished}")
+        if isinstance(error, OSError) and error.filename in (None, str(unfinished)):  # not of a recording
             raise ConfigurationError(f"--out {file} cannot be written: {error.strerror}") from error
         raise

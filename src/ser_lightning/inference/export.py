@@ -1,4 +1,4 @@
-"""The system of a checkpoint as an ONNX file, from features to probabilities, held against the checkpoint at once."""
+"""Export a checkpoint's system to ONNX, from features to probabilities, and compare the two."""
 # Shapes: B utterances, T frames (padded), F features, C classes.
 
 import importlib.util
@@ -34,18 +34,18 @@ OUTPUTS = ("probabilities", "predicted")
 _TRIALS = 10
 _LONGEST_TRIAL = 600
 _EXAMPLE_LENGTHS = (100, 71)
-# Convolution stacks lengthen what is shorter than one frame of their result, which a trace does not see.
+# Convolution stacks pad inputs shorter than one output frame, which a trace does not record.
 _EXTRA_FRAMES = 64
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """Result of an export.
 
     Attributes:
         path: The ONNX file.
-        max_difference: Of probabilities, between the file and the checkpoint, over all trials.
-        trials: Utterances of random frames and length that were tried.
+        max_difference: Largest difference of a probability from the checkpoint's over all trials.
+        trials: Number of random utterances compared.
     """
 
     path: Path
@@ -53,9 +53,9 @@ class Exported:
     trials: int
 
     def __str__(self) -> str:
-        """Say so in a line."""
+        """Return one line for the terminal."""
         return (
-            f"{self.path}: probabilities differ from the checkpoint's by {self.max_difference:.1e} at most, on "
+            f"{self.path}: probabilities differ from the checkpoint's by at most {self.max_difference:.1e}, on "
             f"{self.trials} random utterances of 1 to {_LONGEST_TRIAL} frames"
         )
 
@@ -64,20 +64,19 @@ def export(checkpoint: Path, path: Path, allow: Sequence[str] = ()) -> Exported:
     """Write the system of ``checkpoint`` as an ONNX file.
 
     Inputs are ``frames`` [B, T, F], float32, and ``lengths`` [B], int64; outputs are ``probabilities`` [B, C], float32,
-    and ``predicted`` [B], int64. B and T are free. What frames are made by, and what the classes are called, stands in
-    the file's metadata; the extractor itself is not part of it.
+    and ``predicted`` [B], int64. B and T are dynamic. The metadata names the extractor's configuration and the classes;
+    the extractor itself is not exported.
 
-    The exporter is torch's older one, which traces: it takes LSTMs of any length, and features need no transform.
+    Uses torch's older, tracing exporter, which supports LSTMs of any length.
 
     Args:
         checkpoint: The checkpoint.
         path: The file to write.
-        allow: Module prefixes that the user trusts besides the allow-list.
+        allow: Module prefixes to trust in addition to the allow-list.
 
     Raises:
-        ConfigurationError: If the extra is not installed, the checkpoint cannot be read, a part of its system has no
-            counterpart in ONNX, the file's probabilities differ by more than ``TOLERANCE``, or its decisions do;
-            nothing is written then.
+        ConfigurationError: If the extra is not installed, the checkpoint cannot be read, an operator has no ONNX
+            counterpart, or probabilities (by more than ``TOLERANCE``) or decisions differ; nothing is written.
     """
     for name in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(name) is None:
@@ -89,29 +88,29 @@ def export(checkpoint: Path, path: Path, allow: Sequence[str] = ()) -> Exported:
     content = _with_metadata(_trace(system, checkpoint), system, extractor)
     frames = _trial_frames(system)
     difference, decides_alike = _compare(content, system, frames, checkpoint)
-    if not difference <= TOLERANCE:  # NaN is no equality either
+    if not difference <= TOLERANCE:  # also if NaN
         raise ConfigurationError(
-            f"{checkpoint}: {type(system).__name__} cannot be exported: what the file computes differs from the "
-            f"checkpoint by {difference:.1e}; what it computes depends on the frames in a way that no trace holds"
+            f"{checkpoint}: {type(system).__name__} cannot be exported: the file's probabilities differ from the "
+            f"checkpoint's by {difference:.1e}; its control flow depends on the frames, which a trace cannot record"
         )
     if not decides_alike:
         raise ConfigurationError(
-            f"{checkpoint}: {type(system).__name__} cannot be exported: the file decides otherwise than the checkpoint "
-            "although its probabilities are the same"
+            f"{checkpoint}: {type(system).__name__} cannot be exported: the file's decisions differ from the "
+            "checkpoint's although its probabilities are the same"
         )
     write_atomically(path, content)
     return Exported(path, difference, len(frames))
 
 
 class _FeaturesToProbabilities(nn.Module):
-    """A system's decision as a function of tensors alone."""
+    """A system's decision as a function of tensors."""
 
     def __init__(self, system: EmotionClassifier) -> None:
         super().__init__()
         self.system = system
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return probabilities [B, C] and the classes decided on [B] of ``frames`` [B, T, F] with ``lengths`` [B]."""
+        """Return probabilities [B, C] and predicted classes [B] of ``frames`` [B, T, F] with ``lengths`` [B]."""
         frames = F.pad(frames, (0, 0, 0, _EXTRA_FRAMES))  # padding never changes a result
         decision = self.system.decide(Batch(frames, lengths, labels=lengths, targets=frames, indices=lengths))
         return decision.probabilities, decision.predicted
@@ -122,8 +121,8 @@ def _trace(system: EmotionClassifier, checkpoint: Path) -> bytes:
     lengths = torch.tensor(_EXAMPLE_LENGTHS)
     example = (torch.zeros(len(lengths), int(lengths.max()), system.num_features), lengths)
     content = io.BytesIO()
-    with warnings.catch_warnings(), _kept_from_terminal() as printed:
-        warnings.simplefilter("ignore")  # about the exporter's age, and what a trace fixes: the check sees to that
+    with warnings.catch_warnings(), _captured_stdout() as printed:
+        warnings.simplefilter("ignore")  # about the exporter's age, and traced constants, which _compare checks
         try:
             torch.onnx.export(
                 module,
@@ -146,8 +145,8 @@ def _trace(system: EmotionClassifier, checkpoint: Path) -> bytes:
 
 
 @contextmanager
-def _kept_from_terminal() -> Iterator[IO[bytes]]:
-    """Yield a file for what is printed meanwhile, also by C++: the exporter prints a graph that it fails at."""
+def _captured_stdout() -> Iterator[IO[bytes]]:
+    """Redirect standard output to the yielded file, also from C++: on failure the exporter prints a graph."""
     sys.stdout.flush()
     terminal = os.dup(1)
     with tempfile.TemporaryFile() as file:
@@ -160,12 +159,12 @@ def _kept_from_terminal() -> Iterator[IO[bytes]]:
 
 
 def _cause(message: str, graph: str) -> str:
-    """Return what ONNX has no counterpart for, and in which part of the system it stands, as the traced graph says."""
+    """Return the operator without ONNX counterpart, and the module that uses it according to the traced graph."""
     operator = re.search(r"operator '(\w+::\w+)'", message)
     if operator is None:
         return message.strip().splitlines()[0]
     where = re.search(rf"{operator[1]}\(.*scope: \S*/(\S+)::(\S+)", graph)
-    part = f"its part {where[2]}, a {where[1].rpartition('.')[2]}," if where else "it"
+    part = f"its module {where[2]}, a {where[1].rpartition('.')[2]}," if where else "it"
     return f"{part} uses {operator[1]}, which ONNX's operator set {OPSET} does not have"
 
 
@@ -190,7 +189,7 @@ def _with_metadata(content: bytes, system: EmotionClassifier, extractor: Feature
 
 
 def _trial_frames(system: EmotionClassifier) -> list[Tensor]:
-    """Return random frames [T, F] of random lengths, spread as those that the system has learned from."""
+    """Return random frames [T, F] of random lengths, with the mean and deviation of the training frames."""
     noise = torch.Generator().manual_seed(0)
     lengths = [1, *torch.randint(2, _LONGEST_TRIAL + 1, (_TRIALS - 1,), generator=noise).tolist()]
     frames = [torch.randn(length, system.num_features, generator=noise) for length in lengths]
@@ -198,16 +197,16 @@ def _trial_frames(system: EmotionClassifier) -> list[Tensor]:
 
 
 def _compare(content: bytes, system: EmotionClassifier, frames: list[Tensor], checkpoint: Path) -> tuple[float, bool]:
-    """Return the largest difference of probabilities, and whether all decisions are the same.
+    """Return the largest difference of probabilities, and whether all decisions agree.
 
-    Compared are all of ``frames``, each alone and all in one batch. Of two classes that are equally probable within
-    ``TOLERANCE`` either may be decided on.
+    Compares each of ``frames`` alone and all in one batch. Decisions agree if their probabilities are equal within
+    ``TOLERANCE``.
     """
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is said by the exception
+    options.log_severity_level = 4  # errors are in the exception
     differences, alike = [], []
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""Which files are meant, and the stretches of a recording that are classified."""
+"""Find recordings and cut them into the stretches to classify."""
 # Shapes: N samples.
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,28 +15,26 @@ from ser_lightning.files import files_below
 
 AUDIO_ENDINGS = frozenset({
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64"),
-    *(".m4a", ".m4b", ".aac", ".wma", ".amr"),  # not decoded; in silence they would be missed
+    *(".m4a", ".m4b", ".aac", ".wma", ".amr"),  # cannot be decoded; listed so that they are reported
 })  # fmt: skip
-"""What is taken for audio below a folder."""
+"""Suffixes of audio files below a folder."""
 
 LONGEST_WHOLE_SECONDS = 60.0
-"""Longer recordings are classified window by window."""
+"""Longer recordings are classified in windows."""
 
 _BLOCK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Windowing:
-    """Windows of equal length that begin at equal distances.
-
-    They begin at 0 and end with the first one that reaches the end of the recording; that one may be shorter.
+    """Windows of equal length and hop, from 0 to the first that reaches the end of the recording (may be shorter).
 
     Attributes:
         seconds: Length of a window.
-        hop_seconds: Time from the beginning of one window to that of the next; at most ``seconds``.
+        hop_seconds: Time between the starts of windows; at most ``seconds``.
 
     Raises:
-        ConfigurationError: If a number is not positive, or sound between windows would be passed over.
+        ConfigurationError: If a number is not positive, or the hop is longer than the window.
     """
 
     seconds: float
@@ -46,7 +44,7 @@ class Windowing:
         if not 0 < self.hop_seconds <= self.seconds < float("inf"):
             raise ConfigurationError(
                 f"the window is {self.seconds:g} s and the hop {self.hop_seconds:g} s; both must be positive, and the "
-                "hop no longer than the window, or sound between windows is not heard"
+                "hop at most the window"
             )
 
     @property
@@ -57,31 +55,29 @@ class Windowing:
 
 
 WINDOWS_OF_LONG_RECORDINGS = Windowing(4.0, 4.0)
-"""About as long as what the systems learn from; each second of a recording is heard once."""
+"""About the length of training utterances, without overlap."""
 
 
-def default_windowing(seconds: float, heard_seconds: float = inf) -> Windowing | None:
-    """Return how a recording of ``seconds`` is cut if nobody says: not at all, unless it is long.
+def default_windowing(seconds: float, used_seconds: float = inf) -> Windowing | None:
+    """Return the default windows of a recording: None (whole) unless it is long.
 
     Args:
-        seconds: Its length.
-        heard_seconds: How much of what it is given a system hears; longer recordings are cut in windows of that length.
+        seconds: Duration of the recording.
+        used_seconds: Duration that the system uses; longer recordings are cut into windows of that length.
     """
-    if seconds <= min(heard_seconds, LONGEST_WHOLE_SECONDS):
+    if seconds <= min(used_seconds, LONGEST_WHOLE_SECONDS):
         return None
-    return (
-        WINDOWS_OF_LONG_RECORDINGS if heard_seconds > LONGEST_WHOLE_SECONDS else Windowing(heard_seconds, heard_seconds)
-    )
+    return WINDOWS_OF_LONG_RECORDINGS if used_seconds > LONGEST_WHOLE_SECONDS else Windowing(used_seconds, used_seconds)
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A part of a recording, or the whole.
+    """A window of a recording, or the whole.
 
     Attributes:
-        start_seconds: Where it begins.
-        end_seconds: Where it ends.
-        waveform: Its samples [N].
+        start_seconds: Start.
+        end_seconds: End.
+        waveform: Samples [N].
     """
 
     start_seconds: float
@@ -91,12 +87,12 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Recording:
-    """A file that can be heard.
+    """An audio file.
 
     Attributes:
         path: The file.
-        seconds: Its length, from its header.
-        windowing: How it is cut; not at all if None.
+        seconds: Its duration, from its header.
+        windowing: How to cut it; None: whole.
     """
 
     path: Path
@@ -104,20 +100,20 @@ class Recording:
     windowing: Windowing | None
 
     @classmethod
-    def open(cls, path: Path, windowing: Windowing | None, heard_seconds: float = inf) -> "Recording":
-        """Look at the header of ``path``, and cut it as ``windowing`` says, or as ``default_windowing`` does.
+    def open(cls, path: Path, windowing: Windowing | None, used_seconds: float = inf) -> "Recording":
+        """Read the header of ``path``; without ``windowing``, ``default_windowing`` applies.
 
         Raises:
-            AudioError: If it cannot be read.
+            AudioError: If the file cannot be read.
         """
         seconds = duration_seconds(path)
-        return cls(path, seconds, windowing or default_windowing(seconds, heard_seconds))
+        return cls(path, seconds, windowing or default_windowing(seconds, used_seconds))
 
     def stretches(self, sample_rate_hz: int) -> Iterator[Stretch]:
-        """Yield what is classified of it, one after the other; never is more in memory than a window and a block.
+        """Yield the stretches to classify; at most a window and a block are in memory.
 
         Raises:
-            AudioError: If it cannot be read, perhaps behind some of its windows.
+            AudioError: If the file cannot be read, possibly after some windows.
         """
         if self.windowing is None:
             yield Stretch(0.0, self.seconds, read_audio(self.path, sample_rate_hz))
@@ -131,12 +127,12 @@ class Recording:
 
 
 def cut(blocks: Iterable[Tensor], window: int, hop: int) -> Iterator[tuple[int, Tensor]]:
-    """Yield the windows of a waveform that comes in ``blocks`` [N], each with its first sample's place.
+    """Yield the windows of a waveform in ``blocks`` [N], each with the index of its first sample.
 
     Args:
-        blocks: The waveform, piece by piece.
-        window: Samples of a window.
-        hop: Samples from one window's first to the next one's; at most ``window``.
+        blocks: Consecutive blocks of the waveform.
+        window: Samples per window.
+        hop: Samples between the starts of windows; at most ``window``.
     """
     held, start = torch.zeros(0), 0  # samples from ``start`` on
     reached = 0  # end of the last window
@@ -151,13 +147,13 @@ def cut(blocks: Iterable[Tensor], window: int, hop: int) -> Iterator[tuple[int, 
 
 
 def find_recordings(given: Sequence[Path]) -> Iterator[Path]:
-    """Yield files as they are given, and in place of a folder the audio files below it, sorted; none is opened.
+    """Yield the given files, and for a folder the audio files below it, sorted, without opening them.
 
-    In each folder files come before folders. Hidden ones are passed over, and so is what has no ending of audio; links
-    to folders are followed, each real folder once.
+    Files come before subfolders. Hidden files and other suffixes are skipped; links to folders are followed, each real
+    folder once.
 
     Raises:
-        ConfigurationError: If a folder holds no audio.
+        ConfigurationError: If a folder contains no audio file.
     """
     for path in given:
         if not path.is_dir():
@@ -169,7 +165,7 @@ def find_recordings(given: Sequence[Path]) -> Iterator[Path]:
             yield file
         if not found:
             raise ConfigurationError(
-                f"{path} holds no audio file; looked for were names that end in {' '.join(sorted(AUDIO_ENDINGS))}"
+                f"{path} contains no audio file; audio files end in {' '.join(sorted(AUDIO_ENDINGS))}"
             )
 
 

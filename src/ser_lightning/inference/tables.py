@@ -1,4 +1,4 @@
-"""What was heard, as a table to read, as CSV and as JSON; each is written line by line, and never held whole."""
+"""Write results as a text table, CSV or JSON, line by line."""
 
 import csv
 import json
@@ -14,25 +14,25 @@ _WIDEST_FILE = 60
 
 
 class Writer(Protocol):
-    """Takes results one by one."""
+    """Writes results one by one."""
 
     def write(self, result: Result) -> None:
         """Write one result."""
 
     def end(self) -> None:
-        """Write what stands behind the last one."""
+        """Write the end of the output."""
 
 
 class TableWriter:
-    """Columns to read: file, emotion, its probability, duration; or a line for each window.
+    """Text columns: file, emotion, its probability, duration; or one line per window.
 
-    Files that could not be used are left out: they have their line on standard error.
+    Unusable files are skipped: the caller reports them on standard error.
 
     Args:
         stream: Where to write.
         class_names: The emotions.
-        by_window: Whether windows have lines of their own.
-        file_width: Characters of the longest file's name.
+        by_window: Whether to write one line per window.
+        file_width: Characters of the longest file name.
     """
 
     def __init__(self, stream: TextIO, class_names: Sequence[str], by_window: bool, file_width: int) -> None:
@@ -44,7 +44,7 @@ class TableWriter:
         self._headed = False
 
     def write(self, result: Result) -> None:
-        """Write the lines of one file; the head before the first of them."""
+        """Write the lines of one file, after the header if it is the first."""
         if isinstance(result, Unusable):
             return
         if not self._headed:
@@ -55,12 +55,14 @@ class TableWriter:
         if not self._by_window:
             self._line(name, result.emotion, self._share(result.emotion, result.probabilities), _duration(result))
             return
-        for heard in result.heard:
-            share = self._share(heard.emotion, heard.probabilities)
-            self._line(name, heard.emotion or "-", share, f"{heard.start_seconds:6.2f} {heard.end_seconds:8.2f}")
+        for decision in result.decisions:
+            share = self._share(decision.emotion, decision.probabilities)
+            self._line(
+                name, decision.emotion or "-", share, f"{decision.start_seconds:6.2f} {decision.end_seconds:8.2f}"
+            )
 
     def end(self) -> None:
-        """Write nothing: a table has no foot."""
+        """Write nothing."""
 
     def _share(self, emotion: str | None, probabilities: Sequence[float]) -> str:
         return "silence" if emotion is None else f"{100 * probabilities[self._class_names.index(emotion)]:.1f}%"
@@ -72,12 +74,12 @@ class TableWriter:
 
 
 class CSVWriter:
-    """A row for each file, or for each window: emotion, its probability, that of each class, and what went wrong.
+    """One row per file or window: emotion, its probability, that of each class, and the error.
 
     Args:
         stream: Where to write.
         class_names: The emotions.
-        by_window: Whether windows have rows of their own.
+        by_window: Whether to write one row per window.
     """
 
     def __init__(self, stream: TextIO, class_names: Sequence[str], by_window: bool) -> None:
@@ -94,26 +96,26 @@ class CSVWriter:
         if isinstance(result, Unusable):
             self._rows.writerow([result.path, *[""] * (self._width - 2), result.reason])
         elif not self._by_window:
-            windows = len(result.heard) if result.windowing else ""
+            windows = len(result.decisions) if result.windowing else ""
             self._row([result.path, _number(result.seconds), windows], result.emotion, result.probabilities)
         else:
-            for heard in result.heard:
-                times = [_number(heard.start_seconds), _number(heard.end_seconds)]
-                self._row([result.path, *times], heard.emotion, heard.probabilities)
+            for decision in result.decisions:
+                times = [_number(decision.start_seconds), _number(decision.end_seconds)]
+                self._row([result.path, *times], decision.emotion, decision.probabilities)
 
     def end(self) -> None:
-        """Write nothing: CSV has no foot."""
+        """Write nothing."""
 
     def _row(self, where: list[object], emotion: str | None, probabilities: Sequence[float]) -> None:
         if emotion is None:  # digital silence
             self._rows.writerow([*where, *[""] * (self._width - len(where))])
             return
-        own = probabilities[self._class_names.index(emotion)]
-        self._rows.writerow([*where, emotion, _number(own), *map(_number, probabilities), ""])
+        decided = probabilities[self._class_names.index(emotion)]
+        self._rows.writerow([*where, emotion, _number(decided), *map(_number, probabilities), ""])
 
 
 class JSONWriter:
-    """A list with an object for each file, written as they come.
+    """A list with one object per file.
 
     Args:
         stream: Where to write.
@@ -139,19 +141,19 @@ class JSONWriter:
     def _object(self, result: Result) -> dict[str, object]:
         if isinstance(result, Unusable):
             return {"file": str(result.path), "error": result.reason}
-        told: dict[str, object] = {"file": str(result.path), "seconds": round(result.seconds, 6)}
-        told |= self._decision(result.emotion, result.probabilities)
+        content: dict[str, object] = {"file": str(result.path), "seconds": round(result.seconds, 6)}
+        content |= self._decision(result.emotion, result.probabilities)
         if result.windowing:
-            told["averaged_over_windows"] = len(result.heard)
-            told["window_seconds"] = result.windowing.seconds
-            told["hop_seconds"] = result.windowing.hop_seconds
+            content["averaged_over_windows"] = len(result.decisions)
+            content["window_seconds"] = result.windowing.seconds
+            content["hop_seconds"] = result.windowing.hop_seconds
         if self._by_window:
-            told["windows"] = [
-                {"start_seconds": round(heard.start_seconds, 6), "end_seconds": round(heard.end_seconds, 6)}
-                | self._decision(heard.emotion, heard.probabilities)
-                for heard in result.heard
+            content["windows"] = [
+                {"start_seconds": round(decision.start_seconds, 6), "end_seconds": round(decision.end_seconds, 6)}
+                | self._decision(decision.emotion, decision.probabilities)
+                for decision in result.decisions
             ]
-        return told
+        return content
 
     def _decision(self, emotion: str | None, probabilities: Sequence[float]) -> dict[str, object]:
         if emotion is None:
@@ -161,7 +163,7 @@ class JSONWriter:
 
 
 def _duration(result: Classified) -> str:
-    averaged = f"   mean of {len(result.heard)} windows of {result.windowing.text}" if result.windowing else ""
+    averaged = f"   mean of {len(result.decisions)} windows of {result.windowing.text}" if result.windowing else ""
     return f"{result.seconds:.2f} s{averaged}"
 
 

@@ -12,13 +12,7 @@ from rich.console import Console
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import flatten
-from ser_lightning.runs.folder import (
-    CONFIG_FILE,
-    file_hash,
-    is_finished,
-    recorded_sources,
-    write_config,
-)
+from ser_lightning.runs.folder import CONFIG_FILE, file_hash, is_finished, recorded_sources, write_config
 
 
 @dataclass(frozen=True)

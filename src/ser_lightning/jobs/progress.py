@@ -19,7 +19,8 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.events import Change, JobEvent
 from ser_lightning.jobs.plan import Job
 from ser_lightning.jobs.process import LOG_FILE
-from ser_lightning.runs.folder import DEFAULT_ROW, METRICS_FILE
+from ser_lightning.runs.folder import METRICS_FILE
+from ser_lightning.runs.names import DEFAULT_ROW
 from ser_lightning.runs.scores import read_scores
 
 _SCORE = "validation/UA"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.published.table_file import Row, folder_name, read_table, row_arguments
-from ser_lightning.reports.systems import Publications, Published
+from ser_lightning.reports.systems import PaperResult, PaperResultLookup
 from ser_lightning.runs.configuration import CHECKPOINT_KEYS_END, differences
 from ser_lightning.runs.folder import CONFIG_FILE, read_config
 from ser_lightning.runs.gathering import CrossValidation
@@ -25,7 +25,7 @@ def table_files(experiments: Path) -> list[Path]:
     return sorted(path for path in found if path.name.startswith(("table", "figure", "parameters")))
 
 
-def publications(experiments: Path) -> Publications:
+def publications(experiments: Path) -> PaperResultLookup:
     """Return a function that says what papers report of a run; of nothing where there are no table files.
 
     A run on another corpus than the paper's finds the paper's numbers too, which then say that they do not compare.
@@ -41,12 +41,12 @@ def publications(experiments: Path) -> Publications:
                 key = (path.parent.name, Path(row.experiment).stem, folder_name(row))
                 rows.setdefault(key, []).append((path, table.title, table.corpus, row))
 
-    def published(runs: Sequence[CrossValidation]) -> list[Published]:
+    def published(runs: Sequence[CrossValidation]) -> list[PaperResult]:
         facts = runs[0].facts
         found = rows.get((facts.paper, facts.experiment, facts.row), [])
         here = [entry for entry in found if entry[2] == facts.corpus]  # two tables may be the same on two corpora
         return [
-            Published(f"{title}: {row.name}", corpus, row.paper, row.note, _differences(path, row, runs))
+            PaperResult(f"{title}: {row.name}", corpus, row.paper, row.note, _differences(path, row, runs))
             for path, title, corpus, row in here or found
         ]
 

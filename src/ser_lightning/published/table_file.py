@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import check_keys, load_file, override, schema_error
-from ser_lightning.runs.folder import DEFAULT_ROW
+from ser_lightning.runs.names import DEFAULT_ROW
 from ser_lightning.runs.summary import METRICS
 
 

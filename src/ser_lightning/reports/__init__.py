@@ -1,6 +1,6 @@
-"""Runs in; tables, pictures and one page out. Nothing here needs a GPU or the corpus, or writes into a run.
+"""Report finished runs as tables, figures and a page, without a GPU, the corpus or changes to a run.
 
-``systems`` is the content of a report, ``uncertainty`` and ``paired_tests`` are its statistics, ``figures`` and modules
-named after what they draw its pictures. ``sections`` arrange all in a ``document``; ``render`` and ``templates`` make
-HTML and Markdown of it, and ``report`` writes both. This package imports none of them: the command line stays fast.
+``systems`` collects the runs, ``uncertainty`` and ``paired_tests`` compute statistics, ``figures``, ``curves`` and
+``*_figure(s)`` draw. ``sections`` build a ``document``; ``render`` and ``templates`` turn it into HTML and Markdown,
+and ``report`` writes both. The package imports no module, so that the command line starts fast.
 """

@@ -1,4 +1,4 @@
-"""Curves: a score over a hyper-parameter, and accuracy as a function of confidence."""
+"""Curves: score over a hyper-parameter, and accuracy over confidence."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from ser_lightning.reports.systems import Configured
 from ser_lightning.reports.uncertainty import Estimate
 from ser_lightning.runs.configuration import CHECKPOINT_KEYS_END
 
-FEWEST_POINTS = 3  # fewer are no curve
+MIN_POINTS = 3  # of a curve
 SCORE_COLUMNS = ("ours", "low", "high", "paper")
 
 
@@ -21,9 +21,9 @@ class Point:
     """One configuration and its score.
 
     Attributes:
-        configured: What was, or would be, run.
-        ours: Our pooled score, or None where it was not run.
-        paper: The paper's score in percent, or None where it is not legible or on another corpus.
+        configured: The configuration.
+        ours: Our pooled score, or None if not run.
+        paper: The paper's score in percent, or None if unknown or on another corpus.
     """
 
     configured: Configured
@@ -32,18 +32,17 @@ class Point:
 
 
 def curve_tables(points: Sequence[Point]) -> dict[str, pd.DataFrame]:
-    """Return the curves that configurations make up, by hyper-parameter.
+    """Return the curves of configurations by hyper-parameter.
 
-    A curve is at least three configurations of one experiment on one corpus that differ in one number alone, of which
-    at least two were run.
+    A curve consists of at least three configurations of one experiment and corpus that differ only in one number, at
+    least two of them run.
 
     Args:
         points: The configurations with their scores.
 
     Returns:
-        For each hyper-parameter a table with columns ``series`` and ``value``, scores between 0 and 1 in ``ours``,
-        ``low``, ``high`` and ``paper``, and ``speakers``. It is called by the last part of its key, or by all of it
-        where two keys end alike.
+        For each hyper-parameter a table with columns ``series``, ``value``, ``ours``, ``low``, ``high``, ``paper``
+        (scores between 0 and 1) and ``speakers``. Its name is the last part of the key, or the full key if ambiguous.
     """
     by_experiment: dict[tuple[str, ...], list[Point]] = {}
     for point in points:
@@ -60,7 +59,7 @@ def curve_tables(points: Sequence[Point]) -> dict[str, pd.DataFrame]:
                     series.setdefault(repr(settings), (settings, []))[1].append((float(value), point))
             for others, found in series.values():
                 distinct = {value for value, _ in found}
-                if len(distinct) >= FEWEST_POINTS and sum(point.ours is not None for _, point in found) > 1:
+                if len(distinct) >= MIN_POINTS and sum(point.ours is not None for _, point in found) > 1:
                     curves.setdefault(key, []).append((names, others, sorted(found, key=lambda pair: pair[0])))
     tables = {}
     last_parts = [_last_part(key) for key in curves]
@@ -77,7 +76,7 @@ def curve_tables(points: Sequence[Point]) -> dict[str, pd.DataFrame]:
 
 
 def _varied(configurations: Sequence[Mapping[str, object]]) -> list[str]:
-    """Return the keys in which configurations differ, without the checkpoints they start from."""
+    """Return the keys in which configurations differ, except those of source checkpoints."""
     keys = dict.fromkeys(key for settings in configurations for key in settings)
     return [
         key
@@ -87,10 +86,10 @@ def _varied(configurations: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def _in_words(names: Sequence[str], differing: Sequence[bool], others: Mapping[str, object]) -> str:
-    """Return what tells a series from others: names that differ, and the values of other hyper-parameters."""
-    told = [name for name, differs in zip(names, differing, strict=True) if differs]
-    told += [f"{_last_part(key)}={value}" for key, value in others.items() if value is not None]
-    return ", ".join(told)
+    """Return the label of a series: the names that differ, and the values of other hyper-parameters."""
+    parts = [name for name, differs in zip(names, differing, strict=True) if differs]
+    parts += [f"{_last_part(key)}={value}" for key, value in others.items() if value is not None]
+    return ", ".join(parts)
 
 
 def _last_part(key: str) -> str:
@@ -98,13 +97,13 @@ def _last_part(key: str) -> str:
 
 
 def curve_figure(table: pd.DataFrame, parameter: str, metric: str, title: str) -> Figure:
-    """Draw each series of a hyper-parameter's table with its intervals, and the paper's numbers.
+    """Draw each series of a hyper-parameter's table with intervals, and the paper's scores.
 
     Args:
-        table: As ``curve_tables`` returns.
+        table: A table of ``curve_tables``.
         parameter: The hyper-parameter.
         metric: UA or WA.
-        title: What was recognised by what.
+        title: Title.
     """
     figure = Figure(figsize=(6.5, 4.4), layout="constrained")
     axes = figure.add_subplot()
@@ -114,7 +113,7 @@ def curve_figure(table: pd.DataFrame, parameter: str, metric: str, title: str) -
     for index, name in enumerate(names):
         part = percent[percent["series"] == name]
         colour, mark = COLOURS[index % len(COLOURS)], MARKS[index % len(MARKS)]
-        # Beside each other, lest one series's intervals hide another's.
+        # Shift the series so that their intervals do not overlap.
         places = part["value"] + spread * (index - (len(names) - 1) / 2)
         axes.vlines(places, part["low"], part["high"], color=colour, linewidth=1.6, alpha=0.7)
         run = part["ours"].notna()
@@ -145,10 +144,9 @@ def _numbers(point: Point) -> dict[str, float | int | None]:
 
 
 def reliability_table(found: Calibration) -> pd.DataFrame:
-    """Return a row for each bin of confidence.
+    """Return one row per confidence bin: ``from``, ``to``, ``utterances``, mean ``confidence`` and ``accuracy``.
 
-    Its columns are ``from``, ``to``, ``utterances``, and the means ``confidence`` and ``accuracy`` of the bin's
-    utterances, NaN in a bin without any.
+    The means of empty bins are NaN.
     """
     columns = {
         "from": found.edges[:-1].numpy(),
@@ -161,19 +159,19 @@ def reliability_table(found: Calibration) -> pd.DataFrame:
 
 
 def reliability_figure(found: Calibration, title: str) -> Figure:
-    """Draw accuracy over confidence, and below it how many utterances each bin has.
+    """Draw accuracy over confidence, and below it the number of utterances per bin.
 
     Args:
         found: Confidence and accuracy in bins.
-        title: Whose probabilities they are; the expected calibration error is added.
+        title: Title; the expected calibration error is added.
     """
     table = reliability_table(found)
     present = table[table["utterances"] > 0]
     figure = Figure(figsize=(5, 5.4), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
-    above.plot([0, 100], [0, 100], color=GREY, linestyle=":", linewidth=1.5, label="as sure as right")
+    above.plot([0, 100], [0, 100], color=GREY, linestyle=":", linewidth=1.5, label="perfectly calibrated")
     confidence, accuracy = 100 * present["confidence"], 100 * present["accuracy"]
-    above.vlines(confidence, confidence, accuracy, color=ORANGE, linewidth=2, label="distance")
+    above.vlines(confidence, confidence, accuracy, color=ORANGE, linewidth=2, label="gap")
     above.plot(confidence, accuracy, "o-", color=BLUE, markersize=7, linewidth=1.5, label="accuracy")
     above.set_xlim(0, 100)
     above.set_ylim(0, 100)

@@ -1,4 +1,4 @@
-"""What a report consists of, apart from its form: `render` makes HTML and Markdown of it."""
+"""Blocks of a report, independent of HTML and Markdown."""
 
 import struct
 from collections.abc import Mapping, Sequence
@@ -23,28 +23,28 @@ class Heading:
 
 @dataclass(frozen=True)
 class Headline:
-    """The numbers to see first: by name the number, and what it is."""
+    """The most important numbers: by name, the number and its meaning."""
 
     numbers: Mapping[str, tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Definitions:
-    """Words and what they mean here."""
+    """Terms with their values."""
 
     pairs: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Caveats:
-    """Sentences that a reader of any number has to know, at least one."""
+    """Warnings that apply to all numbers, at least one."""
 
     lines: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Folded:
-    """Lines under a title that opens them."""
+    """Lines that can be expanded under a title."""
 
     title: str
     lines: Sequence[str]
@@ -55,10 +55,10 @@ class Table:
     """A table whose first column names the rows.
 
     Attributes:
-        caption: What it shows.
-        headings: The columns, and whether each holds numbers, which are set flush right.
-        rows: A text for each column.
-        footer: Rows that sum up the others.
+        caption: Caption.
+        headings: The columns, and whether each is numeric (right-aligned).
+        rows: One text per column.
+        footer: Summary rows.
     """
 
     caption: str
@@ -69,14 +69,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture, which is written as a file too, and the numbers it shows.
+    """A picture and its numbers, which are also written as files.
 
     Attributes:
         name: Stem of the files.
         png: The picture.
-        alternative: Words for who does not see it.
-        caption: What is below it.
-        numbers: What it shows; None for a picture that a run left.
+        alternative: Text alternative.
+        caption: Caption.
+        numbers: The data shown; None for a picture copied from a run.
     """
 
     name: str
@@ -87,7 +87,7 @@ class Picture:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height on a page: two thirds of its pixels, which is sharp on screens with several to the dot."""
+        """Width and height on a page: two thirds of its pixels, sharp on high-density screens."""
         width, height = struct.unpack(">II", self.png[16:24])
         return width * 2 // 3, height * 2 // 3
 

@@ -1,4 +1,4 @@
-"""Picture of embeddings: the test utterances of several systems, side by side (Mocanu et al. 2021, figures 6 and 7)."""
+"""Draw t-SNE maps of test embeddings side by side (Mocanu et al. 2021, figures 6 and 7)."""
 # Shapes: N utterances, E channels of an embedding.
 
 import math
@@ -27,23 +27,23 @@ from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.scores import read_embeddings
 from ser_lightning.runs.summary import corpus_title
 
-PERPLEXITY = 30.0  # scikit-learn's default, where there are points enough
+PERPLEXITY = 30.0  # scikit-learn's default
 # Okabe and Ito's palette, distinct to colour-blind readers.
 COLOURS = ("#000000", "#56b4e9", "#e69f00", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#f0e442")
-EDGE = 0.6  # of a mark's brightness: the palette's yellow would be lost on white
+EDGE = 0.6  # brightness of a mark's edge: the palette's yellow is hardly visible on white
 MARKS = "os^DvPX<>ph*"
-TITLE_WIDTH = 40  # characters over a panel
-LEGEND_ROWS = 18  # as many as stand beside a panel
+TITLE_WIDTH = 40  # characters per line
+LEGEND_ROWS = 18  # rows that fit next to a panel
 
 
 @dataclass(frozen=True)
 class EmbeddingMap:
-    """The embeddings of one fold's test set on a plane.
+    """The test embeddings of one fold in two dimensions.
 
     Attributes:
-        title: What is drawn, such as the system and the fold.
+        title: Title, such as the system and the fold.
         class_names: The emotions, in the order of their colours.
-        table: ``utterance``, ``speaker`` and ``emotion`` as text, ``x`` and ``y`` as float64; a row for each utterance.
+        table: ``utterance``, ``speaker`` and ``emotion`` as text, ``x`` and ``y`` as float64; one row per utterance.
     """
 
     title: str
@@ -52,20 +52,19 @@ class EmbeddingMap:
 
 
 def embedding_map(title: str, embeddings: Tensor, predictions: Predictions) -> EmbeddingMap:
-    """Lay ``embeddings`` [N, E] out on a plane by t-SNE, L2-normalised before, as metric learning compares them.
+    """Map L2-normalised ``embeddings`` [N, E] to two dimensions by t-SNE.
 
-    The plane begins with the two principal components and the same random numbers each time: equal embeddings give
-    equal maps. Perplexity is 30, or a third of the other utterances where those are fewer than 90.
+    Deterministic: initialised by PCA, with a fixed seed. The perplexity is 30, at most (N - 1) / 3.
 
     Args:
-        title: What is drawn.
+        title: Title.
         embeddings: In the order of ``predictions``.
         predictions: The test set.
     """
     points = F.normalize(embeddings.double(), dim=1)
     count = len(points)
     places = torch.zeros(count, 2, dtype=torch.float64)
-    if points.std(0, correction=0).max() > 1e-9:  # t-SNE divides by the spread, and a network may have collapsed
+    if points.std(0, correction=0).max() > 1e-9:  # t-SNE divides by the spread, which is 0 for a collapsed network
         perplexity = max(1.0, min(PERPLEXITY, (count - 1) / 3))
         layout = TSNE(perplexity=perplexity, init="pca", random_state=0)
         places = torch.from_numpy(layout.fit_transform(points.numpy())).double()
@@ -76,11 +75,11 @@ def embedding_map(title: str, embeddings: Tensor, predictions: Predictions) -> E
 
 
 def embedding_figure(maps: Sequence[EmbeddingMap], title: str) -> Figure:
-    """Draw maps side by side: a point for each utterance, its colour the emotion, its shape the speaker.
+    """Draw maps side by side: one point per utterance, colour by emotion, shape by speaker.
 
     Args:
         maps: At least one, all with the same classes.
-        title: What all maps have in common.
+        title: Title of the figure.
     """
     class_names = maps[0].class_names
     colours = dict(zip(class_names, _colours(len(class_names)), strict=True))
@@ -99,15 +98,15 @@ def embedding_figure(maps: Sequence[EmbeddingMap], title: str) -> Figure:
 def write_embedding_figure(
     folders: Sequence[Path], out: Path, titles: Sequence[str] = (), fold: int | None = None
 ) -> Path:
-    """Draw the test embeddings of runs side by side, and write their places on the plane beside the picture.
+    """Draw the test embeddings of runs side by side, and write the picture and its coordinates.
 
-    Each fold has its own network and so its own space: of each run one fold is drawn, and the title says which.
+    Each fold has its own embedding space, so one fold of each run is drawn.
 
     Args:
-        folders: Folders of folds, or of seeds, of which the first fold that all of them have finished is drawn.
+        folders: Folders of folds or seeds; of seeds, the first fold that all have finished is drawn.
         out: The folder of ``embeddings.png`` and ``embeddings.csv``, the latter with columns ``system`` (the title),
             ``utterance``, ``speaker``, ``emotion``, ``x`` and ``y``.
-        titles: What to call the runs, one for each; by default the experiment and, in a table, the row.
+        titles: Titles of the runs; by default experiment and row.
         fold: Draw this fold of every seed.
 
     Returns:
@@ -123,8 +122,8 @@ def write_embedding_figure(
     for run in runs[1:]:
         if run.facts.class_names != first.facts.class_names:
             raise ConfigurationError(
-                f"{first.folder} distinguishes {', '.join(first.facts.class_names)}; "
-                f"{run.folder} {', '.join(run.facts.class_names)}: draw them apart"
+                f"{first.folder} has classes {', '.join(first.facts.class_names)}; "
+                f"{run.folder} {', '.join(run.facts.class_names)}: draw them separately"
             )
     names = list(titles) or [run.facts.title for run in runs]
     maps = [
@@ -141,20 +140,20 @@ def write_embedding_figure(
 
 
 def _fold_folders(folders: Sequence[Path], fold: int | None) -> list[Path]:
-    """Return the one fold of each run that is to be drawn; of seeds, one that all of them have finished."""
+    """Return the fold of each run to draw; of seeds, the first that all have finished."""
     finished = [_finished(folder) for folder in folders]
     if fold is None:
         seeds = [set(done) for folder, done in zip(folders, finished, strict=True) if not _is_fold(folder)]
         common = set.intersection(*seeds) if seeds else set()
         if seeds and not common:
-            said = "; ".join(f"{folder}: {_listed(done)}" for folder, done in zip(folders, finished, strict=True))
-            raise ConfigurationError(f"no fold is finished in all of these runs, so that none can be compared: {said}")
+            listed = "; ".join(f"{folder}: {_listed(done)}" for folder, done in zip(folders, finished, strict=True))
+            raise ConfigurationError(f"no fold is finished in all of these runs: {listed}; finish one in all of them")
         return [
             folder if _is_fold(folder) else done[min(common)] for folder, done in zip(folders, finished, strict=True)
         ]
     for folder, done in zip(folders, finished, strict=True):
         if fold not in done:
-            raise ConfigurationError(f"{folder}: fold {fold} is not finished; these are: {_listed(done)}")
+            raise ConfigurationError(f"{folder}: fold {fold} is not finished; finished are {_listed(done)}")
     return [done[fold] for done in finished]
 
 
@@ -162,7 +161,7 @@ def _finished(folder: Path) -> dict[int, Path]:
     """Return the finished folds of a run by their index, at least one."""
     done = finished_folds(folder)
     if above := sorted({entry.parent for entry in done})[1:]:
-        raise ConfigurationError(f"{folder} holds folds of several seeds, such as {above[0]}: give one seed's folder")
+        raise ConfigurationError(f"{folder} contains several seeds, such as {above[0]}; give one seed's folder")
     return {int(entry.name.removeprefix("fold-")): entry for entry in done}
 
 
@@ -175,7 +174,7 @@ def _listed(finished: dict[int, Path]) -> str:
 
 
 def _colours(count: int) -> Sequence[str]:
-    """Return a colour for each of ``count`` classes: beyond those that anyone can tell apart, of the rainbow."""
+    """Return ``count`` colours: of the colour-blind palette if it has enough, else of a rainbow."""
     if count <= len(COLOURS):
         return COLOURS[:count]
     rainbow = matplotlib.colormaps["turbo"]

@@ -1,7 +1,7 @@
-"""Pictures of results: confusion matrix, training curves, scores of folds and speakers.
+"""Figures of results: confusion matrix, training curves, scores of folds and speakers.
 
-Figures are matplotlib ``Figure`` objects of their own, without pyplot: no global state, no window, no leak when a sweep
-draws hundreds. Colours can be told apart by colour-blind readers, and text stays legible at half size.
+Figures are created without pyplot: no global state, no window, no leak. Colours are distinct to colour-blind readers;
+text is legible at half size.
 """
 # Shapes: C classes.
 
@@ -23,11 +23,11 @@ from ser_lightning.reports.uncertainty import Estimate
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#767676"  # of Okabe and Ito's palette, distinct to colour-blind readers
 DOTS_PER_INCH = 150
-DARK = 0.25  # luminance below which white text is the easier to read: contrast at least 3.5 (WCAG 2)
+DARK = 0.25  # below this luminance white text is easier to read: contrast at least 3.5 (WCAG 2)
 
 
 def png(figure: Figure) -> bytes:
-    """Return the figure as a PNG file, cropped to its content; equal figures give equal bytes."""
+    """Return the figure as PNG, cropped to its content; equal figures give equal bytes."""
     content = io.BytesIO()
     FigureCanvasAgg(figure)
     figure.savefig(content, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight", pad_inches=0.15)
@@ -35,18 +35,18 @@ def png(figure: Figure) -> bytes:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write the figure as a PNG file, atomically, and return ``path``."""
+    """Write the figure as PNG, atomically; return ``path``."""
     write_atomically(path, png(figure))
     return path
 
 
 def confusion_figure(confusion: Tensor, class_names: Sequence[str], title: str) -> Figure:
-    """Draw a confusion matrix: the share of each reference class in percent, and the count below it.
+    """Draw a confusion matrix: percentages of the reference class, and counts.
 
     Args:
-        confusion: Counts [C, C], reference classes in rows; a class without an utterance has an empty row.
-        class_names: The classes, C of them.
-        title: What was recognised by what; UA and WA are added.
+        confusion: Counts [C, C], reference classes in rows; rows may be empty.
+        class_names: Names of the C classes.
+        title: Title; UA and WA are added.
     """
     num_classes = len(class_names)
     totals = confusion.sum(dim=1)
@@ -86,14 +86,14 @@ def confusion_figure(confusion: Tensor, class_names: Sequence[str], title: str) 
 
 
 def training_figure(histories: Mapping[str, pd.DataFrame], title: str) -> Figure:
-    """Draw loss and UA after each epoch: a thin line for each fold, a thick one for their mean.
+    """Draw loss and UA per epoch: thin lines for folds, a thick line for their mean.
 
-    The mean ends where the first fold stops: beyond, it would be that of the folds that happened to go on.
+    The mean ends where the first fold stops, so that it is always over all folds.
 
     Args:
-        histories: By name of the fold, a row for each epoch, with what there is of ``train/loss``,
-            ``validation/loss``, ``train/UA`` and ``validation/UA``.
-        title: What was trained.
+        histories: By name of the fold, one row per epoch with any of ``train/loss``, ``validation/loss``, ``train/UA``
+            and ``validation/UA``.
+        title: Title.
     """
     figure = Figure(figsize=(9, 3.9), layout="constrained")
     for axes, metric, label, scale in zip(
@@ -117,11 +117,11 @@ def training_figure(histories: Mapping[str, pd.DataFrame], title: str) -> Figure
 
 
 def score_figure(scores: Mapping[str, Mapping[str, float]], title: str, chance: float) -> Figure:
-    """Draw UA and WA of each fold or speaker as dots on a line, the best UA on top, the mean UA as a line.
+    """Draw UA and WA of each fold or speaker as dots, best UA on top, and the mean UA as a line.
 
     Args:
         scores: ``UA`` and ``WA`` by name of the fold or speaker.
-        title: Whose scores they are.
+        title: Title.
         chance: UA of guessing, between 0 and 1.
     """
     ranked = sorted(scores, key=lambda name: (scores[name]["UA"], name))
@@ -134,7 +134,7 @@ def score_figure(scores: Mapping[str, Mapping[str, float]], title: str, chance: 
     axes.axvline(100 * chance, color=GREY, linestyle=":", linewidth=1.5, label=f"chance {100 * chance:.3g}%")
     axes.axvline(mean, color=BLUE, linewidth=1.2, label=f"mean UA {mean:.1f}%")
     axes.hlines(places, ua, wa, color="#c4c4c4", linewidth=1.5, zorder=1)
-    rings = axes.plot(wa, places, "o", markersize=10, label="WA", clip_on=False)  # wide enough to be seen around UA
+    rings = axes.plot(wa, places, "o", markersize=10, label="WA", clip_on=False)  # visible around UA
     rings[0].set(markerfacecolor="white", markeredgecolor=ORANGE, markeredgewidth=1.6)
     axes.plot(ua, places, "o", markersize=6, label="UA", clip_on=False, color=BLUE)
     axes.set_yticks(places, [plain(name) for name in ranked], fontsize=11)
@@ -149,13 +149,13 @@ def score_figure(scores: Mapping[str, Mapping[str, float]], title: str, chance: 
 
 
 def recall_sentence(confusion: Tensor, class_names: Sequence[str]) -> str:
-    """Return the recalls of a confusion matrix [C, C] in words, for readers who do not see the picture."""
+    """Return the recalls of a confusion matrix [C, C] in words, as a text alternative."""
     found = zip(class_names, recalls(confusion).tolist(), strict=True)
     return ", ".join(f"{name} {100 * recall:.0f}%" for name, recall in found if not math.isnan(recall))
 
 
 def _draw_curves(axes: Axes, curves: Sequence["pd.Series[float]"], stage: str, colour: str) -> bool:
-    """Draw each fold's curve and their mean; return whether there was any."""
+    """Draw the curves of the folds and their mean; return whether there was any."""
     present = [curve.dropna() for curve in curves if curve.notna().any()]
     for curve in present:
         axes.plot(curve.index, curve, color=colour, linewidth=0.7, alpha=0.45 if len(present) > 1 else 1)
@@ -168,36 +168,36 @@ def _draw_curves(axes: Axes, curves: Sequence["pd.Series[float]"], stage: str, c
 
 
 def tidy(axes: Axes) -> None:
-    """Leave out the frame that holds no scale, and set the scale's numbers in the size of the suite's pictures."""
+    """Hide the top and right spines, and set the size of tick labels."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=11)
 
 
 def _luminance(colour: tuple[float, ...]) -> float:
-    """Return the relative luminance of an sRGB colour (WCAG 2), 0 for black and 1 for white."""
+    """Return the relative luminance of an sRGB colour (WCAG 2), from 0 (black) to 1 (white)."""
     linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
 def plain(text: str) -> str:
-    """Return ``text`` with dollar signs that matplotlib does not take for mathematics."""
+    """Escape dollar signs, which matplotlib would parse as mathematics."""
     return text.replace("$", r"\$")
 
 
-# Okabe and Ito's palette, less what is pale on white: distinct to colour-blind readers.
+# Okabe and Ito's palette without the pale colours: distinct to colour-blind readers.
 COLOURS = (BLUE, ORANGE, "#009e73", "#cc79a7", "#56b4e9", "#000000")
 MARKS = ("o", "s", "^", "D", "v", "P")
-MOST_TOGETHER = len(COLOURS)  # more systems have a picture each
+MAX_SYSTEMS_PER_FIGURE = len(COLOURS)  # more systems are split over several pictures
 
 
 def systems_figure(scores: Mapping[str, Mapping[str, float]], title: str, chance: float, kind: str) -> Figure:
     """Draw the UA of each fold or speaker for several systems, the best mean on top.
 
     Args:
-        scores: UA by fold or speaker, for each of at most ``MOST_TOGETHER`` systems.
-        title: Whose scores they are.
+        scores: UA by fold or speaker, for each of at most ``MAX_SYSTEMS_PER_FIGURE`` systems; some may be missing.
+        title: Title.
         chance: UA of guessing, between 0 and 1.
-        kind: What there is a score of, "folds" or "speakers"; a system need not have all of them.
+        kind: "folds" or "speakers".
     """
     names = list(dict.fromkeys(name for found in scores.values() for name in found))
 
@@ -206,7 +206,7 @@ def systems_figure(scores: Mapping[str, Mapping[str, float]], title: str, chance
         return sum(present) / len(present)
 
     ranked = sorted(names, key=lambda name: (mean(name), name))
-    # Chance and each system have a line below the axes, which would be squeezed to nothing.
+    # The legend has one line per system and one for chance; make room for it.
     figure = Figure(figsize=(7, 1.2 + 0.3 * len(ranked) + 0.25 * (1 + len(scores))), layout="constrained")
     axes = figure.add_subplot()
     axes.axvline(100 * chance, color=GREY, linestyle=":", linewidth=1.5, label=f"chance {100 * chance:.3g}%")
@@ -231,19 +231,19 @@ def systems_figure(scores: Mapping[str, Mapping[str, float]], title: str, chance
 
 
 def recall_figure(recalls: Mapping[str, Sequence[Estimate]], class_names: Sequence[str], title: str) -> Figure:
-    """Draw each class's recall with its 95% interval, systems below each other.
+    """Draw the recall of each class with its 95% interval, one row per system.
 
     Args:
-        recalls: The recall of each class, for each of at most ``MOST_TOGETHER`` systems.
+        recalls: The recall of each class, for each of at most ``MAX_SYSTEMS_PER_FIGURE`` systems.
         class_names: The classes.
-        title: Whose recalls they are.
+        title: Title.
     """
     gap = 0.75 / len(recalls)
     height = 1.8 + (0.26 + 0.16 * len(recalls)) * len(class_names)
     figure = Figure(figsize=(7, height), layout="constrained")
     axes = figure.add_subplot()
     for index, ((system, found), colour, mark) in enumerate(zip(recalls.items(), COLOURS, MARKS, strict=False)):
-        # The first class on top, and in it the first system.
+        # The first class is on top, and in it the first system.
         offset = gap * ((len(recalls) - 1) / 2 - index)
         label = plain(system)
         for place, one in enumerate(reversed(found)):
@@ -251,7 +251,7 @@ def recall_figure(recalls: Mapping[str, Sequence[Estimate]], class_names: Sequen
                 axes.hlines(place + offset, 100 * one.low, 100 * one.high, color=colour, linewidth=2)
             if one.speakers:
                 axes.plot(100 * one.value, place + offset, mark, markersize=7, color=colour, label=label, clip_on=False)
-                label = "_"  # in the legend once
+                label = "_"  # one legend entry per system
     axes.set_yticks(range(len(class_names)), [plain(name) for name in reversed(class_names)], fontsize=12)
     axes.set_ylim(-0.6, len(class_names) - 0.4)
     axes.set_xlim(0, 100)

@@ -1,7 +1,4 @@
-"""The model card of a checkpoint: what the system is, what it has heard, how well it does, and what it is not for.
-
-Everything on it is read from the run's folder, so that a card can be written again at any time.
-"""
+"""Write the model card of a checkpoint from the files in its run's folder."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -25,8 +22,8 @@ def model_card(folder: Path, allow: Sequence[str] = ()) -> str:
     """Return the card of ``checkpoints/best.ckpt`` in Markdown.
 
     Args:
-        folder: The run's folder. Only the checkpoint and ``config.yaml`` are needed; scores are those that are there.
-        allow: Module prefixes that the user trusts.
+        folder: The run's folder. Only the checkpoint and ``config.yaml`` are required; scores are optional.
+        allow: Module prefixes to trust.
 
     Raises:
         ConfigurationError: If a file of the run cannot be read.
@@ -60,19 +57,19 @@ def model_card(folder: Path, allow: Sequence[str] = ()) -> str:
 
 @dataclass(frozen=True)
 class Card:
-    """What a card says besides what the run's facts and the corpus's source say.
+    """Content of a card, in addition to the run's facts and the corpus's source.
 
     Attributes:
         title: System, experiment, corpus and fold.
-        stored: What the checkpoint says about its system.
-        corpus: The corpus as run folders call it.
+        stored: The checkpoint's description of its system.
+        corpus: Name of the corpus in run folders.
         extractor: The extractor's configuration in words.
-        scores: A row for each set that was predicted: set, utterances, speakers, UA, WA, macro F1.
-        recalls: Name, test utterances and recall of each class; empty if nothing was tested.
-        best: The score by which the epoch was chosen, in words; empty if there is none.
+        scores: A row for each predicted set: set, utterances, speakers, UA, WA, macro F1.
+        recalls: Name, test utterances and recall of each class; empty without a test.
+        best: The score that selected the epoch, in words; empty if unknown.
         calibration_error: Expected calibration error on the test set, between 0 and 1.
         path: The checkpoint, quoted for a shell.
-        epoch: Epoch of the checkpoint, counted from 0.
+        epoch: Epoch of the checkpoint, from 0.
         seed: Seed of the run.
     """
 
@@ -95,12 +92,12 @@ class Card:
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether nobody's voice was heard."""
+        """Whether the training speech was generated."""
         return split_corpus_name(self.corpus)[1]
 
     @property
     def is_pretraining(self) -> bool:
-        """Whether the classes are people, for other systems to start from."""
+        """Whether the classes are speakers: a checkpoint for other systems to start from."""
         return bool(self.stored["is_pretraining"])
 
 
@@ -120,14 +117,14 @@ def _best_score(callbacks: Mapping[str, Any]) -> str:
     for state in callbacks.values():
         if isinstance(state, Mapping) and state.get("monitor") and state.get("best_model_score") is not None:
             name, value = str(state["monitor"]), float(state["best_model_score"])
-            return f"{name} of the epoch that was kept: " + (
+            return f"{name} of the selected epoch: " + (
                 f"{value:.3f}" if name.endswith("loss") else f"{100 * value:.1f}%"
             )
     return ""
 
 
 def _in_words(extractor: Mapping[str, Any]) -> str:
-    """Return an extractor's configuration in a line: its class and arguments, one inside the other."""
+    """Return an extractor's configuration in one line: its class and arguments, nested."""
     arguments = ", ".join(
         f"{name} {_in_words(value) if isinstance(value, Mapping) else value}"
         for name, value in extractor.get("init_args", {}).items()

@@ -1,4 +1,4 @@
-"""Is one system better than another, or were its speakers easier? Paired tests over speakers on the same split."""
+"""Paired tests over speakers between systems on the same split."""
 # Shapes: S speakers.
 
 import itertools
@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ser_lightning.reports.uncertainty import FEWEST_SPEAKERS, RESAMPLES, SCORES, SpeakerCounts, bootstrap_interval
+from ser_lightning.reports.uncertainty import MIN_SPEAKERS, RESAMPLES, SCORES, SpeakerCounts, bootstrap_interval
 from ser_lightning.runs.gathering import CrossValidation, folds_in_all
 
 SIGNIFICANT = 0.05
-MOST_IN_ALL_PAIRS = 5  # with more systems, each is compared with the first alone
-# What two systems must share, the most telling first.
+MAX_SYSTEMS_IN_ALL_PAIRS = 5  # more systems are each compared only with the first
+# Facts that two systems must share, the most informative first.
 SAME_SPLIT = ("corpus", "synthetic", "class_names", "protocol_hash")
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A system in a comparison: its name, and the seeds of its cross-validation, at least one."""
+class ComparedSystem:
+    """A system to compare: its name and its cross-validations, one per seed, at least one."""
 
     name: str
     runs: Sequence[CrossValidation]
@@ -28,19 +28,19 @@ class Contestant:
 
 @dataclass(frozen=True)
 class PairedTest:
-    """Two systems on the same speakers.
+    """Comparison of two systems on the same speakers.
 
     Attributes:
-        first: Name of a system.
-        second: Name of the other.
-        metric: ``UA`` or ``WA``, each speaker's own.
-        speakers: How many.
-        difference: Mean over speakers of the second's score less the first's, between -1 and 1.
-        low: Where the difference's 95% interval over speakers begins; None without one.
-        high: Where it ends; None without one.
-        p_value: Of the permutation test, two-sided.
-        adjusted: The same, corrected by Holm for all tests of the page.
-        least_adjusted: What ``adjusted`` would be if every speaker of every test had gained.
+        first: Name of the first system.
+        second: Name of the second system.
+        metric: ``UA`` or ``WA``, per speaker.
+        speakers: Number of speakers.
+        difference: Mean over speakers of the second's score minus the first's, between -1 and 1.
+        low: Lower end of the difference's 95% interval over speakers, or None.
+        high: Upper end, or None.
+        p_value: Two-sided, of the permutation test.
+        adjusted: ``p_value`` with Holm's correction for all tests of the page.
+        least_adjusted: The smallest possible ``adjusted``: that of equal signs in all tests.
     """
 
     first: str
@@ -56,15 +56,15 @@ class PairedTest:
 
     @property
     def verdict(self) -> str:
-        """What may be said: that the systems differ, that nothing shows it, or that so few speakers cannot show it."""
+        """Whether a difference is shown, is not shown, or cannot be shown with this number of speakers."""
         if self.adjusted < SIGNIFICANT:
             return "differ"
         return "no difference shown" if self.least_adjusted < SIGNIFICANT else "cannot be shown"
 
 
 @dataclass(frozen=True)
-class Refusal:
-    """Two systems that must not be paired, and why."""
+class SkippedPair:
+    """Two systems that cannot be compared, and why."""
 
     first: str
     second: str
@@ -72,10 +72,9 @@ class Refusal:
 
 
 def sign_flip_p_value(differences: NDArray[np.float64], resamples: int = RESAMPLES) -> float:
-    """Return the two-sided p-value of the mean of ``differences`` [S] under flips of each sign.
+    """Return the two-sided p-value of the mean of ``differences`` [S] under random sign flips.
 
-    If two systems are alike, each speaker's difference could as well have had the other sign. All 2^S flips are tried
-    where they are at most ``resamples``, else so many random ones.
+    Tries all 2^S flips if they are at most ``resamples``, else ``resamples`` random ones.
     """
     found = stats.permutation_test(
         (differences, np.zeros_like(differences)),
@@ -89,12 +88,12 @@ def sign_flip_p_value(differences: NDArray[np.float64], resamples: int = RESAMPL
 
 
 def least_p_value(speakers: int, resamples: int = RESAMPLES) -> float:
-    """Return the least p-value that ``sign_flip_p_value`` can give of so many speakers, whatever they scored."""
+    """Return the smallest p-value that ``sign_flip_p_value`` can return for this number of speakers."""
     return 2 / min(1 << speakers, resamples + 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number (Holm 1979): each times the hypotheses not yet rejected."""
+    """Return p-values with Holm's correction (1979): each times the number of hypotheses not yet rejected."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -103,32 +102,34 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def paired_tests(systems: Sequence[Contestant]) -> tuple[list[PairedTest], list[Refusal]]:
-    """Compare systems in UA and WA, speaker by speaker, and correct for all comparisons together.
+def paired_tests(systems: Sequence[ComparedSystem]) -> tuple[list[PairedTest], list[SkippedPair]]:
+    """Compare the speakers' UA and WA between systems, with Holm's correction over all tests.
 
-    Up to five systems are compared each with each, more of them with the first. Only folds that both have finished
-    count; with several seeds, a speaker's score is the mean over them.
+    Up to five systems are compared in all pairs, more only with the first. Only folds that both have finished count;
+    with several seeds, a speaker's score is the mean over seeds.
 
     Returns:
-        The tests, and the pairs that cannot be tested, with the reason.
+        The tests, and the pairs that cannot be tested.
     """
     everyone = itertools.combinations(systems, 2)
-    pairs = list(everyone if len(systems) <= MOST_IN_ALL_PAIRS else ((systems[0], other) for other in systems[1:]))
+    pairs = list(
+        everyone if len(systems) <= MAX_SYSTEMS_IN_ALL_PAIRS else ((systems[0], other) for other in systems[1:])
+    )
     tests: list[PairedTest] = []
-    refused: list[Refusal] = []
+    skipped: list[SkippedPair] = []
     for first, second in pairs:
         found = _compare(first, second)
         if isinstance(found, str):
-            refused.append(Refusal(first.name, second.name, found))
+            skipped.append(SkippedPair(first.name, second.name, found))
         else:
             tests += found
     corrected = holm([test.p_value for test in tests])
     least = holm([least_p_value(test.speakers) for test in tests])
     adjusted = zip(tests, corrected, least, strict=True)
-    return [replace(test, adjusted=p_value, least_adjusted=bound) for test, p_value, bound in adjusted], refused
+    return [replace(test, adjusted=p_value, least_adjusted=bound) for test, p_value, bound in adjusted], skipped
 
 
-def _compare(first: Contestant, second: Contestant) -> list[PairedTest] | str:
+def _compare(first: ComparedSystem, second: ComparedSystem) -> list[PairedTest] | str:
     """Return the tests of a pair, or why it has none."""
     if {run.folder for run in first.runs} & {run.folder for run in second.runs}:
         return "they share a run"
@@ -138,17 +139,17 @@ def _compare(first: Contestant, second: Contestant) -> list[PairedTest] | str:
         if ours != theirs:
             what = "the splits differ" if key == "protocol_hash" else f"{key.replace('_', ' ')} differs"
             return f"{what}: {_shown(ours)} and {_shown(theirs)}"
-    # Every seed of both, or a speaker's mean would be over other seeds than the next one's.
+    # Finished in every seed of both, so that all speakers' means are over the same seeds.
     folds = folds_in_all([*first.runs, *second.runs])
     if not folds:
         return "no fold is finished in both"
     left, right = (SpeakerCounts.of(system.runs, folds).scores() for system in (first, second))
     if list(left.index) != list(right.index) or list(left["utterances"]) != list(right["utterances"]):
-        return "they were tested on different utterances although the splits are the same: audio was skipped in one"
+        return "they were tested on different utterances of the same split: audio was skipped in one"
     speakers = len(left)
     least = least_p_value(speakers)
     if least > SIGNIFICANT:
-        return f"{speakers} speakers: no p-value below {least:.3g} is possible, whatever they scored"
+        return f"{speakers} speakers: no p-value below {least:.3g} is possible"
     tests = []
     for metric in SCORES:
         differences = (right[metric] - left[metric]).to_numpy(dtype=np.float64)
@@ -160,7 +161,7 @@ def _compare(first: Contestant, second: Contestant) -> list[PairedTest] | str:
 
 
 def _interval(differences: NDArray[np.float64]) -> tuple[float | None, float | None]:
-    if len(differences) < FEWEST_SPEAKERS or np.ptp(differences) < 1e-12:
+    if len(differences) < MIN_SPEAKERS or np.ptp(differences) < 1e-12:
         return None, None
     low, high = bootstrap_interval(differences, np.mean)
     return (low, high) if np.isfinite(low) and np.isfinite(high) else (None, None)

@@ -1,4 +1,4 @@
-"""Templates filled in, as HTML and as Markdown: every text is escaped here and nowhere else."""
+"""Render templates as HTML and Markdown; all escaping of text happens here."""
 
 import base64
 import re
@@ -16,39 +16,39 @@ _LIST_ITEM = re.compile(r"^(\d*)([-+.)])(?= )")
 
 
 def html_page(document: Document) -> str:
-    """Return the whole page, which needs nothing from outside itself."""
+    """Return the self-contained page."""
     return _HTML.get_template("report.html.j2").render(document=document)
 
 
 def markdown_page(document: Document, figures: str) -> str:
-    """Return the report; its pictures are files in the folder ``figures``, named as they are."""
+    """Return the report in Markdown; its pictures are files in the folder ``figures``."""
     return markdown("report.md.j2", {"document": document, "figures": figures})
 
 
 def markdown_table(table: Table) -> str:
-    """Return a table under its caption; rows that sum up the others are bold."""
+    """Return a table with its caption; footer rows are bold."""
     macros: Any = _MARKDOWN.get_template("report.md.j2").make_module({"document": Document("", "", [])})
     return str(macros.table(table)).strip()
 
 
 def markdown(template: str, values: Mapping[str, object]) -> str:
-    """Return a Markdown template filled in with ``values``, with one empty line wherever there are several."""
+    """Render a Markdown template with ``values``; collapse consecutive empty lines."""
     text = _MARKDOWN.get_template(template).render(values)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
 def escape(text: str) -> str:
-    """Return ``text`` on one line of Markdown, in which nothing is markup."""
+    """Return ``text`` on one line, escaped for Markdown."""
     return _LIST_ITEM.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", " ".join(text.split())))
 
 
 def _escaped(value: object) -> Markup:
-    """Return what a Markdown template prints of ``value``; what macros and filters made of texts is escaped already."""
+    """Escape ``value`` for a Markdown template, unless a macro or filter has already done so."""
     return value if isinstance(value, Markup) else Markup(escape(str(value)))
 
 
 def _code(text: str) -> Markup:
-    """Return ``text`` as code inside a line of Markdown."""
+    """Return ``text`` as inline code in Markdown."""
     text = " ".join(text.split())
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return Markup(f"{fence} {text} {fence}" if "`" in text else f"`{text}`")

@@ -1,4 +1,4 @@
-"""The report: one page in HTML and in Markdown, and every picture with its numbers, from runs on disk."""
+"""Write a report of runs: a page in HTML and Markdown, and all pictures with their numbers."""
 
 import json
 import sys
@@ -9,32 +9,33 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.reports.document import Document
 from ser_lightning.reports.render import html_page, markdown_page
-from ser_lightning.reports.sections.facts import not_shown, opening, what_was_run
-from ser_lightning.reports.sections.learning import left_pictures, reliability, training
-from ser_lightning.reports.sections.scores import beside_the_paper, hyper_parameters, which_differ
+from ser_lightning.reports.sections.comparison import comparison_with_papers, hyper_parameters, significance
+from ser_lightning.reports.sections.learning import embeddings_and_attention, reliability, training
+from ser_lightning.reports.sections.overview import left_out_section, opening, run_facts
 from ser_lightning.reports.sections.spread import classes, folds, speakers
-from ser_lightning.reports.systems import AbsentRow, Publications, ReportedSystem, find_systems
+from ser_lightning.reports.systems import AbsentRow, PaperResultLookup, ReportedSystem, find_systems
 from ser_lightning.runs.gathering import LeftOut
 from ser_lightning.runs.summary import corpus_title
 
 PAGE, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
-FIGURES_FILE = "figures.json"  # names the files in figures/ that are the report's
+FIGURES_FILE = "figures.json"  # lists the report's files in figures/
 
 
-def write_report(run_folders: Sequence[Path], out: Path, publications: Publications | None = None) -> Path:
-    """Write the report about what is in or below ``run_folders``: one experiment, or several next to each other.
+def write_report(run_folders: Sequence[Path], out: Path, publications: PaperResultLookup | None = None) -> Path:
+    """Write a report of the experiments in or below ``run_folders``.
+
+    Folds that cannot be read or averaged are left out; the page and standard error name them with the reason.
 
     Args:
-        run_folders: Folds, seeds or folders above.
+        run_folders: Folds, seeds or parent folders.
         out: The folder of ``report.html``, ``report.md`` and ``figures/``.
-        publications: What papers report of a run.
+        publications: Looks up the papers' results.
 
     Returns:
-        The page, which needs no network and no other file. What cannot be read or averaged is left out; the page and
-        standard error name it with the reason.
+        The page, which is self-contained.
 
     Raises:
-        ConfigurationError: If a folder does not exist, or nothing can be shown; nothing is written then.
+        ConfigurationError: If a folder does not exist, or no fold can be shown; nothing is written.
     """
     systems, left_out = find_systems(run_folders, publications)
     for one in left_out:
@@ -49,12 +50,12 @@ def write_systems(
     absent: Sequence[AbsentRow] = (),
     left_out: Sequence[LeftOut] = (),
 ) -> Path:
-    """Write the report about systems.
+    """Write a report of systems.
 
     Args:
-        systems: At least one, with names that differ.
+        systems: At least one, with unique names.
         out: The folder of ``report.html``, ``report.md``, ``figures/`` and ``figures.json``, which lists its files.
-        title: Title of the page; by default the experiment, or that it is a comparison.
+        title: Title of the page; by default the experiment, or the number of systems.
         absent: Rows of a published table that were not run.
         left_out: Folders that cannot be shown.
 
@@ -85,7 +86,7 @@ def write_systems(
 
 
 def _figures_written(out: Path) -> set[str]:
-    """Return the files in ``figures/`` that belong to an earlier report; the folder may hold others."""
+    """Return the files in ``figures/`` that an earlier report wrote; the folder may contain others."""
     path = out / FIGURES_FILE
     try:
         names = set(json.loads(path.read_text())) if path.is_file() else set()
@@ -113,16 +114,16 @@ def compose(
         "; ".join([*names, *papers]),  # names hold commas
         [
             opening(systems, left_out),
-            what_was_run(systems),
-            beside_the_paper(systems, absent),
-            *which_differ(systems),
+            run_facts(systems),
+            comparison_with_papers(systems, absent),
+            *significance(systems),
             *hyper_parameters(systems, absent),
             folds(systems),
             classes(systems),
             speakers(systems),
             training(systems),
             reliability(systems),
-            *left_pictures(systems),
-            *not_shown(systems, left_out),
+            *embeddings_and_attention(systems),
+            *left_out_section(systems, left_out),
         ],
     )

@@ -1,4 +1,4 @@
-"""What a report is about: one system, or several beside each other, and what their papers report of them."""
+"""The systems of a report, found on disk, with the papers' results."""
 
 import hashlib
 import itertools
@@ -16,16 +16,16 @@ from ser_lightning.runs.scores import read_embeddings, read_scores
 from ser_lightning.runs.summary import Summary, corpus_title, summarize
 
 _LONGEST_KEY = 100  # bytes
-_OF_EACH_FOLD = ("seed_everything", "data.init_args.seed", "data.init_args.fold")
+_PER_FOLD_KEYS = ("seed_everything", "data.init_args.seed", "data.init_args.fold")
 
 
 @dataclass(frozen=True)
 class Configured:
-    """What a system was trained as.
+    """A system's configuration.
 
     Attributes:
-        names: Paper, experiment and corpus, as run folders call them.
-        settings: What of the configuration matters for the result, by key, without fold and seed.
+        names: Paper, experiment and corpus, as in run folders.
+        settings: The values that affect the result, by key, without fold and seed.
     """
 
     names: tuple[str, str, str]
@@ -33,20 +33,20 @@ class Configured:
 
     @classmethod
     def of(cls, names: tuple[str, str, str], relevant: Mapping[str, Any]) -> "Configured":
-        """Leave out of a configuration's relevant values what each fold and seed has of its own."""
-        return cls(names, {key: value for key, value in relevant.items() if key not in _OF_EACH_FOLD})
+        """Build from a configuration's relevant values, dropping the keys of fold and seed."""
+        return cls(names, {key: value for key, value in relevant.items() if key not in _PER_FOLD_KEYS})
 
 
 @dataclass(frozen=True)
-class Published:
-    """What a paper reports of a system.
+class PaperResult:
+    """A paper's result for a system.
 
     Attributes:
         source: Table and row.
-        corpus: The corpus that the numbers are on.
-        scores: UA and WA in percent, what there is of them.
-        note: What a reader of the numbers must know.
-        differences: Where ours was configured otherwise than the row's file says, a key and both values each.
+        corpus: The corpus of the numbers.
+        scores: UA and WA in percent, as far as reported.
+        note: Caveat for readers.
+        differences: Keys and values in which our configuration differs from the row's file.
     """
 
     source: str
@@ -61,49 +61,49 @@ class ReportedSystem:
     """One system of a report.
 
     Attributes:
-        name: What the report calls it; no other of the report has the name.
-        runs: Its cross-validations by ascending seed, at least one.
+        name: Its name, unique in the report.
+        runs: Its cross-validations by seed, at least one.
         summary: Their summary.
-        published: What papers report of it, most often one table's row, or nothing.
+        published: The papers' results for it, if any.
     """
 
     name: str
     runs: Sequence[CrossValidation]
     summary: Summary
-    published: Sequence[Published] = ()
+    published: Sequence[PaperResult] = ()
 
     @classmethod
     def of(
-        cls, runs: Sequence[CrossValidation], published: Sequence[Published] = (), name: str = ""
+        cls, runs: Sequence[CrossValidation], published: Sequence[PaperResult] = (), name: str = ""
     ) -> "ReportedSystem":
-        """Return the system whose seeds are ``runs``; it is called after its experiment and row by default."""
+        """Return the system whose seeds are ``runs``, by default named after experiment and row."""
         return cls(name or runs[0].facts.title, runs, summarize(runs), published)
 
     @property
     def key(self) -> str:
-        """What it is called in the names of files."""
+        """Its name in file names."""
         key = "_".join("".join(c if c.isalnum() or c in ".=-" else " " for c in self.name).split())
         if len(key.encode()) <= _LONGEST_KEY:
             return key
-        # File systems take 255 bytes, and names of folders may be in it. The digest keeps long names apart.
+        # File names have at most 255 bytes. The digest keeps long names distinct.
         start = key.encode()[: _LONGEST_KEY - 9].decode(errors="ignore")
         return f"{start}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
     @property
     def configured(self) -> Configured:
-        """What its first fold was trained as; without settings if there is no ``config.yaml``."""
+        """Configuration of its first fold; without settings if ``config.yaml`` is missing."""
         facts = self.runs[0].facts
         names = (facts.paper, facts.experiment, facts.corpus + "-synthetic" * facts.synthetic)
         return Configured.of(names, self.runs[0].folds[0].configuration())
 
     @property
     def split(self) -> tuple[Hashable, ...]:
-        """What it shares with systems that may stand in one picture with it."""
+        """Facts that systems in one picture must share."""
         return tuple(getattr(self.summary, name) for name in SAME_SPLIT)
 
     @property
     def pooled_over(self) -> str:
-        """Which folds pooled scores are over, in words."""
+        """The folds that pooled scores include, in words."""
         finished = {tuple(fold.facts.fold for fold in run.folds) for run in self.runs}
         common = folds_in_all(self.runs)
         if not any(run.missing for run in self.runs):
@@ -111,29 +111,29 @@ class ReportedSystem:
         elif len(finished) == 1:
             folds = "the finished folds"
         elif common:
-            folds = f"what all seeds have finished (fold {', '.join(map(str, common))})"
+            folds = f"the folds finished in all seeds (fold {', '.join(map(str, common))})"
         else:
-            folds = "the finished folds, which are others in each seed"
+            folds = "the finished folds, which differ between seeds"
         return folds + (f" and added up over {len(self.runs)} seeds" if len(self.runs) > 1 else "")
 
 
-# Of the seeds of one experiment, what papers report of it.
-Publications = Callable[[Sequence[CrossValidation]], Sequence[Published]]
+# Returns the papers' results for the seeds of one experiment.
+PaperResultLookup = Callable[[Sequence[CrossValidation]], Sequence[PaperResult]]
 
 
 def find_systems(
-    folders: Sequence[Path], publications: Publications | None = None
+    folders: Sequence[Path], publications: PaperResultLookup | None = None
 ) -> tuple[list[ReportedSystem], list[LeftOut]]:
-    """Return the systems in or below ``folders``, in the order of ``folders``, and by path below each.
+    """Return the systems in or below ``folders``, in order, and the folders left out.
 
-    What cannot be read, or must not be averaged with the rest, is left out and returned with the reason.
+    Folds that cannot be read, or must not be averaged with the rest, are left out.
 
     Args:
-        folders: Folds, seeds or folders above.
-        publications: What papers report.
+        folders: Folds, seeds or parent folders.
+        publications: Looks up the papers' results.
 
     Raises:
-        ConfigurationError: If a folder does not exist, or nothing is left to show.
+        ConfigurationError: If a folder does not exist, or no fold can be shown.
     """
     left_out = []
     by_experiment: dict[Path, dict[Path, None]] = {}
@@ -155,11 +155,11 @@ def find_systems(
             systems.append(ReportedSystem.of(runs, publications(runs) if publications else ()))
     if not systems:
         raise ConfigurationError("\n".join([one.reason for one in left_out] or ["no folder of a run was given"]))
-    return told_apart(systems), left_out
+    return with_unique_names(systems), left_out
 
 
 def _read_whole(folder: Path) -> FoldRun:
-    """Read a fold with all that a report may show of it: what is damaged must not end the report halfway."""
+    """Read all files of a fold that a report shows, so that a damaged one excludes the fold up front."""
     fold = FoldRun.read(folder)
     read_scores(folder)
     fold.configuration()
@@ -169,13 +169,13 @@ def _read_whole(folder: Path) -> FoldRun:
     return fold
 
 
-def drawn_together(
-    systems: Sequence[ReportedSystem], alike: Callable[[ReportedSystem], Hashable], most: int
+def picture_groups(
+    systems: Sequence[ReportedSystem], key: Callable[[ReportedSystem], Hashable], most: int
 ) -> list[list[ReportedSystem]]:
-    """Return groups of systems for one picture each: those that are alike, at most ``most``, evenly divided."""
+    """Group systems with equal ``key`` for one picture each, evenly divided into at most ``most``."""
     groups: dict[Hashable, list[ReportedSystem]] = {}
     for system in systems:
-        groups.setdefault(alike(system), []).append(system)
+        groups.setdefault(key(system), []).append(system)
     parts = []
     for group in groups.values():
         number = -(-len(group) // most)
@@ -184,8 +184,8 @@ def drawn_together(
     return parts
 
 
-def told_apart(systems: Sequence[ReportedSystem]) -> list[ReportedSystem]:
-    """Return the systems with names that differ: to equal ones, what differs of corpus, paper or folder is added."""
+def with_unique_names(systems: Sequence[ReportedSystem]) -> list[ReportedSystem]:
+    """Return the systems with unique names: equal names get the corpus, paper or folder in which they differ."""
     for addition in (
         lambda system, alike: corpus_title(system.summary),
         lambda system, alike: system.summary.paper,
@@ -205,12 +205,12 @@ def _with_addition(
 ) -> ReportedSystem:
     added = addition(system, alike)
     if not added or len({addition(other, alike) for other in alike}) == 1:
-        return system  # it tells nothing apart
+        return system
     return replace(system, name=f"{system.name} ({added})")
 
 
 def _folder_among(system: ReportedSystem, alike: Sequence[ReportedSystem]) -> str:
-    """Return the system's folder, below the one that holds all."""
+    """Return the system's folder, relative to the common parent."""
     above = Path(os.path.commonpath([other.runs[0].folder.parent for other in alike]))
     return str(system.runs[0].folder.parent.relative_to(above))
 
@@ -220,13 +220,13 @@ class AbsentRow:
     """A row of a published table that has no runs.
 
     Attributes:
-        name: What the row is called.
-        published: What the paper reports of it.
-        state: Why: "not run", or "quoted" of a number that the paper itself quotes.
-        configured: What it would be trained as; None for a quoted number.
+        name: Name of the row.
+        published: The paper's result.
+        state: "not run", or "quoted" if the paper itself quotes the number.
+        configured: Its configuration; None for a quoted number.
     """
 
     name: str
-    published: Published
+    published: PaperResult
     state: str
     configured: Configured | None = None

@@ -1,4 +1,4 @@
-"""Summaries and tables for a terminal: scores in words, and ours next to the paper's."""
+"""Summaries and published tables for the terminal."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ SPEAKERS_SHARED = "speakers occur in training and test"
 
 
 def caveats(summary: Summary) -> list[str]:
-    """Return the sentences that a reader of any number of the summary has to know."""
+    """Return warnings that apply to all scores of the summary."""
     found = []
     if summary.synthetic:
-        found.append("synthetic speech: these scores say nothing about recordings of people")
+        found.append("synthetic speech: these scores say nothing about real recordings")
     if not summary.speakers_disjoint:
         found.append(SPEAKERS_SHARED)
     for seed in summary.seeds:
@@ -27,7 +27,7 @@ def caveats(summary: Summary) -> list[str]:
             share = f"{len(seed.folds)} of {summary.num_folds} folds are finished"
             found.append(f"seed {seed.seed}: only {share}; missing: {missing}")
         found += [
-            f"seed {seed.seed}, fold {fold.fold}: no utterance of {', '.join(fold.absent_classes)} is tested, "
+            f"seed {seed.seed}, fold {fold.fold}: no utterance of {', '.join(fold.absent_classes)} is tested; "
             "UA is the mean over the other classes"
             for fold in seed.folds
             if fold.absent_classes
@@ -38,7 +38,7 @@ def caveats(summary: Summary) -> list[str]:
 
 
 def statistics_rows(statistics: Statistics, over: str) -> list[tuple[str, Scores | None]]:
-    """Return mean, standard deviation, minimum and maximum with their headings; ``over`` is such as "10 folds"."""
+    """Return mean, standard deviation, minimum and maximum with headings; ``over`` is, for example, "10 folds"."""
     return [
         (f"mean over {over}", statistics.mean),
         ("standard deviation (ddof 0)", statistics.standard_deviation_ddof_0),
@@ -48,25 +48,25 @@ def statistics_rows(statistics: Statistics, over: str) -> list[tuple[str, Scores
 
 
 def percentages(values: Scores | None) -> list[str]:
-    """Return the scores in the order of ``METRICS``, in percent with two decimals, or dashes."""
+    """Return the scores in percent in the order of ``METRICS``, or dashes."""
     return [f"{100 * values[name]:.2f}" if values else "-" for name in METRICS]
 
 
 def mean_and_spread(summary: Summary, metric: str) -> str:
-    """Return such as "55.3 ± 2.1", in percent; without ± where a single fold or seed has no spread."""
+    """Return, for example, "55.3 ± 2.1" in percent; without ± for a single fold or seed."""
     mean, deviation = summary.statistics.mean, summary.statistics.standard_deviation_ddof_0
     return f"{100 * mean[metric]:.1f}" + (f" ± {100 * deviation[metric]:.1f}" if deviation else "")
 
 
 def mean_and_spread_in_words(summaries: Sequence[Summary]) -> str:
-    """Return what ``mean_and_spread`` of the summaries is."""
+    """Explain ``mean_and_spread`` of the summaries."""
     several = any(len(summary.seeds) > 1 for summary in summaries)
-    over = "; of several seeds, the mean of their means ± standard deviation over seeds" if several else ""
+    over = "; with several seeds, the mean of their means ± standard deviation over seeds" if several else ""
     return f"mean over folds ± standard deviation over folds{over} (ddof 0)"
 
 
 def soft_scores_lines(summary: Summary) -> list[str]:
-    """Return a line about the probabilities for each seed that has scores of them."""
+    """Return one line for each seed that has soft scores."""
     label = "seed {}, " if len(summary.seeds) > 1 else ""
     return [
         label.format(seed.seed) + soft_scores_in_words(seed.soft_scores) for seed in summary.seeds if seed.soft_scores
@@ -74,13 +74,13 @@ def soft_scores_lines(summary: Summary) -> list[str]:
 
 
 def folds_in_words(seed: SeedSummary, num_folds: int) -> str:
-    """Return such as "10 folds", or "9 of 10 folds" where some are missing."""
+    """Return, for example, "10 folds", or "9 of 10 folds" if one is missing."""
     present = str(len(seed.folds)) if not seed.folds_missing else f"{len(seed.folds)} of {num_folds}"
     return f"{present} {'fold' if num_folds == 1 else 'folds'}"
 
 
 def summary_table(summary: Summary) -> Table:
-    """Return the summary for a terminal: folds, mean, spread, extremes, pooled; then the same over seeds."""
+    """Return the summary as a table: folds, statistics, pooled scores; then the same over seeds."""
     title = f"{summary.experiment} ({summary.system}) on {corpus_title(summary)}"
     protocol = f"{summary.protocol}; protocol {summary.protocol_hash}"
     notes = [*soft_scores_lines(summary), protocol, *caveats(summary)]
@@ -113,13 +113,13 @@ class TableRow:
     """One row of a published table.
 
     Attributes:
-        name: What the row is called.
+        name: Name of the row.
         paper: The paper's scores in percent, by metric.
-        ours: What is on disk of the seeds and folds to show; None where nothing is finished.
-        note: What a reader of the number must know.
-        parameters: What the paper says of the number of trainable parameters.
+        ours: Summary of the finished runs; None if there are none.
+        note: Caveat for readers.
+        parameters: The paper's statement on the number of trainable parameters.
         quoted: Whether the paper itself quotes the number, so that there is nothing to run.
-        differences: Where ours was configured otherwise than the row's file says, a key and both values each.
+        differences: Keys and values in which our configuration differs from the row's file.
     """
 
     name: str
@@ -132,15 +132,13 @@ class TableRow:
 
 
 def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[Table | str]:
-    """Return a table of ours beside the paper's, and what must be said below it.
+    """Return a table of our scores and the paper's, with notes below.
 
-    Ours is the mean over folds in percent with the standard deviation over folds (ddof 0), then the difference from the
-    paper's number. With several seeds, it is the mean of the seeds' means with the standard deviation over seeds. A
-    single fold has no spread, and none is shown.
+    Ours is the mean ± standard deviation (ddof 0) over folds in percent; with several seeds, over the seeds' means.
 
     Args:
-        title: Which table, and of what.
-        paper_corpus: The corpus that the paper's numbers are on; where ours are on another, there is no difference.
+        title: Title of the table.
+        paper_corpus: The corpus of the paper's numbers; ours on another corpus get no difference.
         rows: Its rows.
     """
     metrics = [metric for metric in METRICS if any(metric in row.paper for row in rows)] or list(METRICS)
@@ -164,21 +162,21 @@ def comparison(title: str, paper_corpus: str, rows: Sequence[TableRow]) -> list[
     lines += _protocols(rows)
     lines += [f"{row.name}: not as in the file: {_shortened(row.differences)}" for row in rows if row.differences]
     if any(not ours.is_on(paper_corpus) for ours in run):
-        lines.append(f"The paper's numbers are on {paper_corpus} and do not compare with ours.")
+        lines.append(f"The paper's numbers are on {paper_corpus}; they are not comparable with ours.")
     if any(not ours.speakers_disjoint for ours in run):
-        lines.append("The protocol mixes speakers: who is tested was also trained on.")
+        lines.append("The protocol mixes speakers: test speakers are also in the training set.")
     lines += [f"{row.name}: {row.note}" for row in rows if row.note]
     for row in rows:
         if row.parameters:
             counted = f"{row.ours.seeds[0].folds[0].parameters:,}" if row.ours else "not run"
             lines.append(f"{row.name}, trainable parameters: ours {counted}; paper {row.parameters}")
     if not run:
-        lines.append("Nothing is finished yet: ser table run.")
+        lines.append("No run is finished yet; start with ser table run.")
     return lines
 
 
 def _cells(row: TableRow, metric: str, paper_corpus: str) -> list[str]:
-    """Return the paper's score, ours and the difference, of which there may be none."""
+    """Return the paper's score, ours and the difference, or empty texts."""
     paper, ours = row.paper.get(metric), row.ours
     difference = ""
     if paper is not None and ours is not None and ours.is_on(paper_corpus):
@@ -187,7 +185,7 @@ def _cells(row: TableRow, metric: str, paper_corpus: str) -> list[str]:
 
 
 def _protocols(rows: Sequence[TableRow]) -> list[str]:
-    """Return a line for each corpus and protocol, with the rows it belongs to where there are several."""
+    """Return one line per corpus and protocol; if there are several, with their rows."""
     names = defaultdict(list)
     for row in rows:
         if ours := row.ours:

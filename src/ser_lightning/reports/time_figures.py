@@ -1,4 +1,4 @@
-"""Pictures over time: attention of several systems (Ando et al. 2019, figure 3), and emotions in each window."""
+"""Figures over time: attention of systems (Ando et al. 2019, figure 3), and emotions per window."""
 # Shapes: T frames, K frequency bins, T' steps of a system, W windows, C classes.
 
 from collections.abc import Sequence
@@ -14,18 +14,18 @@ from torch import Tensor
 
 from ser_lightning.reports.figures import BLUE, GREY, ORANGE, plain, tidy
 
-DYNAMIC_RANGE = 8.0  # decades of power below the loudest that are drawn: 80 dB
+DYNAMIC_RANGE = 8.0  # decades of power below the maximum: 80 dB
 
 
 @dataclass(frozen=True)
-class Attended:
-    """What one system does with one utterance.
+class SystemAttention:
+    """Attention and decision of one system for one utterance.
 
     Attributes:
-        system: What the system is called.
-        decision: What it recognises.
-        weights: Its attention [T'], adding up to one; also to steps behind the utterance's end, if padding counts.
-        step_seconds: How long a step lasts.
+        system: Name of the system.
+        decision: Predicted emotion and probability.
+        weights: Attention [T'], sums to 1; includes padding after the utterance if padding counts.
+        step_seconds: Duration of a step.
     """
 
     system: str
@@ -35,30 +35,29 @@ class Attended:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """One utterance and what the systems do with it.
+class UtteranceAttention:
+    """One utterance with the attention of each system.
 
     Attributes:
-        name: What the utterance is called.
-        seconds: How long it lasts.
-        power: Its spectrogram [T, K], as decadic logarithm of the power.
-        max_frequency_hz: Where the spectrogram ends.
-        attended: For each system.
+        name: Name of the utterance.
+        seconds: Its duration.
+        power: Its log10 power spectrogram [T, K].
+        max_frequency_hz: Highest frequency of the spectrogram.
+        attended: Attention of each system.
     """
 
     name: str
     seconds: float
     power: Tensor
     max_frequency_hz: float
-    attended: Sequence[Attended]
+    attended: Sequence[SystemAttention]
 
 
-def attention_figure(utterances: Sequence[Heard]) -> Figure:
-    """Draw a column for each utterance: its spectrogram, and below it the attention of each system.
+def attention_figure(utterances: Sequence[UtteranceAttention]) -> Figure:
+    """Draw a column per utterance: its spectrogram, and below it the attention of each system.
 
-    Attention is drawn in multiples of what every step would get if all got the same, so that systems with steps of
-    different length, and utterances of different length, compare. Panels end where the utterance does; how much of the
-    attention lies behind it, on padding that counts, is said above them.
+    Attention is drawn as a multiple of uniform attention, so that different steps and durations compare. A panel ends
+    with the utterance; its title gives the share of attention on padding.
 
     Args:
         utterances: At least one, all with the same systems in the same order.
@@ -77,11 +76,11 @@ def attention_figure(utterances: Sequence[Heard]) -> Figure:
     panels[0, 0].set_ylabel("kHz", fontsize=12)
     for axes in panels[1:, 0]:
         axes.set_ylabel("attention", fontsize=12)
-    figure.supxlabel("Attention as a multiple of an even spread (dotted).", fontsize=11, color=GREY)
+    figure.supxlabel("Attention as a multiple of uniform attention (dotted).", fontsize=11, color=GREY)
     return figure
 
 
-def _draw_spectrogram(axes: Axes, utterance: Heard) -> None:
+def _draw_spectrogram(axes: Axes, utterance: UtteranceAttention) -> None:
     loudest = utterance.power.max().item()
     axes.imshow(
         utterance.power.T.numpy(),
@@ -97,7 +96,7 @@ def _draw_spectrogram(axes: Axes, utterance: Heard) -> None:
     axes.tick_params(labelsize=11)
 
 
-def _draw_attention(axes: Axes, attended: Attended, seconds: float) -> None:
+def _draw_attention(axes: Axes, attended: SystemAttention, seconds: float) -> None:
     multiples = (attended.weights * len(attended.weights)).tolist()
     edges = [step * attended.step_seconds for step in range(len(multiples) + 1)]
     axes.stairs(multiples, edges, fill=True, color=BLUE, alpha=0.25)
@@ -105,28 +104,28 @@ def _draw_attention(axes: Axes, attended: Attended, seconds: float) -> None:
     axes.axhline(1, color=GREY, linestyle=":", linewidth=1.5)
     axes.set_ylim(0, 1.1 * max(*multiples, 1.5))
     title = plain(f"{attended.system}: {attended.decision}")
-    behind = sum(weight for weight, start in zip(attended.weights.tolist(), edges, strict=False) if start >= seconds)
-    if behind > 0:
-        title += f"\n{100 * behind:.0f}% of the attention lies behind the end, on padding"
+    padding = sum(weight for weight, start in zip(attended.weights.tolist(), edges, strict=False) if start >= seconds)
+    if padding > 0:
+        title += f"\n{100 * padding:.0f}% of the attention is on padding after the end"
     axes.set_title(title, loc="left", fontsize=11)
     tidy(axes)
 
 
-MOST_TIMELINES = 12  # more are no picture any more
+MAX_TIMELINES = 12  # more are not legible
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """What was heard in one recording.
+    """Decisions on the windows of one recording.
 
     Attributes:
-        name: What the recording is called.
-        seconds: How long it lasts.
-        starts: Where each window begins [W], in seconds.
-        ends: Where each window ends [W].
-        probabilities: Of each class in each window [W][C]; None of digital silence.
-        decided: Class decided on in each window [W]; None of digital silence.
-        windows: How the recording was cut, in words.
+        name: Name of the recording.
+        seconds: Its duration.
+        starts: Start of each window [W] in seconds.
+        ends: End of each window [W] in seconds.
+        probabilities: Class probabilities of each window [W][C]; None for digital silence.
+        decided: Predicted class of each window [W]; None for digital silence.
+        windows: Description of the windows.
     """
 
     name: str
@@ -139,10 +138,10 @@ class Timeline:
 
 
 def timeline_figure(timelines: Sequence[Timeline], class_names: Sequence[str]) -> Figure:
-    """Draw a panel for each recording: a row for each emotion, darker where it is more probable.
+    """Draw a panel per recording: a row per emotion, darker where it is more probable.
 
-    A window that overlaps its neighbours is drawn up to the middle of what they share with it. A line follows the
-    emotion decided on. Where there is digital silence, there is nothing.
+    Overlapping windows are drawn up to the middle of the overlap. A line follows the predicted emotion. Digital silence
+    is left blank.
 
     Args:
         timelines: At least one.
@@ -158,9 +157,7 @@ def timeline_figure(timelines: Sequence[Timeline], class_names: Sequence[str]) -
     bar = figure.colorbar(scale, ax=list(panels), shrink=min(1.0, 3 / (height * len(timelines))), aspect=14, pad=0.015)
     bar.set_label("probability", fontsize=11)
     bar.outline.set_visible(False)
-    figure.supxlabel(
-        f"Windows of {timelines[0].windows}; the line is what the system decides for.", size=11, color=GREY
-    )
+    figure.supxlabel(f"Windows of {timelines[0].windows}; the line is the predicted emotion.", size=11, color=GREY)
     return figure
 
 
@@ -184,9 +181,6 @@ def _draw(axes: Axes, timeline: Timeline, class_names: Sequence[str]) -> None:
 
 
 def _edges(timeline: Timeline) -> list[float]:
-    """Return W + 1 edges between the windows' drawn parts: in the middle of what two share, and the recording's ends.
-
-    Windows that only touch are drawn as they are, also a last one that is shorter than the others.
-    """
+    """Return the W + 1 edges of the drawn windows: the middle of each overlap, and the recording's ends."""
     between = [(end + start) / 2 for end, start in zip(timeline.ends[:-1], timeline.starts[1:], strict=True)]
     return [0.0, *between, timeline.seconds]

@@ -1,12 +1,11 @@
 """Confidence intervals of pooled scores, by a bootstrap over speakers.
 
-Speakers are drawn with replacement, each with all of his or her utterances (Efron & Tibshirani 1993, chapter 14, bias
-corrected and accelerated). An interval therefore says how the score would vary with other speakers of the same kind. It
-does not say how it would vary if the system was trained again: that takes several seeds.
+Speakers are drawn with replacement, each with all utterances (BCa, Efron & Tibshirani 1993, chapter 14). An interval
+covers the variation between speakers, not between trainings: that needs several seeds.
 
-Of few speakers such intervals are too narrow, for a sample varies less than what it is drawn from. So many of 3000
-intervals of the mean of standard normal values held it (numpy's ``default_rng(2)``, 9999 resamples; the standard error
-is below 0.7 points): of 5 values 83.2%, of 6 86.9%, of 10 90.3%, of 15 91.6%, of 20 93.2%.
+Intervals over few speakers are too narrow. Coverage of the mean of standard normal values in 3000 simulations (numpy's
+``default_rng(2)``, 9999 resamples; standard error below 0.7 points): 83.2% for 5 values, 86.9% for 6, 90.3% for 10,
+91.6% for 15, 93.2% for 20.
 """
 # Shapes: R seeds, S speakers, C classes, B resamples.
 
@@ -25,22 +24,22 @@ from ser_lightning.runs.gathering import CrossValidation, folds_in_all
 
 LEVEL = 0.95
 RESAMPLES = 9999
-FEWEST_SPEAKERS = 5  # below, resamples repeat each other: of four speakers there are 35
+MIN_SPEAKERS = 5  # fewer have too few distinct resamples: four have 35
 FEW_SPEAKERS = 20  # below, intervals are noticeably too narrow
 
-Statistic = Callable[[Tensor], Tensor]  # of confusion matrices [..., C, C], one score each
+Statistic = Callable[[Tensor], Tensor]  # confusion matrices [..., C, C] to scores [...]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score, and how far it may be from that of other speakers.
+    """A score with its confidence interval over speakers.
 
     Attributes:
         value: The score.
-        low: Where the interval begins; None without one.
-        high: Where it ends; None without one.
-        speakers: How many speakers it rests on.
-        reason: Why there is no interval; empty where there is one.
+        low: Lower end of the interval, or None.
+        high: Upper end of the interval, or None.
+        speakers: Number of speakers.
+        reason: Why there is no interval; empty if there is one.
     """
 
     value: float
@@ -50,33 +49,33 @@ class Estimate:
     reason: str = ""
 
     def in_words(self, scale: float = 100.0, decimals: int = 1, unit: str = "") -> str:
-        """Return such as "55.3 [50.1, 60.2] (24 speakers)", or the reason instead of the interval."""
+        """Return, for example, "55.3 [50.1, 60.2] (24 speakers)", or the reason instead of the interval."""
         value = f"{scale * self.value:.{decimals}f}{unit}"
         if self.low is None or self.high is None:
             return f"{value} (no interval: {self.reason})"
         return f"{value} {self.interval(scale, decimals)} ({self.speakers} speakers)"
 
     def interval(self, scale: float = 100.0, decimals: int = 1) -> str:
-        """Return such as "[50.1, 60.2]", or a dash without an interval."""
+        """Return, for example, "[50.1, 60.2]", or a dash."""
         if self.low is None or self.high is None:
             return "-"
         return f"[{scale * self.low:.{decimals}f}, {scale * self.high:.{decimals}f}]"
 
 
 def estimate(counts: Tensor, statistic: Statistic, resamples: int = RESAMPLES) -> Estimate:
-    """Return a score of all utterances together with its 95% interval over speakers.
+    """Return a pooled score with its 95% interval over speakers.
 
     Args:
-        counts: A confusion matrix for each seed and speaker [R, S, C, C]; the score is the mean over seeds.
+        counts: Confusion matrix of each seed and speaker [R, S, C, C]; the score is the mean over seeds.
         statistic: The score of a confusion matrix.
-        resamples: How often speakers are drawn.
+        resamples: Number of resamples.
     """
     speakers = counts.shape[1]
     matrices = counts.double()
 
     def score(indices: NDArray[np.int64], axis: int = -1) -> NDArray[np.float64]:
-        """Return the score for each draw of speakers [..., S]; scipy puts the draws' axis last."""
-        draws = torch.from_numpy(np.moveaxis(indices, axis, -1).copy())  # scipy's own are read-only
+        """Return the score of each draw of speakers [..., S]."""
+        draws = torch.from_numpy(np.moveaxis(indices, axis, -1).copy())  # scipy's arrays are read-only
         flat = draws.reshape(-1, draws.shape[-1])
         times = torch.zeros(len(flat), speakers, dtype=torch.float64)
         times.scatter_add_(1, flat, torch.ones_like(flat, dtype=torch.float64))
@@ -86,10 +85,10 @@ def estimate(counts: Tensor, statistic: Statistic, resamples: int = RESAMPLES) -
 
     everyone = np.arange(speakers)
     value = float(score(everyone))
-    if speakers < FEWEST_SPEAKERS:
+    if speakers < MIN_SPEAKERS:
         return Estimate(value, None, None, speakers, few_speakers(speakers))
     tested = matrices.sum(dim=(2, 3))
-    if (tested != tested[0]).any():  # a draw may lack one seed's speakers, and would score the others alone
+    if (tested != tested[0]).any():  # a draw without one seed's speakers would score only the other seeds
         return Estimate(value, None, None, speakers, "the seeds were not tested on the same utterances")
     without_one = score(np.stack([np.delete(everyone, index) for index in everyone]))
     if without_one.max() - without_one.min() < 1e-12:
@@ -101,12 +100,12 @@ def estimate(counts: Tensor, statistic: Statistic, resamples: int = RESAMPLES) -
 
 
 def estimate_recall(counts: Tensor, index: int, resamples: int = RESAMPLES) -> Estimate:
-    """Return the recall of the class ``index`` with its interval, over the speakers who have an utterance of it.
+    """Return the recall of class ``index`` with its interval, over the speakers with an utterance of it.
 
     Args:
-        counts: A confusion matrix for each seed and speaker [R, S, C, C].
+        counts: Confusion matrix of each seed and speaker [R, S, C, C].
         index: The class.
-        resamples: How often speakers are drawn.
+        resamples: Number of resamples.
     """
     have = counts[:, :, index].sum(dim=(0, 2)) > 0
     if not have.any():
@@ -119,7 +118,7 @@ def bootstrap_interval(
     statistic: Callable[..., NDArray[np.float64]],
     resamples: int = RESAMPLES,
 ) -> tuple[float, float]:
-    """Return scipy's 95% interval of ``statistic(data, axis)``, the same at each call."""
+    """Return scipy's 95% BCa interval of ``statistic(data, axis)``, with a fixed seed."""
     found = stats.bootstrap(
         (data,),
         statistic,
@@ -133,20 +132,20 @@ def bootstrap_interval(
 
 
 def too_narrow(numbers: Iterable[int]) -> str:
-    """Return what to know of intervals over so many speakers each; empty if none of them are few."""
+    """Return a warning if any of these numbers of speakers is small, else an empty string."""
     few = sorted({int(number) for number in numbers if number < FEW_SPEAKERS})
     if not few:
         return ""
-    so_few = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
+    small = f"{few[0]}" if len(few) == 1 else f"{few[0]} to {few[-1]}"
     return (
-        f"Intervals of so few speakers ({so_few}) are too narrow: of 5, 83 in 100 hold the truth instead of 95, of 6, "
-        "87, of 10, 90."
+        f"Intervals over few speakers ({small}) are too narrow: the coverage is 83% with 5 speakers, 87% with 6 and "
+        "90% with 10, instead of 95%."
     )
 
 
 def few_speakers(number: int) -> str:
-    """Return why so few speakers have no interval."""
-    return f"{number} {'speaker' if number == 1 else 'speakers'}, at least {FEWEST_SPEAKERS} are needed"
+    """Return the reason why too few speakers have no interval."""
+    return f"{number} {'speaker' if number == 1 else 'speakers'}, at least {MIN_SPEAKERS} are needed"
 
 
 SCORES = {"UA": unweighted_accuracy, "WA": weighted_accuracy}
@@ -157,8 +156,8 @@ class SpeakerCounts:
     """Confusion matrices of speakers.
 
     Attributes:
-        speakers: Who was tested, sorted.
-        counts: A confusion matrix for each seed and speaker [R, S, C, C], over all folds that test the speaker.
+        speakers: The test speakers, sorted.
+        counts: Confusion matrix of each seed and speaker [R, S, C, C], over all folds that test the speaker.
     """
 
     speakers: tuple[str, ...]
@@ -166,12 +165,12 @@ class SpeakerCounts:
 
     @classmethod
     def of(cls, runs: Sequence[CrossValidation], folds: Collection[int] | None = None) -> "SpeakerCounts":
-        """Count what the seeds of one experiment recognised.
+        """Count the decisions of one experiment's seeds.
 
         Args:
             runs: The seeds.
-            folds: Folds to count; if None, those that all seeds have finished, or else the seeds' means would be
-                over other speakers each. Where seeds have none in common, each counts what it has.
+            folds: Folds to count; None: those that all seeds have finished, or if there are none, all finished folds
+                of each seed.
         """
         counted = folds_in_all(runs) if folds is None else folds
         tables = [
@@ -194,9 +193,9 @@ class SpeakerCounts:
         return cls(speakers, counts)
 
     def scores(self) -> pd.DataFrame:
-        """Return ``UA`` and ``WA`` of each speaker, the mean over seeds, and ``utterances``, by speaker.
+        """Return ``UA`` (over the classes in the speaker's utterances), ``WA`` and ``utterances`` by speaker.
 
-        UA is the mean over the classes that the speaker's utterances have.
+        Scores are means over seeds.
         """
         columns = {name: score(self.counts).nanmean(dim=0).numpy() for name, score in SCORES.items()}
         utterances = self.counts.sum(dim=(-2, -1)).amax(dim=0).numpy()

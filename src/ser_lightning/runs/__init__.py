@@ -1,1 +1,1 @@
-"""What a run's folder holds: read and written here alone."""
+"""Files of a run's folder: only this package reads and writes them."""

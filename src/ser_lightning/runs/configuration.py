@@ -1,14 +1,14 @@
-"""Resolved configurations: what of them makes two runs different."""
+"""Compare resolved configurations: which keys make two runs different."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ABSENT = "absent"  # in place of a value that a configuration does not have
-CHECKPOINT_KEYS_END = "_checkpoint"  # how the keys end of checkpoints that a run starts from
+ABSENT = "absent"  # shown for a missing key
+CHECKPOINT_KEYS_END = "_checkpoint"  # suffix of the keys of checkpoints that a run starts from
 
-# What may differ between two runs that are the same: their names, where things are, what computes, and what is shown.
+# Keys that do not change the result: names, paths, hardware, and what is displayed.
 _IRRELEVANT = (
     "data.init_args.root",
     "data.init_args.feature_folder",
@@ -28,17 +28,17 @@ _IRRELEVANT = (
 )
 
 
-_PRECISION = "32-true"  # Lightning's own, which trainer files state
+_PRECISION = "32-true"  # Lightning's default; trainer files state it
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A key that two configurations have otherwise; as text it is a line of an error.
+    """A key whose value differs between two configurations; ``str`` gives a line for an error message.
 
     Attributes:
-        key: The key, from the top, with dots.
-        there: Its value in the earlier one as Python writes it, or ``ABSENT``.
-        now: Its value in the later one.
+        key: The full dotted key.
+        there: ``repr`` of the earlier value, or ``ABSENT``.
+        now: ``repr`` of the later value, or ``ABSENT``.
     """
 
     key: str
@@ -46,12 +46,12 @@ class Difference:
     now: str
 
     def __str__(self) -> str:
-        """Say both values."""
+        """Return the key and both values."""
         return f"  {self.key}: {self.there} there, {self.now} now"
 
 
 def relevant(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration's plain values by key, without those that do not matter for the result."""
+    """Return the values that affect the result, by dotted key."""
     return {
         key: value
         for key, value in flatten(configuration)
@@ -60,7 +60,7 @@ def relevant(configuration: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    """Return what differs between two resolved configurations and matters for the result."""
+    """Return the keys that affect the result and differ between two resolved configurations."""
     left, right = relevant(earlier), relevant(now)
     nothing = object()
 
@@ -75,20 +75,20 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diff
 
 
 def differing_keys(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return one line for each key that differs between two resolved configurations and matters for the result."""
+    """Return ``differences`` as lines of text."""
     return [str(difference) for difference in differences(earlier, now)]
 
 
 def _same(key: str, left: object, right: object) -> bool:
     if key.endswith(CHECKPOINT_KEYS_END) and isinstance(left, str) and isinstance(right, str):
-        return Path(left).resolve() == Path(right).resolve()  # a file, however it is spelt
+        return Path(left).resolve() == Path(right).resolve()
     if key == "trainer.precision":
         return (left or _PRECISION) == (right or _PRECISION)
     return left == right
 
 
 def flatten(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Return the plain values in nested mappings, with their keys from the top, joined by dots."""
+    """Yield the leaves of nested mappings with their dotted keys."""
     if isinstance(value, Mapping) and value:
         for name, inner in value.items():
             yield from flatten(inner, f"{key}.{name}" if key else str(name))

@@ -1,4 +1,4 @@
-"""What ``run.json`` says about a fold: which experiment it is, and what made it."""
+"""Content of ``run.json``: a fold's experiment, code and hardware."""
 
 import json
 from dataclasses import dataclass, fields
@@ -12,30 +12,30 @@ from ser_lightning.types import corpus_name
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What ``run.json`` says about one fold.
+    """Content of a fold's ``run.json``.
 
     Attributes:
-        paper: The paper that the experiment rebuilds.
+        paper: The paper that the experiment reproduces.
         experiment: Name of the experiment.
         corpus: Name of the corpus.
-        synthetic: Whether the audio was generated and is no recording of people.
+        synthetic: Whether the audio was generated.
         row: Row of a table, or "default".
         protocol: How the corpus was split, in words.
         speakers_disjoint: Whether no speaker occurs in two sets of a fold.
-        protocol_hash: Names the splits of all folds.
-        split_hash: Names the split of this fold.
-        fold: Index of the fold, counted from 0.
-        num_folds: Folds that the protocol has.
-        seed: Seed of the random numbers.
+        protocol_hash: Hash of the splits of all folds.
+        split_hash: Hash of this fold's split.
+        fold: Index of the fold, from 0.
+        num_folds: Number of folds of the protocol.
+        seed: Random seed.
         class_names: The classes, in the order of the logits.
         system: Name of the system.
-        parameters: Trainable parameters.
-        best_epoch: Epoch of the checkpoint that was tested, counted from 0.
+        parameters: Number of trainable parameters.
+        best_epoch: Epoch of the tested checkpoint, from 0.
         epochs: Epochs trained.
-        seconds: Time that the fold took.
-        code_version: Version of the code that ran.
-        hardware: What it ran on.
-        skipped_audio: Reason by file that could not be used.
+        seconds: Duration of the fold.
+        code_version: Version of the code.
+        hardware: Device and processor.
+        skipped_audio: Reason by unusable file.
         faulty_left_out: Utterances left out: faulty in the corpus's release, or without audio.
     """
 
@@ -64,44 +64,44 @@ class RunFacts:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read ``run.json``; keys that are not known are left alone.
+        """Read ``run.json``; unknown keys are ignored.
 
         Raises:
-            ConfigurationError: If the file is missing or no JSON, or a key is missing or of the wrong kind.
+            ConfigurationError: If the file is missing or not JSON, or a key is missing or has the wrong type.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             message = (
-                f"{path} is missing: the fold's training has not ended, or another run's checkpoint was tested here; "
-                f"`ser run-fold --config {path.parent}/config.yaml` runs what is missing"
+                f"{path} is missing: the fold's training has not finished, or another run's checkpoint was tested "
+                f"here; `ser run-fold --config {path.parent}/config.yaml` finishes it"
             )
             raise ConfigurationError(message) from error
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            message = f"{path} is no JSON ({error}); delete the folder and run the fold again"
+            message = f"{path} is not a JSON file ({error}); delete the folder and run the fold again"
             raise ConfigurationError(message) from error
         if not isinstance(content, dict):
-            raise ConfigurationError(f"{path} holds no JSON object; delete the folder and run the fold again")
+            raise ConfigurationError(f"{path} is not a JSON object; delete the folder and run the fold again")
         values: dict[str, Any] = {}
         for field in fields(cls):
             if field.name not in content:
                 raise ConfigurationError(f"{path}: no key {field.name!r}; run the fold again with this version")
-            values[field.name] = _of_kind(content[field.name], field.type, f"{path}: {field.name}")
+            values[field.name] = _checked(content[field.name], field.type, f"{path}: {field.name}")
         return cls(**values)
 
     @property
     def corpus_name(self) -> str:
-        """The corpus as run folders call it."""
+        """Name of the corpus in run folders."""
         return corpus_name(self.corpus, self.synthetic)
 
     @property
     def title(self) -> str:
-        """Experiment and, in a table, its row: what a picture calls the system."""
+        """Experiment and row, for the title of a picture."""
         return self.experiment if self.row == "default" else f"{self.experiment}, {self.row.replace('_', ' ')}"
 
 
-def _of_kind(value: object, kind: object, where: str) -> object:
-    """Return ``value`` if JSON holds what the annotation ``kind`` asks for; lists become tuples."""
+def _checked(value: object, kind: object, where: str) -> object:
+    """Return the JSON ``value`` if it has the annotated type ``kind``; lists become tuples."""
     if isinstance(kind, GenericAlias) and kind.__origin__ is tuple:
         fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
     elif isinstance(kind, GenericAlias):
@@ -109,8 +109,8 @@ def _of_kind(value: object, kind: object, where: str) -> object:
     elif kind is float:
         fits = isinstance(value, int | float) and not isinstance(value, bool)
     else:
-        fits = type(value) is kind  # not isinstance: True is no number of folds
+        fits = type(value) is kind  # not isinstance: True is an int
     if not fits:
         name = kind.__name__ if isinstance(kind, type) else str(kind)
-        raise ConfigurationError(f"{where} is {value!r}, which is not of the kind {name}")
+        raise ConfigurationError(f"{where} is {value!r}, not of type {name}")
     return tuple(value) if isinstance(value, list) else value

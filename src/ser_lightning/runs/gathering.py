@@ -1,4 +1,4 @@
-"""Finished folds on disk, gathered into cross-validations that may be averaged."""
+"""Find finished folds on disk and group them into cross-validations that may be averaged."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import CONFIG_FILE, FACTS_FILE, FILES, METRICS_FILE, read_config, tested_folds
 from ser_lightning.runs.predictions import Predictions
 
-# What must agree before scores are averaged, the most telling first: over folds, and over seeds.
+# Facts that must agree before scores are averaged over folds or seeds, the most informative first.
 SAME_EXPERIMENT = (
     *("experiment", "corpus", "synthetic", "class_names", "protocol_hash"),
     *("paper", "row", "system", "protocol", "speakers_disjoint", "num_folds"),
@@ -26,9 +26,9 @@ class FoldRun:
     """One finished fold.
 
     Attributes:
-        folder: Its folder.
-        facts: What ``run.json`` says.
-        predictions: What ``predictions.csv`` says.
+        folder: The fold's folder.
+        facts: Content of ``run.json``.
+        predictions: Content of ``predictions.csv``.
     """
 
     folder: Path
@@ -40,7 +40,7 @@ class FoldRun:
         """Read a fold's folder.
 
         Raises:
-            ConfigurationError: If a file is missing or faulty, or the two files do not belong together.
+            ConfigurationError: If a file is missing or malformed, or the two files disagree.
         """
         predictions = Predictions.read(folder / FILES["test"])
         facts = RunFacts.read(folder / FACTS_FILE)
@@ -54,13 +54,13 @@ class FoldRun:
         return cls(folder, facts, predictions)
 
     def configuration(self) -> dict[str, Any]:
-        """Return what of ``config.yaml`` matters for the result, values by key; nothing where there is no file."""
+        """Return the values of ``config.yaml`` that affect the result, by key; empty without the file."""
         return relevant(read_config(self.folder)) if (self.folder / CONFIG_FILE).exists() else {}
 
     def history(self) -> pd.DataFrame | None:
-        """Return what ``metrics.csv`` says, one row for each epoch by its index, or None where there is no such file.
+        """Return ``metrics.csv`` with one row per epoch, indexed by epoch, or None without the file.
 
-        An epoch that was repeated after an interruption counts as its last repetition.
+        Of an epoch that was repeated after an interruption, the last repetition counts.
 
         Raises:
             ConfigurationError: If the file is not a table with a column ``epoch``.
@@ -72,7 +72,7 @@ class FoldRun:
             table = pd.read_csv(path)
         except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
             raise ConfigurationError(
-                f"{path} is not a table of epochs ({str(error).strip()}); delete it to do without the curves"
+                f"{path} is not a table of epochs ({str(error).strip()}); delete it to skip the curves"
             ) from error
         if "epoch" not in table:
             raise ConfigurationError(f"{path}: no column 'epoch', only {', '.join(map(str, table.columns))}")
@@ -85,7 +85,7 @@ class CrossValidation:
 
     Attributes:
         folder: The seed's folder.
-        folds: The finished folds by ascending index, at least one.
+        folds: The finished folds by index, at least one.
     """
 
     folder: Path
@@ -93,7 +93,7 @@ class CrossValidation:
 
     @property
     def facts(self) -> RunFacts:
-        """What the first finished fold says; what is about the experiment holds for all."""
+        """Facts of the first finished fold; those about the experiment hold for all folds."""
         return self.folds[0].facts
 
     @property
@@ -105,11 +105,11 @@ class CrossValidation:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """What cannot be shown with the rest.
+    """A folder that is excluded.
 
     Attributes:
-        folder: A fold's folder, or a folder above.
-        reason: Why, in words that name the file or the key, and the way out.
+        folder: A fold's folder, or a parent.
+        reason: Why; names the file or key, and the way out.
     """
 
     folder: Path
@@ -117,13 +117,13 @@ class LeftOut:
 
 
 def find_cross_validations(folders: Sequence[Path]) -> list[CrossValidation]:
-    """Return the cross-validations in or below ``folders``, by ascending seed, all of one experiment.
+    """Return the cross-validations of one experiment in or below ``folders``, by seed.
 
-    A folder may be a fold, a seed or anything above; what is found twice counts once.
+    A folder may be a fold, a seed or a parent; duplicates count once.
 
     Raises:
-        ConfigurationError: If a folder is missing or holds no finished fold, or if a fold is faulty or must not be
-            averaged with the others: another experiment, corpus, protocol or list of classes, or the same seed twice.
+        ConfigurationError: If a folder is missing or has no finished fold, or a fold is malformed or must not be
+            averaged with the others (another experiment, corpus, protocol or classes, or the same seed twice).
     """
     found: dict[Path, None] = {}
     for folder in folders:
@@ -137,10 +137,10 @@ def find_cross_validations(folders: Sequence[Path]) -> list[CrossValidation]:
 
 
 def finished_folds(folder: Path) -> list[Path]:
-    """Return the folders of the finished folds in or below ``folder``, in order.
+    """Return the folders of the finished folds in or below ``folder``, sorted.
 
     Raises:
-        ConfigurationError: If the folder is missing, or holds no finished fold.
+        ConfigurationError: If the folder is missing or has no finished fold.
     """
     if not folder.is_dir():
         raise ConfigurationError(f"{folder} is not a folder; give the folder of a run")
@@ -153,13 +153,13 @@ def finished_folds(folder: Path) -> list[Path]:
 def gather(
     folders: Sequence[Path], read: Callable[[Path], FoldRun] = FoldRun.read
 ) -> tuple[list[CrossValidation], list[LeftOut]]:
-    """Return the cross-validations that may be averaged, by ascending seed, and what is left out of them.
+    """Return the cross-validations that may be averaged, by seed, and the folders left out.
 
-    Where folds differ in what must agree, those that most of them agree with stay.
+    Where folds disagree in a fact of ``SAME_EXPERIMENT``, the largest group stays.
 
     Args:
-        folders: Folders of finished folds of one experiment, under one seed or several.
-        read: How a fold is read; a fold for which it raises an error is left out.
+        folders: Folders of finished folds of one experiment, of one or several seeds.
+        read: Reads a fold; a fold for which it raises is left out.
     """
     left_out: list[LeftOut] = []
     folds: list[FoldRun] = []
@@ -185,12 +185,12 @@ def gather(
 
 
 def folds_in_all(runs: Sequence[CrossValidation]) -> list[int]:
-    """Return the folds that each of ``runs`` has finished, ascending."""
+    """Return the folds that all of ``runs`` have finished, sorted."""
     return sorted(set.intersection(*({fold.facts.fold for fold in run.folds} for run in runs)))
 
 
 def _alike(folds: Sequence[FoldRun], keys: Sequence[str], left_out: list[LeftOut]) -> list[FoldRun]:
-    """Return the largest group of folds that agree in ``keys``, of equal ones the first; the others are left out."""
+    """Return the largest (of equal ones the first) group of folds that agree in ``keys``; leave the others out."""
 
     def values(run: FoldRun) -> tuple[object, ...]:
         return tuple(getattr(run.facts, key) for key in keys)
@@ -209,21 +209,18 @@ def _alike(folds: Sequence[FoldRun], keys: Sequence[str], left_out: list[LeftOut
 
 
 def _tested_once(folds: Sequence[FoldRun], left_out: list[LeftOut]) -> list[FoldRun]:
-    """Return folds of one seed by ascending index; one that tests again what another tests is left out.
-
-    Pooled scores would count it twice.
-    """
+    """Return the folds of one seed by index; leave out a fold that repeats an index or a test utterance."""
     by_fold: dict[int, FoldRun] = {}
     folder_of: dict[str, Path] = {}  # by utterance
     for run in folds:
         fold, utterances = run.facts.fold, run.predictions.table["utterance"]
         again = next((name for name in utterances if name in folder_of), None)
         if fold in by_fold:
-            message = f"{by_fold[fold].folder} and {run.folder} both are fold {fold}: remove one of them"
+            message = f"{by_fold[fold].folder} and {run.folder} are both fold {fold}: remove one of them"
         elif again is not None:
             message = (
-                f"utterance {again!r} is tested in {folder_of[again]} and again in {run.folder}: pooled scores would "
-                "count it twice; remove the wrong fold"
+                f"utterance {again!r} is tested in {folder_of[again]} and in {run.folder}: pooled scores would count "
+                "it twice; remove the wrong fold"
             )
         else:
             by_fold[fold] = run

@@ -1,4 +1,4 @@
-"""A fold's product: what a system said about every utterance of a test set, in one CSV file."""
+"""Predictions of a fold: target, decision and probabilities of each test utterance, in one CSV file."""
 # Shapes: N utterances, C classes.
 
 import io
@@ -17,17 +17,17 @@ from ser_lightning.files import write_atomically
 
 COLUMNS = ("utterance", "speaker", "fold", "target", "predicted")
 PROBABILITY = "probability_"
-SUM_TOLERANCE = 1e-3  # probabilities of float16 networks add up to one no better than this
+SUM_TOLERANCE = 1e-3  # float16 probabilities sum to 1 only this precisely
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Targets, decisions and probabilities, one row for each utterance.
+    """Targets, decisions and probabilities, one row per utterance.
 
     Attributes:
         class_names: The classes, in the order of the probabilities.
         table: ``utterance``, ``speaker``, ``target`` and ``predicted`` as text, ``fold`` as integer, then
-            ``probability_<class>`` for each class as float64; each utterance once.
+            ``probability_<class>`` for each class as float64; utterances are unique.
     """
 
     class_names: tuple[str, ...]
@@ -45,16 +45,16 @@ class Predictions:
         probabilities: Tensor,
         class_names: Sequence[str],
     ) -> Self:
-        """Make predictions of what a system returned.
+        """Build predictions from the outputs of a system.
 
         Args:
-            utterances: Name of each utterance, N of them.
+            utterances: Names of the N utterances.
             speakers: Speaker of each utterance.
-            fold: Index of the fold, counted from 0.
+            fold: Index of the fold, from 0.
             targets: Index of the reference class [N].
-            predicted: Index of the class decided on [N]; need not be the most probable one (a support vector machine).
+            predicted: Index of the predicted class [N]; for an SVM it need not be the most probable class.
             probabilities: Probability of each class [N, C].
-            class_names: The classes, C of them.
+            class_names: Names of the C classes.
 
         Raises:
             ConfigurationError: If an utterance occurs twice, or probabilities are not finite or do not sum to one.
@@ -79,8 +79,7 @@ class Predictions:
         """Read and check a predictions file.
 
         Raises:
-            ConfigurationError: If the file is missing, or is not what ``write`` writes; the message names the file, the
-                line and the value.
+            ConfigurationError: If the file is missing or malformed; names file, line and value.
         """
         cells = _read_cells(path)
         class_names = _class_names(list(cells.iloc[0]), path)
@@ -88,12 +87,12 @@ class Predictions:
         texts.columns = pd.Index([*COLUMNS, *_probability_columns(class_names)])
         table = texts.copy()
         for column in ("fold", *_probability_columns(class_names)):
-            table[column] = pd.to_numeric(texts[column], errors="coerce")  # what is no number becomes NaN
+            table[column] = pd.to_numeric(texts[column], errors="coerce")  # not a number: NaN
         _check(table, class_names, texts, f"{path}, line", 2)
         return cls(class_names, table.astype({"fold": "int64"}))
 
     def write(self, path: Path) -> None:
-        """Write the file atomically: its presence means that the fold is done."""
+        """Write the file atomically: if it exists, the fold is finished."""
         text = io.StringIO()
         self.table.to_csv(text, index=False, float_format="%.9g", lineterminator="\n")  # 9 digits restore a float32
         write_atomically(path, text.getvalue().encode())
@@ -103,10 +102,10 @@ def confusion(predictions: Predictions, class_names: Sequence[str]) -> Tensor:
     """Return the confusion matrix [C, C] (int64; rows: reference, columns: decision) in the order of ``class_names``.
 
     Raises:
-        ConfigurationError: If the predictions know other classes than ``class_names``.
+        ConfigurationError: If the predictions have other classes.
     """
     if set(predictions.class_names) != set(class_names):
-        message = f"the predictions know {list(predictions.class_names)}, asked for were {list(class_names)}"
+        message = f"the predictions have classes {list(predictions.class_names)}, not {list(class_names)}"
         raise ConfigurationError(message)
     _, targets, predicted = tensors(predictions.table, class_names)
     counts = torch.zeros(len(class_names), len(class_names), dtype=torch.long)
@@ -114,11 +113,11 @@ def confusion(predictions: Predictions, class_names: Sequence[str]) -> Tensor:
 
 
 def tensors(table: pd.DataFrame, class_names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return probabilities [N, C] in float64, reference classes [N] and classes decided on [N] of a table's rows.
+    """Return probabilities [N, C] (float64), reference classes [N] and predicted classes [N] of a table.
 
     Args:
-        table: Rows of ``Predictions.table``, of one fold or of several.
-        class_names: The classes that the table knows, in the order that is wanted.
+        table: Rows of ``Predictions.table``, of one or several folds.
+        class_names: The table's classes, in the order to return.
     """
     index = {name: position for position, name in enumerate(class_names)}
     targets, predicted = (
@@ -132,11 +131,11 @@ def _probability_columns(class_names: Sequence[str]) -> list[str]:
 
 
 def _read_cells(path: Path) -> pd.DataFrame:
-    """Read all cells as text, header included: pandas then neither renames columns nor turns speaker 01 into 1."""
+    """Read all cells as text, header included, so that pandas neither renames columns nor reads speaker 01 as 1."""
     try:
         cells = pd.read_csv(path, header=None, dtype=str, keep_default_na=False, skip_blank_lines=False)
     except FileNotFoundError as error:
-        message = f"{path} is missing: the fold is not finished; run it (again) to have its predictions"
+        message = f"{path} is missing: the fold is not finished; run the fold"
         raise ConfigurationError(message) from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         message = f"{path} is not a predictions file ({str(error).strip()}); delete it and run the fold again"
@@ -154,32 +153,32 @@ def _class_names(header: list[str], path: Path) -> tuple[str, ...]:
 
 
 def _check(table: pd.DataFrame, class_names: tuple[str, ...], texts: pd.DataFrame, source: str, first: int) -> None:
-    """Refuse a table that is no set of predictions; the message names the first faulty row and its value.
+    """Raise a ``ConfigurationError`` for the first faulty row.
 
     Args:
-        table: What to check.
-        class_names: The classes that may occur.
-        texts: The same table as it was written, to quote.
-        source: Where the table comes from and what a row is called there, such as "predictions.csv, line".
+        table: Predictions to check.
+        class_names: The valid classes.
+        texts: The same table as written, for the message.
+        source: Where a row is, such as "predictions.csv, line".
         first: Number of the first row in the source.
     """
 
-    def refuse(faulty: "pd.Series[bool]", column: str, reason: str) -> None:
+    def reject(faulty: "pd.Series[bool]", column: str, reason: str) -> None:
         if faulty.any():
             row = int(np.flatnonzero(faulty.to_numpy())[0])
             raise ConfigurationError(f"{source} {row + first}: {column} {str(texts[column].iloc[row])!r} {reason}")
 
     if table.empty:
         raise ConfigurationError(f"{source} {first}: no utterance; delete it and run the fold again")
-    refuse(table["utterance"] == "", "utterance", "is not a name")
-    refuse(table["utterance"].duplicated(), "utterance", "occurs a second time; a fold tests each utterance once")
-    refuse(table["speaker"] == "", "speaker", "is not a name")
-    refuse(~((table["fold"] >= 0) & (table["fold"] % 1 == 0)), "fold", "is not the index of a fold")
+    reject(table["utterance"] == "", "utterance", "is not a name")
+    reject(table["utterance"].duplicated(), "utterance", "occurs a second time; a fold tests each utterance once")
+    reject(table["speaker"] == "", "speaker", "is not a name")
+    reject(~((table["fold"] >= 0) & (table["fold"] % 1 == 0)), "fold", "is not the index of a fold")
     for column in ("target", "predicted"):
-        refuse(~table[column].isin(class_names), column, f"is not one of the classes {', '.join(class_names)}")
+        reject(~table[column].isin(class_names), column, f"is not one of the classes {', '.join(class_names)}")
     columns = _probability_columns(class_names)
     for column in columns:
-        refuse(~table[column].between(0, 1 + SUM_TOLERANCE), column, "is not a probability between 0 and 1")
+        reject(~table[column].between(0, 1 + SUM_TOLERANCE), column, "is not a probability between 0 and 1")
     total = table[columns].sum(axis="columns")
     faulty = (total - 1).abs() > SUM_TOLERANCE
     if faulty.any():

@@ -1,4 +1,4 @@
-"""What a fold records about its test set besides predictions: scores of probabilities, and embeddings."""
+"""Scores and embeddings of a fold's test set."""
 # Shapes: N utterances, C classes, E channels of an embedding.
 
 import json
@@ -17,7 +17,7 @@ from ser_lightning.metrics import calibration, scores, vote_cross_entropy, vote_
 from ser_lightning.runs.folder import EMBEDDINGS_FILE, FILES, SCORES_FILE
 from ser_lightning.runs.predictions import Predictions, confusion, tensors
 
-SOFT_SCORES = {  # name in files, and what it is
+SOFT_SCORES = {  # meaning by name in files
     "ECE": "expected calibration error",
     "vote_cross_entropy": "cross entropy under the evaluators' votes",
     "vote_KL": "KL divergence from the evaluators' votes",
@@ -34,9 +34,8 @@ def fold_scores(predictions: Predictions, votes: Tensor) -> dict[str, float]:
     """Return UA, WA and macro F1 of a fold's decisions, and the ``SOFT_SCORES`` of its probabilities.
 
     Args:
-        predictions: The fold's product.
-        votes: Each class's part of the evaluators' votes [N, C], zero where nobody voted for a class. If so for all
-            utterances, the scores on votes are left out.
+        predictions: The fold's predictions.
+        votes: Each class's share of the evaluators' votes [N, C]. All zero: without the scores on votes.
     """
     probabilities, labels, predicted = tensors(predictions.table, predictions.class_names)
     soft = {
@@ -54,7 +53,7 @@ def write_scores(folder: Path, found: Mapping[str, float]) -> None:
 
 
 def read_scores(folder: Path) -> dict[str, float]:
-    """Return what ``write_scores`` has written into a fold's folder; nothing where no file is.
+    """Return the scores in a fold's ``scores.json``; empty without the file.
 
     Raises:
         ConfigurationError: If ``scores.json`` cannot be read.
@@ -66,18 +65,14 @@ def read_scores(folder: Path) -> dict[str, float]:
         return {str(name): float(value) for name, value in json.loads(path.read_text()).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigurationError(
-            f"{path} holds no scores ({error}); delete the fold's folder and run it again"
+            f"{path} is not a table of scores ({error}); delete the fold's folder and run the fold again"
         ) from error
 
 
 def mean_soft_scores(folders: Sequence[Path]) -> dict[str, float]:
-    """Return the mean over folds of each of ``SOFT_SCORES`` that every fold has.
+    """Return the mean over folds of each of ``SOFT_SCORES`` that all folds have.
 
-    A mean over some of the folds is left out, next to means over all: folds that an earlier version ran have no
-    ``scores.json``.
-
-    Args:
-        folders: Folders of finished folds.
+    Folds of earlier versions have no ``scores.json``.
 
     Raises:
         ConfigurationError: If a ``scores.json`` cannot be read.
@@ -91,30 +86,26 @@ def mean_soft_scores(folders: Sequence[Path]) -> dict[str, float]:
 
 
 def soft_scores_in_words(means: Mapping[str, float]) -> str:
-    """Return the mean soft scores in one line: calibration in percent, the others in nats; empty without any."""
+    """Return the mean soft scores in one line (ECE in percent, others in nats); empty if there are none."""
     names, shown = dict(SOFT_SCORES), dict(means)
-    # Without votes each label counts as one: what is under them is under the labels, and both scores are the same.
+    # Without votes, each label counts as a vote: both scores are equal, and one is shown.
     if {"vote_cross_entropy", "vote_KL"} <= set(means) and math.isclose(
         means["vote_cross_entropy"], means["vote_KL"], rel_tol=1e-6
     ):
         names["vote_cross_entropy"] = "cross entropy under the labels"
         del shown["vote_KL"]
-    said = (
+    parts = (
         f"{names[name]} {f'{100 * value:.1f}%' if name == 'ECE' else f'{value:.3f} nats'}"
         for name, value in shown.items()
     )
-    return f"probabilities, mean over folds: {', '.join(said)}" if means else ""
+    return f"probabilities, mean over folds: {', '.join(parts)}" if means else ""
 
 
 TENSOR = "embeddings"
 
 
 def write_embeddings(folder: Path, embeddings: Tensor) -> Path:
-    """Write ``embeddings`` [N, E], in the order of ``predictions.csv``, into a fold's folder, atomically, as float32.
-
-    Returns:
-        The file.
-    """
+    """Write ``embeddings`` [N, E], in the order of ``predictions.csv``, atomically as float32; return the file."""
     path = folder / EMBEDDINGS_FILE
     write_atomically(path, save({TENSOR: embeddings.detach().cpu().float().contiguous()}))
     return path
@@ -124,25 +115,25 @@ def read_embeddings(folder: Path) -> Tensor:
     """Return the embeddings [N, E] of a finished fold, in the order of its ``predictions.csv``.
 
     Raises:
-        ConfigurationError: If there are none, the file is damaged, or it is not one embedding for each prediction.
+        ConfigurationError: If the file is missing or damaged, or does not match the predictions.
     """
     path = folder / EMBEDDINGS_FILE
     try:
         embeddings = load(path.read_bytes())[TENSOR]
     except FileNotFoundError as error:
         raise ConfigurationError(
-            f"{path} is missing: the fold is not tested, or its system has no embeddings; `ser test` writes the file"
+            f"{path} is missing: the fold was not tested, or its system has no embeddings; `ser test` writes the file"
         ) from error
     except (SafetensorError, KeyError) as error:
-        raise ConfigurationError(f"{path} holds no embeddings ({error}); test the fold again") from error
+        raise ConfigurationError(f"{path} is not a file of embeddings ({error}); test the fold again") from error
     predictions = Predictions.read(folder / FILES["test"])
     if embeddings.dim() != 2 or len(embeddings) != len(predictions.table):
         raise ConfigurationError(
-            f"{path} holds {' x '.join(map(str, embeddings.shape))} numbers, which is no embedding for each of the "
-            f"{len(predictions.table)} utterances of predictions.csv; test the fold again"
+            f"{path} has shape {' x '.join(map(str, embeddings.shape))}; predictions.csv has "
+            f"{len(predictions.table)} utterances; test the fold again"
         )
     faulty = ~embeddings.isfinite().all(1)
     if faulty.any():
         name = predictions.table["utterance"].iloc[int(torch.nonzero(faulty)[0])]
-        raise ConfigurationError(f"{path}: the embedding of {name} is not finite; the fold's training has diverged")
+        raise ConfigurationError(f"{path}: the embedding of {name} is not finite; the fold's training diverged")
     return embeddings

@@ -1,4 +1,4 @@
-"""The numbers of a cross-validation: for each fold, over folds, pooled, and over seeds."""
+"""Scores of a cross-validation: per fold, over folds, pooled, and over seeds."""
 
 import json
 from collections.abc import Sequence
@@ -16,21 +16,20 @@ from ser_lightning.runs.gathering import CrossValidation, FoldRun, find_cross_va
 from ser_lightning.runs.predictions import Predictions, confusion
 from ser_lightning.runs.scores import decision_scores, mean_soft_scores
 
-METRICS = {"UA": "UA %", "WA": "WA %", "macro_F1": "macro F1 %"}  # name in files, and heading where it is shown
+METRICS = {"UA": "UA %", "WA": "WA %", "macro_F1": "macro F1 %"}  # heading by name in files
 
 Scores = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Scores over several folds or seeds, each between 0 and 1, for each of ``METRICS``.
+    """Statistics of ``METRICS`` over folds or seeds, between 0 and 1.
 
     Attributes:
-        mean: Every fold or seed counts the same.
-        standard_deviation_ddof_0: The root of the mean squared distance from the mean (divided by their number, not by
-            one less); None of a single one, which has no spread.
-        minimum: The lowest.
-        maximum: The highest.
+        mean: Unweighted mean.
+        standard_deviation_ddof_0: Population standard deviation (ddof 0); None for a single fold or seed.
+        minimum: The lowest score.
+        maximum: The highest score.
     """
 
     mean: Scores
@@ -55,16 +54,16 @@ class FoldSummary:
     """One fold.
 
     Attributes:
-        fold: Its index.
+        fold: Index of the fold.
         scores: Its scores.
-        utterances: How many were tested.
-        speakers: Who was tested.
-        absent_classes: Classes that no tested utterance has; UA is the mean over the others.
-        split_hash: Names its split.
-        parameters: Trainable parameters.
-        best_epoch: Epoch of the checkpoint tested, counted from 0.
+        utterances: Number of test utterances.
+        speakers: Test speakers.
+        absent_classes: Classes without a test utterance; UA is the mean over the others.
+        split_hash: Hash of its split.
+        parameters: Number of trainable parameters.
+        best_epoch: Epoch of the tested checkpoint, from 0.
         epochs: Epochs trained.
-        seconds: Time it took.
+        seconds: Duration.
     """
 
     fold: int
@@ -84,15 +83,15 @@ class SeedSummary:
     """The folds of one seed.
 
     Attributes:
-        seed: Seed of the random numbers.
-        folds: Each finished fold.
-        folds_missing: Folds of the protocol that are not finished; no number here knows them.
+        seed: Random seed.
+        folds: The finished folds.
+        folds_missing: Unfinished folds of the protocol; no number here includes them.
         over_folds: Statistics over the finished folds.
-        soft_scores: Mean over the finished folds of what their probabilities score; empty where one has none on record.
-        pooled: Scores of one confusion matrix of all utterances.
-        utterances: How many the pooled scores rest on.
-        confusion: That matrix, reference classes in rows.
-        seconds: Time of all finished folds together.
+        soft_scores: Mean of the soft scores over the finished folds; empty if a fold has none.
+        pooled: Scores of the pooled confusion matrix.
+        utterances: Number of utterances pooled.
+        confusion: The pooled confusion matrix, reference classes in rows.
+        seconds: Total duration of the finished folds.
     """
 
     seed: int
@@ -108,27 +107,27 @@ class SeedSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """Everything about one experiment that is a number or a word; ``summary.json`` holds exactly this.
+    """Content of ``summary.json``: one experiment.
 
     Attributes:
         experiment: Name of the experiment.
-        paper: The paper it rebuilds.
+        paper: The paper it reproduces.
         row: Row of a table, or "default".
         system: Name of the system.
         corpus: Name of the corpus.
         synthetic: Whether the audio was generated.
         protocol: How the corpus was split, in words.
         speakers_disjoint: Whether no speaker occurs in two sets of a fold.
-        protocol_hash: Names the splits of all folds.
-        num_folds: Folds that the protocol has.
+        protocol_hash: Hash of the splits of all folds.
+        num_folds: Number of folds of the protocol.
         class_names: The classes, in the order of the confusion matrices.
-        seeds: Each seed.
+        seeds: The seeds.
         over_seeds_of_the_mean_over_folds: Statistics of the seeds' means; None for one seed.
         over_seeds_of_pooled: Statistics of the seeds' pooled scores; None for one seed.
-        seconds: Time of all finished folds of all seeds together.
-        code_versions: Versions of the code that ran; more than one if it changed on the way.
-        hardware: What they ran on.
-        skipped_audio: Reason by file that could not be used.
+        seconds: Total duration of the finished folds of all seeds.
+        code_versions: Versions of the code that ran.
+        hardware: Devices and processors.
+        skipped_audio: Reason by unusable file.
         faulty_left_out: Utterances left out: faulty in the corpus's release, or without audio.
     """
 
@@ -154,16 +153,16 @@ class Summary:
 
     @property
     def statistics(self) -> Statistics:
-        """What is quoted: over folds, or of several seeds over the seeds' means over folds."""
+        """The statistics to quote: over folds, or with several seeds over the seeds' means."""
         return self.over_seeds_of_the_mean_over_folds or self.seeds[0].over_folds
 
     def is_on(self, corpus: str) -> bool:
-        """Return whether the scores are on recordings of ``corpus``, as a paper's are."""
+        """Return whether the scores are on real recordings of ``corpus``."""
         return self.corpus == corpus and not self.synthetic
 
 
 def summarize(runs: Sequence[CrossValidation]) -> Summary:
-    """Return the summary of one experiment's seeds, as ``find_cross_validations`` finds them."""
+    """Summarize the seeds of one experiment, as ``find_cross_validations`` returns them."""
     seeds = tuple(_summarize_seed(run) for run in runs)
     facts = runs[0].facts
     every = [fold.facts for run in runs for fold in run.folds]
@@ -192,16 +191,13 @@ def summarize(runs: Sequence[CrossValidation]) -> Summary:
 
 
 def write_summary(folder: Path) -> Path:
-    """Summarise what is finished in or below ``folder`` into its ``summary.json``, atomically.
+    """Write ``summary.json`` of the finished folds in or below ``folder``, atomically; return its path.
 
     Args:
-        folder: A seed's folder, or one that holds several seeds of one experiment.
-
-    Returns:
-        The file written.
+        folder: A seed's folder, or the folder of several seeds of one experiment.
 
     Raises:
-        ConfigurationError: If nothing is finished, or what is there must not be averaged.
+        ConfigurationError: If no fold is finished, or the folds must not be averaged.
     """
     path = folder / "summary.json"
     content = json.dumps(asdict(summarize(find_cross_validations([folder]))), indent=2, allow_nan=False)
@@ -210,12 +206,12 @@ def write_summary(folder: Path) -> Path:
 
 
 def pooled_confusion(run: CrossValidation) -> Tensor:
-    """Return the confusion matrix [C, C] of all utterances that the finished folds of one seed tested."""
+    """Return the confusion matrix [C, C] pooled over the finished folds of one seed."""
     return torch.stack([confusion(fold.predictions, fold.facts.class_names) for fold in run.folds]).sum(dim=0)
 
 
 def corpus_title(facts: RunFacts | Summary) -> str:
-    """Return the corpus's name, which says so when its speech is synthetic."""
+    """Return the corpus's name, marked if its speech is synthetic."""
     return f"{facts.corpus}, SYNTHETIC speech" if facts.synthetic else facts.corpus
 
 
@@ -260,26 +256,19 @@ def _summarize_seed(run: CrossValidation) -> SeedSummary:
     )
 
 
-# Score by key in the summary run of a cross-validation.
+# Metric by its key in the W&B summary run of a cross-validation.
 OBJECTIVES = {f"cv/validation_{name}_mean": name for name in METRICS}
 
 
 def validation_scores(fold: Path) -> Scores:
-    """Return what the best checkpoint of a fold scores on the fold's validation set.
-
-    Args:
-        fold: The fold's folder; it is validated, and need not be tested.
+    """Return the best checkpoint's scores on the fold's validation set.
 
     Raises:
-        ConfigurationError: If the fold has no predictions of its validation set.
+        ConfigurationError: If the folder has no predictions of the validation set.
     """
     return decision_scores(Predictions.read(fold / FILES["validation"]))
 
 
 def over_folds(folds: Sequence[Path]) -> Statistics:
-    """Return mean and spread of the validation sets' scores over folds, each of which counts the same.
-
-    Args:
-        folds: Folders of the folds, at least one.
-    """
+    """Return statistics of the validation scores over at least one fold's folder."""
     return Statistics.over([validation_scores(fold) for fold in folds])

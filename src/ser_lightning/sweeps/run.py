@@ -24,7 +24,7 @@ from ser_lightning.errors import SerError
 from ser_lightning.files import write_atomically
 from ser_lightning.jobs.plan import Form, Job, parse_numbers, show_plan
 from ser_lightning.reports.figures import save
-from ser_lightning.runs.folder import DEFAULT_ROW, trial_row
+from ser_lightning.runs.names import DEFAULT_ROW, trial_row
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
 from ser_lightning.sweeps.file import Method, Sweep, trial_arguments
 from ser_lightning.sweeps.report import in_words, parameter_figure, trials_table

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import differing_keys, flatten
-from ser_lightning.runs.folder import trial_row
+from ser_lightning.runs.names import trial_row
 from ser_lightning.sweeps.file import Sweep
 from ser_lightning.sweeps.report import COMPLETE, TrialRecord
 from ser_lightning.sweeps.study import REPEATS, Heartbeat, open_study

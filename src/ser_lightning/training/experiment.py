@@ -21,7 +21,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from ser_lightning.allow_list import check_class_paths, enforce_allow_list, with_public_paths
 from ser_lightning.data.corpora import CorpusData
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.runs.folder import CONFIG_FILE, ExperimentName, RunName, code_version, name_by_place
+from ser_lightning.runs.folder import CONFIG_FILE, code_version
+from ser_lightning.runs.names import ExperimentName, RunName, name_from_path
 from ser_lightning.training.arguments import (
     Execution,
     config_files,
@@ -136,7 +137,7 @@ class ExperimentCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Name the run, check the sampler and set the number of threads."""
         name = self._get(self.config, "run")
-        paper, experiment = name_by_place(self.config_files[0] if self.config_files else Path("command_line"))
+        paper, experiment = name_from_path(self.config_files[0] if self.config_files else Path("command_line"))
         name["paper"] = paper if name["paper"] is None else name["paper"]
         name["experiment"] = name["experiment"] or experiment
         trainer = self._get(self.config, "trainer")

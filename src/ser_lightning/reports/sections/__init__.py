@@ -1,1 +1,1 @@
-"""The sections of a report: each file makes some of them from the systems that the report is about."""
+"""Sections of a report, built from its systems."""

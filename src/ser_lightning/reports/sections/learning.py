@@ -1,4 +1,4 @@
-"""How it learned and what it knows: training curves, reliability, embeddings, attention."""
+"""Training curves, reliability, embeddings and attention."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,8 +7,8 @@ import pandas as pd
 from ser_lightning.metrics import calibration
 from ser_lightning.reports.curves import reliability_figure, reliability_table
 from ser_lightning.reports.document import Block, Paragraph, Picture, Section, SideBySide
-from ser_lightning.reports.figures import MOST_TOGETHER, png, training_figure
-from ser_lightning.reports.systems import ReportedSystem, drawn_together
+from ser_lightning.reports.figures import MAX_SYSTEMS_PER_FIGURE, png, training_figure
+from ser_lightning.reports.systems import ReportedSystem, picture_groups
 from ser_lightning.runs.folder import ATTENTION_PICTURE, EMBEDDINGS_FILE, EMBEDDINGS_PICTURE
 from ser_lightning.runs.gathering import FoldRun
 from ser_lightning.runs.predictions import tensors
@@ -18,7 +18,7 @@ PNG = b"\x89PNG"
 
 
 def training(systems: Sequence[ReportedSystem]) -> Section:
-    """Return the training curves of each system."""
+    """Return the section of training curves."""
     blocks: list[Block] = []
     pictures = []
     for system in systems:
@@ -40,7 +40,7 @@ def training(systems: Sequence[ReportedSystem]) -> Section:
                     _named("training", system, systems),
                     png(training_figure(histories, title)),
                     f"Loss and UA by epoch for {len(histories)} folds.",
-                    "A thin line for each fold; their mean is thick and ends where the first fold stops training.",
+                    "Thin lines: folds; thick line: their mean, up to the epoch where the first fold stops.",
                     pd.concat(numbers),
                 )
             )
@@ -48,7 +48,7 @@ def training(systems: Sequence[ReportedSystem]) -> Section:
 
 
 def reliability(systems: Sequence[ReportedSystem]) -> Section:
-    """Return how often each system is right when it says that it is sure to some degree."""
+    """Return the section of accuracy as a function of confidence."""
     pictures = []
     for system in systems:
         table = pd.concat([fold.predictions.table for fold in _folds(system)])
@@ -59,18 +59,20 @@ def reliability(systems: Sequence[ReportedSystem]) -> Section:
                 _named("reliability", system, systems),
                 png(reliability_figure(found, system.name)),
                 f"{system.name}: expected calibration error {error:.1f}% over {len(table)} utterances.",
-                "Confidence is the probability of the class decided on. Below the dotted line the system is surer than "
-                "it is right; where utterances are few (lower picture), a dot is mostly chance. All folds together: "
-                "their errors in opposite directions cancel here, not in the mean over folds.",
+                "Confidence is the probability of the predicted class. Below the dotted line the system is "
+                "overconfident; dots of few utterances (lower panel) are mostly noise. Folds are pooled: their errors "
+                "in opposite directions cancel here, but not in the mean over folds.",
                 reliability_table(found),
             )
         )
     return Section("Reliability", [SideBySide(pictures)] if len(pictures) > 1 else pictures)
 
 
-def left_pictures(systems: Sequence[ReportedSystem]) -> list[Section]:
-    """Return embeddings, of systems on the same split in one picture, and the attention pictures that lie in runs."""
-    attention = [picture for system in systems if (picture := _left(ATTENTION_PICTURE, "Attention", system, systems))]
+def embeddings_and_attention(systems: Sequence[ReportedSystem]) -> list[Section]:
+    """Return the section of embeddings and of the attention pictures in run folders, if there are any."""
+    attention = [
+        picture for system in systems if (picture := _run_picture(ATTENTION_PICTURE, "Attention", system, systems))
+    ]
     blocks: list[Block] = []
     for pictures in (_embeddings(systems), attention):
         blocks += [SideBySide(pictures)] if len(pictures) > 1 else pictures
@@ -78,12 +80,12 @@ def left_pictures(systems: Sequence[ReportedSystem]) -> list[Section]:
 
 
 def _embeddings(systems: Sequence[ReportedSystem]) -> list[Picture]:
-    """Return a picture for systems on the same split (Mocanu et al. 2021, figure 6), and for each of the others.
+    """Return one picture for the systems on the same split (Mocanu et al. 2021, figure 6), and one for each other.
 
-    They are drawn anew wherever the embeddings themselves are there: t-SNE differs from machine to machine, and the
-    numbers beside a picture shall be its own.
+    Pictures are redrawn if the run has its embeddings: t-SNE differs between machines, and a picture must match the
+    numbers next to it.
     """
-    parts = drawn_together([s for s in systems if _embedded(s)], lambda system: system.split, MOST_TOGETHER)
+    parts = picture_groups([s for s in systems if _embedded(s)], lambda system: system.split, MAX_SYSTEMS_PER_FIGURE)
     pictures = []
     for part in parts:
         common = set.intersection(*(set(_embedded(system)) for system in part))
@@ -94,13 +96,14 @@ def _embeddings(systems: Sequence[ReportedSystem]) -> list[Picture]:
             for system in part:
                 first = _embedded(system)[min(_embedded(system))]
                 pictures.append(_map_picture(_named("embeddings", system, systems), {system.name: first}, [system]))
-    left = (_left(EMBEDDINGS_PICTURE, "Embeddings", system, systems) for system in systems if not _embedded(system))
-    return [*pictures, *(picture for picture in left if picture)]
+    others = [system for system in systems if not _embedded(system)]
+    copied = (_run_picture(EMBEDDINGS_PICTURE, "Embeddings", system, systems) for system in others)
+    return [*pictures, *(picture for picture in copied if picture)]
 
 
 def _map_picture(name: str, folds: Mapping[str, FoldRun], systems: Sequence[ReportedSystem]) -> Picture:
-    """Return the test embeddings of a fold of each of ``systems``, all on the same split, side by side."""
-    # Only systems with embeddings wait for scikit-learn's part.
+    """Draw the test embeddings of one fold of each of ``systems``, all on the same split, side by side."""
+    # scikit-learn is imported only if there are embeddings.
     from ser_lightning.reports.embedding_figure import embedding_figure, embedding_map
     from ser_lightning.runs.scores import read_embeddings
 
@@ -118,24 +121,24 @@ def _map_picture(name: str, folds: Mapping[str, FoldRun], systems: Sequence[Repo
     return Picture(
         name,
         png(embedding_figure(list(maps.values()), f"Test embeddings, {which}: {corpus}")),
-        f"Test embeddings of {which} on a plane: {', '.join(maps)}.",
-        f"Test embeddings of {which} of {', '.join(maps)} by t-SNE, each system by itself; colours are emotions, "
-        "shapes speakers.",
+        f"t-SNE of the test embeddings of {which}: {', '.join(maps)}.",
+        f"t-SNE of the test embeddings of {which} of {', '.join(maps)}, each system separately; colours are emotions, "
+        "shapes are speakers.",
         pd.concat([drawn.table.assign(system=called) for called, drawn in maps.items()]),
     )
 
 
-def _left(file: str, title: str, system: ReportedSystem, systems: Sequence[ReportedSystem]) -> Picture | None:
-    """Return a picture that a run left, of the first fold that has it."""
-    left = next((fold for fold in _folds(system) if _is_picture(fold, file)), None)
-    if left is None:
+def _run_picture(file: str, title: str, system: ReportedSystem, systems: Sequence[ReportedSystem]) -> Picture | None:
+    """Return a picture in a run's folder, of the first fold that has it."""
+    first = next((fold for fold in _folds(system) if _is_picture(fold, file)), None)
+    if first is None:
         return None
-    where = f"{system.name}, seed {left.facts.seed}, fold {left.facts.fold}"
+    where = f"{system.name}, seed {first.facts.seed}, fold {first.facts.fold}"
     return Picture(
         _named(title.lower(), system, systems),
-        (left.folder / file).read_bytes(),
+        (first.folder / file).read_bytes(),
         f"{title} of {where}.",
-        f"{title}: {where}, as the run left it.",
+        f"{title}: {where}, copied from the run.",
         None,
     )
 
@@ -145,7 +148,7 @@ def _folds(system: ReportedSystem) -> list[FoldRun]:
 
 
 def _embedded(system: ReportedSystem) -> dict[int, FoldRun]:
-    """Return the folds with embeddings by number, of several seeds the first one's."""
+    """Return the folds with embeddings by index; with several seeds, those of the first."""
     return {fold.facts.fold: fold for fold in reversed(_folds(system)) if (fold.folder / EMBEDDINGS_FILE).is_file()}
 
 

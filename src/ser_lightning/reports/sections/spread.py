@@ -1,4 +1,4 @@
-"""How scores spread: over folds, speakers and classes."""
+"""Scores of folds, speakers and classes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ser_lightning.reports.document import Block, Heading, Paragraph, Picture, Section, SideBySide, Table
 from ser_lightning.reports.figures import (
-    MOST_TOGETHER,
+    MAX_SYSTEMS_PER_FIGURE,
     confusion_figure,
     png,
     recall_figure,
@@ -15,16 +15,16 @@ from ser_lightning.reports.figures import (
     score_figure,
     systems_figure,
 )
-from ser_lightning.reports.sections.facts import duration
-from ser_lightning.reports.systems import ReportedSystem, drawn_together
+from ser_lightning.reports.sections.overview import duration
+from ser_lightning.reports.systems import ReportedSystem, picture_groups
 from ser_lightning.reports.terminal import folds_in_words, percentages, soft_scores_lines, statistics_rows
 from ser_lightning.reports.uncertainty import SCORES, Estimate, SpeakerCounts, estimate_recall, too_narrow
 from ser_lightning.runs.summary import METRICS, SeedSummary, corpus_title
 
 
 def folds(systems: Sequence[ReportedSystem]) -> Section:
-    """Return the scores of each fold."""
-    # Rows that are called alike stand side by side, so that all have the seed in their name or none has.
+    """Return the section of scores per fold."""
+    # Pictures match rows by name: either all names contain the seed or none does.
     with_seed = any(len(system.runs) > 1 for system in systems)
     tables = {system.name: _fold_scores(system, with_seed) for system in systems}
     blocks: list[Block] = list(_pictures("folds", "Folds", systems, tables))
@@ -37,7 +37,7 @@ def folds(systems: Sequence[ReportedSystem]) -> Section:
 
 
 def speakers(systems: Sequence[ReportedSystem]) -> Section:
-    """Return the scores of each speaker: over all folds that test the speaker, then the mean over seeds."""
+    """Return the section of scores per speaker: over all folds that test the speaker, then averaged over seeds."""
     tables = {system.name: SpeakerCounts.of(system.runs).scores() for system in systems}
     return Section("Speakers", _pictures("speakers", "Speakers", systems, tables))
 
@@ -45,15 +45,15 @@ def speakers(systems: Sequence[ReportedSystem]) -> Section:
 def _pictures(
     stem: str, title: str, systems: Sequence[ReportedSystem], tables: Mapping[str, pd.DataFrame]
 ) -> list[Picture]:
-    """Draw systems on the same split together, those that are alone or too many each by itself.
+    """Draw systems on the same split together, in groups of at most ``MAX_SYSTEMS_PER_FIGURE``.
 
     Args:
-        stem: What the files are called.
-        title: What the scores are of.
+        stem: Stem of the files.
+        title: "Folds" or "Speakers".
         systems: The systems.
-        tables: For each system a table by fold or speaker with ``UA`` and ``WA``.
+        tables: ``UA`` and ``WA`` by fold or speaker, for each system.
     """
-    parts = drawn_together(systems, lambda system: system.split, MOST_TOGETHER)
+    parts = picture_groups(systems, lambda system: system.split, MAX_SYSTEMS_PER_FIGURE)
     return [_picture(stem if len(parts) == 1 else f"{stem}_{part[0].key}", title, part, tables) for part in parts]
 
 
@@ -64,7 +64,7 @@ def _picture(name: str, title: str, systems: Sequence[ReportedSystem], tables: M
     numbers = pd.concat([tables[system.name].reset_index().assign(system=system.name) for system in systems])
     kind = title.lower()
     count = len({label for system in systems for label in tables[system.name].index})
-    caption = f"{count} {kind}, the best UA on top; UA over the classes that the {kind[:-1]}'s test utterances have."
+    caption = f"{count} {kind}, best UA on top; UA over the classes in the {kind[:-1]}'s test utterances."
     if any(len(system.runs) > 1 for system in systems) and kind == "speakers":
         caption += " Means over seeds."
     drawn: dict[str, dict[str, dict[str, float]]] = {
@@ -86,7 +86,7 @@ def _picture(name: str, title: str, systems: Sequence[ReportedSystem], tables: M
             f"{system}: UA from {100 * min(found.values()):.1f}% to {100 * max(found.values()):.1f}%"
             for system, found in only.items()
         )
-    return Picture(name, png(figure), words, f"{caption} Chance is guessing every class equally often.", numbers)
+    return Picture(name, png(figure), words, f"{caption} Chance: all classes equally often.", numbers)
 
 
 def _fold_scores(system: ReportedSystem, with_seed: bool) -> pd.DataFrame:
@@ -133,15 +133,15 @@ def _fold_table(seed: SeedSummary, num_folds: int) -> Table:
         ]
         for fold in seed.folds
     ]
-    empty = [""] * 5  # what the folds alone have
+    empty = [""] * 5  # columns of folds only
     named = statistics_rows(seed.over_folds, folds_in_words(seed, num_folds))
     footer = [[name, *percentages(values), "", *empty] for name, values in named]
     footer.append(["pooled over utterances", *percentages(seed.pooled), str(seed.utterances), *empty])
-    return Table(f"Seed {seed.seed}, test set of each fold; the best epoch counts from 0", headings, rows, footer)
+    return Table(f"Seed {seed.seed}, test set of each fold; epochs count from 0", headings, rows, footer)
 
 
 def classes(systems: Sequence[ReportedSystem]) -> Section:
-    """Return confusion matrices and recalls, pooled over folds and added up over seeds."""
+    """Return the section of confusion matrices and recalls, pooled over folds and seeds."""
     several = len(systems) > 1
     counts = {system.name: SpeakerCounts.of(system.runs).counts for system in systems}
     pictures = [_confusion(system, counts[system.name].sum(dim=(0, 1)), several) for system in systems]
@@ -149,7 +149,7 @@ def classes(systems: Sequence[ReportedSystem]) -> Section:
     estimates = {
         name: [estimate_recall(found, index) for index in range(found.shape[-1])] for name, found in counts.items()
     }
-    parts = drawn_together(systems, lambda system: system.summary.class_names, MOST_TOGETHER)
+    parts = picture_groups(systems, lambda system: system.summary.class_names, MAX_SYSTEMS_PER_FIGURE)
     blocks += [_recalls("recall" if len(parts) == 1 else f"recall_{part[0].key}", part, estimates) for part in parts]
     for system in systems:
         if several:
@@ -178,8 +178,8 @@ def _confusion(system: ReportedSystem, counts: Tensor, several: bool) -> Picture
         f"confusion_{system.key}" if several else "confusion",
         png(confusion_figure(counts, names, f"{title}\n{corpus_title(system.summary)}")),
         f"{system.name + ': c' if several else 'C'}onfusion matrix. Recall: {recall_sentence(counts, names)}",
-        f"{system.name if several else 'Confusion matrix'}, pooled over {system.pooled_over}. Each row adds up to "
-        "100%; the counts are utterances.",
+        f"{system.name if several else 'Confusion matrix'}, pooled over {system.pooled_over}. Rows sum to 100%; "
+        "counts are utterances.",
         numbers,
     )
 
@@ -195,9 +195,9 @@ def _recalls(name: str, systems: Sequence[ReportedSystem], estimates: dict[str, 
     numbers = sorted({one.speakers for system in systems for one in estimates[system.name] if one.speakers})
     speakers = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
     without = any(one.low is None and one.speakers for system in systems for one in estimates[system.name])
-    caption = f"Intervals by bootstrap over the {speakers} speakers who have an utterance of the class."
+    caption = f"Bootstrap intervals over the {speakers} speakers with an utterance of the class."
     if without:
-        caption += " A dot without a line has no interval; the table says why."
+        caption += " A dot without a line has no interval; the table gives the reason."
     found = (one for system in systems for one in estimates[system.name])
     caption = f"{caption} {too_narrow(one.speakers for one in found if one.low is not None)}".strip()
     drawn = {system.name: estimates[system.name] for system in systems}

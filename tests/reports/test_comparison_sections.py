@@ -1,4 +1,4 @@
-"""What the sections about scores say beside the numbers: what they rest on, and what they cannot show."""
+"""Sections of comparisons: numbers, captions and warnings."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -9,16 +9,16 @@ import pytest
 import yaml
 
 from ser_lightning.reports.document import Caveats, Paragraph, Picture, Section, Table
-from ser_lightning.reports.sections.facts import opening
-from ser_lightning.reports.sections.scores import beside_the_paper, hyper_parameters, which_differ
+from ser_lightning.reports.sections.comparison import comparison_with_papers, hyper_parameters, significance
+from ser_lightning.reports.sections.overview import opening
 from ser_lightning.reports.sections.spread import classes
-from ser_lightning.reports.systems import AbsentRow, Configured, Published, ReportedSystem, find_systems
+from ser_lightning.reports.systems import AbsentRow, Configured, PaperResult, ReportedSystem, find_systems
 
 WriteFold = Callable[..., Path]
 RIGHT = ((2, 0), (0, 2))
 HALF = ((1, 1), (1, 1))
 NEUTRAL = ((2, 0), (2, 0))
-NARROW = "are too narrow: of 5, 83 in 100 hold the truth instead of 95"
+NARROW = "are too narrow: the coverage is 83% with 5 speakers"
 
 
 @pytest.fixture
@@ -30,8 +30,8 @@ def systems(tmp_path: Path, write_fold: WriteFold) -> Callable[..., list[Reporte
             for seed, matrices in seeds.items():
                 for fold, matrix in enumerate(matrices):
                     if matrix is not None:
-                        said = {"class_names": ("a", "b"), "num_folds": len(matrices), "experiment": name}
-                        write_fold(tmp_path / name / f"seed-{seed}", fold, matrix, **said)
+                        fields = {"class_names": ("a", "b"), "num_folds": len(matrices), "experiment": name}
+                        write_fold(tmp_path / name / f"seed-{seed}", fold, matrix, **fields)
         return find_systems([tmp_path / name for name in found])[0]
 
     return write
@@ -51,73 +51,73 @@ def _rows_of_netvlad(systems: Callable[..., list[ReportedSystem]], synthetic: bo
 
 
 def _text(section: Section) -> str:
-    """Return all sentences of a section."""
-    said = []
+    """Return the text of a section."""
+    lines = []
     for block in section.blocks:
         match block:
             case Paragraph(text):
-                said.append(text)
-            case Caveats(lines):
-                said += lines
+                lines.append(text)
+            case Caveats(caveats):
+                lines += caveats
             case Table() | Picture():
-                said.append(block.caption)
+                lines.append(block.caption)
             case _:
                 pass
-    return "\n".join(said)
+    return "\n".join(lines)
 
 
 def _tables(section: Section) -> list[Table]:
     return [block for block in section.blocks if isinstance(block, Table)]
 
 
-def test_the_page_says_where_no_difference_can_be_shown(systems: Callable[..., list[ReportedSystem]]) -> None:
-    (section,) = which_differ(systems(one={0: [HALF] * 3}, two={0: [RIGHT] * 3}))
+def test_too_few_speakers_for_a_difference_are_named(systems: Callable[..., list[ReportedSystem]]) -> None:
+    (section,) = significance(systems(one={0: [HALF] * 3}, two={0: [RIGHT] * 3}))
     assert "With 6 speakers and 2 tests no corrected p below 0.0625 is possible" in _text(section)
     assert [row[-1] for row in _tables(section)[0].rows] == ["cannot be shown"] * 2
-    (section,) = which_differ(systems(three={0: [HALF] * 4}, four={0: [RIGHT] * 4}))
+    (section,) = significance(systems(three={0: [HALF] * 4}, four={0: [RIGHT] * 4}))
     assert "is possible" not in _text(section)
     assert [row[-1] for row in _tables(section)[0].rows] == ["differ"] * 2
 
 
-def test_what_the_tests_know_of_training_again(systems: Callable[..., list[ReportedSystem]]) -> None:
+def test_the_variation_between_trainings_is_explained(systems: Callable[..., list[ReportedSystem]]) -> None:
     once, seeds = {0: [HALF, RIGHT, RIGHT]}, {0: [RIGHT] * 3, 1: [RIGHT] * 3}
-    said = _text(which_differ(systems(a=once, b=once))[0])
-    assert "One training of each fold stands behind each score" in said
-    assert "Intervals are of each comparison by itself, not corrected." in said
-    said = _text(which_differ(systems(c=seeds, d=seeds))[0])
-    assert "One training" not in said
-    assert "the mean over the seeds of a system (2)" in said
-    assert "the mean over the seeds of a system (a: 1, d: 2)" in _text(which_differ(systems(a=once, d=seeds))[0])
+    text = _text(significance(systems(a=once, b=once))[0])
+    assert "one training per fold" in text
+    assert "Intervals are not corrected." in text
+    text = _text(significance(systems(c=seeds, d=seeds))[0])
+    assert "one training" not in text
+    assert "the mean over the seeds of a system (2)" in text
+    assert "the mean over the seeds of a system (a: 1, d: 2)" in _text(significance(systems(a=once, d=seeds))[0])
 
 
-def test_wherever_an_interval_rests_on_few_speakers_the_page_says_so(
+def test_intervals_over_few_speakers_have_a_warning(
     systems: Callable[..., list[ReportedSystem]],
 ) -> None:
     several = _rows_of_netvlad(systems, synthetic=True)
     assert hyper_parameters(several)
     for section in (
         opening(several[:1]),
-        beside_the_paper(several[:1]),
+        comparison_with_papers(several[:1]),
         classes(several[:1]),
-        *which_differ([*several[:1], *systems(x={0: [RIGHT] * 3})]),
+        *significance([*several[:1], *systems(x={0: [RIGHT] * 3})]),
         *hyper_parameters(several),
     ):
         assert NARROW in _text(section), section.title
     many = systems(y={0: [HALF, RIGHT] * 5}, z={0: [RIGHT, NEUTRAL] * 5})  # 20 speakers
     few = systems(v={0: [HALF, RIGHT]})  # 4 speakers have no interval that could be too narrow
-    for section in (opening(many[:1]), beside_the_paper(many), classes(many), *which_differ(many), opening(few)):
+    for section in (opening(many[:1]), comparison_with_papers(many), classes(many), *significance(many), opening(few)):
         assert NARROW not in _text(section), section.title
 
 
-def test_a_curve_has_what_was_run_and_what_the_paper_reports_besides(
+def test_a_curve_has_our_scores_and_the_papers(
     systems: Callable[..., list[ReportedSystem]],
 ) -> None:
     several = _rows_of_netvlad(systems, synthetic=False)
-    several[0] = replace(several[0], published=[Published("Figure 3", "ravdess", {"UA": 60.0})])
+    several[0] = replace(several[0], published=[PaperResult("Figure 3", "ravdess", {"UA": 60.0})])
     configured = Configured(("zhou2020", "netvlad", "ravdess"), {"model.clusters": 4})
     absent = [
-        AbsentRow("K=4", Published("Figure 3", "ravdess", {"UA": 61.0}), "not run", configured),
-        AbsentRow("another paper's", Published("Figure 3", "ravdess", {"UA": 62.0}), "quoted"),
+        AbsentRow("K=4", PaperResult("Figure 3", "ravdess", {"UA": 61.0}), "not run", configured),
+        AbsentRow("another paper's", PaperResult("Figure 3", "ravdess", {"UA": 62.0}), "quoted"),
     ]
     ((picture,),) = (section.blocks for section in hyper_parameters(several, absent))
     assert isinstance(picture, Picture)
@@ -128,27 +128,27 @@ def test_a_curve_has_what_was_run_and_what_the_paper_reports_besides(
     assert list(picture.numbers["ours"].isna()) == [False] * 3 + [True]
 
 
-def test_seeds_with_other_folds_are_pooled_over_what_all_have(systems: Callable[..., list[ReportedSystem]]) -> None:
+def test_seeds_are_pooled_over_their_common_folds(systems: Callable[..., list[ReportedSystem]]) -> None:
     (system,) = systems(one={0: [RIGHT, HALF, NEUTRAL], 1: [HALF, None, NEUTRAL]})
     section = classes([system])
     table = next(iter(_tables(section)))
-    assert "pooled over what all seeds have finished (fold 0, 2) and added up over 2 seeds" in table.caption
+    assert "pooled over the folds finished in all seeds (fold 0, 2) and added up over 2 seeds" in table.caption
     assert [row[1:4] for row in table.rows] == [["8", "7", "87.50"], ["8", "3", "37.50"]]
     assert [row[3] for row in table.footer] == ["62.50", "62.50"]
     picture = next(block for block in section.blocks if isinstance(block, Picture) and block.name == "recall")
     assert picture.numbers is not None
     assert list(picture.numbers["recall"]) == [0.875, 0.375]
     assert "seeds have finished different folds" in _text(opening([system]))
-    (pooled,) = (table for table in _tables(beside_the_paper([system])) if "pooled UA %" in table.headings)
+    (pooled,) = (table for table in _tables(comparison_with_papers([system])) if "pooled UA %" in table.headings)
     assert pooled.rows[0][1:3] == ["4", "62.50"]
 
 
-def test_seeds_without_a_common_fold_show_the_mean_over_seeds_without_an_interval(
+def test_seeds_without_a_common_fold_have_no_interval(
     systems: Callable[..., list[ReportedSystem]],
 ) -> None:
     (system,) = systems(one={0: [RIGHT, RIGHT, RIGHT, None], 1: [None, None, None, HALF]})
     (table,) = _tables(classes([system]))
-    assert "the finished folds, which are others in each seed" in table.caption
+    assert "the finished folds, which differ between seeds" in table.caption
     assert [row[3] for row in table.rows] == ["75.00", "75.00"]
     assert [row[3] for row in table.footer] == ["75.00", "75.00"]
     assert {row[4] for row in table.rows} == {"none: the seeds were not tested on the same utterances"}
@@ -162,4 +162,4 @@ def test_seeds_with_the_same_folds_need_no_warning(systems: Callable[..., list[R
 
 def test_a_single_fold_has_no_spread(systems: Callable[..., list[ReportedSystem]]) -> None:
     (system,) = systems(one={0: [HALF]})
-    assert _tables(beside_the_paper([system]))[0].rows[0][1] == "50.0"
+    assert _tables(comparison_with_papers([system]))[0].rows[0][1] == "50.0"

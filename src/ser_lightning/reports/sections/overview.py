@@ -1,4 +1,4 @@
-"""What was run: experiment, corpus, protocol, code, hardware, time; what was left out; what to know beforehand."""
+"""Overview: caveats, headline scores, the facts of the runs, and what was left out."""
 
 from collections.abc import Sequence
 
@@ -9,44 +9,44 @@ from ser_lightning.reports.uncertainty import SCORES, SpeakerCounts, estimate, t
 from ser_lightning.runs.gathering import LeftOut
 from ser_lightning.runs.summary import METRICS, Summary, corpus_title
 
-MOST_CONFIGURATIONS = 5  # side by side; a table of rows says in their names what they vary
+MAX_CONFIGURATIONS = 5  # columns of the table of settings
 
 
 def opening(systems: Sequence[ReportedSystem], unread: Sequence[LeftOut] = ()) -> Section:
-    """Return what a reader has to know first, and for a single system its scores.
+    """Return the caveats, and for a single system its scores.
 
     Args:
-        systems: What is shown.
-        unread: What could not be.
+        systems: The systems shown.
+        unread: Folders left out.
     """
-    said: dict[str, list[str]] = {}
+    found: dict[str, list[str]] = {}
     for system in systems:
         for line in [*caveats(system.summary), *_folds_of_seeds(system)]:
-            said.setdefault(line, []).append(system.name)
+            found.setdefault(line, []).append(system.name)
     lines = [f"{len(unread)} folder{'s' * (len(unread) > 1)} left out, with the reasons at the end"] if unread else []
-    lines += [line if len(names) == len(systems) else f"{', '.join(names)}: {line}" for line, names in said.items()]
+    lines += [line if len(names) == len(systems) else f"{', '.join(names)}: {line}" for line, names in found.items()]
     blocks: list[Block] = [Caveats(lines)] if lines else []
     if len(systems) == 1:
         blocks += _headline(systems[0])
     return Section("", blocks)
 
 
-def what_was_run(systems: Sequence[ReportedSystem]) -> Section:
-    """Return the facts: what is the same for all systems as a list, what differs as a table."""
+def run_facts(systems: Sequence[ReportedSystem]) -> Section:
+    """Return the facts of the runs: shared ones as a list, others as a table."""
     facts = [_facts(system.summary) for system in systems]
-    shared = {word: said for word, said in facts[0].items() if all(other[word] == said for other in facts)}
-    blocks: list[Block] = [Definitions({word: said for word, said in shared.items() if said})]
-    if differing := [word for word in facts[0] if word not in shared]:
-        rows = [[system.name, *(said[word] for word in differing)] for system, said in zip(systems, facts, strict=True)]
+    shared = {name: value for name, value in facts[0].items() if all(other[name] == value for other in facts)}
+    blocks: list[Block] = [Definitions({name: value for name, value in shared.items() if value})]
+    if differing := [name for name in facts[0] if name not in shared]:
+        rows = [[system.name, *(own[name] for name in differing)] for system, own in zip(systems, facts, strict=True)]
         blocks.append(Table("What differs", dict.fromkeys(["", *differing], False), rows))
-    if 1 < len(systems) <= MOST_CONFIGURATIONS and (settings := _unlike_settings(systems)):
-        caption = "Configuration where it differs; - stands for nothing set"
+    if 1 < len(systems) <= MAX_CONFIGURATIONS and (settings := _unlike_settings(systems)):
+        caption = "Settings that differ (-: not set)"
         blocks.append(Table(caption, dict.fromkeys(["", *(system.name for system in systems)], False), settings))
     return Section("What was run", blocks)
 
 
-def not_shown(systems: Sequence[ReportedSystem], unread: Sequence[LeftOut] = ()) -> list[Section]:
-    """Return a section about folders that are not shown and audio that was not used, if there are any."""
+def left_out_section(systems: Sequence[ReportedSystem], unread: Sequence[LeftOut] = ()) -> list[Section]:
+    """Return a section on folders and audio that were left out, if there are any."""
     skipped = dict.fromkeys(
         f"{path}: {reason}" for system in systems for path, reason in system.summary.skipped_audio.items()
     )
@@ -64,7 +64,7 @@ def not_shown(systems: Sequence[ReportedSystem], unread: Sequence[LeftOut] = ())
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words."""
+    """Return a duration in words."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -73,7 +73,7 @@ def duration(seconds: float) -> str:
 
 
 def _unlike_settings(systems: Sequence[ReportedSystem]) -> list[list[str]]:
-    """Return a row for each key that systems have set unlike each other: the key, then each one's value."""
+    """Return a row for each setting that differs between systems: the key, then the values."""
     configurations = [system.configured.settings for system in systems]
     keys = dict.fromkeys(key for one in configurations for key in one)
     rows = [[key, *(_in_words(one.get(key)) for one in configurations)] for key in keys]
@@ -85,7 +85,7 @@ def _in_words(value: object) -> str:
 
 
 def _folds_of_seeds(system: ReportedSystem) -> list[str]:
-    """Return what to know where seeds have finished different folds."""
+    """Return a caveat if the seeds have finished different folds."""
     if len({tuple(fold.facts.fold for fold in run.folds) for run in system.runs}) == 1:
         return []
     return [f"seeds have finished different folds; scores of speakers and classes are pooled over {system.pooled_over}"]
@@ -111,7 +111,7 @@ def _facts(summary: Summary) -> dict[str, str]:
     parameters = sorted({fold.parameters for seed in summary.seeds for fold in seed.folds})
     return {
         "experiment": summary.experiment,
-        "paper": summary.paper,  # an experiment of one's own rebuilds none
+        "paper": summary.paper,  # empty for an experiment without a paper
         "row": summary.row,
         "system": summary.system,
         "trainable parameters": ", ".join(f"{number:,}" for number in parameters),
