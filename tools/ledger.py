@@ -113,18 +113,18 @@ def _section(
         needed.append(_OPENSMILE)
     rows = []
     for row in table.rows:
-        ours = _ours(shown.get((path, row.name), ())) if row.experiment else "-"
+        ours = _our_scores(shown.get((path, row.name), ())) if row.experiment else "-"
         link = "-"
         if row.experiment:
             holding = [one for one in choices if one.holds_for(Path(row.experiment).stem, row.corpus)]
             link = f"[{len(holding)}](#{path.parent.name})"
-        rows.append([row.name, _command(file, table, row), _papers(row), ours, link])
+        rows.append([row.name, _command(file, table, row), _paper_scores(row), ours, link])
     if all(row.experiment is None or row.once for row in table.rows):
         raise ConfigurationError(f"{path}: no row can be run")
     lines = [
         f"## {escape(table.title)}",
         "",
-        f"`{file}`. Needs: {'; '.join(needed)}.{_elsewhere(path, table)}",
+        f"`{file}`. Needs: {'; '.join(needed)}.{_other_corpora(path, table)}",
         "",
         _rows(rows),
         *_notes(table),
@@ -152,7 +152,7 @@ def _command(file: str, table: Table, row: Row) -> str:
     return f"`{command}`"
 
 
-def _papers(row: Row) -> str:
+def _paper_scores(row: Row) -> str:
     if row.once:
         return "pre-training, no score"
     return ", ".join(f"{name} {_shown(value)}" for name, value in row.paper.items()) or "not legible"
@@ -163,11 +163,11 @@ def _shown(score: float) -> str:
     return f"{score:.1f}" if round(score, 1) == score else f"{score:.2f}"
 
 
-def _ours(runs: Sequence[Measured]) -> str:
+def _our_scores(runs: Sequence[Measured]) -> str:
     return "; ".join(run.in_words() + (f": {run.note}" if run.note else "") for run in runs) or "not measured"
 
 
-def _elsewhere(path: Path, table: Table) -> str:
+def _other_corpora(path: Path, table: Table) -> str:
     """Return on which other corpora the table can be run."""
     others = sorted(set(NEEDED) - {table.corpus, table.pretraining})
     other = [f"`corpus={corpus}`" for corpus in others if (path.parent / f"{corpus}.yaml").is_file()]

@@ -13,7 +13,7 @@ import pytest
 from ser_lightning.cli import main as cli
 from ser_lightning.cli.command_line import LIGHTNING_COMMANDS
 from ser_lightning.cli.main import main, parser
-from ser_lightning.jobs.process import REFUSED
+from ser_lightning.jobs.process import USER_ERROR
 
 
 def test_help_names_every_command() -> None:
@@ -97,7 +97,7 @@ def test_a_version_and_a_misspelt_file_wait_for_nothing_heavy(arguments: list[st
     assert "nowhere.yaml: no such" in done.stderr or version("ser-lightning") in done.stdout
 
 
-@pytest.mark.parametrize(("more", "status"), [([], 1), (["--end-with-parent"], REFUSED)])
+@pytest.mark.parametrize(("more", "status"), [([], 1), (["--end-with-parent"], USER_ERROR)])
 def test_a_job_tells_its_runner_that_the_user_has_to_mend_something(more: list[str], status: int) -> None:
     command = [sys.executable, "-m", "ser_lightning.cli", "run-fold", "--config=nowhere.yaml", *more]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

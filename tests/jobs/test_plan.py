@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.plan import Job, in_order, parse_numbers, write_configurations
+from ser_lightning.jobs.plan import Job, sort_by_dependency, parse_numbers, write_configurations
 
 JOB = Job(Path("a"), {"seed_everything": 3}, "x", "default", fold=0, seed=0)
 
@@ -30,15 +30,15 @@ def test_what_is_not_done_gets_its_configuration(tmp_path: Path) -> None:
 
 def test_jobs_come_behind_those_they_need_and_else_keep_their_order() -> None:
     b, c = replace(JOB, folder=Path("b"), needs=(Path("c"),)), replace(JOB, folder=Path("c"))
-    assert [job.folder.name for job in in_order([b, JOB, c])] in (["a", "c", "b"], ["c", "a", "b"])
-    assert in_order([c, JOB]) == [c, JOB]
+    assert [job.folder.name for job in sort_by_dependency([b, JOB, c])] in (["a", "c", "b"], ["c", "a", "b"])
+    assert sort_by_dependency([c, JOB]) == [c, JOB]
 
 
 def test_a_need_outside_the_plan_and_a_circle_are_named() -> None:
     with pytest.raises(ConfigurationError, match="a needs z"):
-        in_order([replace(JOB, needs=(Path("z"),))])
+        sort_by_dependency([replace(JOB, needs=(Path("z"),))])
     with pytest.raises(ConfigurationError, match=r"circle.*a"):
-        in_order([replace(JOB, needs=(Path("b"),)), replace(JOB, folder=Path("b"), needs=(Path("a"),))])
+        sort_by_dependency([replace(JOB, needs=(Path("b"),)), replace(JOB, folder=Path("b"), needs=(Path("a"),))])
 
 
 def test_lists_of_numbers_and_ranges_are_read() -> None:

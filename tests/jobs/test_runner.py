@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs import runner
-from ser_lightning.jobs.engine import OneAfterAnother
+from ser_lightning.jobs.engine import SequentialEngine
 from ser_lightning.jobs.events import Change, JobEvent
 from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.jobs.runner import run_jobs
@@ -71,15 +71,15 @@ def test_a_cached_absence_of_a_file_is_checked_again(tmp_path: Path, monkeypatch
 def test_on_a_cluster_files_may_be_seen_later(
     address: str | None, tries_it_took: int, job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_engine", lambda resources, _: OneAfterAnother(resources))
+    monkeypatch.setattr(runner, "_engine", lambda resources, _: SequentialEngine(resources))
     late = job("is-seen-later", "fold-00")
     assert run_jobs([late], QUIET, Resources(address=address, jobs=1)) == {}
     assert tries(late) == tries_it_took
 
 
 def test_on_a_cluster_files_that_never_appear_are_missing(job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "_engine", lambda resources, _: OneAfterAnother(resources))
-    monkeypatch.setattr(runner, "_SIGHT_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "_engine", lambda resources, _: SequentialEngine(resources))
+    monkeypatch.setattr(runner, "_FILE_DELAY_SECONDS", 0.1)
     empty = job("leaves-nothing", "fold-00")
     failures = run_jobs([empty], QUIET, Resources(address="head:6379", jobs=1))
     assert "failed 2 times, exit status 0" in failures[empty.folder]

@@ -9,7 +9,7 @@ import yaml
 from ser_lightning.cli.main import main, parser
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import WeightedCrossEntropy
-from ser_lightning.published.lookup import refuse_missing_stages
+from ser_lightning.published.lookup import check_earlier_stages
 from ser_lightning.systems import DominantEmotionRecognition, ExistencePretraining
 
 ANDO = Path("experiments/ando2019")
@@ -25,7 +25,7 @@ def later_stage(**given: Any) -> ExistencePretraining:
 def test_a_missing_checkpoint_is_named_with_the_tables_command_that_supplies_it(name: str) -> None:
     path = ANDO / f"{name}.yaml"
     with pytest.raises(ConfigurationError) as caught:
-        refuse_missing_stages(later_stage(fusion=name.startswith("fusion")), path, "iemocap", [])
+        check_earlier_stages(later_stage(fusion=name.startswith("fusion")), path, "iemocap", [])
     row = name.replace("pretraining", "pre-training").replace("_", " ")
     command = f"ser table run experiments/ando2019/table3.yaml --rows '{row}, dominant'"
     assert str(caught.value) == (
@@ -37,13 +37,13 @@ def test_a_missing_checkpoint_is_named_with_the_tables_command_that_supplies_it(
 
 def test_what_is_given_or_going_to_be_is_not_missing() -> None:
     path = ANDO / "fusion_hard.yaml"
-    refuse_missing_stages(
+    check_earlier_stages(
         DominantEmotionRecognition(34, ("a", "b"), WeightedCrossEntropy(), **WIDTHS), path, "iemocap", []
     )
-    refuse_missing_stages(later_stage(existence_checkpoint=Path("x")), path, "iemocap", [])
-    refuse_missing_stages(later_stage(fusion=True), path, "iemocap", [EXISTENCE, DOMINANT])
+    check_earlier_stages(later_stage(existence_checkpoint=Path("x")), path, "iemocap", [])
+    check_earlier_stages(later_stage(fusion=True), path, "iemocap", [EXISTENCE, DOMINANT])
     with pytest.raises(ConfigurationError, match=f"{DOMINANT} is missing.* --rows 'fusion hard, dominant' trains"):
-        refuse_missing_stages(later_stage(fusion=True), path, "iemocap", [EXISTENCE])
+        check_earlier_stages(later_stage(fusion=True), path, "iemocap", [EXISTENCE])
 
 
 def test_a_table_on_another_corpus_is_named_with_that_corpus_and_none_if_there_is_none(
@@ -54,7 +54,7 @@ def test_a_table_on_another_corpus_is_named_with_that_corpus_and_none_if_there_i
     path.parent.mkdir(parents=True)
     (path.parent / "crema_d.yaml").touch()
     with pytest.raises(ConfigurationError, match=r"on the same fold; give it$"):
-        refuse_missing_stages(later_stage(), path, "crema_d", [])
+        check_earlier_stages(later_stage(), path, "crema_d", [])
     rows = [
         {"name": "early", "experiment": "early.yaml"},
         {"name": "other", "experiment": "late.yaml", "overrides": ["--a=1"], "needs": {EXISTENCE: "early"}},
@@ -65,9 +65,9 @@ def test_a_table_on_another_corpus_is_named_with_that_corpus_and_none_if_there_i
     with pytest.raises(
         ConfigurationError, match=r"ser table run experiments/mine/table1.yaml corpus=crema_d --rows late"
     ):
-        refuse_missing_stages(later_stage(), path, "crema_d-synthetic", [])
+        check_earlier_stages(later_stage(), path, "crema_d-synthetic", [])
     with pytest.raises(ConfigurationError, match=r"on the same fold; give it$"):
-        refuse_missing_stages(later_stage(), path, "recordings", [])
+        check_earlier_stages(later_stage(), path, "recordings", [])
 
 
 def test_cross_validation_stops_before_features_are_extracted(

@@ -17,7 +17,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.sweeps import study
 from ser_lightning.sweeps.file import read_sweep
 from ser_lightning.sweeps.study import Heartbeat
-from ser_lightning.sweeps.trials import RunningTrial, TrialReassignedError, TrialStore, parameters_of, record_of
+from ser_lightning.sweeps.trials import RunningTrial, TrialReassignedError, TrialStore, trial_parameters, trial_record
 
 Open = Callable[..., TrialStore]
 
@@ -119,7 +119,7 @@ def test_a_killed_trial_is_started_again_with_its_parameters(method: str, open_t
         assert trials.are_finished()
         shown = trials.current()
     assert [trial.state for trial in shown] == [TrialState.COMPLETE] * 4
-    assert sorted(str(parameters_of(trial)) for trial in shown) == sorted(expected)
+    assert sorted(str(trial_parameters(trial)) for trial in shown) == sorted(expected)
 
 
 def test_a_trial_of_a_living_process_is_left_alone(open_trials: Open) -> None:
@@ -145,7 +145,7 @@ def test_a_failed_trial_is_tried_again_by_the_next_call(open_trials: Open) -> No
         (failed,) = trials.begin(1)
         trials.fail(failed, "fold-00: exit status 1")
         assert len(run_to_end(trials)) == 3
-        assert [record_of(trial, "default").note for trial in trials.current()].count("fold-00: exit status 1") == 1
+        assert [trial_record(trial, "default").note for trial in trials.current()].count("fold-00: exit status 1") == 1
     with open_trials("grid") as trials:
         trials.requeue_failed()
         assert run_to_end(trials) == [failed.parameters]
@@ -344,10 +344,10 @@ def test_a_sweep_ends_where_its_target_is_reached(open_trials: Open) -> None:
 def test_trials_that_cannot_be_compared_are_refused_by_key(open_trials: Open) -> None:
     foundation = {"sweep": {"folds": [0, 1]}, "trainer": {"max_epochs": 2, "accelerator": "cpu"}}
     with open_trials("grid") as trials:
-        trials.refuse_other_foundation(foundation)
-        trials.refuse_other_foundation({**foundation, "trainer": {"max_epochs": 2, "accelerator": "gpu"}})
+        trials.check_shared_settings(foundation)
+        trials.check_shared_settings({**foundation, "trainer": {"max_epochs": 2, "accelerator": "gpu"}})
         with pytest.raises(ConfigurationError, match=r"trainer\.max_epochs: 2 there, 3 now"):
-            trials.refuse_other_foundation({**foundation, "trainer": {"max_epochs": 3}})
+            trials.check_shared_settings({**foundation, "trainer": {"max_epochs": 3}})
 
 
 def test_what_has_no_end_needs_one(open_trials: Open) -> None:

@@ -34,7 +34,7 @@ class CommandLine:
         )
         self._commands = self.parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def mention(self, name: str, text: str) -> None:
+    def list_command(self, name: str, text: str) -> None:
         """List a command that another parser reads."""
         self._commands.add_parser(name, help=text, add_help=False)
 
@@ -68,7 +68,7 @@ def add_row(command: argparse.ArgumentParser) -> None:
     )
 
 
-def named(arguments: Sequence[str], row: str | None) -> list[str]:
+def with_row(arguments: Sequence[str], row: str | None) -> list[str]:
     """Return LightningCLI's arguments with the row that ``--row`` names."""
     return [*arguments, *([] if row is None else [f"--run.row={row}"])]
 
@@ -98,13 +98,13 @@ LIGHTNING_COMMANDS = {
 }
 
 
-def mention_commands(commands: CommandLine) -> None:
+def list_lightning_commands(commands: CommandLine) -> None:
     """List the commands of this file, whose arguments LightningCLI reads."""
     for name, text in LIGHTNING_COMMANDS.items():
-        commands.mention(name, text)
+        commands.list_command(name, text)
 
 
-def own_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+def parse_suite_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """Take ``--row`` and ``--allow``, which are ours, out of LightningCLI's arguments."""
     parser = argparse.ArgumentParser(prog="ser", add_help=False, allow_abbrev=False)
     add_row(parser)
@@ -113,8 +113,8 @@ def own_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]
 
 
 def run_lightning(command: str, options: argparse.Namespace, arguments: Sequence[str]) -> int:
-    """Run ``command`` by LightningCLI, with what ``own_options`` returned."""
+    """Run ``command`` by LightningCLI, with what ``parse_suite_options`` returned."""
     from ser_lightning.training.fold import run_subcommand
 
-    run_subcommand([command, *named(arguments, options.row)], options.allow)
+    run_subcommand([command, *with_row(arguments, options.row)], options.allow)
     return 0

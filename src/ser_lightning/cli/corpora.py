@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from ser_lightning.cli.command_line import CommandLine, add_allow, console
-from ser_lightning.cli.training import OF_AN_EXPERIMENT
+from ser_lightning.cli.training import EXPERIMENT_ARGUMENTS
 
 
 def add_commands(commands: CommandLine) -> None:
     """Add the commands of this file."""
-    add_allow(commands.add("prepare", _prepare, "extract features into the store", overrides=OF_AN_EXPERIMENT))
+    add_allow(commands.add("prepare", _prepare, "extract features into the store", overrides=EXPERIMENT_ARGUMENTS))
     add_allow(
         commands.add(
             "audit",
             _audit,
             "show every fold's utterances, speakers and hours; fail if a speaker is in two sets",
-            overrides=OF_AN_EXPERIMENT,
+            overrides=EXPERIMENT_ARGUMENTS,
         )
     )
     command = commands.add(

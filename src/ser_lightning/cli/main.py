@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ser_lightning.cli import corpora, inference, results, training
-from ser_lightning.cli.command_line import LIGHTNING_COMMANDS, CommandLine, mention_commands, own_options, run_lightning
+from ser_lightning.cli.command_line import LIGHTNING_COMMANDS, CommandLine, list_lightning_commands, parse_suite_options, run_lightning
 from ser_lightning.errors import SerError
 
 DESCRIPTION = "Speech emotion recognition: corpora in, cross-validated and comparable results out."
@@ -35,7 +35,7 @@ With SER_TRACEBACK=1 in the environment, what the file system refuses is shown w
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit status: 0 done, 1 an error the user can mend, 130 interrupted.
 
-    In a job of ours an error the user can mend ends with ``job_process.REFUSED``, by which the runner knows it.
+    In a job of ours an error the user can mend ends with ``job_process.USER_ERROR``, by which the runner knows it.
     """
     foreign = any(argument.startswith("--allow") for argument in sys.argv)  # corpora that may need Lightning itself
     if arguments is None and sys.argv[1:2] in (["audit"], ["prepare"]) and not foreign:
@@ -43,32 +43,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         leave_out_lightning()  # this process trains nothing
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    refused = 1
+    failure_status = 1
     if "--end-with-parent" in arguments:
-        from ser_lightning.jobs.process import REFUSED, end_with_parent
+        from ser_lightning.jobs.process import USER_ERROR, end_with_parent
 
-        refused = REFUSED  # 1 is also what a crash of Python ends with, which the runner tries again
+        failure_status = USER_ERROR  # 1 is also what a crash of Python ends with, which the runner tries again
         arguments.remove("--end-with-parent")
         end_with_parent()
     try:
         return _run(arguments)
     except SerError as error:
         print(f"error: {error}", file=sys.stderr)
-        return refused
+        return failure_status
     except BrokenPipeError:  # whoever reads, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except OSError as error:
         if error.filename is None or TRACEBACK in os.environ:
             raise
-        print(f"error: {_in_words(error)}", file=sys.stderr)
+        print(f"error: {_system_error_message(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept", file=sys.stderr)
         return 130
 
 
-def _in_words(error: OSError) -> str:
+def _system_error_message(error: OSError) -> str:
     """Return what the machine refuses, for which file, and the way out; what is no place's fault may be ours."""
     place = "choose another place, such as another --runs, --out or --data.init_args.feature_folder"
     ways = {
@@ -86,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; ``function`` and ``takes_overrides`` are among its options."""
     commands = CommandLine(DESCRIPTION, EXAMPLES)
     commands.parser.add_argument("--version", action=_Version, help="show the version, and the commit in a clone")
-    mention_commands(commands)
+    list_lightning_commands(commands)
     for file in (training, corpora, results, inference):
         file.add_commands(commands)
     return commands.parser
@@ -110,20 +110,20 @@ def _run(arguments: list[str]) -> int:
     gc.set_threshold(10_000, 20, 20)
     all_commands = parser()
     if arguments and arguments[0] in LIGHTNING_COMMANDS:
-        options, rest = own_options(arguments[1:])
-        _refuse_missing_files(rest)
+        options, rest = parse_suite_options(arguments[1:])
+        _check_config_files(rest)
         _prepare_process(options)
         return run_lightning(arguments[0], options, rest)
     options, rest = all_commands.parse_known_args(arguments)
     if rest and not options.takes_overrides:
         all_commands.error(f"unrecognized arguments: {' '.join(rest)}")
-    _refuse_missing_files(rest)
+    _check_config_files(rest)
     _prepare_process(options)
     status: int = options.function(options, rest)
     return status
 
 
-def _refuse_missing_files(arguments: Sequence[str]) -> None:
+def _check_config_files(arguments: Sequence[str]) -> None:
     """Refuse a misspelt ``--config`` before anything heavy is imported."""
     from ser_lightning.training.experiment_file import config_files, read_experiment_file
 

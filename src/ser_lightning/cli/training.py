@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_lightning.cli.command_line import CommandLine, add_allow, add_row, console, named
+from ser_lightning.cli.command_line import CommandLine, add_allow, add_row, console, with_row
 from ser_lightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ser_lightning.cross_validation.planner import RunOptions
 
-OF_AN_EXPERIMENT = "Further arguments are LightningCLI's: --config EXPERIMENT.yaml and any --key value."
-_OF_A_FILE = "Further arguments are LightningCLI's, for every training: --config TRAINER.yaml and any --key value."
+EXPERIMENT_ARGUMENTS = "Further arguments are LightningCLI's: --config EXPERIMENT.yaml and any --key value."
+FILE_ARGUMENTS = "Further arguments are LightningCLI's, for every training: --config TRAINER.yaml and any --key value."
 
 
 def add_commands(commands: CommandLine) -> None:
@@ -23,7 +23,7 @@ def add_commands(commands: CommandLine) -> None:
         "run-fold",
         _run_fold,
         "fit, validate and test one fold, going on where it stopped",
-        overrides=OF_AN_EXPERIMENT,
+        overrides=EXPERIMENT_ARGUMENTS,
     )
     add_row(command)
     add_allow(command)
@@ -36,7 +36,7 @@ def add_commands(commands: CommandLine) -> None:
         help="wait up to SECONDS for another process that runs this fold (default: 0)",
     )
     command = commands.add(
-        "cv", _cv, "run all folds that are not done, then summary and report", overrides=OF_AN_EXPERIMENT
+        "cv", _cv, "run all folds that are not done, then summary and report", overrides=EXPERIMENT_ARGUMENTS
     )
     add_row(command)
     _add_run_options(command)
@@ -47,7 +47,7 @@ def add_commands(commands: CommandLine) -> None:
         "key=value, anywhere behind FILE, overrides a key of FILE, such as corpus=ravdess. Rows that are "
         "trained once, for pre-training, take --config and --trainer arguments, and all that stand behind --once, such "
         "as --once --data.init_args.root /data/voxceleb2.",
-        _OF_A_FILE,
+        FILE_ARGUMENTS,
     )
     command.add_argument("action", choices=["run", "show"], help="show: only what is on disk")
     command.add_argument("file", type=Path, metavar="FILE", help="a table file, experiments/<paper>/<table>.yaml")
@@ -59,7 +59,7 @@ def add_commands(commands: CommandLine) -> None:
         "run the trials of a sweep without a W&B server, and test the winner",
         "key=value, anywhere behind FILE, overrides a key of FILE, such as method=random. All options of "
         "`ser cv` (--folds, --seeds, --runs, --jobs, ...) hold for every trial.",
-        _OF_A_FILE,
+        FILE_ARGUMENTS,
     )
     command.add_argument("file", type=Path, metavar="FILE", help="in W&B's format, such as experiments/sweeps/*.yaml")
     command.add_argument("--trials", type=int, metavar="N", help="trials at most (default: the whole grid, or run_cap)")
@@ -108,16 +108,16 @@ def _run_options(options: argparse.Namespace) -> "RunOptions":
 def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.training.fold import run_fold
 
-    print(run_fold(named(overrides, options.row), options.allow, tested=not options.no_test, wait_seconds=options.wait))
+    print(run_fold(with_row(overrides, options.row), options.allow, tested=not options.no_test, wait_seconds=options.wait))
     return 0
 
 
 def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.cross_validation.cross_validate import cross_validate
-    from ser_lightning.cross_validation.wandb import agents_row
+    from ser_lightning.cross_validation.wandb import agent_row
 
     run_options = _run_options(options)
-    return cross_validate(named(overrides, agents_row(options.row)), run_options, console(run_options.dry_run))
+    return cross_validate(with_row(overrides, agent_row(options.row)), run_options, console(run_options.dry_run))
 
 
 def _table(options: argparse.Namespace, overrides: list[str]) -> int:

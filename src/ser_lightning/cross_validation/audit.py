@@ -27,7 +27,7 @@ from ser_lightning.training.experiment_file import (
 )
 from ser_lightning.types import STAGES, Split, Utterance
 
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 
 
 def usage(data: CorpusData) -> str:
@@ -40,20 +40,20 @@ def usage(data: CorpusData) -> str:
     skipped = [(path.name, reason) for path, reason in sorted(data.skipped_audio.items())]
     parts = [f"{len(data.all_utterances) + len(left_out)} utterances found"]
     if left_out:
-        parts.append(f"{len(left_out)} left out ({_some(left_out)})")
+        parts.append(f"{len(left_out)} left out ({_first_reasons(left_out)})")
     if skipped:
-        parts.append(f"{len(skipped)} skipped as unusable ({_some(skipped)})")
+        parts.append(f"{len(skipped)} skipped as unusable ({_first_reasons(skipped)})")
     used = sum(utterance.path not in data.skipped_audio for utterance in data.all_utterances)
     return ", ".join([*parts, f"{used} used"])
 
 
-def _some(reasons: Sequence[tuple[str, str]]) -> str:
-    more = len(reasons) - _MOST_NAMED
-    named = [f"{name}: {reason}" for name, reason in reasons[:_MOST_NAMED]]
+def _first_reasons(reasons: Sequence[tuple[str, str]]) -> str:
+    more = len(reasons) - _MAX_NAMED
+    named = [f"{name}: {reason}" for name, reason in reasons[:_MAX_NAMED]]
     return "; ".join([*named, f"and {more} more"] if more > 0 else named)
 
 
-MOST_CLASSES = 16
+MAX_CLASS_COLUMNS = 16
 """More classes than that, speakers for example, have no column each."""
 
 
@@ -90,7 +90,7 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
         except AudioError as error:
             problems |= error.problems
     data.leave_out(problems)
-    _say_what_is_used(data, console)
+    _print_usage(data, console)
     overlaps: dict[int, tuple[str, ...]] = {}
     title = f"{data.corpus_name}: {data.protocol.name}, protocol hash {protocol_hash(data)}"
     table = Table(title=Text(title, "table.title"))
@@ -133,7 +133,7 @@ def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) ->
     """
     data = _data_module(arguments, allow)
     prepared = data.extract()
-    _say_what_is_used(data, console)
+    _print_usage(data, console)
     console.print(
         f"{data.corpus_name}: {prepared.extracted} files extracted, {prepared.reused} there before, "
         f"{len(prepared.problems)} unusable; {prepared.seconds:.1f} s"
@@ -143,7 +143,7 @@ def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) ->
     return 0
 
 
-def _say_what_is_used(data: CorpusData, console: Console) -> None:
+def _print_usage(data: CorpusData, console: Console) -> None:
     """Print each file and utterance that is not used, then how many are."""
     lines = [f"skipped: {path}: {reason}" for path, reason in sorted(data.skipped_audio.items())]
     lines += [f"left out: {name}: {reason}" for name, reason in sorted(data.left_out.items())]
@@ -166,7 +166,7 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
     for part in _NOT_DATA:
         parser.add_argument(f"--{part}", type=dict | str | None)  # not Any: its classes would be imported
     try:
-        return cast(CorpusData, parser.instantiate(parser.parse_args(_about_data(with_corpus_first(arguments)))).data)
+        return cast(CorpusData, parser.instantiate(parser.parse_args(_data_arguments(with_corpus_first(arguments)))).data)
     except ArgumentError as error:
         raise ConfigurationError(f"{place_of(str(error), arguments)}: {readable(str(error))}") from error
     except ValueError as error:
@@ -177,7 +177,7 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
 _NOT_DATA = ("model", "trainer", "best_checkpoint", "execution", "run")
 
 
-def _about_data(arguments: Sequence[str]) -> list[str]:
+def _data_arguments(arguments: Sequence[str]) -> list[str]:
     """Leave out arguments about the rest of an experiment, in one word or two."""
     kept: list[str] = []
     is_left_out = False
@@ -215,12 +215,12 @@ def _add_fold(
 
 
 def _class_headings(class_names: Sequence[str]) -> Sequence[str]:
-    return class_names if len(class_names) <= MOST_CLASSES else (f"of each of {len(class_names)} classes",)
+    return class_names if len(class_names) <= MAX_CLASS_COLUMNS else (f"of each of {len(class_names)} classes",)
 
 
 def _class_counts(counts: Counter[str | None], class_names: Sequence[str]) -> list[str]:
     numbers = [counts[name] for name in class_names]
-    if len(numbers) <= MOST_CLASSES:
+    if len(numbers) <= MAX_CLASS_COLUMNS:
         return list(map(str, numbers))
     fewest, most = min(numbers), max(numbers)
     return [str(most) if fewest == most else f"{fewest} to {most}"]

@@ -62,14 +62,14 @@ def _write_summary(folder: Path) -> Summary:
     summary = summarize(runs)
     picture, path = folder / CONFUSION_PICTURE, folder / "summary.json"
     # A table of a hundred rows of which one has changed draws one picture.
-    if not picture.exists() or not _says(path, summary):
+    if not picture.exists() or not _is_up_to_date(path, summary):
         title = f"{summary.experiment}, {corpus_title(summary)}"
         save(confusion_figure(pooled_confusion(runs[0]), summary.class_names, title), picture)
         write_summary(folder)
     return summary
 
 
-def _says(path: Path, summary: Summary) -> bool:
+def _is_up_to_date(path: Path, summary: Summary) -> bool:
     """Whether a ``summary.json`` is there and up to date; a damaged one is not: all of it can be computed again."""
     try:
         return bool(json.loads(path.read_bytes()) == json.loads(json.dumps(asdict(summary))))

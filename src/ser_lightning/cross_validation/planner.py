@@ -17,7 +17,7 @@ from ser_lightning.cross_validation.audit import usage
 from ser_lightning.data.corpora import CorpusData
 from ser_lightning.errors import ConfigurationError, ProtocolError
 from ser_lightning.jobs.plan import Form, Job, Resources, parse_numbers
-from ser_lightning.published.lookup import refuse_missing_stages
+from ser_lightning.published.lookup import check_earlier_stages
 from ser_lightning.runs.folder import CHECKPOINTS, RUNS, fold_name, has_begun, refuse_other_run, seed_name
 from ser_lightning.training.experiment import ExperimentCLI
 
@@ -45,7 +45,7 @@ class RunOptions:
     tested: bool = True
 
 
-def build_anywhere(arguments: Sequence[str], allow: Sequence[str] = ()) -> ExperimentCLI:
+def build_on_cpu(arguments: Sequence[str], allow: Sequence[str] = ()) -> ExperimentCLI:
     """Build an experiment in order to know it, on a machine that need not have the devices it is trained on.
 
     Args:
@@ -78,28 +78,28 @@ def plan_experiment(
             not said what share of a GPU each of several jobs gets.
         ProtocolError: If a fold does not exist, or the corpus cannot be divided.
     """
-    _refuse_planned_keys(arguments)
+    _reject_planned_keys(arguments)
     seeds = parse_numbers(options.seeds, "--seeds")  # a slip here is no reason to extract features first
     if options.resources.gpus_per_job is None:
         cli = ExperimentCLI(arguments, run=False, allow=options.allow, in_this_process={"logger": False})
     else:  # where each job is given GPUs, this machine need not have any
-        cli = build_anywhere(arguments, options.allow)
+        cli = build_on_cpu(arguments, options.allow)
     if not cli.config_files:
         raise ConfigurationError("no experiment is given; name its YAML: --config experiments/....yaml")
     resolved = cli.configuration
-    _refuse_unshared_gpus(resolved["trainer"]["accelerator"], options.resources)
-    refuse_missing_stages(cli.model, cli.config_files[0], cli.data.corpus_name, needs)
+    _check_gpu_shares(resolved["trainer"]["accelerator"], options.resources)
+    check_earlier_stages(cli.model, cli.config_files[0], cli.data.corpus_name, needs)
     data, name = cli.data, cli.run_name
     row_folder = name.row_folder(options.runs)
     # What belongs to no fold is trained on folds of its own, to which the caller's choice does not apply.
     asked = None if without_folds else options.folds
-    folds = _divide(data, asked)  # what cannot be divided is refused once, and before features are extracted
+    folds = _chosen_folds(data, asked)  # what cannot be divided is refused once, and before features are extracted
     # Unusable audio that is skipped changes the splits, with which runs that are there are compared.
     if not options.dry_run or any(map(has_begun, row_folder.glob("seed-*/*"))):
         console.print(f"{name.experiment} on {data.corpus_name}: features", highlight=False, markup=False)
         data.extract()
         if data.skipped_audio:
-            folds = _divide(data, asked)  # again, without them: no fold is started that must fail
+            folds = _chosen_folds(data, asked)  # again, without them: no fold is started that must fail
         console.print(usage(data), highlight=False, markup=False, soft_wrap=True)
     jobs = []
     for seed, fold in itertools.product(seeds, [None] if without_folds else folds):
@@ -169,7 +169,7 @@ def _configuration(
     return configuration
 
 
-def _refuse_unshared_gpus(accelerator: Any, resources: Resources) -> None:
+def _check_gpu_shares(accelerator: Any, resources: Resources) -> None:
     """Refuse several jobs at once that would each reach for every GPU, or on a cluster train without any."""
     alone = resources.at_once == 1 and not resources.address
     if alone or resources.gpus_per_job is not None or accelerator == "cpu":
@@ -189,14 +189,14 @@ _PLANNED_KEYS = {
 }
 
 
-def _refuse_planned_keys(arguments: Sequence[str]) -> None:
+def _reject_planned_keys(arguments: Sequence[str]) -> None:
     """Refuse arguments for what the plan decides for each fold itself."""
     for argument in arguments:
         if option := _PLANNED_KEYS.get(key := argument.partition("=")[0]):
             raise ConfigurationError(f"{key} is decided for each fold; use {option} instead")
 
 
-def _divide(data: CorpusData, asked: str | None) -> list[int]:
+def _chosen_folds(data: CorpusData, asked: str | None) -> list[int]:
     """Return the folds that are asked for, all if None, of a corpus that can be divided into them.
 
     Raises:

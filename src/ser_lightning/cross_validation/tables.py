@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ser_lightning.cross_validation.cross_validate import run_planned, write_summaries
-from ser_lightning.cross_validation.planner import RunOptions, build_anywhere, plan_experiment
+from ser_lightning.cross_validation.planner import RunOptions, build_on_cpu, plan_experiment
 from ser_lightning.cross_validation.wandb import log_summary_runs
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.plan import Job, parse_numbers, show_plan
@@ -59,7 +59,7 @@ def plan_table(
             for job in jobs[row.name]:
                 other, theirs = by_folder.setdefault(job.folder, (row.name, job))
                 if theirs != job:
-                    raise _of_one_folder(path, other, row.name, job.folder)
+                    raise _same_folder_error(path, other, row.name, job.folder)
     return [job for _, job in by_folder.values()]
 
 
@@ -124,12 +124,12 @@ def show_table(
         configured = None
         if row.experiment and not row.once:
             given = row_arguments(path, row, arguments)
-            cli = build_anywhere(given, options.allow)
+            cli = build_on_cpu(given, options.allow)
             name, folder = cli.run_name, cli.run_name.row_folder(options.runs)
             configured = Configured.of((name.paper, name.experiment, name.corpus), relevant(cli.configuration))
             other, theirs = by_folder.setdefault(folder, (row, given))
             if (theirs, other.needs) != (given, row.needs):
-                raise _of_one_folder(path, other.name, row.name, folder)
+                raise _same_folder_error(path, other.name, row.name, folder)
             if finished := _finished_folds(folder, options):
                 runs = find_cross_validations(finished)
         summary = summarize(runs) if runs else None
@@ -141,7 +141,7 @@ def show_table(
     return rows
 
 
-def _of_one_folder(path: Path, one: str, other: str, folder: Path) -> ConfigurationError:
+def _same_folder_error(path: Path, one: str, other: str, folder: Path) -> ConfigurationError:
     return ConfigurationError(
         f"{path}: rows '{one}' and '{other}' would both train in {folder}, and differ: give one another name, of which "
         "letters, digits and . = + - count"

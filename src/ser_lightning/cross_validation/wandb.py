@@ -227,7 +227,7 @@ def _media(summary: _ValidatedFolds) -> dict[str, Any]:
     return found
 
 
-def agents_row(row: str | None) -> str | None:
+def agent_row(row: str | None) -> str | None:
     """Return the row of a W&B agent's trial, so that trials do not share folders; without an agent, ``row`` itself.
 
     Args:

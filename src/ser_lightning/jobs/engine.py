@@ -19,7 +19,7 @@ _SECRET = "WANDB_API_KEY"
 
 
 @dataclass(frozen=True)
-class Ended:
+class JobExit:
     """How a job's process ended.
 
     Attributes:
@@ -49,11 +49,11 @@ class Engine(Protocol):
     def start(self, job: Job) -> None:
         """Start a job, at once or as soon as there is room for it."""
 
-    def ended(self) -> list[Ended]:
+    def poll_exits(self) -> list[JobExit]:
         """Wait a moment, and return what has ended since the last call."""
 
 
-class OneAfterAnother(AbstractContextManager["OneAfterAnother"]):
+class SequentialEngine(AbstractContextManager["SequentialEngine"]):
     """Runs one job at a time on this machine.
 
     Args:
@@ -82,11 +82,11 @@ class OneAfterAnother(AbstractContextManager["OneAfterAnother"]):
         process = JobProcess(command(job, self.resources), job.folder, Path.cwd(), environment(self.resources))
         self._running[job.folder] = self._stack.enter_context(process)
 
-    def ended(self) -> list[Ended]:
+    def poll_exits(self) -> list[JobExit]:
         """Wait a moment, and return the job that has ended, if it has."""
         time.sleep(POLL_SECONDS)
         found = [
-            Ended(folder, status)
+            JobExit(folder, status)
             for folder, process in self._running.items()
             if (status := process.status()) is not None
         ]

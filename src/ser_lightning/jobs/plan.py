@@ -119,7 +119,7 @@ class Job:
         return ["run-fold", f"--config={self.folder / CONFIG_FILE}", *untested, *trusted]
 
 
-def in_order(jobs: Sequence[Job]) -> list[Job]:
+def sort_by_dependency(jobs: Sequence[Job]) -> list[Job]:
     """Return ``jobs`` so that each comes behind those it needs; otherwise the order stays.
 
     Raises:
@@ -234,7 +234,7 @@ def describe(jobs: Sequence[Job], resources: Resources) -> dict[str, Any]:
                 "environment": resources.environment(),
                 "run_fold": ["ser", *job.command()],
             }
-            for job in in_order(jobs)
+            for job in sort_by_dependency(jobs)
         ],
     }
 

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 LOG_FILE = "log.txt"
-REFUSED = 78
+USER_ERROR = 78
 """Exit status of a job with an error that only the user can mend (EX_CONFIG of sysexits.h)."""
 POLL_SECONDS = 0.5
 _GRACE_SECONDS = 10.0

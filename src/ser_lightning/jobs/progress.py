@@ -208,7 +208,7 @@ class JobTable(AbstractContextManager["JobTable"]):
             job.end("failed")
             note += _best(job) if event.change is Change.FAILED else ""
         ran = job.began is not None and job.state != "waiting"
-        self._say(job.folder, f"{note} ({self.tally()})" if ran else note)
+        self._log(job.folder, f"{note} ({self.tally()})" if ran else note)
 
     def poll(self) -> None:
         """Show what the running jobs have written; a file that cannot be read now is read at the next poll."""
@@ -217,12 +217,12 @@ class JobTable(AbstractContextManager["JobTable"]):
                 continue
             if job.began is None:
                 job.begin()
-                self._say(folder, f"resumes after epoch {job.epochs}" if job.epochs else "starting")
+                self._log(folder, f"resumes after epoch {job.epochs}" if job.epochs else "starting")
             before = job.epochs
             job.read_epochs()
             step = max(job.max_epochs // 10, 1)  # a log wants about ten lines a job, a terminal is redrawn
             if job.epochs // step > before // step:
-                self._say(folder, f"epoch {job.epochs} of {job.max_epochs}{_best(job)}")
+                self._log(folder, f"epoch {job.epochs} of {job.max_epochs}{_best(job)}")
         self._draw()
 
     def tally(self) -> str:
@@ -256,7 +256,7 @@ class JobTable(AbstractContextManager["JobTable"]):
 
         return sorted(self._rows, key=urgency)[: max(self._console.height - 4, 1)]
 
-    def _say(self, folder: Path, text: str) -> None:
+    def _log(self, folder: Path, text: str) -> None:
         if not self._console.is_terminal:
             self._console.print(f"{self._titles[folder]}: {text}", highlight=False, markup=False)
 

@@ -27,7 +27,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.engine import Ended, command, environment
+from ser_lightning.jobs.engine import JobExit, command, environment
 from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.jobs.process import POLL_SECONDS, run_to_end
 
@@ -59,7 +59,7 @@ class RayEngine:
         """
         with ExitStack() as stack:
             stack.enter_context(ray_session(self.resources))
-            _refuse_job_without_room(self.resources)
+            _check_room(self.resources)
             self._stack = stack.pop_all()
         self._task = ray.remote(
             num_cpus=self.resources.cpus_per_job,
@@ -92,23 +92,23 @@ class RayEngine:
         )
         self._running[reference] = job.folder
 
-    def ended(self) -> list[Ended]:
+    def poll_exits(self) -> list[JobExit]:
         """Wait a moment, and return the jobs that have ended or were lost."""
         references = list(self._running)
         if not references:  # Ray refuses an empty list
             time.sleep(POLL_SECONDS)
             return []
         ready, _ = ray.wait(references, num_returns=len(references), timeout=POLL_SECONDS)
-        return [_ended(reference, self._running.pop(reference)) for reference in ready]
+        return [_exit_of(reference, self._running.pop(reference)) for reference in ready]
 
 
-def _ended(reference: "ray.ObjectRef[int]", folder: Path) -> Ended:
+def _exit_of(reference: "ray.ObjectRef[int]", folder: Path) -> JobExit:
     try:
-        return Ended(folder, ray.get(reference))
+        return JobExit(folder, ray.get(reference))
     except RayTaskError as error:  # it could not start: no such folder, no permission
-        return Ended(folder, 1, str(error.cause))
+        return JobExit(folder, 1, str(error.cause))
     except RayError as error:  # its worker or its machine is gone
-        return Ended(folder, None, str(error).strip().split(".")[0])
+        return JobExit(folder, None, str(error).strip().split(".")[0])
 
 
 @contextmanager
@@ -156,7 +156,7 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _refuse_job_without_room(resources: Resources) -> None:
+def _check_room(resources: Resources) -> None:
     """Reject a job that fits on no machine: Ray would wait for ever."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray's
     wanted = {"CPU": resources.cpus_per_job, "GPU": resources.gpus_per_job or 0}

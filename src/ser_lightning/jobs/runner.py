@@ -14,17 +14,17 @@ from types import FrameType
 from rich.console import Console
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.engine import Ended, Engine, OneAfterAnother
+from ser_lightning.jobs.engine import JobExit, Engine, SequentialEngine
 from ser_lightning.jobs.events import Change, JobEvent, Observer
-from ser_lightning.jobs.plan import Job, Resources, in_order, is_done, is_outdated
-from ser_lightning.jobs.process import LOG_FILE, REFUSED
+from ser_lightning.jobs.plan import Job, Resources, sort_by_dependency, is_done, is_outdated
+from ser_lightning.jobs.process import LOG_FILE, USER_ERROR
 from ser_lightning.jobs.progress import JobTable
 
-RAY_EXTRA = "in the clone, pip install -e '.[ray]', or make setup-dev"
+INSTALL_RAY = "in the clone, pip install -e '.[ray]', or make setup-dev"
 # A job that loses its machine this often is the cause.
-_MOST_LOSSES = 10
+_MAX_LOSSES = 10
 # How long a machine may take to see what another one has written: NFS caches for a minute by default.
-_SIGHT_SECONDS = 65.0
+_FILE_DELAY_SECONDS = 65.0
 
 
 def run_jobs(
@@ -49,27 +49,27 @@ def run_jobs(
         ConfigurationError: If the cluster cannot be joined, or has no machine that a job fits on.
     """
     resources = resources or Resources()
-    ordered = in_order(jobs)
+    ordered = sort_by_dependency(jobs)
     with JobTable(ordered, console) as table:
         schedule = _Schedule(ordered, (table, *observers), resources)
         schedule.resolve_waiting()
         if schedule.ready:  # Ray takes seconds to start, which a finished table need not wait for
-            with _engine(resources, console) as engine, _terminated_like_interrupted():
+            with _engine(resources, console) as engine, _sigterm_interrupts():
                 _run(schedule, engine, table)
     return schedule.failures
 
 
 def _run(schedule: "_Schedule", engine: Engine, table: JobTable) -> None:
     running: set[Path] = set()
-    while schedule.ready or running or schedule.unseen:
+    while schedule.ready or running or schedule.unconfirmed:
         while schedule.ready and (engine.at_once is None or len(running) < engine.at_once):
             job = schedule.start_next()
             engine.start(job)
             running.add(job.folder)
-        for ended in engine.ended():
-            running.remove(ended.folder)
-            schedule.end(ended)
-        schedule.look_again()
+        for job_exit in engine.poll_exits():
+            running.remove(job_exit.folder)
+            schedule.end(job_exit)
+        schedule.recheck()
         schedule.resolve_waiting()
         table.poll()
 
@@ -85,14 +85,14 @@ class _Schedule:
 
     def __init__(self, ordered: Sequence[Job], observers: Sequence[Observer], resources: Resources) -> None:
         self.ready: deque[Job] = deque()
-        self.unseen: dict[Path, float] = {}  # ended with status 0, no files seen yet; and when to give up looking
+        self.unconfirmed: dict[Path, float] = {}  # ended with status 0, no files seen yet; and when to give up looking
         self.failures: dict[Path, str] = {}
         self._jobs = {job.folder: job for job in ordered}
         self._waiting = list(ordered)
         self._done: set[Path] = set()
         self._observers = observers
         self._retries = resources.retries
-        self._patience = _SIGHT_SECONDS if resources.address else 0.0
+        self._patience = _FILE_DELAY_SECONDS if resources.address else 0.0
         self._failed: Counter[Path] = Counter()
         self._lost: Counter[Path] = Counter()
 
@@ -116,84 +116,84 @@ class _Schedule:
     def start_next(self) -> Job:
         """Return the next ready job, which the caller starts."""
         job = self.ready.popleft()
-        self._tell(job, Change.STARTED)
+        self._notify(job, Change.STARTED)
         return job
 
-    def end(self, ended: Ended) -> None:
+    def end(self, ended: JobExit) -> None:
         """Record how a job ended: done, to be tried again, or failed."""
         job = self._jobs[ended.folder]
         if is_done(job):
             # An error after the last file, of W&B or in tearing down, makes the results no worse.
-            badly = f", although its process ended badly ({_how(ended.status)}; see {LOG_FILE})" if ended.status else ""
-            self.unseen.pop(job.folder, None)
+            badly = f", although its process ended badly ({_status_text(ended.status)}; see {LOG_FILE})" if ended.status else ""
+            self.unconfirmed.pop(job.folder, None)
             self._finish(job, Change.FINISHED, f"done{badly}")
-        elif ended.status == 0 and self._may_be_seen(job):
+        elif ended.status == 0 and self._may_appear_later(job):
             return
         elif ended.status is None:
             self._lost[job.folder] += 1
-            if self._lost[job.folder] < _MOST_LOSSES:
+            if self._lost[job.folder] < _MAX_LOSSES:
                 self._start_again(job, Change.LOST, f"lost ({ended.note}), run elsewhere")
             else:
-                self._fail(job, f"lost {_MOST_LOSSES} times with the machine it ran on: {ended.note}")
-        elif ended.status == REFUSED:
-            self.unseen.pop(job.folder, None)
-            self._fail(job, _refusal(job))
+                self._fail(job, f"lost {_MAX_LOSSES} times with the machine it ran on: {ended.note}")
+        elif ended.status == USER_ERROR:
+            self.unconfirmed.pop(job.folder, None)
+            self._fail(job, _user_error(job))
         else:
-            self.unseen.pop(job.folder, None)
+            self.unconfirmed.pop(job.folder, None)
             self._failed[job.folder] += 1
             if self._failed[job.folder] <= self._retries:
-                self._start_again(job, Change.RETRIED, f"failed ({_how(ended.status)}), tried again")
+                self._start_again(job, Change.RETRIED, f"failed ({_status_text(ended.status)}), tried again")
             else:
                 times = f" {self._retries + 1} times" if self._retries else ""
                 end = ended.note or f"the end of its log:\n{_log_tail(job)}"
-                self._fail(job, f"failed{times}, {_how(ended.status)}; {end}")
+                self._fail(job, f"failed{times}, {_status_text(ended.status)}; {end}")
 
-    def _may_be_seen(self, job: Job) -> bool:
+    def _may_appear_later(self, job: Job) -> bool:
         """Whether another machine may have written files that this one does not see yet."""
         now = time.monotonic()
-        return now < self.unseen.setdefault(job.folder, now + self._patience)
+        return now < self.unconfirmed.setdefault(job.folder, now + self._patience)
 
-    def look_again(self) -> None:
+    def recheck(self) -> None:
         """Look for what jobs that ended well have written on other machines."""
-        for folder in list(self.unseen):
-            self.end(Ended(folder, 0))
+        for folder in list(self.unconfirmed):
+            self.end(JobExit(folder, 0))
 
     def _start_again(self, job: Job, change: Change, note: str) -> None:
         self.ready.appendleft(job)
-        self._tell(job, change, note)
+        self._notify(job, change, note)
 
     def _finish(self, job: Job, change: Change, note: str) -> None:
         self._done.add(job.folder)
-        self._tell(job, change, note)
+        self._notify(job, change, note)
 
     def _fail(self, job: Job, reason: str, change: Change = Change.FAILED, note: str = "failed") -> None:
         self.failures[job.folder] = reason
-        self._tell(job, change, note)
+        self._notify(job, change, note)
 
-    def _tell(self, job: Job, change: Change, note: str = "") -> None:
+    def _notify(self, job: Job, change: Change, note: str = "") -> None:
         for observer in self._observers:
             observer(JobEvent(job, change, note))
 
 
 def _engine(resources: Resources, console: Console) -> Engine:
     if resources.at_once == 1 and not resources.address:
-        return OneAfterAnother(resources)
+        return SequentialEngine(resources)
     if importlib.util.find_spec("ray") is not None:
         from ser_lightning.jobs.ray_engine import RayEngine
 
         return RayEngine(resources)
     if resources.address:
-        raise ConfigurationError(f"--address {resources.address} needs Ray: {RAY_EXTRA}")
+        raise ConfigurationError(f"--address {resources.address} needs Ray: {INSTALL_RAY}")
     console.print(
-        f"--jobs {resources.jobs} needs Ray ({RAY_EXTRA}); without it jobs run one after another",
+        f"--jobs {resources.jobs} needs Ray ({INSTALL_RAY}); without it jobs run one after another",
         highlight=False,
         markup=False,
     )
-    return OneAfterAnother(resources)
+    return SequentialEngine(resources)
 
 
 @contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
+def _sigterm_interrupts() -> Iterator[None]:
     """Let SIGTERM, which a batch system sends before it kills, stop jobs in the same way as Ctrl-C."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -209,11 +209,11 @@ def _terminated_like_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, earlier or signal.SIG_DFL)
 
 
-def _how(status: int) -> str:
+def _status_text(status: int) -> str:
     return f"exit status {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
 
 
-def _refusal(job: Job) -> str:
+def _user_error(job: Job) -> str:
     """Return the error at the end of a job's log, without its place: other jobs may have met the same one."""
     return re.split(r"^error: ", _log_tail(job, lines=1000), flags=re.MULTILINE)[-1]
 

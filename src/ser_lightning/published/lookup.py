@@ -15,7 +15,7 @@ from ser_lightning.training.experiment import resolve
 from ser_lightning.training.experiment_file import config_files
 
 EXPERIMENTS = Path("experiments")  # of the checkout that a command runs in
-_OF_A_FOLD = ("seed_everything", "data.init_args.fold")
+_FOLD_KEYS = ("seed_everything", "data.init_args.fold")
 _PROTOCOL = "data.init_args.protocol"
 
 
@@ -92,12 +92,12 @@ def differences_from_file(
         key = difference.key
         if key == _PROTOCOL or key.startswith(f"{_PROTOCOL}."):
             found[_PROTOCOL] = _PROTOCOL
-        elif key not in (*_OF_A_FOLD, *row.needs) and not key.endswith(CHECKPOINT_KEYS_END):
+        elif key not in (*_FOLD_KEYS, *row.needs) and not key.endswith(CHECKPOINT_KEYS_END):
             found.setdefault(key, f"{key} {difference.there} (file: {difference.now})")
     return list(found.values())
 
 
-def refuse_missing_stages(system: EmotionClassifier, experiment: Path, corpus: str, supplied: Collection[str]) -> None:
+def check_earlier_stages(system: EmotionClassifier, experiment: Path, corpus: str, supplied: Collection[str]) -> None:
     """Refuse to plan a system without the checkpoints that it is trained from; each fold would fail for itself.
 
     Args:

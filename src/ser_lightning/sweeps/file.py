@@ -146,7 +146,7 @@ class Sweep:
             raise ConfigurationError(f"{self.path}: {self.file.method.value} has no end by itself; give --trials N")
         return caps[0]
 
-    def refuse_fixed(self, arguments: Sequence[str]) -> None:
+    def reject_swept_keys(self, arguments: Sequence[str]) -> None:
         """Reject arguments for every trial that are parameters of the sweep.
 
         Raises:
@@ -188,7 +188,7 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         if all(isinstance(parameter, Categorical) and len(parameter.values) == 1 for parameter in parameters.values()):
             raise ConfigurationError("parameters: none has more than one value")
         sweep = Sweep(path, file, parameters, tuple(_cv_arguments(file.command, file.program)))
-        sweep.refuse_fixed(sweep.arguments)
+        sweep.reject_swept_keys(sweep.arguments)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
     return sweep

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ser_lightning.cross_validation.cross_validate import cross_validate, run_planned
-from ser_lightning.cross_validation.planner import RunOptions, build_anywhere, plan_experiment
+from ser_lightning.cross_validation.planner import RunOptions, build_on_cpu, plan_experiment
 from ser_lightning.cross_validation.wandb import log_summary_runs
 from ser_lightning.errors import SerError
 from ser_lightning.files import write_atomically
@@ -27,10 +27,10 @@ from ser_lightning.reports.figures import save
 from ser_lightning.runs.folder import DEFAULT_ROW, trial_row
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
 from ser_lightning.sweeps.file import Method, Sweep, trial_arguments
-from ser_lightning.sweeps.report import in_words, parameter_figure, trials_table
+from ser_lightning.sweeps.report import format_value, parameter_figure, trials_table
 from ser_lightning.sweeps.space import Range
 from ser_lightning.sweeps.study import RANDOM_BEFORE_BAYES
-from ser_lightning.sweeps.trials import FAILED, RunningTrial, TrialReassignedError, TrialStore, parameters_of, record_of
+from ser_lightning.sweeps.trials import FAILED, RunningTrial, TrialReassignedError, TrialStore, trial_parameters, trial_record
 
 # Trials at once on a cluster of unknown size; more would be drawn without knowing each other's results.
 _TRIALS_ON_A_CLUSTER = 8
@@ -81,9 +81,9 @@ def run_sweep(settings: SweepSettings, limit: int | None, storage: str | None) -
     Raises:
         ConfigurationError: If the sweep cannot run like this, or its earlier trials were not made like this.
     """
-    settings.sweep.refuse_fixed(settings.arguments)
+    settings.sweep.reject_swept_keys(settings.arguments)
     # Built to know what all trials share; where they run is their own.
-    cli = build_anywhere(settings.arguments, settings.options.allow)
+    cli = build_on_cpu(settings.arguments, settings.options.allow)
     name = settings.sweep.path.stem if settings.row == DEFAULT_ROW else settings.row
     folder = cli.run_name.row_folder(settings.options.runs).with_name(name)
     folds = (
@@ -97,14 +97,14 @@ def run_sweep(settings: SweepSettings, limit: int | None, storage: str | None) -
     with TrialStore(
         settings.sweep, folder.relative_to(settings.options.runs).as_posix(), folder, storage, limit
     ) as trials:
-        trials.refuse_other_foundation(_foundation(settings, folds, cli.configuration))
+        trials.check_shared_settings(_shared_settings(settings, folds, cli.configuration))
         trials.requeue_failed()
         while batch := trials.begin(at_once):
             for trial in batch:
-                shown = ", ".join(f"{name}={in_words(value)}" for name, value in trial.parameters.items())
+                shown = ", ".join(f"{name}={format_value(value)}" for name, value in trial.parameters.items())
                 settings.console.print(f"trial {trial.number}: {escape(shown)}", highlight=False, soft_wrap=True)
             _run(settings, trials, batch)
-        return _conclude(settings, trials, folder)
+        return _finish(settings, trials, folder)
 
 
 def _trials_at_once(settings: SweepSettings, folds: int) -> int:
@@ -117,7 +117,7 @@ def _trials_at_once(settings: SweepSettings, folds: int) -> int:
     return math.ceil(settings.options.resources.at_once / together)
 
 
-def _foundation(settings: SweepSettings, folds: Sequence[int], configuration: Mapping[str, Any]) -> dict[str, Any]:
+def _shared_settings(settings: SweepSettings, folds: Sequence[int], configuration: Mapping[str, Any]) -> dict[str, Any]:
     """Return what trials must share to be comparable, as JSON's types."""
     file = settings.sweep.file
     own = {
@@ -139,7 +139,7 @@ def _run(settings: SweepSettings, trials: TrialStore, batch: Sequence[RunningTri
         try:
             planned_jobs[trial.number] = settings.plan(trial.parameters)
         except SerError as error:  # these parameters do not make a system; others may
-            _say_unplanned(settings, trial, error)
+            _print_plan_error(settings, trial, error)
             trials.fail(trial, str(error).splitlines()[0])
             continue
     if not planned_jobs:
@@ -154,7 +154,7 @@ def _run(settings: SweepSettings, trials: TrialStore, batch: Sequence[RunningTri
         for number, planned in list(planned_jobs.items()):
             done = [job for job in planned if job.fold in so_far]
             try:
-                if _judge(settings, trials, by_number[number], done, failures, len(so_far) == len(folds)):
+                if _record_result(settings, trials, by_number[number], done, failures, len(so_far) == len(folds)):
                     log_summary_runs(sorted({job.folder.parent for job in planned_jobs.pop(number)}))
             except TrialReassignedError as error:  # this process was silent for too long
                 settings.console.print(f"{error}; its result counts", highlight=False, markup=False)
@@ -163,7 +163,7 @@ def _run(settings: SweepSettings, trials: TrialStore, batch: Sequence[RunningTri
             return
 
 
-def _judge(
+def _record_result(
     settings: SweepSettings,
     trials: TrialStore,
     trial: RunningTrial,
@@ -185,14 +185,14 @@ def _judge(
     return False
 
 
-def _say_unplanned(settings: SweepSettings, trial: RunningTrial, error: SerError) -> None:
+def _print_plan_error(settings: SweepSettings, trial: RunningTrial, error: SerError) -> None:
     settings.console.print(f"[red]trial {trial.number}[/red]: {escape(str(error))}", highlight=False)
 
 
-def _conclude(settings: SweepSettings, trials: TrialStore, folder: Path) -> int:
+def _finish(settings: SweepSettings, trials: TrialStore, folder: Path) -> int:
     """Show all trials, write them and their picture into the sweep's folder, and test the winner."""
     console, metric = settings.console, settings.sweep.file.metric.name
-    records = [record_of(trial, settings.row) for trial in trials.current()]
+    records = [trial_record(trial, settings.row) for trial in trials.current()]
     best = trials.best()
     title = f"{settings.sweep.path.stem}: {settings.sweep.file.method.value}, {len(records)} trials"
     number = None if best is None else best.number
@@ -213,7 +213,7 @@ def _conclude(settings: SweepSettings, trials: TrialStore, folder: Path) -> int:
     if best is None:
         console.print("[red]no trial was completed[/red]; the same command tries failed ones again")
         return 1
-    parameters = parameters_of(best)
+    parameters = trial_parameters(best)
     console.print(f"best: trial {best.number}, {metric} {100 * (best.value or 0.0):.2f}%", highlight=False)
     for name, value in parameters.items():
         console.print(f"  {name}: {value}", highlight=False, markup=False, soft_wrap=True)
@@ -237,7 +237,7 @@ def _show_plan(settings: SweepSettings, form: Form, limit: int | None) -> int:
         try:
             jobs += settings.plan(trial.parameters)
         except SerError as error:
-            _say_unplanned(settings, trial, error)
+            _print_plan_error(settings, trial, error)
             unplanned += 1
     show_plan(jobs, settings.options.resources, settings.console, form)
     return 1 if unplanned else 0

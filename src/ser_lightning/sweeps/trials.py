@@ -24,7 +24,7 @@ from ser_lightning.sweeps.report import COMPLETE, TrialRecord
 from ser_lightning.sweeps.study import REPEATS, Heartbeat, open_study
 
 # Names in the database: of a trial's parameters and why it failed, and of what all trials share.
-_PARAMETERS, _REASON, _FOUNDATION = "parameters", "reason", "sweep"
+_PARAMETERS, _REASON, _SHARED = "parameters", "reason", "sweep"
 FAILED = "failed"
 _STATES = {
     TrialState.COMPLETE: COMPLETE,
@@ -35,19 +35,19 @@ _STATES = {
 }
 
 
-def parameters_of(trial: FrozenTrial) -> dict[str, Any]:
+def trial_parameters(trial: FrozenTrial) -> dict[str, Any]:
     """Return a trial's parameters: value by LightningCLI's key; empty before it starts."""
     return dict(flatten(trial.user_attrs.get(_PARAMETERS, {})))
 
 
-def record_of(trial: FrozenTrial, row: str) -> TrialRecord:
+def trial_record(trial: FrozenTrial, row: str) -> TrialRecord:
     """Return a trial as reports show it.
 
     Args:
         trial: The trial.
         row: What the user calls the sweep, or the default.
     """
-    parameters = parameters_of(trial)
+    parameters = trial_parameters(trial)
     objective = trial.value if trial.state is TrialState.COMPLETE else None
     if trial.state is TrialState.PRUNED and trial.intermediate_values:
         objective = trial.intermediate_values[max(trial.intermediate_values)]
@@ -127,19 +127,19 @@ class TrialStore(AbstractContextManager["TrialStore"]):
                 "What was trained is kept; the same command resumes."
             ) from error
 
-    def refuse_other_foundation(self, foundation: Mapping[str, Any]) -> None:
+    def check_shared_settings(self, settings: Mapping[str, Any]) -> None:
         """Record what all trials have in common, or check that the earlier ones had the same.
 
         Args:
-            foundation: Folds, seeds and the configuration that the parameters change.
+            settings: Folds, seeds and the configuration that the parameters change.
 
         Raises:
             ConfigurationError: If the scores must not be compared; it names each key.
         """
-        earlier = self.study.user_attrs.get(_FOUNDATION)
+        earlier = self.study.user_attrs.get(_SHARED)
         if earlier is None:
-            self.study.set_user_attr(_FOUNDATION, foundation)
-        elif differences := differing_keys(earlier, foundation):
+            self.study.set_user_attr(_SHARED, settings)
+        elif differences := differing_keys(earlier, settings):
             raise ConfigurationError(
                 f"the trials of {self.study.study_name} in {self.database} were not made like this:\n"
                 + "\n".join(differences)
@@ -163,7 +163,7 @@ class TrialStore(AbstractContextManager["TrialStore"]):
                 drawn.set_user_attr(_PARAMETERS, parameters)
                 self._heartbeat.sign(drawn)
                 earlier = [trial for trial in self.all() if trial.number < drawn.number]
-                others = [trial for trial in earlier if trial_row(parameters_of(trial)) == trial_row(parameters)]
+                others = [trial for trial in earlier if trial_row(trial_parameters(trial)) == trial_row(parameters)]
                 if done := [trial for trial in others if trial.state is TrialState.COMPLETE]:
                     self.study.tell(self._running.pop(drawn.number), done[0].value)  # its folds would be found done
                 elif any(trial.state is TrialState.RUNNING for trial in others):
