@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.plan import Job, sort_by_dependency, parse_numbers, write_configurations
+from ser_lightning.jobs.plan import Job, parse_numbers, sort_by_dependency, write_configurations
 
 JOB = Job(Path("a"), {"seed_everything": 3}, "x", "default", fold=0, seed=0)
 

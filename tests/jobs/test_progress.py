@@ -10,8 +10,9 @@ from rich.console import Console
 
 from ser_lightning.jobs import progress as job_progress
 from ser_lightning.jobs.events import Change, JobEvent
+from ser_lightning.jobs.live_table import JobTable
 from ser_lightning.jobs.plan import Job
-from ser_lightning.jobs.progress import JobTable, seconds_left
+from ser_lightning.jobs.progress import seconds_left
 
 
 def planned(folder: Path, rows: int = 2, folds: int = 3, max_epochs: int = 10) -> list[Job]:

@@ -12,7 +12,13 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ser_lightning.cli import corpora, inference, results, training
-from ser_lightning.cli.command_line import LIGHTNING_COMMANDS, CommandLine, list_lightning_commands, parse_suite_options, run_lightning
+from ser_lightning.cli.command_line import (
+    LIGHTNING_COMMANDS,
+    CommandLine,
+    list_lightning_commands,
+    parse_suite_options,
+    run_lightning,
+)
 from ser_lightning.errors import SerError
 
 DESCRIPTION = "Speech emotion recognition: corpora in, cross-validated and comparable results out."

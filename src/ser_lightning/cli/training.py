@@ -108,7 +108,9 @@ def _run_options(options: argparse.Namespace) -> "RunOptions":
 def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.training.fold import run_fold
 
-    print(run_fold(with_row(overrides, options.row), options.allow, tested=not options.no_test, wait_seconds=options.wait))
+    print(
+        run_fold(with_row(overrides, options.row), options.allow, tested=not options.no_test, wait_seconds=options.wait)
+    )
     return 0
 
 

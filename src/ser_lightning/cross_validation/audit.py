@@ -166,7 +166,9 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
     for part in _NOT_DATA:
         parser.add_argument(f"--{part}", type=dict | str | None)  # not Any: its classes would be imported
     try:
-        return cast(CorpusData, parser.instantiate(parser.parse_args(_data_arguments(with_corpus_first(arguments)))).data)
+        return cast(
+            CorpusData, parser.instantiate(parser.parse_args(_data_arguments(with_corpus_first(arguments)))).data
+        )
     except ArgumentError as error:
         raise ConfigurationError(f"{place_of(str(error), arguments)}: {readable(str(error))}") from error
     except ValueError as error:

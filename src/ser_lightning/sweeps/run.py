@@ -30,7 +30,14 @@ from ser_lightning.sweeps.file import Method, Sweep, trial_arguments
 from ser_lightning.sweeps.report import format_value, parameter_figure, trials_table
 from ser_lightning.sweeps.space import Range
 from ser_lightning.sweeps.study import RANDOM_BEFORE_BAYES
-from ser_lightning.sweeps.trials import FAILED, RunningTrial, TrialReassignedError, TrialStore, trial_parameters, trial_record
+from ser_lightning.sweeps.trials import (
+    FAILED,
+    RunningTrial,
+    TrialReassignedError,
+    TrialStore,
+    trial_parameters,
+    trial_record,
+)
 
 # Trials at once on a cluster of unknown size; more would be drawn without knowing each other's results.
 _TRIALS_ON_A_CLUSTER = 8
