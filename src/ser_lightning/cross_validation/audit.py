@@ -1,4 +1,4 @@
-"""A corpus and its folds, checked before anything is trained."""
+"""Check a corpus and its folds before training, and extract its features."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -31,10 +31,10 @@ _MAX_NAMED = 3
 
 
 def usage(data: CorpusData) -> str:
-    """Return how many utterances were found, left out, skipped and are used, the first few of each by name.
+    """Return how many utterances were found, left out, skipped and are used, with the first names of each.
 
     Args:
-        data: Its audio has been looked at; until then nothing is skipped.
+        data: The data module; nothing counts as skipped before its audio was checked.
     """
     left_out = sorted(data.left_out.items())
     skipped = [(path.name, reason) for path, reason in sorted(data.skipped_audio.items())]
@@ -54,27 +54,26 @@ def _first_reasons(reasons: Sequence[tuple[str, str]]) -> str:
 
 
 MAX_CLASS_COLUMNS = 16
-"""More classes than that, speakers for example, have no column each."""
+"""With more classes, such as speakers, the table does not have a column per class."""
 
 
 def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> int:
     """Print every fold's sets: utterances by class, speakers, genders, hours and split hash.
 
-    Every file is decoded first, unless its features are stored: then it was, and has not changed since.
-
-    Utterances and hours are those with a label, which can be scored; where there are others, they have a column.
+    Each file is decoded first, unless its features are stored. Utterances and hours count labelled ones; unlabelled
+    ones have a column if there are any.
 
     Args:
         arguments: LightningCLI's arguments.
         allow: Module prefixes that the user trusts.
-        console: Where to print.
+        console: Console to print to.
 
     Returns:
-        Exit status: 1 if a speaker is in two sets of a fold, also where the protocol promises nothing else.
+        Exit status: 1 if a speaker is in two sets of a fold, even if the protocol allows it.
 
     Raises:
         AudioError: If audio is unusable and ``on_bad_audio`` is ``stop``.
-        ProtocolError: If the corpus does not fit the protocol, or a speaker is in two sets against its promise.
+        ProtocolError: If the corpus does not fit the protocol, or a speaker-independent protocol shares a speaker.
     """
     data = _data_module(arguments, allow)
     hours: dict[str, float] = {}
@@ -111,7 +110,7 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
         speakers = escape(_shorten(shared, 30))
         console.print(f"[red]fold {fold}: speakers in more than one set:[/red] {speakers}", highlight=False)
     if overlaps:
-        console.print("This protocol mixes speakers by design: its scores say little about voices never heard before.")
+        console.print("This protocol mixes speakers by design: its scores do not hold for unseen speakers.")
         return 1
     console.print("No speaker is in two sets of a fold.")
     return 0
@@ -123,7 +122,7 @@ def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) ->
     Args:
         arguments: LightningCLI's arguments.
         allow: Module prefixes that the user trusts.
-        console: Where to print.
+        console: Console to print to.
 
     Returns:
         Exit status: 0.
@@ -135,7 +134,7 @@ def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) ->
     prepared = data.extract()
     _print_usage(data, console)
     console.print(
-        f"{data.corpus_name}: {prepared.extracted} files extracted, {prepared.reused} there before, "
+        f"{data.corpus_name}: {prepared.extracted} files extracted, {prepared.reused} already stored, "
         f"{len(prepared.problems)} unusable; {prepared.seconds:.1f} s"
         + (f", {prepared.extracted / prepared.seconds:.0f} files/s" if prepared.extracted else ""),
         highlight=False,
@@ -144,7 +143,7 @@ def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) ->
 
 
 def _print_usage(data: CorpusData, console: Console) -> None:
-    """Print each file and utterance that is not used, then how many are."""
+    """Print each unused file and utterance, then the numbers."""
     lines = [f"skipped: {path}: {reason}" for path, reason in sorted(data.skipped_audio.items())]
     lines += [f"left out: {name}: {reason}" for name, reason in sorted(data.left_out.items())]
     for line in (*lines, usage(data)):
@@ -152,8 +151,8 @@ def _print_usage(data: CorpusData, console: Console) -> None:
 
 
 def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
-    """Build an experiment's data module alone: neither its system nor a trainer is looked at."""
-    from ser_lightning.data.module import DataModule  # Lightning's, or not: that is known by now
+    """Build an experiment's data module, without system and trainer."""
+    from ser_lightning.data.module import DataModule  # imported late: its base class depends on leave_out_lightning
 
     for path in config_files(arguments):
         refuse_foreign_classes(read_experiment_file(path), str(path), allow)
@@ -175,12 +174,12 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
         raise first_cause(error) from error
 
 
-# What else an experiment's files hold.
+# The other sections of an experiment's files.
 _NOT_DATA = ("model", "trainer", "best_checkpoint", "execution", "run")
 
 
 def _data_arguments(arguments: Sequence[str]) -> list[str]:
-    """Leave out arguments about the rest of an experiment, in one word or two."""
+    """Return the arguments without those of the other sections, given as ``--key=value`` or ``--key value``."""
     kept: list[str] = []
     is_left_out = False
     for argument in arguments:

@@ -1,4 +1,4 @@
-"""Published tables: trained as far as they are missing, and shown, ours beside the paper's."""
+"""Run published tables, and show our scores next to the paper's."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,30 +20,30 @@ from ser_lightning.runs.folder import fold_name, seed_name, tested_folds
 from ser_lightning.runs.gathering import CrossValidation, find_cross_validations
 from ser_lightning.runs.summary import summarize
 
-# A row as it is shown, what is on disk of it, and what it would be trained as, unless it is only quoted.
+# A row as shown, its runs, and its configuration unless it is quoted.
 ShownRow = tuple[TableRow, Sequence[CrossValidation], Configured | None]
 
 
 def plan_table(
     path: Path, table: Table, arguments: Sequence[str], names: Sequence[str], options: RunOptions, console: Console
 ) -> list[Job]:
-    """Plan the jobs of rows, and of each row they need.
+    """Plan the jobs of rows and of the rows that they need.
 
     Args:
         path: The table file.
-        table: What it holds.
+        table: Its content.
         arguments: LightningCLI's arguments for every row.
         names: Rows to run; all if empty.
-        options: Folds, seeds and places.
-        console: Where to say what is done.
+        options: Folds, seeds, folders and resources.
+        console: Console for progress.
 
     Raises:
-        ConfigurationError: If a row is unknown, two rows would share folders, or a folder holds a run of another
+        ConfigurationError: If a row is unknown, two rows would share a folder, or a folder holds a run of another
             configuration.
     """
     rows = {row.name: row for row in table.rows if row.experiment}
     if unknown := sorted(set(names) - set(rows)):
-        raise ConfigurationError(f"{path} has no row '{unknown[0]}' to run; there are {', '.join(rows)}")
+        raise ConfigurationError(f"{path} has no row '{unknown[0]}' to run; its rows: {', '.join(rows)}")
     wanted = set(names or rows)
     for row in reversed(rows.values()):
         if row.name in wanted:
@@ -55,7 +55,7 @@ def plan_table(
             needs = {argument: jobs[name] for argument, name in row.needs.items()}
             given = row_arguments(path, row, arguments)
             jobs[row.name] = plan_experiment(given, options, console, needs, row.once)
-            # Rows that share an experiment's own runs share its jobs.
+            # Rows without overrides share the experiment's jobs.
             for job in jobs[row.name]:
                 other, theirs = by_folder.setdefault(job.folder, (row.name, job))
                 if theirs != job:
@@ -71,15 +71,15 @@ def run_table(
     options: RunOptions,
     console: Console,
 ) -> int:
-    """Train what is missing of a table, in the order in which rows need each other, then print it.
+    """Train the missing rows of a table in the order of their dependencies, then print it.
 
     Args:
         path: The table file.
         overrides: ``key=value`` for keys of the table.
         arguments: LightningCLI's arguments for every row.
         names: Rows to run; all if empty.
-        options: Folds, seeds and places.
-        console: Where to show progress and the table.
+        options: Folds, seeds, folders and resources.
+        console: Console for progress and table.
 
     Returns:
         Exit status: 0 if every job is done.
@@ -101,13 +101,13 @@ def run_table(
 def show_table(
     path: Path, overrides: Sequence[str], arguments: Sequence[str], options: RunOptions, console: Console
 ) -> list[ShownRow]:
-    """Print ours beside the paper's, for what is on disk, and say where it was not configured as in the file.
+    """Print the scores of finished runs next to the paper's, with differences from the row's configuration.
 
     Args:
         path: The table file.
         overrides: ``key=value`` for keys of the table.
-        arguments: LightningCLI's arguments for every row: they say where its runs lie.
-        options: Folds and seeds to show, and places.
+        arguments: LightningCLI's arguments for every row; they determine its run folder.
+        options: Folds and seeds to show, and the folder of runs.
         console: Where to print.
 
     Returns:
@@ -143,13 +143,13 @@ def show_table(
 
 def _same_folder_error(path: Path, one: str, other: str, folder: Path) -> ConfigurationError:
     return ConfigurationError(
-        f"{path}: rows '{one}' and '{other}' would both train in {folder}, and differ: give one another name, of which "
-        "letters, digits and . = + - count"
+        f"{path}: rows '{one}' and '{other}' differ but would both use {folder}; rename one, so that its letters, "
+        "digits or . = + - differ"
     )
 
 
 def _write_report(path: Path, title: str, corpus: str, rows: Sequence[ShownRow], folder: Path) -> Path | None:
-    """Write the report about a table's rows into the runs' folder of its own, if anything is finished."""
+    """Write the report on a table's rows below the folder of runs; None if nothing is finished."""
     systems, absent = [], []
     for row, runs, configured in rows:
         published = Published(path.stem, corpus, row.paper, row.note, row.differences)
@@ -164,7 +164,7 @@ def _write_report(path: Path, title: str, corpus: str, rows: Sequence[ShownRow],
 
 
 def _finished_folds(folder: Path, options: RunOptions) -> list[Path]:
-    """Return the folders of the chosen seeds' chosen folds that are tested."""
+    """Return the folders of the chosen seeds' and folds' tested runs."""
     folds = None if options.folds is None else set(map(fold_name, parse_numbers(options.folds, "--folds")))
     seeds = [folder / seed_name(seed) for seed in parse_numbers(options.seeds, "--seeds")]
     tested = [fold for seed in seeds for fold in tested_folds(seed)]

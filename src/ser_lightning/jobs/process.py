@@ -22,15 +22,15 @@ USER_ERROR = 78
 """Exit status of a job with an error that only the user can fix (EX_CONFIG of sysexits.h)."""
 POLL_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
-# Defaults of a job's environment. Without the thresholds (bytes), glibc returns freed activations to the kernel at every
-# step, which costs a quarter of a CPU training step (Huang's system: 420,000 page faults in 30 steps, 57,000 with them).
+# Defaults of a job's environment. Without the thresholds (bytes), glibc returns freed activations to the kernel at
+# every step: a quarter of a CPU training step (Huang's system: 420,000 page faults in 30 steps, 57,000 with them).
 _ENVIRONMENT = {
     "COLUMNS": "120",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
 }
-# With W&B's variables a job would write into the run of a sweep's agent, and a service shared through WANDB_SERVICE would
-# keep the run of a killed job open and reject its restart. Ray's token would let a job run anything on the cluster.
+# With W&B's variables a job would write into the run of a sweep's agent, and a service shared through WANDB_SERVICE
+# would keep the run of a killed job open and reject its restart. Ray's token lets its holder run anything.
 NOT_INHERITED = (
     "WANDB_RUN_ID",
     "WANDB_SWEEP_ID",
