@@ -163,7 +163,7 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
     parser.add_subclass_arguments(DataModule, "data", required=True)
     parser.link_arguments("seed_everything", "data.init_args.seed")
     for part in _NOT_DATA:
-        parser.add_argument(f"--{part}", type=dict | str | None)  # not Any: its classes would be imported
+        parser.add_argument(f"--{part}", type=dict | str | None)  # with Any, its classes would be imported
     try:
         return cast(
             CorpusData, parser.instantiate(parser.parse_args(_data_arguments(with_corpus_first(arguments)))).data

@@ -108,13 +108,13 @@ def show_table(
         overrides: ``key=value`` for keys of the table.
         arguments: LightningCLI's arguments for every row; they determine its run folder.
         options: Folds and seeds to show, and the folder of runs.
-        console: Where to print.
+        console: Console to print to.
 
     Returns:
-        Each row with what is on disk of it, and what it would be trained as.
+        Each row with its runs and its configuration.
 
     Raises:
-        ConfigurationError: If two rows share folders.
+        ConfigurationError: If two rows share a folder.
     """
     table = read_table(path, overrides)
     rows: list[ShownRow] = []
