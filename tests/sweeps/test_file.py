@@ -58,7 +58,7 @@ def test_a_wandb_agent_runs_what_ser_sweep_runs(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_parameters_of_a_sweep_file_are_keys_of_its_experiment(path: Path) -> None:
+def test_parameters_of_a_sweep_file_are_keys_of_its_experiment(path: Path) -> None:
     sweep = read_sweep(path)
     experiment = yaml.safe_load(config_files(sweep.arguments)[0].read_text())
     for name in sweep.parameters:

@@ -203,7 +203,7 @@ def test_jobs_of_several_trials_run_in_parallel(
 ) -> None:
     sizes = []
     monkeypatch.setattr(
-        module, "run_planned", lambda jobs, *rest: sizes.append(len(jobs)) or fake_jobs.run(jobs, *rest)
+        module, "run_planned", lambda jobs, *_: sizes.append(len(jobs)) or fake_jobs.run(jobs, *_)
     )
     assert run_sweep(settings(Resources(jobs=4)), None, None) == 0
     assert sizes == [4, 2]
