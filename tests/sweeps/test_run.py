@@ -202,9 +202,7 @@ def test_jobs_of_several_trials_run_in_parallel(
     fake_jobs: FakeJobs, settings: Callable[..., SweepSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
-    monkeypatch.setattr(
-        module, "run_planned", lambda jobs, *_: sizes.append(len(jobs)) or fake_jobs.run(jobs, *_)
-    )
+    monkeypatch.setattr(module, "run_planned", lambda jobs, *_: sizes.append(len(jobs)) or fake_jobs.run(jobs, *_))
     assert run_sweep(settings(Resources(jobs=4)), None, None) == 0
     assert sizes == [4, 2]
 
