@@ -1,4 +1,4 @@
-"""``make bench``: everything measured, one table; the exit status is 1 if a bound is broken."""
+"""``make bench``: run all benchmarks and print one table; the exit status is 1 if a bound is exceeded."""
 
 import sys
 import time
@@ -25,7 +25,7 @@ PARTS: tuple[tuple[str, Callable[[], list[Row]]], ...] = (
 
 
 def main() -> int:
-    """Measure part after part, print the table, and return the exit status."""
+    """Run all benchmarks, print the table, and return the exit status."""
     torch.set_num_threads(1)
     progress = Console(stderr=True, highlight=False)
     started = time.monotonic()
@@ -33,20 +33,20 @@ def main() -> int:
     for number, (name, measure) in enumerate(PARTS, start=1):
         progress.print(f"{number} of {len(PARTS)}: measuring {name} ({time.monotonic() - started:.0f} s so far)")
         rows += measure()
-    # Not a terminal: a log, in which nobody wants cells broken at 80 columns.
+    # Not a terminal: a log, whose lines must not wrap at 80 columns.
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table(rows))
-    broken = [row.name for row in rows if not row.holds]
-    if broken:
+    exceeded = [row.name for row in rows if not row.holds]
+    if exceeded:
         console.print(
-            f"Bounds broken: {'; '.join(broken)}. Other work on this machine disturbs what is this short: "
-            "look at its load, and measure again."
+            f"Bounds exceeded: {'; '.join(exceeded)}. Other processes disturb such short measurements: check the "
+            "machine's load, and measure again."
         )
-    return 1 if broken else 0
+    return 1 if exceeded else 0
 
 
 def table(rows: list[Row]) -> Table:
-    """Return ``rows`` as a table, one line each."""
+    """Return ``rows`` as a table."""
     made = Table(title=f"one thread, torch {torch.__version__}; medians of runs taken in turn with the reference")
     for heading in ("measured", "reference"):
         made.add_column(heading)

@@ -1,4 +1,4 @@
-"""Feature extraction against librosa, and the feature store against a loop that stores nothing; one core."""
+"""Feature extraction against librosa, and the feature store against a loop in memory; one core."""
 # Shapes: N samples, T frames, F features a frame.
 
 import itertools
@@ -28,7 +28,7 @@ REPETITIONS = 7
 
 
 def rows() -> list[Row]:
-    """Return all rows, measured on ``NUM_CLIPS`` synthetic clips of 3 to 4 seconds, or on synthetic speech."""
+    """Return the rows of extraction, feature store and on-device features."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -40,7 +40,7 @@ def rows() -> list[Row]:
 
 
 def write_clips(folder: Path) -> list[Path]:
-    """Write tones in noise, 16 kHz and 16 bits, and return their paths."""
+    """Write ``NUM_CLIPS`` clips of tones in noise, 3 to 4 seconds at 16 kHz and 16 bits; return their paths."""
     folder.mkdir()
     random = np.random.default_rng(0)
     paths = [folder / f"{index:03d}.wav" for index in range(NUM_CLIPS)]
@@ -52,7 +52,7 @@ def write_clips(folder: Path) -> list[Path]:
 
 
 def extraction_row(paths: list[Path]) -> Row:
-    """Compare log-Mel frames of waveforms in memory, one at a time, with librosa's."""
+    """Compare log-Mel extraction from waveforms in memory, one at a time, with librosa."""
     waveforms = [read_audio(path, 16000) for path in paths]
     arrays = [waveform.numpy() for waveform in waveforms]
     extractor = LogMelFilterbank(window="hann")
@@ -70,7 +70,7 @@ def extraction_row(paths: list[Path]) -> Row:
 
 
 def store_row(paths: list[Path], folder: Path) -> Row:
-    """Compare preparing an empty store, writing included, with extracting the same frames into memory."""
+    """Compare filling an empty store with extracting the same frames into memory."""
     extractor = LogMelFilterbank()
     fresh = itertools.count()
 
@@ -93,10 +93,9 @@ def store_row(paths: list[Path], folder: Path) -> Row:
 
 
 def on_device_row(folder: Path) -> Row:
-    """Compare a step on a training batch whose frames are made of waveforms with one whose frames are stored.
+    """Compare a training step on frames extracted on the device with one on stored frames.
 
-    The frames and the network, at a quarter of its width, are those of Mocanu et al. 2021. The device is a CPU here,
-    the least favourable one.
+    Frames and network (a quarter of its width) are those of Mocanu et al. 2021. The device is a CPU, the worst case.
     """
     write_synthetic(folder / "ravdess", speakers=3, seed=0, clips_per_speaker=NUM_CROPS)
     torch.manual_seed(0)
@@ -123,8 +122,8 @@ def on_device_row(folder: Path) -> Row:
 
         return step
 
-    name = f"a training batch of {NUM_CROPS} crops, frames made on the device"
-    return compare(name, "frames stored", steps("on_device"), steps("stored"), 1.25, REPETITIONS)
+    name = f"training batch of {NUM_CROPS} crops, frames extracted on the device"
+    return compare(name, "stored frames", steps("on_device"), steps("stored"), 1.25, REPETITIONS)
 
 
 def _log_mel_by_librosa(waveform: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Parts of a network against how they are usually written: forward and backward, one core."""
+"""Layers against their usual implementations: forward and backward, one core."""
 # Shapes: B utterances, T frames (padded), F features, D channels, K clusters, G ghost clusters, H cells.
 
 from concurrent.futures import ProcessPoolExecutor
@@ -19,7 +19,7 @@ REPETITIONS = 9
 
 
 def rows() -> list[Row]:
-    """Return the rows of the LSTM, and of NetVLAD and GhostVLAD, in time and in memory."""
+    """Return the rows of the LSTM, and of NetVLAD and GhostVLAD in time and memory."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -35,7 +35,7 @@ def rows() -> list[Row]:
 
 
 def lstm_row() -> Row:
-    """Compare an LSTM on a padded batch of 16 utterances with the same on a packed one."""
+    """Compare an LSTM on a padded batch of 16 utterances with one on a packed sequence."""
     torch.manual_seed(0)
     lstm = nn.LSTM(40, 64, batch_first=True)
     lengths = torch.linspace(140, 280, 16).long()
@@ -74,12 +74,12 @@ class VLADSize:
 
     @property
     def name(self) -> str:
-        """What the layer is called."""
+        """Name of the layer."""
         return "GhostVLAD" if self.ghosts else "NetVLAD"
 
     @property
     def reference(self) -> str:
-        """What it is held against."""
+        """Name of the reference."""
         return f"{self.name} with residuals [B, T, K, D]"
 
 
@@ -88,7 +88,7 @@ GHOST_VLAD = VLADSize(utterances=32, frames=1000, channels=512, clusters=8, ghos
 
 
 class NaiveVLAD(GhostVLAD):
-    """VLAD as eq. 1 reads: every residual of every frame, [B, T, K, D], then their weighted sum."""
+    """VLAD written as eq. 1: all residuals [B, T, K, D], then their weighted sum."""
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Aggregate ``frames`` [B, T, D] under ``mask`` [B, T] to [B, K * D]."""
@@ -102,8 +102,8 @@ class Step:
     """A forward and a backward pass of a pooling on random frames.
 
     Args:
-        size: Of batch and layer.
-        naive: Whether to build the residuals.
+        size: Sizes of batch and layer.
+        naive: Whether to use ``NaiveVLAD``.
     """
 
     def __init__(self, size: VLADSize, naive: bool) -> None:
@@ -131,7 +131,7 @@ def vlad_time_row(size: VLADSize, bound: float, repetitions: int) -> Row:
 
 
 def vlad_memory_row(size: VLADSize, bound: float) -> Row:
-    """Compare the memory that a step needs at most, beyond its input; each measured in a fresh process."""
+    """Compare the peak memory of a step beyond its input, measured in fresh processes."""
     pairs = [(_in_fresh_process(size, naive=False), _in_fresh_process(size, naive=True)) for _ in range(3)]
     return row_of(f"{size.name}, peak memory ({size})", size.reference, pairs, bound, "MiB")
 
@@ -142,11 +142,11 @@ def _in_fresh_process(size: VLADSize, naive: bool) -> float:
 
 
 def peak_mebibytes(size: VLADSize, naive: bool) -> float:
-    """Return by how much a step raises this process's resident memory at its height."""
+    """Return the increase of this process's peak resident memory during a step, in MiB."""
     torch.set_num_threads(1)
-    Step(replace(size, frames=10), naive)()  # what is loaded and allocated once is no part of a step
+    Step(replace(size, frames=10), naive)()  # load and allocate what does not belong to a step
     step = Step(size, naive)
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark starts anew from what is resident now
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak to the current resident memory
     before = _status_mebibytes("VmRSS")
     step()
     return _status_mebibytes("VmHWM") - before

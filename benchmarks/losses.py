@@ -12,7 +12,7 @@ from ser_lightning.losses import EmotionConstraint, TripletLoss
 NUM_UTTERANCES, EMBEDDING_DIM = 256, 512
 EMOTIONS = ("neutral", "calm", "happy", "sad", "angry", "fearful", "disgust", "surprised")
 POLARITIES = {"negative": ["sad", "fearful", "disgust", "angry"], "positive": ["surprised", "happy", "calm"]}
-# Each emotion's polarity: 0 is neutral's, 1 the positive, 2 the negative one.
+# Each emotion's polarity: 0 neutral, 1 positive, 2 negative.
 POLARITY_OF_EMOTION = torch.tensor([0, 1, 1, 2, 2, 2, 2, 1])
 MARGIN = 0.1
 REPETITIONS = 9
@@ -29,7 +29,7 @@ def rows() -> list[Row]:
 
 
 def batch() -> tuple[Tensor, Tensor]:
-    """Return embeddings [B, E] around a direction for each emotion, and labels [B], as many of each emotion."""
+    """Return embeddings [B, E] around a direction per emotion, and balanced labels [B]."""
     torch.manual_seed(0)
     labels = torch.arange(NUM_UTTERANCES) % len(EMOTIONS)
     directions = torch.randn(len(EMOTIONS), EMBEDDING_DIM)
@@ -44,13 +44,13 @@ class Mined:
         self.loss = TripletMarginLoss(margin=MARGIN)
 
     def __call__(self, embeddings: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of ``embeddings`` [B, E]; ``labels`` [B] say what belongs together."""
+        """Return the loss of ``embeddings`` [B, E] with ``labels`` [B]."""
         loss: Tensor = self.loss(embeddings, labels, self.miner(embeddings, labels))
         return loss
 
 
 def step(loss: Tensor, embeddings: Tensor) -> Tensor:
-    """Return the gradient of ``loss`` in ``embeddings`` [B, E]."""
+    """Return the gradient of ``loss`` with respect to ``embeddings`` [B, E]."""
     return torch.autograd.grad(loss, embeddings)[0]
 
 
@@ -71,7 +71,7 @@ def triplet_row() -> Row:
 
 
 def constraint_row() -> Row:
-    """Compare the emotion constraint with what comes nearest there: triplets by emotion and triplets by polarity."""
+    """Compare the emotion constraint with its nearest equivalent: triplets by emotion plus triplets by polarity."""
     embeddings, labels = batch()
     constraint, mined = EmotionConstraint(EMOTIONS, 0.1, 0.15, POLARITIES, MARGIN), Mined()
     polarities = POLARITY_OF_EMOTION[labels]

@@ -1,4 +1,4 @@
-"""A measurement beside its named reference."""
+"""A measurement and its reference."""
 
 import statistics
 import time
@@ -12,13 +12,13 @@ class Row:
     """One line of the benchmark table.
 
     Attributes:
-        name: What was measured.
-        reference: What it is measured against.
-        ours: Median of ours, in ``unit``.
-        theirs: Median of the reference, in ``unit``.
-        ratio: Median over repetitions of ours divided by the reference, both taken in the same repetition.
-        bound: What the ratio must keep to, such as ``<= 0.25``.
-        unit: What is measured: seconds, or mebibytes of memory.
+        name: Name of the measurement.
+        reference: Name of the reference.
+        ours: Our median, in ``unit``.
+        theirs: The reference's median, in ``unit``.
+        ratio: Median over repetitions of ours divided by the reference in the same repetition.
+        bound: Upper bound of the ratio, such as ``<= 0.25``.
+        unit: Seconds, or mebibytes of memory.
     """
 
     name: str
@@ -31,14 +31,14 @@ class Row:
 
     @property
     def holds(self) -> bool:
-        """Whether the ratio keeps to its bound."""
+        """Whether the ratio is within its bound."""
         return self.ratio <= float(self.bound.removeprefix("<="))
 
 
 def compare(
     name: str, reference: str, ours: Callable[[], object], theirs: Callable[[], object], bound: float, repetitions: int
 ) -> Row:
-    """Return the row of ``ours`` against ``theirs``, called in turn ``repetitions`` times, after once to warm up."""
+    """Return the row of ``ours`` against ``theirs``, called alternately ``repetitions`` times after a warm-up."""
     pairs = [(seconds(ours), seconds(theirs)) for _ in range(repetitions + 1)][1:]
     return row_of(name, reference, pairs, bound)
 
@@ -46,10 +46,10 @@ def compare(
 def row_of(
     name: str, reference: str, pairs: Sequence[tuple[float, float]], bound: float, unit: Literal["s", "MiB"] = "s"
 ) -> Row:
-    """Return the row of ``pairs`` of ours and the reference's, each measured one right after the other.
+    """Return the row of pairs of ours and the reference, each pair measured in direct succession.
 
-    On a shared machine single times vary twofold; neighbours disturb both of a pair alike, so the median of the pairs'
-    ratios is what can be trusted.
+    On a shared machine single times vary twofold, but other processes affect both of a pair alike: the median of the
+    pairs' ratios is reliable.
     """
     return Row(
         name,
@@ -63,7 +63,7 @@ def row_of(
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """Return how long a call of ``function`` takes."""
+    """Return the duration of a call of ``function``, in seconds."""
     started = time.perf_counter()
     function()
     return time.perf_counter() - started

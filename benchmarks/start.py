@@ -1,4 +1,4 @@
-"""What a command costs before it does anything: whole processes, since folds are processes, and short."""
+"""Start-up time of commands, measured on whole processes: each fold is a process, and often short."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ REPETITIONS = 5
 
 
 def rows() -> list[Row]:
-    """Return the rows of ``ser --help`` and of a LightningCLI command, against the import that no training avoids."""
+    """Return the rows of ``ser --help`` and of a LightningCLI command against ``import lightning``."""
     python = [sys.executable]
     ser = [*python, "-m", "ser_lightning.cli"]
     commands = (

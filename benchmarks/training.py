@@ -1,4 +1,4 @@
-"""An epoch of the quick start, through data module, Lightning and callbacks, against a bare loop on its batches."""
+"""A training epoch of the quick start with Lightning and callbacks against a bare PyTorch loop on its batches."""
 
 import copy
 import logging
@@ -23,7 +23,7 @@ EPOCHS = 20
 
 
 def rows() -> list[Row]:
-    """Return the row of a training epoch, on 4 of 6 synthetic speakers of 60 clips, without W&B."""
+    """Return the row of a training epoch on 4 of 6 synthetic speakers with 60 clips each, without W&B."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")  # between lightning and torch
@@ -44,7 +44,7 @@ def rows() -> list[Row]:
         cli = ExperimentCLI(arguments, run=False)
         bare = BareEpochs()
         trainer: Any = cli.trainer
-        trainer.callbacks.append(bare)  # behind all others
+        trainer.callbacks.append(bare)  # after all others
         trainer.fit(cli.model, datamodule=cli.datamodule)
     return [
         row_of(
@@ -57,11 +57,10 @@ def rows() -> list[Row]:
 
 
 class BareEpochs(Callback):
-    """Repeats each of Lightning's training epochs as a bare loop, on a copy of the system, and times both.
+    """Repeats each of Lightning's training epochs as a bare loop on a copy of the system, and times both.
 
-    Lightning's time begins when the epoch before is wholly over, and ends when validation begins: it has in it whatever
-    happens between epochs. Both are CPU times of the process, since a neighbour easily doubles an epoch of a tenth of a
-    second; nothing in it waits for anything else.
+    Lightning's time runs from the end of the last epoch to the start of validation, so it includes work between epochs.
+    Both are CPU times of the process: other processes easily double the wall time of an epoch of 0.1 s.
     """
 
     def __init__(self) -> None:
@@ -72,7 +71,7 @@ class BareEpochs(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Copy the untrained system."""
         if not isinstance(pl_module, EmotionClassifier):
-            raise TypeError(f"{type(pl_module).__name__} is none of this suite's systems")
+            raise TypeError(f"{type(pl_module).__name__} is not an EmotionClassifier")
         self.system = copy.deepcopy(pl_module)
         self.optimizer = self.system.optimizer(self.system.parameters())
         self._started = time.process_time()
@@ -83,7 +82,7 @@ class BareEpochs(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the bare epoch."""
-        data_module: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it, undeclared
+        data_module: Any = trainer.datamodule  # type: ignore[attr-defined]  # Lightning does not declare it
         loader = data_module.train_dataloader()
         loader.batch_sampler.set_epoch(trainer.current_epoch)
         batches = list(loader)
@@ -94,7 +93,7 @@ class BareEpochs(Callback):
 
 
 def bare_epoch(system: EmotionClassifier, optimizer: torch.optim.Optimizer, batches: list[Batch]) -> float:
-    """Train ``system`` on ``batches`` and return their mean loss, as one writes it without a framework."""
+    """Train ``system`` on ``batches`` without a framework; return their mean loss."""
     system.train()
     total, count = 0.0, 0
     for batch in batches:

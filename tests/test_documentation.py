@@ -20,7 +20,7 @@ import pytest
 import yaml
 from markdown.extensions.toc import slugify
 
-from ser_lightning.cli.command_line import LIGHTNING_COMMANDS, own_options
+from ser_lightning.cli.command_line import LIGHTNING_COMMANDS, parse_suite_options
 from ser_lightning.cli.main import parser
 from ser_lightning.cli.training import split_keys
 from ser_lightning.published.table_file import ONCE, read_table, row_arguments
@@ -102,7 +102,7 @@ def parse_experiment(arguments: list[str]) -> None:
 def parse(words: list[str]) -> None:
     """Take a command apart as the program does; nothing is run, and no corpus is looked for."""
     if words[0] in LIGHTNING_COMMANDS:
-        _, rest = own_options(words[1:])
+        _, rest = parse_suite_options(words[1:])
         # A checkpoint belongs to other subcommands than fit; "best" is in a run's folder.
         files = [Path(value) for flag, value in pairwise(rest) if flag == "--config"]
         if all(path.is_file() for path in files):

@@ -1,4 +1,4 @@
-"""What papers leave open and was chosen here: a file of entries for each paper, and one for all."""
+"""Choices of details that papers leave open: a file per paper, and one for all papers."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,17 +13,17 @@ FILE = "choices.yaml"
 
 @dataclass
 class Choice:
-    """Something that a paper does not state, states otherwise, or contradicts itself in.
+    """A detail that a paper omits, contradicts, or that differs here.
 
     Attributes:
-        key: A key of the experiments, or the Python name of the class, function, argument or constant that decides it.
-        value: What it is there; compared by a test, unless ``choice`` says it.
-        choice: What was chosen, in words, where no single value holds it.
-        reason: Why.
-        section: The paper's section that leaves it open.
-        alternatives: What else was possible.
-        systems: Experiments that it holds for; all of the paper's if empty.
-        corpora: Their corpora that it holds for; all if empty.
+        key: A key of the experiments, or the Python name of the class, function, argument or constant.
+        value: Its value, which a test compares.
+        choice: The choice in words, if it is not a single value.
+        reason: Reason of the choice.
+        section: Section of the paper.
+        alternatives: Other possible choices.
+        systems: Experiments that it applies to; all of the paper's if empty.
+        corpora: Corpora that it applies to; all if empty.
     """
 
     key: str = MISSING
@@ -37,11 +37,11 @@ class Choice:
 
     @property
     def is_code(self) -> bool:
-        """Whether it is decided in Python, not in an experiment."""
+        """Whether the key is a Python name, not a key of an experiment."""
         return self.key.partition(".")[0] in ("ser_lightning", "data_modules")
 
     def holds_for(self, system: str, corpus: str) -> bool:
-        """Whether it holds for an experiment on a corpus."""
+        """Whether it applies to an experiment on a corpus."""
         return (not self.systems or system in self.systems) and (not self.corpora or corpus in self.corpora)
 
 
@@ -54,7 +54,7 @@ def read_choices(path: Path) -> list[Choice]:
     """Read a file of choices.
 
     Raises:
-        ConfigurationError: Naming the file and the key, if a key is unknown, missing or of the wrong kind.
+        ConfigurationError: Naming file and key, if a key is unknown, missing or of the wrong type.
     """
     kind = "file of choices"
     with yaml_errors(path, kind):

@@ -1,6 +1,6 @@
-"""The reproduction ledger: each row of each published table, how to run it, the paper's number, ours, and our choices.
+"""Write the reproduction ledger: each row of each published table with its command, the paper's scores, ours, choices.
 
-It is made of the table files, of the files of choices, and of what was measured.
+Its sources are the table files, the files of choices, and the file of measured scores.
 """
 
 import argparse
@@ -21,30 +21,29 @@ from tools.choices import FILE, Choice, read_choices
 from tools.measured import Measured, read_measured
 
 WITHOUT_SCORES = Path(__file__).with_name("without_scores.yaml")
-NEEDED = {  # what a corpus is, and the word that stands for its folder in commands
+CORPORA = {  # description of a corpus, and the placeholder of its folder in commands
     "iemocap": ("IEMOCAP (on request, University of Southern California)", "IEMOCAP"),
     "ravdess": ("RAVDESS, speech (CC BY-NC-SA 4.0)", "RAVDESS"),
     "crema_d": ("CREMA-D (ODbL)", "CREMA_D"),
     "voxceleb2": ("VoxCeleb2, development set, for pre-training", "VOXCELEB2"),
 }
-_OPENSMILE = "openSMILE (the extra `opensmile`, for research alone)"
+_OPENSMILE = "openSMILE (the extra `opensmile`, research use only)"
 _INTRODUCTION = """\
 # Reproduction ledger
 
 <!-- Written by `make reproduction` from experiments/, tools/without_scores.yaml and docs/measured.yaml. -->
 
-Every row of every table and figure of the four papers that has a score, and at the end what else their tables and
-figures show. Scores are in percent. The paper's are on the corpus that a section needs, ours on the one they name: only
-equal ones compare. Ours are means over folds ± standard deviation over folds (ddof 0). Words in capitals are your
-folders of the corpora. Each command trains what is missing, stages first, and ends with ours beside the paper's and a
-report; where a section says "also on", `corpus=ravdess` and the like behind the file runs it on another corpus.
+Every row with a score of the four papers' tables and figures, then their other tables and figures. Scores are in
+percent. The paper's are on the corpus that a section needs, ours on the one they name; only scores on the same corpus
+compare. Ours are means over folds ± standard deviation over folds (ddof 0). Words in capitals are your folders of the
+corpora. Each command trains what is missing, earlier stages first, prints our scores next to the paper's, and writes a
+report. Where a section says "also on", `corpus=...` after the file runs it on another corpus.
 """
 _CHOICES = """\
 ## What the papers leave open
 
-For each paper what it does not state, contradicts itself in, or has otherwise, and what is done here: a key of the
-experiments, or the Python name of what decides it. A test compares each value with the experiments and the code.
-Numbers that a paper states have its section next to them in the YAML.
+Details that a paper omits, contradicts, or that differ here, by key of the experiments or Python name. A test compares
+each value with the experiments and the code. Numbers that a paper states have its section next to them in the YAML.
 """
 
 
@@ -56,8 +55,8 @@ def reproduction_ledger(experiments: Path, measured: Path) -> str:
         measured: The file of measured scores.
 
     Raises:
-        ConfigurationError: If a file does not fit, a measured run is of no table's experiment, or one that is no row of
-            a table has no note that says how it differs.
+        ConfigurationError: If a file is not valid, a measured run is not of a table's experiment, or one that is not a
+            table's row has no note on how it differs.
     """
     runs = read_measured(measured)
     tables = {path: read_table(path) for path in table_files(experiments)}
@@ -76,8 +75,8 @@ def _rows_of_runs(
 ) -> dict[tuple[Path, str], list[Measured]]:
     """Return the measured runs of each table's row, by the table's path and the row's name.
 
-    A run goes to the tables of its own corpus; where there are none, to those of the paper's. One that was run unlike
-    any row, under a name of its own, goes to none: it must not look like the row.
+    A run belongs to tables on its corpus, or to those on the paper's if there are none. A run that is not a row of a
+    table belongs to none: it must not look like a row's result.
     """
     found: dict[tuple[Path, str], list[Measured]] = {}
     for run in runs:
@@ -89,9 +88,10 @@ def _rows_of_runs(
         ]
         its_own = [(path, corpus, row.name) for path, corpus, row in rows if folder_name(row) == run.row]
         if not rows or not (its_own or run.note):
-            problem = "is no row of a table file and has no note on how it differs" if rows else "is in no table file"
+            problem = "is not a row of a table file and has no note" if rows else "is not in a table file"
             raise ConfigurationError(
-                f"{measured}: {run.paper}/{run.experiment}/{run.corpus}/{run.row} {problem}; mend its name or its note"
+                f"{measured}: {run.paper}/{run.experiment}/{run.corpus}/{run.row} {problem}; fix its name, or add a "
+                "note on how it differs"
             )
         here = [entry for entry in its_own if entry[1] == run.corpus]
         for path, _, name in here or its_own:
@@ -108,23 +108,23 @@ def _section(
 ) -> str:
     file = f"experiments/{path.relative_to(experiments).as_posix()}"
     pretrained = any(row.once for row in table.rows)
-    needed = [NEEDED[corpus][0] for corpus in (table.corpus, *([table.pretraining] if pretrained else []))]
+    needed = [CORPORA[corpus][0] for corpus in (table.corpus, *([table.pretraining] if pretrained else []))]
     if any("ComParE147" in (path.parent / row.experiment).read_text() for row in table.rows if row.experiment):
         needed.append(_OPENSMILE)
     rows = []
     for row in table.rows:
-        ours = _ours(shown.get((path, row.name), ())) if row.experiment else "-"
+        ours = _our_scores(shown.get((path, row.name), ())) if row.experiment else "-"
         link = "-"
         if row.experiment:
             holding = [one for one in choices if one.holds_for(Path(row.experiment).stem, row.corpus)]
             link = f"[{len(holding)}](#{path.parent.name})"
-        rows.append([row.name, _command(file, table, row), _papers(row), ours, link])
+        rows.append([row.name, _command(file, table, row), _paper_scores(row), ours, link])
     if all(row.experiment is None or row.once for row in table.rows):
         raise ConfigurationError(f"{path}: no row can be run")
     lines = [
         f"## {escape(table.title)}",
         "",
-        f"`{file}`. Needs: {'; '.join(needed)}.{_elsewhere(path, table)}",
+        f"`{file}`. Needs: {'; '.join(needed)}.{_other_corpora(path, table)}",
         "",
         _rows(rows),
         *_notes(table),
@@ -134,7 +134,7 @@ def _section(
 
 
 def _rows(rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of rows; the second and the last column are Markdown already."""
+    """Return a table of rows; the second and the last column are already Markdown."""
     lines = ["| row | command | paper | ours | choices |", "| --- | --- | --- | --- | --- |"]
     for name, command, paper, ours, link in rows:
         lines.append(f"| {escape(name)} | {command} | {escape(paper)} | {escape(ours)} | {link} |")
@@ -146,13 +146,13 @@ def _command(file: str, table: Table, row: Row) -> str:
         return "quoted: nothing to run"
     command = f"ser table run {file} --rows {shlex.quote(row.name)}"
     if not row.once:
-        command += f" --data.init_args.root {NEEDED[table.corpus][1]}"
+        command += f" --data.init_args.root {CORPORA[table.corpus][1]}"
     if row.once or (row.needs and table.pretraining):
-        command += f" --once --data.init_args.root {NEEDED[table.pretraining][1]}"
+        command += f" --once --data.init_args.root {CORPORA[table.pretraining][1]}"
     return f"`{command}`"
 
 
-def _papers(row: Row) -> str:
+def _paper_scores(row: Row) -> str:
     if row.once:
         return "pre-training, no score"
     return ", ".join(f"{name} {_shown(value)}" for name, value in row.paper.items()) or "not legible"
@@ -163,13 +163,13 @@ def _shown(score: float) -> str:
     return f"{score:.1f}" if round(score, 1) == score else f"{score:.2f}"
 
 
-def _ours(runs: Sequence[Measured]) -> str:
+def _our_scores(runs: Sequence[Measured]) -> str:
     return "; ".join(run.in_words() + (f": {run.note}" if run.note else "") for run in runs) or "not measured"
 
 
-def _elsewhere(path: Path, table: Table) -> str:
-    """Return on which other corpora the table can be run."""
-    others = sorted(set(NEEDED) - {table.corpus, table.pretraining})
+def _other_corpora(path: Path, table: Table) -> str:
+    """Return the other corpora that the table can be run on."""
+    others = sorted(set(CORPORA) - {table.corpus, table.pretraining})
     other = [f"`corpus={corpus}`" for corpus in others if (path.parent / f"{corpus}.yaml").is_file()]
     return f" Also on: {', '.join(other)}." if other else ""
 
@@ -223,10 +223,10 @@ def _choices_table(title: str, choices: Sequence[Choice]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the ledger."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--measured", type=Path, default=Path("docs/measured.yaml"), metavar="FILE", help="our scores")
     parser.add_argument(
-        "--out", type=Path, default=Path("docs/reproduction.md"), metavar="FILE", help="where to write it"
+        "--measured", type=Path, default=Path("docs/measured.yaml"), metavar="FILE", help="file of measured scores"
     )
+    parser.add_argument("--out", type=Path, default=Path("docs/reproduction.md"), metavar="FILE", help="output file")
     options = parser.parse_args(arguments)
     write_atomically(options.out, reproduction_ledger(EXPERIMENTS, options.measured).encode())
     print(options.out)

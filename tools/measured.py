@@ -1,4 +1,4 @@
-"""What was measured and put on record: a file of scores, with run, commit, hardware and split of each."""
+"""The file of measured scores, with run, commit, hardware and split of each."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,22 +13,22 @@ from ser_lightning.runs.names import DEFAULT_ROW
 
 @dataclass
 class Measured:
-    """The scores of one run, which is named as its folder is.
+    """The scores of one run, named like its folder.
 
     Attributes:
         paper: Paper of the run.
         experiment: Experiment of the run.
         corpus: Corpus of the run.
         row: Row of the run.
-        scores: UA and WA in percent, the mean over folds (and seeds).
-        deviation: Their standard deviation over folds (ddof 0), where there are several.
-        folds: How many were run, such as ``10 of 10``.
-        seeds: Seeds that were run.
-        protocol: How the corpus was split.
-        protocol_hash: Names the splits.
-        commit: The code.
-        hardware: What it ran on.
-        note: Where it was not run as the experiment's file says, and what follows from that.
+        scores: UA and WA in percent, mean over folds and seeds.
+        deviation: Standard deviation over folds (ddof 0), if there are several.
+        folds: Number of folds, such as ``10 of 10``.
+        seeds: Seeds of the run.
+        protocol: Name of the protocol.
+        protocol_hash: Hash of the splits.
+        commit: Commit of the code.
+        hardware: Hardware of the run.
+        note: Differences from the experiment's file, and their effect.
     """
 
     paper: str = MISSING
@@ -46,7 +46,7 @@ class Measured:
     note: str = ""
 
     def in_words(self) -> str:
-        """Return such as "ravdess: UA 56.1 ± 6.9 (10 of 10 folds)"."""
+        """Return a text such as "ravdess: UA 56.1 ± 6.9 (10 of 10 folds)"."""
         shown = (
             f"{name} {value:.1f}" + (f" ± {self.deviation[name]:.1f}" if name in self.deviation else "")
             for name, value in self.scores.items()
@@ -63,8 +63,8 @@ def read_measured(path: Path) -> list[Measured]:
     """Read a file of measured scores.
 
     Raises:
-        ConfigurationError: Naming the file and the key, if a key is unknown, missing or of the wrong kind, or a run
-            occurs twice.
+        ConfigurationError: Naming file and key, if a key is unknown, missing or of the wrong type, or a run occurs
+            twice.
     """
     kind = "file of measured scores"
     with yaml_errors(path, kind):
@@ -74,6 +74,6 @@ def read_measured(path: Path) -> list[Measured]:
     for run in runs:
         key = (run.paper, run.experiment, run.corpus, run.row)
         if key in known:
-            raise ConfigurationError(f"{path}: runs: {'/'.join(key)} occurs twice; keep one of them")
+            raise ConfigurationError(f"{path}: runs: {'/'.join(key)} occurs twice; remove one")
         known.add(key)
     return runs

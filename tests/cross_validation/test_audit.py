@@ -1,4 +1,4 @@
-"""A look at a corpus: what is scored is counted apart from what only targets made of votes can use."""
+"""The audit counts labelled and unlabelled utterances separately."""
 
 import shutil
 from pathlib import Path
@@ -19,9 +19,7 @@ EMOTIONS = ("neutral", "happy", "sad", "angry")
 
 
 @pytest.mark.parametrize("others", ["leave_out", "keep"])
-def test_utterances_and_hours_are_of_what_has_a_label_and_the_others_have_a_column(
-    others: str, synthetic_iemocap: Path
-) -> None:
+def test_unlabelled_utterances_and_hours_have_a_column(others: str, synthetic_iemocap: Path) -> None:
     console = Console(record=True, width=250)
     files = ["--config=experiments/ando2019/soft.yaml", "--config=experiments/ando2019/iemocap.yaml"]
     root = f"--data.init_args.root={synthetic_iemocap}"
@@ -62,7 +60,7 @@ def of_ravdess(root: Path, features: Path) -> list[str]:
     ]
 
 
-def test_one_line_says_what_is_used_and_what_is_not_is_named_as_it_is_spelt(odd_ravdess: Path, tmp_path: Path) -> None:
+def test_one_line_counts_used_files_and_unused_ones_are_named(odd_ravdess: Path, tmp_path: Path) -> None:
     given = of_ravdess(odd_ravdess, tmp_path / "features")
     named = [path.name for path in sorted(odd_ravdess.rglob("*.wav"))[:3]]
     said: dict[str, str] = {}
@@ -88,7 +86,7 @@ def test_one_line_says_what_is_used_and_what_is_not_is_named_as_it_is_spelt(odd_
         assert all(line.startswith(f"skipped: {odd_ravdess}") for line in skipped)
 
 
-def test_what_the_release_has_wrong_is_named_in_the_line(tmp_path: Path) -> None:
+def test_faulty_files_of_the_release_are_named(tmp_path: Path) -> None:
     write_synthetic(tmp_path, speakers=2, seed=0, clips_per_speaker=6)
     clip = next(tmp_path.rglob("*.wav"))
     shutil.copy(clip, clip.with_name("1076_MTI_SAD_XX.wav"))
@@ -96,7 +94,7 @@ def test_what_the_release_has_wrong_is_named_in_the_line(tmp_path: Path) -> None
     assert usage(data) == f"13 utterances found, 1 left out (1076_MTI_SAD_XX: {FAULTY['1076_MTI_SAD_XX']}), 12 used"
 
 
-def test_speakers_and_classes_are_shown_as_they_are_spelt(tmp_path: Path) -> None:
+def test_brackets_in_speakers_and_classes_are_shown(tmp_path: Path) -> None:
     lines = ["path,speaker,label"]
     for speaker in ("[a]", "[/b]", "[red]c"):
         for label in ("[angry]", "[/calm]"):

@@ -27,7 +27,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("path", TABLES, ids=str)
-def test_every_row_of_every_table_names_an_experiment_that_is_there_and_the_papers_number(path: Path) -> None:
+def test_every_row_names_an_existing_experiment_or_a_score(path: Path) -> None:
     table = read_table(path)
     assert table.rows
     assert any(row.paper for row in table.rows)
@@ -44,59 +44,59 @@ def test_every_row_of_every_table_names_an_experiment_that_is_there_and_the_pape
         ("  - {name: a, experimnt: x.yaml}", "experimnt"),
         ("  - {name: a, paper: {UA: high}}", "UA"),
         ("  - {experiment: x.yaml}", "name"),
-        ("  - {name: a", "YAML"),
-        ("  - {name: a}\n  - {name: a}", "'a' occurs twice"),
-        ("  - {name: b, needs: {model.init_args.encoder: a}}", "'a', which is no row above it"),
+        ("  - {name: a", "table.yaml"),
+        ("  - {name: a}\n  - {name: a}", "'a'"),
+        ("  - {name: b, needs: {model.init_args.encoder: a}}", r"row 'b': needs\.model\.init_args\.encoder is 'a'"),
         ("  - {name: a, experiment: '${corpse}/x.yaml'}", "corpse"),
-        ("  - {name: a}\n  - {name: b, paper: {UA: high}}", r"rows\[1\]\.paper\.UA \(row 'b'\): Value 'high'"),
-        ("  - {name: a}\n  - {name: b, once: maybe}", r"rows\[1\]\.once \(row 'b'\): Value 'maybe'"),
-        ("  - {name: b, needs: [a]}", r"rows\[0\]\.needs \(row 'b'\): a list does not fit"),
+        ("  - {name: a}\n  - {name: b, paper: {UA: high}}", r"rows\[1\]\.paper\.UA \(row 'b'\).*'high'"),
+        ("  - {name: a}\n  - {name: b, once: maybe}", r"rows\[1\]\.once \(row 'b'\).*'maybe'"),
+        ("  - {name: b, needs: [a]}", r"rows\[0\]\.needs \(row 'b'\)"),
         ("  - {name: '${'}", r"rows\[0\]\.name"),
         ("  - {name: '${nothing}'}", r"rows\[0\]\.name"),
-        ("  {name: a}", "rows: keys with values do not fit"),
-        ("  - {name: a, paper: {ua: 60}}", r"row 'a': paper\.ua is no score that is shown; give UA or WA"),
+        ("  {name: a}", "rows"),
+        ("  - {name: a, paper: {ua: 60}}", r"row 'a': paper\.ua .*UA or WA"),
         (
             "  - {name: a, paper: {UA: 60}}\n  - {name: b, experiment: x.yaml, needs: {model.encoder: a}}",
-            r"row 'b': needs\.model\.encoder is 'a', which is only quoted and leaves no checkpoint",
+            r"row 'b': needs\.model\.encoder is 'a', .*quoted",
         ),
         (
             "  - {name: a, experiment: x.yaml}\n  - {name: b, experiment: x, once: true, needs: {model.encoder: a}}",
-            r"row 'b': needs\.model\.encoder is 'a', which is trained on each fold, and this row only once",
+            r"row 'b': needs\.model\.encoder is 'a', .*once",
         ),
         *(
-            (f"  - {{name: '{name}', experiment: x.yaml, overrides: [--a=1]}}", "no folder can be named by it")
+            (f"  - {{name: '{name}', experiment: x.yaml, overrides: [--a=1]}}", re.escape(f"row '{name}'"))
             for name in ("\N{GREEK SMALL LETTER BETA}", "***", "..", ".")
         ),
     ],
 )
-def test_a_wrong_table_file_is_refused_with_file_and_key(text: str, named: str, tmp_path: Path) -> None:
+def test_an_invalid_table_file_is_named_with_its_key(text: str, named: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=named) as caught:
         read_table(written(tmp_path, text))
     assert "table.yaml" in str(caught.value)
-    assert "object_type" not in str(caught.value), "OmegaConf's own classes help nobody"
+    assert "object_type" not in str(caught.value), "the message names OmegaConf's classes"
 
 
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        (b"- a\n- b\n", "top level: a list does not fit"),
-        (b"3", "give keys with values"),
+        (b"- a\n- b\n", "top level"),
+        (b"3", "table.yaml"),
         (b"title: \xe4", "UTF-8"),
-        (None, "is a folder; give a table file"),
+        (None, "folder"),
     ],
 )
-def test_what_is_no_table_file_at_all_is_refused_in_a_line(content: bytes | None, named: str, tmp_path: Path) -> None:
+def test_another_file_than_a_table_is_one_line_of_error(content: bytes | None, named: str, tmp_path: Path) -> None:
     path = tmp_path / "table.yaml"
     path.mkdir() if content is None else path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=named) as caught:
         read_table(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigurationError, match="no such table file"):
+    with pytest.raises(ConfigurationError, match="below"):
         read_table(path / "below.yaml")
 
 
-def test_a_key_of_a_row_can_be_overridden_and_what_does_not_fit_is_named(tmp_path: Path) -> None:
+def test_overrides_of_a_row_apply_and_invalid_ones_are_named(tmp_path: Path) -> None:
     path = written(tmp_path, "  - {name: a, paper: {UA: 60}}")
     row = read_table(path, ["rows.0.name=b", "rows.0.paper.WA=61"]).rows[0]
     assert (row.name, row.paper) == ("b", {"UA": 60.0, "WA": 61.0})
@@ -116,13 +116,13 @@ def test_a_key_of_a_row_can_be_overridden_and_what_does_not_fit_is_named(tmp_pat
         assert "\n" not in str(caught.value)
 
 
-def test_a_key_of_the_table_can_be_overridden_and_reaches_its_rows(tmp_path: Path) -> None:
+def test_overrides_of_the_table_reach_its_rows(tmp_path: Path) -> None:
     path = written(tmp_path, "  - {name: a, experiment: x.yaml}\n  - {name: b, corpus: voxceleb2}")
     assert [row.corpus for row in read_table(path).rows] == ["ravdess", "voxceleb2"]
     assert [row.corpus for row in read_table(path, ["corpus=crema_d"]).rows] == ["crema_d", "voxceleb2"]
 
 
-def test_rows_without_overrides_share_the_experiments_own_runs(tmp_path: Path) -> None:
+def test_rows_without_overrides_share_the_experiments_runs(tmp_path: Path) -> None:
     path = written(
         tmp_path, "  - {name: plain, experiment: x.yaml}\n  - {name: K = 2, experiment: x.yaml, overrides: [--a=2]}"
     )
@@ -146,7 +146,7 @@ def arguments(root: Path, features: Path, runs: Path) -> list[str]:
     ]
 
 
-def test_a_table_is_run_and_shown_and_says_that_the_corpus_is_synthetic(
+def test_a_table_runs_and_marks_a_synthetic_corpus(
     synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = [one for one in arguments(synthetic_ravdess, feature_folder, tmp_path) if "trainer.logger" not in one]
@@ -159,14 +159,14 @@ def test_a_table_is_run_and_shown_and_says_that_the_corpus_is_synthetic(
     assert "<h1>Huang et al. 2020, Table 1, pooling methods</h1>" in page
     assert page.count("not run") == 4
     assert "62.6" in page
-    assert "the paper&#x27;s numbers are on iemocap" in page
+    assert "are on iemocap" in page
     assert main(["table", "show", *table, *given]) == 0
     shown = capsys.readouterr().out
     assert "1 of 3" in shown
     assert shown.count("not run") == 4
     assert "59.6" in shown
     assert "SYNTHETIC" in shown
-    assert "paper's numbers are on iemocap" in shown
+    assert "are on iemocap" in shown
     (line,) = [line for line in shown.splitlines() if "not as in the file" in line]
     assert line == (
         "mean-pooling: not as in the file: data.init_args.protocol, model.init_args.cells 4 (file: 64), "
@@ -183,14 +183,14 @@ def test_a_table_is_run_and_shown_and_says_that_the_corpus_is_synthetic(
     assert (seed / "confusion.png").stat().st_mtime_ns == drawn, "nothing has changed, and it was drawn again"
 
 
-def test_a_row_as_in_its_file_is_shown_for_the_chosen_seeds_and_folds(
+def test_a_row_is_shown_for_the_chosen_seeds_and_folds(
     synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs, folds, *own = arguments(synthetic_ravdess, feature_folder, tmp_path)
     overrides = [*own, "--trainer.accelerator=gpu"]
     row_of_table = {"name": "plain", "experiment": f"{HUANG}/mean.yaml", "corpus": f"{HUANG}/ravdess"}
     path = str(written(tmp_path, yaml.safe_dump([row_of_table | {"overrides": overrides}])))
-    own.append("--trainer.accelerator=cpu")  # the file's own need not be here
+    own.append("--trainer.accelerator=cpu")  # the file's accelerator may be missing here
     assert main(["table", "run", path, runs, folds, "--seeds=0,1", "--trainer.accelerator=cpu"]) == 0
     assert "not as in the file" not in capsys.readouterr().out
 
@@ -205,7 +205,7 @@ def test_a_row_as_in_its_file_is_shown_for_the_chosen_seeds_and_folds(
     assert row("--seeds=2") == row("--folds=0") == ["not run", ""]
 
 
-def test_keys_of_the_table_stand_anywhere_between_lightnings_arguments() -> None:
+def test_keys_of_the_table_may_follow_any_argument() -> None:
     given = [
         "--config",
         "gpu.yaml",
@@ -224,7 +224,7 @@ def test_keys_of_the_table_stand_anywhere_between_lightnings_arguments() -> None
     assert others == ["--config=gpu.yaml", "--a.b=1", "--c=-1", "--once", "--d=2"]
 
 
-def test_rows_that_are_trained_once_take_the_trainers_arguments_and_those_meant_for_them() -> None:
+def test_pre_training_rows_take_trainer_and_once_arguments() -> None:
     callers = ["--config=gpu.yaml", "--data.init_args.root=a", "--trainer.max_epochs=2", "--once", "--data.x=b"]
     once, fold = Row("once", "voices.yaml", "vox", ["--model.k=1"], once=True), Row("fold", "emotions.yaml", "ravdess")
     assert row_arguments(Path("p/table.yaml"), once, callers) == [
@@ -243,12 +243,12 @@ def test_rows_that_are_trained_once_take_the_trainers_arguments_and_those_meant_
 
 
 @pytest.mark.parametrize("stray", [["ravdess"], ["--a=1", "ravdess"], ["--a", "1", "ravdess"], ["corpus=x", "ravdess"]])
-def test_what_is_neither_a_key_nor_a_value_is_refused(stray: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stray_argument_is_named(stray: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["table", "show", "experiments/huang2020/table1.yaml", "--folds", "0", *stray]) == 1
     assert "'ravdess' is neither a key=value" in capsys.readouterr().err
 
 
-def test_an_unknown_row_is_named_with_those_there_are(
+def test_an_unknown_row_is_named(
     synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = arguments(synthetic_ravdess, feature_folder, tmp_path)
@@ -256,9 +256,7 @@ def test_an_unknown_row_is_named_with_those_there_are(
     assert "no row 'median'" in capsys.readouterr().err
 
 
-def test_two_rows_that_would_train_in_one_folder_are_refused(
-    synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path
-) -> None:
+def test_two_rows_with_one_folder_are_rejected(synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path) -> None:
     mean = f"experiment: {HUANG}/mean.yaml, corpus: {HUANG}/ravdess"
     path = written(
         tmp_path,
@@ -267,16 +265,14 @@ def test_two_rows_that_would_train_in_one_folder_are_refused(
     )
     more = [one for one in arguments(synthetic_ravdess, feature_folder, tmp_path) if one.startswith("--data")]
     options = RunOptions(folds="0", runs=tmp_path)
-    with pytest.raises(ConfigurationError, match=r"rows 'dropout 0\.1' and 'dropout, 0\.1' would both train in"):
+    with pytest.raises(ConfigurationError, match=r"'dropout 0\.1' and 'dropout, 0\.1'"):
         plan_table(path, read_table(path), more, [], options, Console(quiet=True))
     plan_table(path, read_table(path), more, ["dropout 0.1"], options, Console(quiet=True))
-    with pytest.raises(ConfigurationError, match=r"rows 'dropout 0\.1' and 'dropout, 0\.1' would both train in"):
+    with pytest.raises(ConfigurationError, match=r"'dropout 0\.1' and 'dropout, 0\.1'"):
         show_table(path, [], more, options, Console(quiet=True))
 
 
-def test_rows_that_are_needed_are_planned_before_those_that_need_them(
-    synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path
-) -> None:
+def test_needed_rows_are_planned_first(synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path) -> None:
     corpus = f"corpus: {HUANG}/ravdess"
     path = written(
         tmp_path,
@@ -294,5 +290,5 @@ def test_rows_that_are_needed_are_planned_before_those_that_need_them(
     assert jobs[3].configuration["data"]["init_args"]["root"] == f"{jobs[1].folder}/checkpoints/best.ckpt"
     assert jobs[1].configuration["data"]["init_args"]["root"] == str(synthetic_ravdess)
     path.write_text(path.read_text().replace("needs: {data.init_args.root", "needs: {model.encoder"))
-    with pytest.raises(ConfigurationError, match=r"model\.encoder is not a key of netvlad"):
+    with pytest.raises(ConfigurationError, match=r"model\.encoder .*netvlad"):
         plan_table(path, read_table(path), more, ["last"], options, Console(quiet=True))

@@ -131,7 +131,7 @@ def test_a_list_that_is_not_there_is_rejected(tmp_path: Path) -> None:
 def test_audit_has_no_column_for_each_of_many_speakers(
     synthetic_ravdess: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ser_lightning.cross_validation.audit.MOST_CLASSES", 5)
+    monkeypatch.setattr("ser_lightning.cross_validation.audit.MAX_CLASS_COLUMNS", 5)
     console = Console(record=True, width=200)
     audit(["--config=experiments/quickstart.yaml", f"--data.init_args.root={synthetic_ravdess}"], [], console)
     shown = console.export_text()

@@ -1,4 +1,4 @@
-"""Jobs that take no time: a program in the place of ``ser`` that does what its configuration says."""
+"""Fake jobs: a program in place of ``ser`` that behaves as its configuration says."""
 
 import sys
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import pytest
 from ser_lightning.jobs import engine
 from ser_lightning.jobs.plan import Job, write_configurations
 
-PRETENCE = """\
+FAKE_SER = """\
 import json, os, pathlib, signal, sys, time
 
 given = dict(argument[2:].split("=", 1) for argument in sys.argv[1:] if "=" in argument)
@@ -31,7 +31,7 @@ if kind in ("waits", "loses-worker") and (kind == "waits" or tries == 0):
     sys.stdin.read()  # ends with the parent, as `ser run-fold --end-with-parent` does
     sys.exit(9)
 began = time.time()
-while kind == "meets" and len(list(folder.parent.glob("*/try-0"))) < 2:  # until another one runs too
+while kind == "meets" and len(list(folder.parent.glob("*/try-0"))) < 2:  # until another job runs too
     time.sleep(0.05)
 (folder / "saw.json").write_text(json.dumps(
     {"began": began, "ended": time.time(), "environment": dict(os.environ), "arguments": sys.argv[1:]}
@@ -51,17 +51,17 @@ if kind == "aborts-at-the-end":
 
 
 @pytest.fixture
-def pretence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The program, in the place of ``ser``."""
-    program = tmp_path / "pretence.py"
-    program.write_text(PRETENCE)
+def fake_ser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The program in place of ``ser``."""
+    program = tmp_path / "fake_ser.py"
+    program.write_text(FAKE_SER)
     monkeypatch.setattr(engine, "PROGRAM", (sys.executable, str(program)))
     return program
 
 
 @pytest.fixture
-def job(tmp_path: Path, pretence: Path) -> Callable[..., Job]:
-    """Makes a job that does what ``kind`` says, in a folder of its own, and needs other jobs."""
+def job(tmp_path: Path, fake_ser: Path) -> Callable[..., Job]:
+    """Makes a job of a kind, with dependencies."""
 
     def make(kind: str, name: str, *needs: Job) -> Job:
         folder = tmp_path / "runs" / "seed-0" / name

@@ -1,4 +1,4 @@
-"""A plan in print."""
+"""The printed plan."""
 
 import json
 import shlex
@@ -16,9 +16,7 @@ from ser_lightning.jobs.plan import Job, Resources, describe, show_plan
 MakeJob = Callable[..., Job]
 
 
-def test_a_plan_says_what_is_done_what_waits_for_what_and_the_commands_with_what_they_get(
-    job: MakeJob, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_shows_states_dependencies_and_commands(job: MakeJob, capsys: pytest.CaptureFixture[str]) -> None:
     done, first = job("a.yaml", "fold-00"), job("b.yaml", "fold-01")
     second, third = job("c.yaml", "fold-02", first), job("d.yaml", "fold-03", done)
     for name in ("run.json", "predictions.csv"):
@@ -42,7 +40,7 @@ def test_a_plan_says_what_is_done_what_waits_for_what_and_the_commands_with_what
     assert json.loads(capsys.readouterr().out) == plan
 
 
-def test_a_dry_run_prints_json_alone_also_as_one_of_slurms_tasks(
+def test_a_dry_run_prints_json_only_also_under_slurm(
     synthetic_ravdess: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("NTASKS", "2"), ("NTASKS_PER_NODE", "1"), ("NNODES", "2"), ("JOB_NAME", "ser")):
@@ -64,9 +62,9 @@ def test_a_dry_run_prints_json_alone_also_as_one_of_slurms_tasks(
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == {
         folder / "config.yaml",
         folder.with_name("fold-00") / "config.yaml",
-    }, "it has done more than to write the configurations that its commands name"
+    }, "it wrote more than the configurations of its commands"
 
-    # What was planned and has not begun is planned anew; what is printed runs as it stands.
+    # An unstarted job is replanned, and its printed command runs.
     assert main(["cv", *given, "--dry-run=json", "--folds=2", "--model.init_args.cells=4"]) == 0
     ((program, *command),) = [job["run_fold"] for job in json.loads(capsys.readouterr().out)["jobs"]]
     assert program == "ser"
@@ -75,8 +73,8 @@ def test_a_dry_run_prints_json_alone_also_as_one_of_slurms_tasks(
     facts = json.loads((folder / "run.json").read_text())
     assert (facts["experiment"], facts["row"], facts["fold"]) == ("quickstart", "default", 2)
     assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]["cells"] == 4
-    assert main(["cv", *given, "--dry-run", "--folds=2"]) == 1, "it has begun with another configuration"
-    assert "cells: 4 there, 64 now" in capsys.readouterr().err
+    assert main(["cv", *given, "--dry-run", "--folds=2"]) == 1, "the fold was started with another configuration"
+    assert "cells: 4" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -87,7 +85,7 @@ def test_a_dry_run_prints_json_alone_also_as_one_of_slurms_tasks(
         ("strategy: ddp_find_unused_parameters_true", "ddp_find_unused_parameters_true"),
     ],
 )
-def test_several_gpus_train_by_ddp_unless_a_strategy_is_chosen(
+def test_several_gpus_use_ddp_unless_a_strategy_is_set(
     file: str, strategy: str, synthetic_ravdess: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "own.yaml").write_text(f"trainer: {{{file}}}")

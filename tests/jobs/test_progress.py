@@ -1,4 +1,4 @@
-"""What is shown of jobs while they run."""
+"""The live progress of jobs."""
 
 import io
 import json
@@ -10,8 +10,9 @@ from rich.console import Console
 
 from ser_lightning.jobs import progress as job_progress
 from ser_lightning.jobs.events import Change, JobEvent
+from ser_lightning.jobs.live_table import JobTable
 from ser_lightning.jobs.plan import Job
-from ser_lightning.jobs.progress import JobTable, seconds_left
+from ser_lightning.jobs.progress import seconds_left
 
 
 def planned(folder: Path, rows: int = 2, folds: int = 3, max_epochs: int = 10) -> list[Job]:
@@ -48,7 +49,7 @@ def terminal(width: int = 160, height: int = 40) -> Console:
 
 
 def shown(table: JobTable, console: Console) -> list[str]:
-    """Return the table's lines as they stand in a terminal."""
+    """Return the table's lines in a terminal."""
     table.poll()
     with console.capture() as capture:
         console.print(table.progress)
@@ -75,7 +76,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_a_title_says_what_tells_a_job_from_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+def test_titles_hold_only_what_differs_between_jobs(capsys: pytest.CaptureFixture[str]) -> None:
     def titles(*jobs: Job) -> list[str]:
         table = JobTable(jobs, Console(width=100))
         for job in jobs:
@@ -99,7 +100,7 @@ def test_a_row_shows_its_folds_epochs_scores_and_failures(tmp_path: Path, clock:
         write_test_score(job, score)
         finish(table, job)
     start(table, jobs[2])
-    assert "running" not in table.tally()  # handed over, but its process has not begun
+    assert "running" not in table.tally()  # handed to the engine, but its process has not started
     assert "fold 2" not in "".join(shown(table, console))
     write_epochs(jobs[2], 0.3, 0.35, 0.2)
     clock[0] += 1
@@ -119,7 +120,7 @@ def test_found_folds_count_in_the_rows_score(tmp_path: Path) -> None:
     console = terminal()
     table = JobTable(jobs, console)
     write_test_score(jobs[0], 0.5)
-    table(JobEvent(jobs[0], Change.FOUND_DONE, "done before"))
+    table(JobEvent(jobs[0], Change.FOUND_DONE, "already done"))
     (line,) = shown(table, console)
     assert "1/3 done" in line
     assert "UA 50.0%" in line
@@ -133,11 +134,11 @@ def test_the_table_never_outgrows_the_console(tmp_path: Path) -> None:
     write_epochs(jobs[-1], 0.5)
     lines = shown(table, console)
     assert len(lines) <= 16
-    assert any("row29" in line for line in lines), "the row at work is hidden"
+    assert any("row29" in line for line in lines), "the running row is hidden"
     assert lines[-1].startswith("all 30 rows")
 
 
-def test_time_left_goes_by_a_rows_pace_and_its_finished_folds(tmp_path: Path, clock: list[float]) -> None:
+def test_time_left_follows_a_rows_pace_and_finished_folds(tmp_path: Path, clock: list[float]) -> None:
     jobs = planned(tmp_path, rows=1, folds=4)
     table = JobTable(jobs, Console(quiet=True))
     assert left(table) is None
@@ -147,9 +148,9 @@ def test_time_left_goes_by_a_rows_pace_and_its_finished_folds(tmp_path: Path, cl
     clock[0] += 20
     write_epochs(jobs[0], 0.1, 0.2, 0.3, 0.4)
     table.poll()
-    assert left(table) == pytest.approx(5 * (6 + 3 * 10))  # 5 s an epoch, ten epochs each as far as is known
+    assert left(table) == pytest.approx(5 * (6 + 3 * 10))  # 5 s per epoch, at most ten epochs per job
     finish(table, jobs[0])
-    assert left(table) == pytest.approx(5 * 3 * 4)  # it stopped early at four
+    assert left(table) == pytest.approx(5 * 3 * 4)  # it stopped early after four epochs
     for job in jobs[1:3]:
         start(table, job)
         write_epochs(job, 0.1, 0.2, 0.3)
@@ -160,7 +161,7 @@ def test_time_left_goes_by_a_rows_pace_and_its_finished_folds(tmp_path: Path, cl
     assert rest < 5 * 3 * 4 / 2 + 5  # two at once
 
 
-def test_rows_may_have_unlike_numbers_of_epochs(tmp_path: Path, clock: list[float]) -> None:
+def test_rows_may_differ_in_their_number_of_epochs(tmp_path: Path, clock: list[float]) -> None:
     short, long = planned(tmp_path, rows=2, folds=1)
     long = replace(long, max_epochs=40)
     console = terminal()
@@ -175,12 +176,12 @@ def test_rows_may_have_unlike_numbers_of_epochs(tmp_path: Path, clock: list[floa
     first, second, total = shown(table, console)
     assert "5/10" in first
     assert "5/40" in second
-    assert left(table) == pytest.approx(2 * 35)  # the longer one's, at two seconds an epoch
+    assert left(table) == pytest.approx(2 * 35)  # the longer job's epochs, at 2 s each
     assert [line.split()[-3:] for line in (first, second, total)] == [[t, "s", "left"] for t in ("10", "70", "70")]
 
 
 def test_a_long_title_is_cut_before_a_number_is(tmp_path: Path) -> None:
-    jobs = jobs_of(tmp_path / "row", 10, row="a row of which much can be said" * 2)
+    jobs = jobs_of(tmp_path / "row", 10, row="a row with a very long name, " * 2)
     console = terminal(60)
     table = JobTable(jobs, console)
     write_test_score(jobs[0], 1.0)
@@ -192,7 +193,7 @@ def test_a_long_title_is_cut_before_a_number_is(tmp_path: Path) -> None:
     assert line.rstrip().endswith("100.0%")
 
 
-def test_a_resumed_job_is_not_taken_for_a_fast_one(tmp_path: Path, clock: list[float]) -> None:
+def test_epochs_before_a_resume_do_not_count_as_fast(tmp_path: Path, clock: list[float]) -> None:
     (job,) = planned(tmp_path, rows=1, folds=1)
     write_epochs(job, *[0.1] * 4)
     table = JobTable([job], Console(quiet=True))
@@ -203,20 +204,20 @@ def test_a_resumed_job_is_not_taken_for_a_fast_one(tmp_path: Path, clock: list[f
     write_epochs(job, *[0.1] * 5)
     table.poll()
     assert left(table) == pytest.approx(30 * 5)
-    table(JobEvent(job, Change.RETRIED, "failed, tried again"))
+    table(JobEvent(job, Change.RETRIED, "failed, will be retried"))
     start(table, job)
     write_epochs(job, *[0.1] * 5)
     table.poll()
-    assert left(table) is None, "nothing is measured of the second attempt"
+    assert left(table) is None, "no epoch of the second attempt was measured"
 
 
-def test_brackets_in_a_rows_name_are_no_markup(tmp_path: Path) -> None:
+def test_brackets_in_a_rows_name_are_not_markup(tmp_path: Path) -> None:
     (job,) = planned(tmp_path, rows=1, folds=1)
     console = terminal()
     assert "[/x] [red]" in shown(JobTable([replace(job, row="[/x] [red]")], console), console)[0]
 
 
-def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_terminal_there_are_ten_lines_per_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (job,) = planned(tmp_path, rows=1, folds=1, max_epochs=100)
     with JobTable([job], Console(width=160)) as table:
         start(table, job)
@@ -234,24 +235,24 @@ def test_without_a_terminal_there_is_a_line_now_and_then(tmp_path: Path, capsys:
     assert said[-1] == "fold-00: done, UA 50.0% (1 of 1 done)"
 
 
-def test_a_retry_and_a_resume_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_retries_and_resumes_are_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (job,) = planned(tmp_path, rows=1, folds=1)
     table = JobTable([job], Console(width=160))
     start(table, job)
     write_epochs(job, 0.1, 0.2)
-    table(JobEvent(job, Change.RETRIED, "failed (exit status 3), tried again"))
+    table(JobEvent(job, Change.RETRIED, "failed (exit status 3), will be retried"))
     start(table, job)
     write_epochs(job, 0.1, 0.2)
     table.poll()
     table(JobEvent(job, Change.FAILED, "failed"))
     assert capsys.readouterr().out.splitlines() == [
-        "fold-00: failed (exit status 3), tried again",
+        "fold-00: failed (exit status 3), will be retried",
         "fold-00: resumes after epoch 2",
         "fold-00: failed, best validation UA 20.0% (0 of 1 done, 1 failed)",
     ]
 
 
-def test_pre_training_has_no_score_and_is_shown(tmp_path: Path) -> None:
+def test_pre_training_is_shown_without_a_score(tmp_path: Path) -> None:
     (fold,) = planned(tmp_path, rows=1, folds=1)
     job = replace(fold, fold=None, folder=fold.folder.with_name("once"))
     job.folder.mkdir(parents=True)
@@ -268,7 +269,7 @@ def test_pre_training_has_no_score_and_is_shown(tmp_path: Path) -> None:
     assert "UA" not in line
 
 
-def test_a_plan_of_nothing_is_shown_and_gives_the_terminal_back() -> None:
+def test_an_empty_plan_restores_the_terminal() -> None:
     file = io.StringIO()
     with JobTable([], Console(file=file, force_terminal=True)) as table:
         table.poll()
@@ -276,7 +277,7 @@ def test_a_plan_of_nothing_is_shown_and_gives_the_terminal_back() -> None:
     assert file.getvalue().rstrip().endswith("\x1b[?25h"), "the cursor is still hidden"
 
 
-def test_a_last_drawing_that_fails_gives_the_terminal_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_last_draw_restores_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = io.StringIO()
     table = JobTable(planned(tmp_path), Console(file=file, force_terminal=True))
     monkeypatch.setattr(table, "_draw", lambda: 1 / 0)
@@ -286,7 +287,7 @@ def test_a_last_drawing_that_fails_gives_the_terminal_back(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("error", [OSError(116, "Stale file handle"), ValueError("half a line")])
-def test_a_file_that_cannot_be_read_now_is_read_at_the_next_poll(
+def test_an_unreadable_metrics_file_is_read_at_the_next_poll(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (job,) = planned(tmp_path, rows=1, folds=1)
@@ -305,7 +306,7 @@ def test_a_file_that_cannot_be_read_now_is_read_at_the_next_poll(
 
 
 @pytest.mark.parametrize("content", ['{"UA": 0.', "{}", "[]", '{"UA": null}'])
-def test_scores_that_cannot_be_read_leave_a_job_done(content: str, tmp_path: Path) -> None:
+def test_unreadable_scores_leave_a_job_done(content: str, tmp_path: Path) -> None:
     (job,) = planned(tmp_path, rows=1, folds=1)
     table = JobTable([job], Console(quiet=True))
     write_epochs(job, 0.1)

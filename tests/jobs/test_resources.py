@@ -1,4 +1,4 @@
-"""What jobs get."""
+"""Resources of jobs."""
 
 import pytest
 
@@ -16,19 +16,19 @@ from ser_lightning.jobs.plan import Resources
         ({"gpus_per_job": 0.0}, "--gpus-per-job 0"),
     ],
 )
-def test_what_means_nothing_is_refused_by_name(given: dict[str, float], named: str) -> None:
+def test_a_number_out_of_range_is_named(given: dict[str, float], named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         Resources(**given)  # type: ignore[arg-type]
 
 
-def test_one_machine_runs_one_job_at_once_and_a_cluster_as_many_as_fit_unless_said_otherwise() -> None:
+def test_jobs_at_once_default_to_one_and_on_a_cluster_to_all() -> None:
     assert Resources().at_once == 1
     assert Resources(jobs=3).at_once == 3
     assert Resources(address="head:6379").at_once is None
     assert Resources(address="head:6379", jobs=1).at_once == 1
 
 
-def test_a_part_of_a_gpu_is_one_device_and_several_share_batches_and_threads() -> None:
+def test_gpu_fractions_are_one_device_and_several_gpus_use_ddp() -> None:
     assert Resources().trainer() == {}
     part, pair = Resources(gpus_per_job=0.25), Resources(gpus_per_job=2, cpus_per_job=8)
     assert part.trainer() == {"accelerator": "gpu", "devices": 1}

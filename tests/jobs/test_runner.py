@@ -1,4 +1,4 @@
-"""Jobs one after another: in order, tried again, reported, stopped."""
+"""The runner with the sequential engine: order, retries, reports, stops."""
 
 import importlib.util
 import json
@@ -16,7 +16,7 @@ from rich.console import Console
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs import runner
-from ser_lightning.jobs.engine import OneAfterAnother
+from ser_lightning.jobs.engine import SequentialEngine
 from ser_lightning.jobs.events import Change, JobEvent
 from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.jobs.runner import run_jobs
@@ -43,23 +43,23 @@ def test_a_job_whose_source_was_retrained_is_refused(tmp_path: Path) -> None:
             (job.folder / name).touch()
     assert run_jobs([source, dependant], QUIET) == {}
     os.utime(best, ns=(time.time_ns() + 10**9,) * 2)
-    assert run_jobs([source, dependant], QUIET) == {}, "who copies runs trains nothing anew"
+    assert run_jobs([source, dependant], QUIET) == {}, "a copied run counts as retrained"
     best.write_text("others")
     failures = run_jobs([source, dependant], QUIET)
     assert list(failures) == [dependant.folder]
-    assert "trained anew" in failures[dependant.folder]
+    assert "retrained" in failures[dependant.folder]
 
 
-def test_an_error_after_the_last_file_costs_a_warning(job: MakeJob, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_after_the_last_file_is_a_warning(job: MakeJob, capsys: pytest.CaptureFixture[str]) -> None:
     late = job("aborts-at-the-end", "fold-00")
     assert run_jobs([late], Console(width=200), Resources(retries=0)) == {}
-    assert "done, although its process ended badly (exit status 3; see log.txt)" in capsys.readouterr().out
+    assert "done, but its process failed at the end (exit status 3; see log.txt)" in capsys.readouterr().out
 
 
 def test_a_cached_absence_of_a_file_is_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("run.json", "predictions.csv"):
         (tmp_path / name).touch()
-    monkeypatch.setattr(Path, "exists", lambda path: False)  # a network file system's memory
+    monkeypatch.setattr(Path, "exists", lambda path: False)  # as cached by a network file system
     opened: list[Path] = []
     listed = os.listdir
     monkeypatch.setattr(os, "listdir", lambda path: opened.append(Path(path)) or listed(path))
@@ -68,24 +68,24 @@ def test_a_cached_absence_of_a_file_is_checked_again(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(("address", "tries_it_took"), [("head:6379", 1), (None, 2)])
-def test_on_a_cluster_files_may_be_seen_later(
+def test_on_a_cluster_files_may_appear_later(
     address: str | None, tries_it_took: int, job: MakeJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_engine", lambda resources, _: OneAfterAnother(resources))
+    monkeypatch.setattr(runner, "_engine", lambda resources, _: SequentialEngine(resources))
     late = job("is-seen-later", "fold-00")
     assert run_jobs([late], QUIET, Resources(address=address, jobs=1)) == {}
     assert tries(late) == tries_it_took
 
 
 def test_on_a_cluster_files_that_never_appear_are_missing(job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "_engine", lambda resources, _: OneAfterAnother(resources))
-    monkeypatch.setattr(runner, "_SIGHT_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "_engine", lambda resources, _: SequentialEngine(resources))
+    monkeypatch.setattr(runner, "_FILE_DELAY_SECONDS", 0.1)
     empty = job("leaves-nothing", "fold-00")
     failures = run_jobs([empty], QUIET, Resources(address="head:6379", jobs=1))
     assert "failed 2 times, exit status 0" in failures[empty.folder]
 
 
-def test_a_job_that_fails_stops_only_those_that_need_it(job: MakeJob) -> None:
+def test_a_failure_stops_only_dependants(job: MakeJob) -> None:
     fails, fine = job("fails", "fold-00"), job("fine", "fold-01")
     needing, theirs = job("fine", "fold-02", fails), job("fine", "fold-03", fine)
     last = job("fine", "fold-04", needing)
@@ -99,28 +99,28 @@ def test_a_job_that_fails_stops_only_those_that_need_it(job: MakeJob) -> None:
     assert [tries(done) for done in (fine, theirs, needing, last)] == [1, 1, 0, 0]
 
 
-def test_a_job_that_fails_once_is_done_by_a_retry_and_not_without(job: MakeJob) -> None:
-    mended, left = job("fails-once", "fold-00"), job("fails-once", "fold-01")
-    assert run_jobs([mended], QUIET) == {}
+def test_a_retry_finishes_a_job_that_fails_once(job: MakeJob) -> None:
+    fixed, left = job("fails-once", "fold-00"), job("fails-once", "fold-01")
+    assert run_jobs([fixed], QUIET) == {}
     assert "failed, exit status 3" in run_jobs([left], QUIET, Resources(retries=0))[left.folder]
-    assert run_jobs([mended, left], QUIET, Resources(retries=0)) == {}
-    assert [tries(mended), tries(left)] == [2, 2]
+    assert run_jobs([fixed, left], QUIET, Resources(retries=0)) == {}
+    assert [tries(fixed), tries(left)] == [2, 2]
 
 
-def test_an_error_that_the_user_must_mend_is_not_tried_again(job: MakeJob) -> None:
+def test_a_user_error_is_not_retried(job: MakeJob) -> None:
     refused, fine = job("refuses", "fold-00"), job("fine", "fold-01")
     failures = run_jobs([refused, fine], QUIET, Resources(retries=2))
     assert failures == {refused.folder: "there is no such corpus\n  choose another"}
     assert [tries(refused), tries(fine)] == [1, 1]
 
 
-def test_observers_hear_each_change_of_a_job_once(job: MakeJob) -> None:
-    fine, mended, fails = job("fine", "fold-00"), job("fails-once", "fold-01"), job("fails", "fold-02")
+def test_observers_get_each_change_of_a_job_once(job: MakeJob) -> None:
+    fine, fixed, fails = job("fine", "fold-00"), job("fails-once", "fold-01"), job("fails", "fold-02")
     needing = job("fine", "fold-03", fails)
-    jobs = [fine, mended, fails, needing]
-    heard: list[JobEvent] = []
-    run_jobs(jobs, QUIET, observers=[heard.append])
-    changes = {one.folder.name: [event.change for event in heard if event.job is one] for one in jobs}
+    jobs = [fine, fixed, fails, needing]
+    events: list[JobEvent] = []
+    run_jobs(jobs, QUIET, observers=[events.append])
+    changes = {one.folder.name: [event.change for event in events if event.job is one] for one in jobs}
     again = [Change.STARTED, Change.RETRIED, Change.STARTED]
     assert changes == {
         "fold-00": [Change.STARTED, Change.FINISHED],
@@ -128,9 +128,9 @@ def test_observers_hear_each_change_of_a_job_once(job: MakeJob) -> None:
         "fold-02": [*again, Change.FAILED],
         "fold-03": [Change.NOT_STARTED],
     }
-    heard.clear()
-    run_jobs([fine], QUIET, observers=[heard.append])
-    assert [event.change for event in heard] == [Change.FOUND_DONE]
+    events.clear()
+    run_jobs([fine], QUIET, observers=[events.append])
+    assert [event.change for event in events] == [Change.FOUND_DONE]
 
 
 def test_the_signal_that_ended_a_job_is_named(job: MakeJob) -> None:
@@ -147,9 +147,7 @@ def test_a_job_gets_its_threads_and_devices(job: MakeJob) -> None:
     assert (fine.folder / "log.txt").read_text().startswith("--- ")
 
 
-def test_a_job_inherits_neither_wandb_agents_nor_slurms_variables(
-    job: MakeJob, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_does_not_inherit_agent_or_slurm_variables(job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("WANDB_RUN_ID", "WANDB_SERVICE", "SLURM_NTASKS", "RAY_AUTH_TOKEN"):
         monkeypatch.setenv(name, "5")
     fine = job("fine", "fold-00")
@@ -170,7 +168,7 @@ def test_without_ray_jobs_run_one_after_another(
     assert said == [f"--jobs 2 needs Ray ({extra}); without it jobs run one after another"]
     first, second = (json.loads((one.folder / "saw.json").read_text()) for one in jobs)
     assert second["began"] > first["ended"]
-    with pytest.raises(ConfigurationError, match=r"--address head:6379 needs Ray: in the clone, pip install"):
+    with pytest.raises(ConfigurationError, match=r"--address head:6379 .*pip install"):
         run_jobs([job("fine", "fold-02")], QUIET, Resources(address="head:6379"))
 
 
@@ -200,7 +198,7 @@ def processes_with(text: str) -> list[int]:
         try:
             if text in (entry / "cmdline").read_text() and int(entry.name) != os.getpid():
                 found.append(int(entry.name))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):  # it has ended meanwhile
+        except (FileNotFoundError, ProcessLookupError, PermissionError):  # the process has ended
             continue
     return found
 
@@ -208,13 +206,11 @@ def processes_with(text: str) -> list[int]:
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for orphans in /proc")
 @pytest.mark.parametrize("at_once", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sent", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGKILL])
-def test_however_a_run_is_stopped_no_job_outlives_it(
-    sent: signal.Signals, at_once: int, pretence: Path, tmp_path: Path
-) -> None:
+def test_no_job_outlives_a_stopped_run(sent: signal.Signals, at_once: int, fake_ser: Path, tmp_path: Path) -> None:
     if at_once > 1 and importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed")
     runs = tmp_path / "stopped"
-    process = subprocess.Popen([sys.executable, "-c", STOPPED, str(pretence), str(runs), str(at_once)])
+    process = subprocess.Popen([sys.executable, "-c", STOPPED, str(fake_ser), str(runs), str(at_once)])
     while len(list(runs.glob("seed-0/*/try-0"))) < at_once:
         assert process.poll() is None, "it ended by itself"
         time.sleep(0.05)

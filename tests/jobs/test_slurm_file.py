@@ -1,23 +1,23 @@
-"""The file for SLURM in docs/scaling.md, with programs in the place of SLURM and Ray that say how they are called."""
+"""The SLURM file in docs/scaling.md, with fake SLURM and Ray programs that record their calls."""
 
 import os
 import re
 import subprocess
 from pathlib import Path
 
-PRETENCE = """\
+FAKE_SER = """\
 #!/bin/bash
 echo "$(basename "$0") $*" >> "$CALLS"
 """
 
 
-def test_each_node_gets_its_cores_and_the_first_machine_its_name(repository: Path, tmp_path: Path) -> None:
+def test_each_node_gets_its_cores_and_the_head_its_name(repository: Path, tmp_path: Path) -> None:
     page = (repository / "docs/scaling.md").read_text()
     (file,) = re.findall(r"```sh\n(#!/bin/bash\n#SBATCH.*?)```", page, re.DOTALL)
     programs = tmp_path / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name in ("srun", "ray", "ser", "sleep", "hostname"):
-        (programs / name).write_text(PRETENCE)
+        (programs / name).write_text(FAKE_SER)
         (programs / name).chmod(0o755)
     (programs / "python").symlink_to("/bin/true")
     (tmp_path / "job.sh").write_text(file)

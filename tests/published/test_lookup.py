@@ -45,17 +45,17 @@ def test_a_run_of_a_tables_row_finds_that_row(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("corpus", "score"), [("ravdess", 67.94), ("crema_d", 53.38)])
-def test_of_tables_on_two_corpora_the_one_on_the_runs_own_counts(corpus: str, score: float, tmp_path: Path) -> None:
+def test_the_table_on_the_runs_corpus_is_preferred(corpus: str, score: float, tmp_path: Path) -> None:
     (found,) = publications(EXPERIMENTS)(_run(tmp_path, paper="mocanu2021", experiment="s1_scratch", corpus=corpus))
     assert (found.corpus, found.scores) == (corpus, {"WA": score})
 
 
-def test_a_run_on_another_corpus_finds_the_number_and_the_corpus_it_is_on(tmp_path: Path) -> None:
+def test_a_run_on_another_corpus_gets_scores_and_their_corpus(tmp_path: Path) -> None:
     (found,) = publications(EXPERIMENTS)(_run(tmp_path, corpus="ravdess"))
     assert (found.corpus, found.scores) == ("iemocap", {"UA": 62.6})
 
 
-def test_an_experiment_of_ones_own_finds_nothing(tmp_path: Path) -> None:
+def test_an_unpublished_experiment_finds_nothing(tmp_path: Path) -> None:
     assert publications(EXPERIMENTS)(_run(tmp_path, experiment="mine")) == []
     assert publications(tmp_path)(_run(tmp_path / "x")) == []
 
@@ -64,11 +64,11 @@ def _named(found: PaperResult) -> list[str]:
     return [difference.split(" ")[0] for difference in found.differences]
 
 
-def test_what_a_run_has_otherwise_than_the_file_is_said(tmp_path: Path) -> None:
+def test_differences_from_the_file_are_listed(tmp_path: Path) -> None:
     config = resolve([f"--config={EXPERIMENTS / 'huang2020' / name}" for name in ("netvlad.yaml", "iemocap.yaml")])
     assert publications(EXPERIMENTS)(_run(tmp_path / "same", config))[0].differences == []
     config["trainer"]["max_epochs"] = 8
-    config["trainer"]["precision"] = "32-true"  # Lightning's own, which the file leaves open
+    config["trainer"]["precision"] = "32-true"  # Lightning's default, which the file does not set
     config["model"]["init_args"]["dropout"] = 0.1
     config["data"]["init_args"] |= {"root": "elsewhere", "fold": 2}
     config["data"]["init_args"]["protocol"]["class_path"] = "ser_lightning.data.protocols.RandomFolds"
@@ -105,7 +105,7 @@ RUN = {"paper": "paper", "experiment": "x", "corpus": "ravdess", "row": "row"}
         ["--model.init_args.pooling={class_path: GhostVLAD, init_args: {clusters: 4}}"],
     ],
 )
-def test_a_row_may_name_another_class_however_it_is_written(overrides: list[str], tmp_path: Path) -> None:
+def test_a_row_may_set_another_class_in_any_notation(overrides: list[str], tmp_path: Path) -> None:
     path = _table(tmp_path, *overrides)
     (row,) = read_table(path).rows
     run = resolve(row_arguments(path, row, []))
@@ -120,7 +120,7 @@ def test_a_row_may_name_another_class_however_it_is_written(overrides: list[str]
     assert "model.init_args.pooling.class_path" in _named(found)
 
 
-def test_a_run_is_compared_with_an_experiment_on_its_own_corpus_alone(tmp_path: Path) -> None:
+def test_a_run_is_compared_with_the_experiment_on_its_corpus(tmp_path: Path) -> None:
     path = _table(tmp_path, "--model.init_args.cells=8")
     run = resolve(["--config=experiments/quickstart.yaml"])
     published = publications(tmp_path / "experiments")
@@ -131,7 +131,7 @@ def test_a_run_is_compared_with_an_experiment_on_its_own_corpus_alone(tmp_path: 
     assert published(_run(tmp_path / "other", run, **RUN | {"corpus": "crema_d"}))[0].differences == []
 
 
-def test_a_row_of_classes_that_a_report_does_not_trust_is_not_compared(tmp_path: Path) -> None:
+def test_a_row_with_untrusted_classes_is_not_compared(tmp_path: Path) -> None:
     _table(tmp_path, "--model.init_args.pooling=os.system")
     run = resolve(["--config=experiments/quickstart.yaml"])
     (found,) = publications(tmp_path / "experiments")(_run(tmp_path / "run", run, **RUN))
@@ -140,7 +140,7 @@ def test_a_row_of_classes_that_a_report_does_not_trust_is_not_compared(tmp_path:
     assert "os.system" in said
 
 
-def test_files_of_tables_are_told_from_experiments() -> None:
+def test_table_files_are_distinguished_from_experiments() -> None:
     found = [path.name for path in table_files(EXPERIMENTS)]
     assert {"table1.yaml", "figure3.yaml", "parameters.yaml", "table2_crema_d.yaml"} <= set(found)
     assert "quickstart.yaml" not in found

@@ -1,4 +1,4 @@
-"""A later stage without the earlier one's checkpoint: one error, before anything runs, that names the way out."""
+"""A later stage without the earlier one's checkpoint is one error before anything runs, with the way out."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import yaml
 from ser_lightning.cli.main import main, parser
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import WeightedCrossEntropy
-from ser_lightning.published.lookup import refuse_missing_stages
+from ser_lightning.published.lookup import check_earlier_stages
 from ser_lightning.systems import DominantEmotionRecognition, ExistencePretraining
 
 ANDO = Path("experiments/ando2019")
@@ -22,39 +22,33 @@ def later_stage(**given: Any) -> ExistencePretraining:
 
 
 @pytest.mark.parametrize("name", ["pretraining_hard", "pretraining_soft", "fusion_hard", "fusion_soft"])
-def test_a_missing_checkpoint_is_named_with_the_tables_command_that_supplies_it(name: str) -> None:
+def test_a_missing_checkpoint_is_named_with_the_tables_command(name: str) -> None:
     path = ANDO / f"{name}.yaml"
-    with pytest.raises(ConfigurationError) as caught:
-        refuse_missing_stages(later_stage(fusion=name.startswith("fusion")), path, "iemocap", [])
     row = name.replace("pretraining", "pre-training").replace("_", " ")
     command = f"ser table run experiments/ando2019/table3.yaml --rows '{row}, dominant'"
-    assert str(caught.value) == (
-        f"{path}: {EXISTENCE} is missing, the checkpoint of the stage before on the same fold; {command} trains that "
-        "stage first, fold by fold"
-    )
+    with pytest.raises(ConfigurationError, match=f"^{path}: {EXISTENCE} .*{command} "):
+        check_earlier_stages(later_stage(fusion=name.startswith("fusion")), path, "iemocap", [])
     parser().parse_args(["table", "run", "experiments/ando2019/table3.yaml", "--rows", f"{row}, dominant"])
 
 
-def test_what_is_given_or_going_to_be_is_not_missing() -> None:
+def test_given_or_planned_checkpoints_are_not_missing() -> None:
     path = ANDO / "fusion_hard.yaml"
-    refuse_missing_stages(
+    check_earlier_stages(
         DominantEmotionRecognition(34, ("a", "b"), WeightedCrossEntropy(), **WIDTHS), path, "iemocap", []
     )
-    refuse_missing_stages(later_stage(existence_checkpoint=Path("x")), path, "iemocap", [])
-    refuse_missing_stages(later_stage(fusion=True), path, "iemocap", [EXISTENCE, DOMINANT])
-    with pytest.raises(ConfigurationError, match=f"{DOMINANT} is missing.* --rows 'fusion hard, dominant' trains"):
-        refuse_missing_stages(later_stage(fusion=True), path, "iemocap", [EXISTENCE])
+    check_earlier_stages(later_stage(existence_checkpoint=Path("x")), path, "iemocap", [])
+    check_earlier_stages(later_stage(fusion=True), path, "iemocap", [EXISTENCE, DOMINANT])
+    with pytest.raises(ConfigurationError, match=f"{DOMINANT}.* --rows 'fusion hard, dominant' "):
+        check_earlier_stages(later_stage(fusion=True), path, "iemocap", [EXISTENCE])
 
 
-def test_a_table_on_another_corpus_is_named_with_that_corpus_and_none_if_there_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tables_command_names_the_corpus_if_it_differs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = Path("experiments/mine/late.yaml")
     path.parent.mkdir(parents=True)
     (path.parent / "crema_d.yaml").touch()
-    with pytest.raises(ConfigurationError, match=r"on the same fold; give it$"):
-        refuse_missing_stages(later_stage(), path, "crema_d", [])
+    with pytest.raises(ConfigurationError, match=f"give --{EXISTENCE}$"):
+        check_earlier_stages(later_stage(), path, "crema_d", [])
     rows = [
         {"name": "early", "experiment": "early.yaml"},
         {"name": "other", "experiment": "late.yaml", "overrides": ["--a=1"], "needs": {EXISTENCE: "early"}},
@@ -65,9 +59,9 @@ def test_a_table_on_another_corpus_is_named_with_that_corpus_and_none_if_there_i
     with pytest.raises(
         ConfigurationError, match=r"ser table run experiments/mine/table1.yaml corpus=crema_d --rows late"
     ):
-        refuse_missing_stages(later_stage(), path, "crema_d-synthetic", [])
-    with pytest.raises(ConfigurationError, match=r"on the same fold; give it$"):
-        refuse_missing_stages(later_stage(), path, "recordings", [])
+        check_earlier_stages(later_stage(), path, "crema_d-synthetic", [])
+    with pytest.raises(ConfigurationError, match=f"give --{EXISTENCE}$"):
+        check_earlier_stages(later_stage(), path, "recordings", [])
 
 
 def test_cross_validation_stops_before_features_are_extracted(

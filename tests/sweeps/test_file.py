@@ -39,12 +39,12 @@ def test_there_is_a_sweep_for_each_paper_and_each_method() -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_wandbs_own_check_finds_nothing_wrong_with_a_sweep_file(path: Path) -> None:
+def test_sweep_files_pass_wandbs_validation(path: Path) -> None:
     assert schema_violations_from_proposed_config(yaml.safe_load(path.read_text())) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_what_a_wandb_agent_runs_is_what_our_own_sweep_runs(path: Path) -> None:
+def test_a_wandb_agent_runs_what_ser_sweep_runs(path: Path) -> None:
     sweep = read_sweep(path)
     values = dict.fromkeys(sweep.parameters, 0.25)
     content = yaml.safe_load(path.read_text())
@@ -58,7 +58,7 @@ def test_what_a_wandb_agent_runs_is_what_our_own_sweep_runs(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_parameters_of_a_sweep_file_are_keys_of_its_experiment(path: Path) -> None:
+def test_parameters_of_a_sweep_file_are_keys_of_its_experiment(path: Path) -> None:
     sweep = read_sweep(path)
     experiment = yaml.safe_load(config_files(sweep.arguments)[0].read_text())
     for name in sweep.parameters:
@@ -68,7 +68,7 @@ def test_the_parameters_of_a_sweep_file_are_keys_of_its_experiment(path: Path) -
             node = node[part]
 
 
-def test_a_group_as_wandbs_agent_hands_it_over_reaches_the_system(synthetic_ravdess: Path) -> None:
+def test_a_group_of_wandbs_agent_reaches_the_system(synthetic_ravdess: Path) -> None:
     """The agent writes a group as one argument, a Python dictionary."""
     handed = create_sweep_command_args({"args": {"model": {"value": {"init_args": {"dropout": 0.125, "cells": 4}}}}})
     arguments = ["--config=experiments/quickstart.yaml", f"--data.init_args.root={synthetic_ravdess}", *handed["args"]]
@@ -91,11 +91,11 @@ def test_environment_variables_are_read_as_by_wandbs_agent(tmp_path: Path, monke
     assert read_sweep(written(tmp_path, command=command)).arguments == ("--data.init_args.root=/data/x",)
 
 
-def test_the_program_may_be_apart_from_the_command(tmp_path: Path) -> None:
+def test_the_program_may_be_separate_from_the_command(tmp_path: Path) -> None:
     command = ["${env}", "${program}", "cv", "--config", "x.yaml", "${args}"]
     named = read_sweep(written(tmp_path, program=".venv/bin/ser", command=command))
     assert named.arguments == read_sweep(written(tmp_path, command=["ser", *command[2:]])).arguments
-    with pytest.raises(ConfigurationError, match="command is"):
+    with pytest.raises(ConfigurationError, match="command"):
         read_sweep(written(tmp_path, program="train.py", command=command))
 
 
@@ -104,15 +104,15 @@ def test_the_program_may_be_apart_from_the_command(tmp_path: Path) -> None:
     [
         ({"method": "hill"}, "method"),
         ({"methods": "grid"}, "methods"),
-        ({"metric": {"name": "cv/test_UA_mean", "goal": "maximize"}}, "cv/test_UA_mean.*never of the test"),
-        ({"metric": {"name": "cv/validation_UA_mean"}}, "goal must be maximize"),
-        ({"command": ["python", "x.py", "${args}"]}, "command is"),
-        ({"command": ["ser", "cv", "--config", "x.yaml"]}, "command is"),
+        ({"metric": {"name": "cv/test_UA_mean", "goal": "maximize"}}, "cv/test_UA_mean"),
+        ({"metric": {"name": "cv/validation_UA_mean"}}, "metric.goal .*maximize"),
+        ({"command": ["python", "x.py", "${args}"]}, "command"),
+        ({"command": ["ser", "cv", "--config", "x.yaml"]}, "command"),
         ({"command": ["ser", "cv", "${args_json}", "${args}"]}, "args_json"),
-        ({"command": ["ser", "cv", "--model.init_args.cells=3", "${args}"]}, "model.init_args.cells is a parameter"),
-        ({"parameters": {"a": {"value": 1}}}, "none has more than one value"),
-        ({"parameters": {"a": {"min": 0.0, "max": 1.0}}}, "parameters.a: a grid needs values"),
-        ({"early_terminate": {"type": "median"}}, "early_terminate.type is 'median'"),
+        ({"command": ["ser", "cv", "--model.init_args.cells=3", "${args}"]}, "--model.init_args.cells"),
+        ({"parameters": {"a": {"value": 1}}}, "parameters"),
+        ({"parameters": {"a": {"min": 0.0, "max": 1.0}}}, "parameters.a"),
+        ({"early_terminate": {"type": "median"}}, "early_terminate.type .*'median'"),
         ({"early_terminate": {"type": "hyperband"}}, "min_iter"),
         ({"early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 1.5}}, "eta is 1.5"),
         ({"early_terminate": {"type": "hyperband", "min_itr": 1}}, "min_itr"),
@@ -126,16 +126,16 @@ def test_an_error_names_the_file_and_the_key(changes: dict[str, Any], named: str
     assert "\n" not in str(error.value)
 
 
-def test_a_file_that_is_not_there_or_no_yaml_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"nothing\.yaml: no such sweep file"):
+def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"nothing\.yaml"):
         read_sweep(tmp_path / "nothing.yaml")
     (tmp_path / "sweep.yaml").write_text("a: [")
-    with pytest.raises(ConfigurationError, match=r"sweep\.yaml.*YAML"):
+    with pytest.raises(ConfigurationError, match=r"sweep\.yaml .*YAML"):
         read_sweep(tmp_path / "sweep.yaml")
     (tmp_path / "sweep.yaml").write_bytes(b"method: \xe4")
-    with pytest.raises(ConfigurationError, match=r"sweep\.yaml.*UTF-8"):
+    with pytest.raises(ConfigurationError, match=r"sweep\.yaml .*UTF-8"):
         read_sweep(tmp_path / "sweep.yaml")
-    with pytest.raises(ConfigurationError, match="is a folder; give a sweep file"):
+    with pytest.raises(ConfigurationError, match="folder"):
         read_sweep(tmp_path)
 
 

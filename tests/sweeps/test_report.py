@@ -14,7 +14,7 @@ RECORDS = [
 ]
 
 
-def test_only_what_was_varied_is_shown_by_names_that_tell_it_apart() -> None:
+def test_only_varied_parameters_are_shown_by_unique_names() -> None:
     assert varied_parameters(RECORDS) == [RATE, SIZE, KIND]
     assert short_names(["a.init_args.x", "b.init_args.x", "c.y"]) == {
         "a.init_args.x": "a.x",
@@ -23,7 +23,7 @@ def test_only_what_was_varied_is_shown_by_names_that_tell_it_apart() -> None:
     }
 
 
-def test_the_table_has_the_best_on_top_and_says_why_a_trial_failed() -> None:
+def test_the_table_shows_the_best_first_and_failure_reasons() -> None:
     console = Console(width=160)
     with console.capture() as captured:
         console.print(trials_table("title", "score", RECORDS, 1))
@@ -39,7 +39,7 @@ def test_the_table_has_the_best_on_top_and_says_why_a_trial_failed() -> None:
     ]
 
 
-def test_brackets_are_no_markup() -> None:
+def test_brackets_are_not_markup() -> None:
     console = Console(width=160)
     record = TrialRecord(0, {RATE: 1.0, KIND: "[/b]"}, "failed", None, "row", "[/x] is missing")
     with console.capture() as captured:

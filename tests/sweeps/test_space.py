@@ -37,16 +37,16 @@ def draws(entry: dict[str, Any]) -> list[Any]:
         {"values": [0.1, 0.2, 0.5], "probabilities": [0.2, 0.5, 0.3]},
     ],
 )
-def test_a_parameter_is_distributed_as_wandb_itself_draws_it(entry: dict[str, Any]) -> None:
+def test_a_parameter_has_wandbs_distribution(entry: dict[str, Any]) -> None:
     reference = HyperParameter("x", dict(entry))
     ours = np.sort(np.array(draws(entry), dtype=float))
     theirs = np.array([reference.ppf((index + 0.5) / DRAWS) for index in range(DRAWS)], dtype=float)
-    # Both are samples of one distribution: their quantiles lie close by, on the scale of the whole.
+    # Two samples of one distribution have similar quantiles, relative to its range.
     assert np.abs(ours - theirs).mean() < 0.06 * np.ptp(theirs), (ours[::30], theirs[::30])
     assert set(np.round(ours, 9)) <= set(np.round(theirs, 9)) or len(set(theirs)) > 20
 
 
-def test_two_integers_without_distribution_mean_integers() -> None:
+def test_two_integers_without_a_distribution_mean_integers() -> None:
     assert set(draws({"min": 1, "max": 3})) == {1, 2, 3}
     assert all(isinstance(value, float) for value in draws({"min": 1, "max": 3.5}))
 
@@ -69,7 +69,7 @@ def test_a_grid_counts_as_wandbs_does() -> None:
             "c": {"values": ["x", 1]},
         }
     )
-    # numpy.arange(0.1, 0.5, 0.1), as W&B's own search says it.
+    # numpy.arange(0.1, 0.5, 0.1), as in W&B's search.
     assert list(parameters["a"].grid("a")) == [0.1, 0.2, 0.3, 0.4]
     assert list(parameters["b"].grid("b")) == [2, 3, 4]
     assert list(parameters["c"].grid("c")) == ["x", 1]
@@ -82,22 +82,22 @@ def test_a_grid_counts_as_wandbs_does() -> None:
         ({"distribution": "log_uniform", "min": -3.0, "max": 0.0}, "log_uniform_values"),
         ({"values": []}, r"values is \[\]"),
         ({"values": [1, 2], "probabilities": [0.5, 0.6]}, "probabilities"),
-        ({"min": 3, "max": 2}, "min 3 is not less than max 2"),
-        ({"min": 1}, "max is missing"),
+        ({"min": 3, "max": 2}, "min 3 .*max 2"),
+        ({"min": 1}, r"x\.max"),
         ({"min": "a", "max": 2}, "min is 'a'"),
-        ({"min": 0.0, "max": 1.0, "distribution": "log_uniform_values"}, "above 0"),
+        ({"min": 0.0, "max": 1.0, "distribution": "log_uniform_values"}, "min is 0.0"),
         ({"min": 0.0, "max": 1.0, "distribution": "q_uniform", "q": 0}, "q is 0"),
         ({"value": 1, "valu": 2}, "x.valu "),
-        (3, "3 is not a parameter"),
+        (3, r"x: 3 "),
     ],
 )
-def test_what_cannot_be_drawn_is_named(entry: Any, named: str) -> None:
+def test_an_invalid_parameter_is_named(entry: Any, named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
         read_parameters({"x": entry})
 
 
 @pytest.mark.parametrize("entry", [{"min": 0.0, "max": 1.0}, {"values": [1, 2], "probabilities": [0.5, 0.5]}])
-def test_what_no_grid_can_count_is_named(entry: dict[str, Any]) -> None:
+def test_a_parameter_unfit_for_a_grid_is_named(entry: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=r"parameters\.x"):
         read_parameters({"x": entry})["x"].grid("x")
 
@@ -115,7 +115,7 @@ def test_a_trials_row_depends_on_its_parameters_alone() -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [(0.1, "0.1"), ("relu", "relu"), (None, "null"), (True, "true"), ([1], "[1]")]
 )
-def test_parameters_become_arguments_that_yaml_reads_as_they_are(value: Any, text: str) -> None:
+def test_parameters_become_arguments_of_equal_yaml_value(value: Any, text: str) -> None:
     assert as_arguments({"a.b": value}) == [f"--a.b={text}"]
 
 

@@ -1,4 +1,4 @@
-"""The trials of a sweep: the same whoever draws them, none lost with a process, none begun twice."""
+"""The trials of a sweep: reproducible draws, none lost with a process, none started twice."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.sweeps import study
 from ser_lightning.sweeps.file import read_sweep
 from ser_lightning.sweeps.study import Heartbeat
-from ser_lightning.sweeps.trials import RunningTrial, TrialReassignedError, TrialStore, parameters_of, record_of
+from ser_lightning.sweeps.trials import RunningTrial, TrialReassignedError, TrialStore, trial_parameters, trial_record
 
 Open = Callable[..., TrialStore]
 
@@ -73,7 +73,7 @@ def test_a_grid_runs_each_of_its_points_once(open_trials: Open) -> None:
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
-def test_a_resumed_sweep_draws_what_an_undisturbed_one_draws(method: str, open_trials: Open) -> None:
+def test_a_resumed_sweep_draws_as_an_uninterrupted_one(method: str, open_trials: Open) -> None:
     with open_trials(method, 9, "calm") as trials:
         expected = run_to_end(trials)
     with open_trials(method, 4, "stopped") as trials:
@@ -84,7 +84,7 @@ def test_a_resumed_sweep_draws_what_an_undisturbed_one_draws(method: str, open_t
     assert len({parameters["a"] for parameters in found}) == 9
 
 
-def test_bayes_learns_from_what_was_found(open_trials: Open) -> None:
+def test_bayes_learns_from_results(open_trials: Open) -> None:
     with open_trials("bayes", 40) as trials:
         found = [parameters["a"] for parameters in run_to_end(trials)]
     assert sum(found[20:]) / 20 > 0.75, found
@@ -119,7 +119,7 @@ def test_a_killed_trial_is_started_again_with_its_parameters(method: str, open_t
         assert trials.are_finished()
         shown = trials.current()
     assert [trial.state for trial in shown] == [TrialState.COMPLETE] * 4
-    assert sorted(str(parameters_of(trial)) for trial in shown) == sorted(expected)
+    assert sorted(str(trial_parameters(trial)) for trial in shown) == sorted(expected)
 
 
 def test_a_trial_of_a_living_process_is_left_alone(open_trials: Open) -> None:
@@ -133,19 +133,19 @@ def test_a_trial_of_a_living_process_is_left_alone(open_trials: Open) -> None:
         assert other.are_finished()
 
 
-def test_a_process_that_is_interrupted_hands_its_trials_back(open_trials: Open) -> None:
+def test_an_interrupted_process_queues_its_trials_again(open_trials: Open) -> None:
     with open_trials("random", 2) as trials:
         (begun,) = trials.begin(1)
     with open_trials("random", 2) as trials:
         assert begun.parameters in run_to_end(trials)
 
 
-def test_a_failed_trial_is_tried_again_by_the_next_call(open_trials: Open) -> None:
+def test_a_failed_trial_is_retried_by_the_next_call(open_trials: Open) -> None:
     with open_trials("grid") as trials:
         (failed,) = trials.begin(1)
         trials.fail(failed, "fold-00: exit status 1")
         assert len(run_to_end(trials)) == 3
-        assert [record_of(trial, "default").note for trial in trials.current()].count("fold-00: exit status 1") == 1
+        assert [trial_record(trial, "default").note for trial in trials.current()].count("fold-00: exit status 1") == 1
     with open_trials("grid") as trials:
         trials.requeue_failed()
         assert run_to_end(trials) == [failed.parameters]
@@ -175,7 +175,7 @@ def test_parameters_drawn_twice_in_a_batch_run_once(open_trials: Open) -> None:
     assert {trial.value for trial in shown} == {0.001, 0.002}
 
 
-def test_parameters_that_another_process_runs_wait_for_its_result(open_trials: Open) -> None:
+def test_parameters_run_by_another_process_wait_for_its_result(open_trials: Open) -> None:
     with open_trials("random", 8, parameters=FEW) as one, open_trials("random", 8, parameters=FEW) as other:
         mine, theirs = one.begin(1), other.begin(8)
         assert {trial.parameters["a"] for trial in (*mine, *theirs)} == {1, 2}
@@ -189,7 +189,7 @@ def test_parameters_that_another_process_runs_wait_for_its_result(open_trials: O
         assert [trial.state for trial in one.shown()] == [TrialState.COMPLETE] * 8
 
 
-def test_what_fails_is_tried_by_the_trial_that_repeats_it(open_trials: Open) -> None:
+def test_a_repetition_retries_a_failed_trial(open_trials: Open) -> None:
     with open_trials("random", 4, parameters=FEW) as trials:
         for trial in (batch := trials.begin(4)):
             trials.fail(trial, "out of memory")
@@ -198,9 +198,7 @@ def test_what_fails_is_tried_by_the_trial_that_repeats_it(open_trials: Open) -> 
         assert len(batch) == len(again) == 2
 
 
-def test_processes_that_draw_at_once_know_what_the_other_has_drawn(
-    open_trials: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parallel_processes_see_each_others_draws(open_trials: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_trials("random", 8, parameters=FEW) as one, open_trials("random", 8, parameters=FEW) as other:
         theirs: list[RunningTrial] = []
         thread = threading.Thread(target=lambda: theirs.extend(other.begin(2)))
@@ -220,9 +218,7 @@ def test_processes_that_draw_at_once_know_what_the_other_has_drawn(
         assert sorted(drawn) == [1, 2], drawn
 
 
-def test_processes_that_start_at_once_queue_a_failed_trial_once(
-    open_trials: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parallel_processes_queue_a_failed_trial_once(open_trials: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_trials("grid") as trials:
         (failed,) = trials.begin(1)
         trials.fail(failed, "out of memory")
@@ -244,7 +240,7 @@ def test_processes_that_start_at_once_queue_a_failed_trial_once(
 def test_a_death_between_failing_and_queueing_loses_no_trial(open_trials: Open) -> None:
     with open_trials("grid") as trials:
         (lost,) = trials.begin(1)
-        trials.study.tell(lost.number, state=TrialState.FAIL)  # and nothing was added in its place
+        trials.study.tell(lost.number, state=TrialState.FAIL)  # without adding a repetition
         trials._running.clear()
     with open_trials("grid") as trials:
         trials.requeue_failed()
@@ -252,7 +248,7 @@ def test_a_death_between_failing_and_queueing_loses_no_trial(open_trials: Open) 
         assert [trial.state for trial in trials.current()] == [TrialState.COMPLETE] * 4
 
 
-def test_trials_that_wait_do_not_keep_a_sweep_from_its_end(open_trials: Open) -> None:
+def test_waiting_trials_do_not_prevent_the_end_of_a_sweep(open_trials: Open) -> None:
     with open_trials("grid") as trials:
         assert len(trials.begin(2)) == 2
     with open_trials("grid", 1) as trials:
@@ -262,7 +258,7 @@ def test_trials_that_wait_do_not_keep_a_sweep_from_its_end(open_trials: Open) ->
 
 
 @pytest.mark.parametrize("end", ["report", "complete", "stop", "fail"])
-def test_a_trial_that_another_process_runs_now_is_not_ended_here(end: str, open_trials: Open) -> None:
+def test_a_reassigned_trial_is_not_ended_here(end: str, open_trials: Open) -> None:
     with open_trials("grid") as one, open_trials("grid") as other:
         (taken,) = one.begin(1)
         (found,) = other.all()
@@ -290,7 +286,7 @@ class AwayForAMoment:
 
 
 @pytest.mark.parametrize("error", [StorageInternalError("connection lost"), UpdateFinishedTrialError("finished")])
-def test_the_heartbeat_survives_a_database_that_fails_once(
+def test_the_heartbeat_survives_a_database_error(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(study, "_BEAT_SECONDS", 0.01)
@@ -299,7 +295,7 @@ def test_the_heartbeat_survives_a_database_that_fails_once(
         assert trial.heard.wait(10)
 
 
-def test_a_database_that_fails_ends_a_sweep_with_its_reason(open_trials: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_database_error_ends_a_sweep_with_its_reason(open_trials: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(**_: object) -> None:
         raise StorageInternalError("An exception is raised") from OSError("server closed the connection")
 
@@ -315,7 +311,7 @@ def test_a_database_that_fails_ends_a_sweep_with_its_reason(open_trials: Open, m
     assert not list(trials.folder.glob(".process-*"))
 
 
-def test_a_trial_that_falls_behind_is_stopped(open_trials: Open) -> None:
+def test_a_worse_trial_is_stopped_early(open_trials: Open) -> None:
     early = {"type": "hyperband", "min_iter": 1, "eta": 2}
     with open_trials("random", 4, early_terminate=early) as trials:
         stopped = []
@@ -332,7 +328,7 @@ def test_a_trial_that_falls_behind_is_stopped(open_trials: Open) -> None:
         assert best.value == 0.7
 
 
-def test_a_sweep_ends_where_its_target_is_reached(open_trials: Open) -> None:
+def test_a_sweep_ends_when_its_target_is_reached(open_trials: Open) -> None:
     metric = {"name": "cv/validation_UA_mean", "goal": "maximize", "target": 0.002}
     with open_trials("grid", metric=metric) as trials:
         found = run_to_end(trials)
@@ -341,24 +337,24 @@ def test_a_sweep_ends_where_its_target_is_reached(open_trials: Open) -> None:
     assert found[-1]["a"] == 2
 
 
-def test_trials_that_cannot_be_compared_are_refused_by_key(open_trials: Open) -> None:
+def test_other_settings_are_rejected_by_key(open_trials: Open) -> None:
     foundation = {"sweep": {"folds": [0, 1]}, "trainer": {"max_epochs": 2, "accelerator": "cpu"}}
     with open_trials("grid") as trials:
-        trials.refuse_other_foundation(foundation)
-        trials.refuse_other_foundation({**foundation, "trainer": {"max_epochs": 2, "accelerator": "gpu"}})
-        with pytest.raises(ConfigurationError, match=r"trainer\.max_epochs: 2 there, 3 now"):
-            trials.refuse_other_foundation({**foundation, "trainer": {"max_epochs": 3}})
+        trials.check_shared_settings(foundation)
+        trials.check_shared_settings({**foundation, "trainer": {"max_epochs": 2, "accelerator": "gpu"}})
+        with pytest.raises(ConfigurationError, match=r"trainer\.max_epochs: 2.*3"):
+            trials.check_shared_settings({**foundation, "trainer": {"max_epochs": 3}})
 
 
-def test_what_has_no_end_needs_one(open_trials: Open) -> None:
-    with pytest.raises(ConfigurationError, match="give --trials"):
+def test_a_random_sweep_needs_a_limit(open_trials: Open) -> None:
+    with pytest.raises(ConfigurationError, match="--trials"):
         open_trials("random")
     with open_trials("random", run_cap=2) as trials:
         assert len(run_to_end(trials)) == 2
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql+nothing://x/y"])
-def test_a_database_that_cannot_be_used_is_an_error_of_one_line(url: str, tmp_path: Path) -> None:
+def test_an_unusable_database_is_one_line_of_error(url: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="--storage") as error:
         TrialStore(read_sweep(sweep_file(tmp_path, "grid")), "sweep", tmp_path, url, None)
     assert "\n" not in str(error.value)

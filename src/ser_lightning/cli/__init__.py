@@ -1,1 +1,1 @@
-"""The ``ser`` command: arguments and nothing else."""
+"""The ``ser`` command: argument parsing only."""

@@ -1,4 +1,4 @@
-"""How commands are added to the command line, with the options that several of them take."""
+"""The parser of ``ser``, and options shared by several commands."""
 
 import argparse
 import sys
@@ -21,7 +21,7 @@ class CommandLine:
     """The parser of ``ser``, to which each file of this package adds its commands.
 
     Attributes:
-        parser: Its options hold ``function`` and ``takes_overrides`` of the command that was named.
+        parser: The parser; its options include the command's ``function`` and ``takes_overrides``.
     """
 
     def __init__(self, description: str = "", epilog: str = "") -> None:
@@ -34,14 +34,14 @@ class CommandLine:
         )
         self._commands = self.parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def mention(self, name: str, text: str) -> None:
-        """List a command that another parser reads."""
+    def list_command(self, name: str, text: str) -> None:
+        """List a command that another parser handles."""
         self._commands.add_parser(name, help=text, add_help=False)
 
     def add(
         self, name: str, function: Function, text: str, epilog: str = "", overrides: str = ""
     ) -> argparse.ArgumentParser:
-        """Add the command ``name`` that runs ``function``; ``overrides`` says which further arguments it takes."""
+        """Add the command ``name`` that runs ``function``; ``overrides`` describes its further arguments."""
         description = f"{text[0].upper()}{text[1:]}. {overrides}".rstrip()
         command = self._commands.add_parser(
             name, help=text, description=description, epilog=epilog or None, allow_abbrev=False
@@ -51,7 +51,7 @@ class CommandLine:
 
 
 def add_allow(command: argparse.ArgumentParser) -> None:
-    """Let a command name modules whose classes a YAML or a checkpoint may use."""
+    """Add ``--allow``, which trusts modules whose classes a YAML file or a checkpoint may use."""
     command.add_argument(
         "--allow",
         action="append",
@@ -62,31 +62,31 @@ def add_allow(command: argparse.ArgumentParser) -> None:
 
 
 def add_row(command: argparse.ArgumentParser) -> None:
-    """Let a command name the variant of an experiment that it runs."""
+    """Add ``--row``, which names a variant of an experiment."""
     command.add_argument(
-        "--row", metavar="NAME", help="name of this variant, part of its folder (default: as configured, or default)"
+        "--row", metavar="NAME", help="name of this variant, part of its folder (default: as configured)"
     )
 
 
-def named(arguments: Sequence[str], row: str | None) -> list[str]:
-    """Return LightningCLI's arguments with the row that ``--row`` names."""
+def with_row(arguments: Sequence[str], row: str | None) -> list[str]:
+    """Return LightningCLI's arguments with the value of ``--row``."""
     return [*arguments, *([] if row is None else [f"--run.row={row}"])]
 
 
 def add_out(command: argparse.ArgumentParser, default: str, metavar: str, text: str) -> None:
-    """Let a command name the file or folder that it writes."""
+    """Add ``--out``, the file or folder to write."""
     command.add_argument(
         "--out", type=Path, default=Path(default), metavar=metavar, help=f"{text} (default: {default})"
     )
 
 
 def console(dry_run: str | None = None) -> "Console":
-    """Return where a command writes what people read."""
+    """Return the console for messages."""
     from rich.console import Console
 
-    if dry_run == "json":  # standard output is for it alone
+    if dry_run == "json":  # standard output holds the JSON only
         return Console(width=160, stderr=True)
-    # Not a terminal: lines of a log, which nobody wants broken at 80 columns.
+    # Not a terminal: a log, whose lines must not wrap at 80 columns.
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
@@ -98,14 +98,14 @@ LIGHTNING_COMMANDS = {
 }
 
 
-def mention_commands(commands: CommandLine) -> None:
-    """List the commands of this file, whose arguments LightningCLI reads."""
+def list_lightning_commands(commands: CommandLine) -> None:
+    """List the commands whose arguments LightningCLI reads."""
     for name, text in LIGHTNING_COMMANDS.items():
-        commands.mention(name, text)
+        commands.list_command(name, text)
 
 
-def own_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Take ``--row`` and ``--allow``, which are ours, out of LightningCLI's arguments."""
+def parse_suite_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Parse ``--row`` and ``--allow``; return them and LightningCLI's arguments."""
     parser = argparse.ArgumentParser(prog="ser", add_help=False, allow_abbrev=False)
     add_row(parser)
     add_allow(parser)
@@ -113,8 +113,8 @@ def own_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]
 
 
 def run_lightning(command: str, options: argparse.Namespace, arguments: Sequence[str]) -> int:
-    """Run ``command`` by LightningCLI, with what ``own_options`` returned."""
+    """Run a LightningCLI command with the result of ``parse_suite_options``."""
     from ser_lightning.training.fold import run_subcommand
 
-    run_subcommand([command, *named(arguments, options.row)], options.allow)
+    run_subcommand([command, *with_row(arguments, options.row)], options.allow)
     return 0

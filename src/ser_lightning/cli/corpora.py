@@ -5,34 +5,36 @@ from pathlib import Path
 from typing import Any
 
 from ser_lightning.cli.command_line import CommandLine, add_allow, console
-from ser_lightning.cli.training import OF_AN_EXPERIMENT
+from ser_lightning.cli.training import EXPERIMENT_ARGUMENTS
 
 
 def add_commands(commands: CommandLine) -> None:
     """Add the commands of this file."""
-    add_allow(commands.add("prepare", _prepare, "extract features into the store", overrides=OF_AN_EXPERIMENT))
+    add_allow(commands.add("prepare", _prepare, "extract features into the store", overrides=EXPERIMENT_ARGUMENTS))
     add_allow(
         commands.add(
             "audit",
             _audit,
-            "show every fold's utterances, speakers and hours; fail if a speaker is in two sets",
-            overrides=OF_AN_EXPERIMENT,
+            "show each fold's utterances, speakers and hours; fail if a speaker is in two sets",
+            overrides=EXPERIMENT_ARGUMENTS,
         )
     )
     command = commands.add(
-        "download", _download, "show a corpus's licence, then fetch it where that is allowed, or say how to come by it"
+        "download", _download, "show a corpus's licence, then download the corpus or show how to request it"
     )
-    command.add_argument("corpus", help="ravdess, crema_d, iemocap, voxceleb2, or another corpus that is installed")
-    command.add_argument("folder", type=Path, help="where to put it")
-    command.add_argument("--yes", action="store_true", help="agree to the licence without being asked")
-    command = commands.add("synth", _synth, "write a synthetic corpus in a corpus's true layout")
+    command.add_argument("corpus", help="ravdess, crema_d, iemocap, voxceleb2, or another installed corpus")
+    command.add_argument("folder", type=Path, help="output folder")
+    command.add_argument("--yes", action="store_true", help="accept the licence without a prompt")
+    command = commands.add("synth", _synth, "write a synthetic corpus in the layout of a real one")
     command.add_argument(
-        "corpus", help="ravdess, crema_d, iemocap, voxceleb2, audio_files, or another corpus that is installed"
+        "corpus", help="ravdess, crema_d, iemocap, voxceleb2, audio_files, or another installed corpus"
     )
-    command.add_argument("folder", type=Path, help="where to write")
-    command.add_argument("--speakers", type=int, default=6, help="number of speakers (default: 6)")
-    command.add_argument("--clips-per-speaker", type=int, metavar="N", help="clips of each (default: as the release)")
-    command.add_argument("--seed", type=int, default=0, help="seed of voices and clips (default: 0)")
+    command.add_argument("folder", type=Path, help="output folder")
+    command.add_argument("--speakers", type=int, default=6, metavar="N", help="number of speakers (default: 6)")
+    command.add_argument(
+        "--clips-per-speaker", type=int, metavar="N", help="clips of each speaker (default: as in the release)"
+    )
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="seed of voices and clips (default: 0)")
 
 
 def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -62,7 +64,7 @@ def _synth(options: argparse.Namespace, _: list[str]) -> int:
 
 
 def _corpus(name: str) -> Any:
-    """Return the module of a corpus, which is a plug-in."""
+    """Return the module of a corpus plug-in."""
     from ser_lightning.data.corpora import find_corpus
 
     return find_corpus(name)

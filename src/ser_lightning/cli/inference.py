@@ -12,43 +12,41 @@ def add_commands(commands: CommandLine) -> None:
     command = commands.add(
         "classify",
         _classify,
-        "classify the emotions in recordings with a checkpoint",
-        "Exit status 0: every file was classified. 1: some could not be, and say why on standard error; the others "
-        "were. Recordings above 60 s are averaged over windows of 4 s, those longer than the system hears over windows "
-        "of what it hears, unless --window says otherwise.",
+        "classify emotions in recordings with a checkpoint",
+        "Exit status 0: every file was classified. 1: some were not, for reasons on standard error. Without --window, "
+        "probabilities are averaged over windows of 4 s for recordings above 60 s, and over windows of the system's "
+        "longest input for recordings above that.",
     )
     command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT)
     command.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE|FOLDER", help="recordings, and folders with recordings below them"
+        "files", nargs="+", type=Path, metavar="FILE|FOLDER", help="recordings, or folders that contain recordings"
     )
     kind = command.add_mutually_exclusive_group()
     kind.add_argument("--csv", dest="format", action="store_const", const="csv", help="write CSV instead of a table")
     kind.add_argument("--json", dest="format", action="store_const", const="json", help="write JSON instead of a table")
     command.add_argument("--out", type=Path, metavar="FILE", help="output file; .csv or .json sets the format")
-    command.add_argument("--window", type=float, metavar="SECONDS", help="length of windows: emotions over time")
+    command.add_argument("--window", type=float, metavar="SECONDS", help="window length, for emotions over time")
     command.add_argument("--hop", type=float, metavar="SECONDS", help="step between windows (default: --window)")
-    command.add_argument("--plot", type=Path, metavar="FILE.png", help="draw emotions over time; needs --window")
-    command.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU if there is one)")
+    command.add_argument("--plot", type=Path, metavar="FILE.png", help="figure of emotions over time; needs --window")
+    command.add_argument("--device", default="auto", help="cpu, cuda or cuda:1 (default: a GPU if available)")
     add_allow(command)
     command = commands.add(
-        "export", _export, "write the system of a checkpoint as ONNX, from features to probabilities, and check it"
+        "export", _export, "export a checkpoint's system to ONNX, from features to probabilities, and check it"
     )
     command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT)
-    command.add_argument("file", type=Path, metavar="FILE.onnx", help="where to write it")
+    command.add_argument("file", type=Path, metavar="FILE.onnx", help="output file")
     add_allow(command)
-    command = commands.add("attention", _attention, "draw where in recordings the systems of checkpoints look")
-    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recordings, drawn side by side")
+    command = commands.add("attention", _attention, "draw the attention of checkpoints' systems over recordings")
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recordings, drawn as columns")
     command.add_argument(
         "--checkpoint",
         action="append",
         required=True,
         type=Path,
-        metavar="FILE",
-        help=f"{CHECKPOINT} (repeatable: one below another)",
+        metavar="CHECKPOINT",
+        help=f"{CHECKPOINT}, drawn as a row (repeatable)",
     )
-    add_out(
-        command, "attention.png", "FILE", "where to write it; a run's report shows it if it lies in a fold's folder"
-    )
+    add_out(command, "attention.png", "FILE", "output file; a run's report shows it if it is in a fold's folder")
     add_allow(command)
 
 
@@ -59,7 +57,7 @@ def _classify(options: argparse.Namespace, _: list[str]) -> int:
     from ser_lightning.inference.tables import Format
 
     if options.hop is not None and options.window is None:
-        raise ConfigurationError("--hop is the distance between windows; say how long these are with --window")
+        raise ConfigurationError("--hop is the step between windows and needs their length: give --window too")
     windowing = None
     if options.window is not None:
         windowing = Windowing(options.window, options.window if options.hop is None else options.hop)

@@ -1,6 +1,6 @@
 """The ``ser`` command.
 
-Only what a call needs is imported, inside its function: ``ser --help`` answers at once.
+Heavy imports are inside functions, so that ``ser --help`` is fast.
 """
 
 import argparse
@@ -12,12 +12,18 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ser_lightning.cli import corpora, inference, results, training
-from ser_lightning.cli.command_line import LIGHTNING_COMMANDS, CommandLine, mention_commands, own_options, run_lightning
+from ser_lightning.cli.command_line import (
+    LIGHTNING_COMMANDS,
+    CommandLine,
+    list_lightning_commands,
+    parse_suite_options,
+    run_lightning,
+)
 from ser_lightning.errors import SerError
 
-DESCRIPTION = "Speech emotion recognition: corpora in, cross-validated and comparable results out."
+DESCRIPTION = "Speech emotion recognition: cross-validated, comparable results of published systems."
 TRACEBACK = "SER_TRACEBACK"
-"""Variable of the environment: if it is set, what the machine refuses is shown with the code that asked for it."""
+"""Environment variable: if set, errors of the file system are shown with a traceback."""
 EXAMPLES = """\
 examples:
   ser synth ravdess .cache/synthetic/ravdess --speakers 8
@@ -28,72 +34,72 @@ examples:
   ser cv --config experiments/huang2020/mean.yaml --config experiments/huang2020/ravdess.yaml \\
     --data.init_args.root /data/ravdess
 
-With SER_TRACEBACK=1 in the environment, what the file system refuses is shown with the code that asked for it.
+With SER_TRACEBACK=1 in the environment, errors of the file system are shown with a traceback.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0 done, 1 an error the user can mend, 130 interrupted.
+    """Run the command line; return the exit status: 0 done, 1 an error that the user can fix, 130 interrupted.
 
-    In a job of ours an error the user can mend ends with ``job_process.REFUSED``, by which the runner knows it.
+    In a job of the runner, such an error has the exit status ``jobs.process.USER_ERROR``.
     """
-    foreign = any(argument.startswith("--allow") for argument in sys.argv)  # corpora that may need Lightning itself
-    if arguments is None and sys.argv[1:2] in (["audit"], ["prepare"]) and not foreign:
+    has_plug_ins = any(argument.startswith("--allow") for argument in sys.argv)  # their corpora may need Lightning
+    if arguments is None and sys.argv[1:2] in (["audit"], ["prepare"]) and not has_plug_ins:
         from ser_lightning.data.module import leave_out_lightning
 
-        leave_out_lightning()  # this process trains nothing
+        leave_out_lightning()  # importing Lightning takes seconds, and this process does not train
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    refused = 1
+    failure_status = 1
     if "--end-with-parent" in arguments:
-        from ser_lightning.jobs.process import REFUSED, end_with_parent
+        from ser_lightning.jobs.process import USER_ERROR, end_with_parent
 
-        refused = REFUSED  # 1 is also what a crash of Python ends with, which the runner tries again
+        failure_status = USER_ERROR  # not 1, the status of a Python crash, which the runner retries
         arguments.remove("--end-with-parent")
         end_with_parent()
     try:
         return _run(arguments)
     except SerError as error:
         print(f"error: {error}", file=sys.stderr)
-        return refused
-    except BrokenPipeError:  # whoever reads, such as head, has seen enough
+        return failure_status
+    except BrokenPipeError:  # the reader, such as head, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except OSError as error:
         if error.filename is None or TRACEBACK in os.environ:
             raise
-        print(f"error: {_in_words(error)}", file=sys.stderr)
+        print(f"error: {_system_error_message(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept", file=sys.stderr)
         return 130
 
 
-def _in_words(error: OSError) -> str:
-    """Return what the machine refuses, for which file, and the way out; what is no place's fault may be ours."""
-    place = "choose another place, such as another --runs, --out or --data.init_args.feature_folder"
-    ways = {
-        errno.EACCES: f"change its permissions, or {place}",
-        errno.EPERM: f"change its permissions, or {place}",
-        errno.EROFS: place,
-        errno.ENOSPC: f"free space there, or {place}",
-        errno.EDQUOT: f"free space there, or {place}",
+def _system_error_message(error: OSError) -> str:
+    """Return the file, the system's message and the way out."""
+    elsewhere = "choose another folder with --runs, --out or --data.init_args.feature_folder"
+    ways_out = {
+        errno.EACCES: f"change its permissions, or {elsewhere}",
+        errno.EPERM: f"change its permissions, or {elsewhere}",
+        errno.EROFS: elsewhere,
+        errno.ENOSPC: f"free space there, or {elsewhere}",
+        errno.EDQUOT: f"free space there, or {elsewhere}",
     }
-    way = ways.get(error.errno or 0, f"{TRACEBACK}=1 in the environment shows which code asked for it")
-    return f"{os.fsdecode(error.filename)}: {error.strerror}; {way}"
+    way_out = ways_out.get(error.errno or 0, f"set {TRACEBACK}=1 in the environment to see the traceback")
+    return f"{os.fsdecode(error.filename)}: {error.strerror}; {way_out}"
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands; ``function`` and ``takes_overrides`` are among its options."""
+    """Return the parser of all commands; its options include ``function`` and ``takes_overrides``."""
     commands = CommandLine(DESCRIPTION, EXAMPLES)
-    commands.parser.add_argument("--version", action=_Version, help="show the version, and the commit in a clone")
-    mention_commands(commands)
+    commands.parser.add_argument("--version", action=_Version, help="show the version, and in a clone the commit")
+    list_lightning_commands(commands)
     for file in (training, corpora, results, inference):
         file.add_commands(commands)
     return commands.parser
 
 
 class _Version(argparse.Action):
-    """As argparse's own, but the version is only looked up when it is asked for."""
+    """Print the version, which is only looked up when it is requested."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(nargs=0, **options)
@@ -106,25 +112,25 @@ class _Version(argparse.Action):
 
 
 def _run(arguments: list[str]) -> int:
-    # Imports make a million objects that stay; the default thresholds examine them again and again.
+    # Imports create a million permanent objects, which the default thresholds would scan again and again.
     gc.set_threshold(10_000, 20, 20)
     all_commands = parser()
     if arguments and arguments[0] in LIGHTNING_COMMANDS:
-        options, rest = own_options(arguments[1:])
-        _refuse_missing_files(rest)
+        options, rest = parse_suite_options(arguments[1:])
+        _check_config_files(rest)
         _prepare_process(options)
         return run_lightning(arguments[0], options, rest)
     options, rest = all_commands.parse_known_args(arguments)
     if rest and not options.takes_overrides:
         all_commands.error(f"unrecognized arguments: {' '.join(rest)}")
-    _refuse_missing_files(rest)
+    _check_config_files(rest)
     _prepare_process(options)
     status: int = options.function(options, rest)
     return status
 
 
-def _refuse_missing_files(arguments: Sequence[str]) -> None:
-    """Refuse a misspelt ``--config`` before anything heavy is imported."""
+def _check_config_files(arguments: Sequence[str]) -> None:
+    """Reject a misspelt ``--config`` before heavy imports."""
     from ser_lightning.training.arguments import config_files, read_experiment_file
 
     for path in config_files(arguments):
@@ -134,31 +140,31 @@ def _refuse_missing_files(arguments: Sequence[str]) -> None:
 def _prepare_process(options: argparse.Namespace) -> None:
     _quiet_libraries()
     if getattr(options, "allow", None):
-        sys.path.append(os.getcwd())  # last: a file here hides no library
+        sys.path.append(os.getcwd())  # last, so that a file here does not hide a library
 
 
 def _quiet_libraries() -> None:
-    """Leave out hints that tell users of this suite nothing they can act on."""
+    """Silence hints that users of this suite cannot act on."""
     import logging
     import warnings
 
     os.environ.setdefault("WANDB_SILENT", "true")
     for message in (
-        ".*does not have many workers.*",  # features come from memory; workers would only copy them
-        ".*Checkpoint directory .* exists and is not empty.*",  # that is what resuming means
-        ".*recommended to use `self.log.*sync_dist=True`.*",  # what is logged is the same in every process
+        ".*does not have many workers.*",  # features are in memory; workers would only copy them
+        ".*Checkpoint directory .* exists and is not empty.*",  # expected when resuming
+        ".*recommended to use `self.log.*sync_dist=True`.*",  # logged values are equal in all processes
         ".*custom batch sampler .* for prediction.*",  # ours returns every utterance once
         ".*treespec, LeafSpec.*deprecated.*",  # between lightning and torch
-        ".*in eval mode at the start of training.*",  # encoders that are frozen on purpose
-        ".*`srun` command is available.*",  # what is planned under SLURM is trained by processes of the runner
+        ".*in eval mode at the start of training.*",  # frozen encoders
+        ".*`srun` command is available.*",  # under SLURM, the runner starts the training processes
     ):
         warnings.filterwarnings("ignore", message=message)
-    # Announcements of devices that are not there, and of products.
+    # Announcements of missing devices and of products.
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
         lambda record: (
             not record.getMessage().startswith(("GPU available: False", "TPU available", "\N{ELECTRIC LIGHT BULB} Tip"))
         )
     )
     logging.getLogger("lightning.fabric.utilities.seed").addFilter(
-        lambda record: not record.getMessage().startswith("Seed set to")  # config.yaml says so
+        lambda record: not record.getMessage().startswith("Seed set to")  # config.yaml holds it
     )

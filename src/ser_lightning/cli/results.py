@@ -8,20 +8,16 @@ from ser_lightning.cli.command_line import CommandLine, add_out
 
 def add_commands(commands: CommandLine) -> None:
     """Add the commands of this file."""
-    command = commands.add("report", _report, "write a page about runs on disk, and compare them if there are several")
-    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folders with runs in or below them")
+    command = commands.add("report", _report, "write a page that shows and compares runs")
+    command.add_argument("runs", nargs="+", type=Path, metavar="FOLDER", help="runs, or folders that contain runs")
     add_out(
-        command, "report", "DIR", "where to write report.html, report.md and figures/, each picture with its numbers"
+        command, "report", "FOLDER", "output folder of report.html, report.md and figures/, each figure with its data"
     )
-    command = commands.add(
-        "embeddings", _embeddings, "draw the test embeddings of runs side by side, coloured by emotion"
-    )
-    command.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN_FOLDER", help="folder of a fold, or of a seed: its first fold"
-    )
-    command.add_argument("--fold", type=int, metavar="N", help="draw this fold instead; each fold has its own space")
-    command.add_argument("--titles", nargs="+", default=[], metavar="TITLE", help="what to call the runs, one for each")
-    add_out(command, "embeddings", "FOLDER", "where to write embeddings.png and embeddings.csv")
+    command = commands.add("embeddings", _embeddings, "draw the test embeddings of runs, coloured by emotion")
+    command.add_argument("runs", nargs="+", type=Path, metavar="FOLDER", help="folders of folds or seeds")
+    command.add_argument("--fold", type=int, metavar="N", help="fold of a seed's folder (default: its first)")
+    command.add_argument("--titles", nargs="+", default=[], metavar="TITLE", help="titles of the runs, one for each")
+    add_out(command, "embeddings", "FOLDER", "output folder of embeddings.png and embeddings.csv")
 
 
 def _report(options: argparse.Namespace, _: list[str]) -> int:

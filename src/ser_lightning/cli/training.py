@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_lightning.cli.command_line import CommandLine, add_allow, add_row, console, named
+from ser_lightning.cli.command_line import CommandLine, add_allow, add_row, console, with_row
 from ser_lightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from ser_lightning.cross_validation.planner import RunOptions
 
-OF_AN_EXPERIMENT = "Further arguments are LightningCLI's: --config EXPERIMENT.yaml and any --key value."
-_OF_A_FILE = "Further arguments are LightningCLI's, for every training: --config TRAINER.yaml and any --key value."
+EXPERIMENT_ARGUMENTS = "Further arguments are LightningCLI's: --config EXPERIMENT.yaml and any --key value."
+FILE_ARGUMENTS = "Further arguments are LightningCLI's, for every run: --config TRAINER.yaml and any --key value."
 
 
 def add_commands(commands: CommandLine) -> None:
@@ -22,48 +22,52 @@ def add_commands(commands: CommandLine) -> None:
     command = commands.add(
         "run-fold",
         _run_fold,
-        "fit, validate and test one fold, going on where it stopped",
-        overrides=OF_AN_EXPERIMENT,
+        "fit, validate and test one fold, or resume it",
+        overrides=EXPERIMENT_ARGUMENTS,
     )
     add_row(command)
     add_allow(command)
-    command.add_argument("--no-test", action="store_true", help="end with the validation set; a later run tests")
+    command.add_argument("--no-test", action="store_true", help="stop after the validation set; a later run tests")
     command.add_argument(
         "--wait",
         type=float,
         default=0,
         metavar="SECONDS",
-        help="wait up to SECONDS for another process that runs this fold (default: 0)",
+        help="time to wait for another process that runs this fold (default: 0)",
     )
     command = commands.add(
-        "cv", _cv, "run all folds that are not done, then summary and report", overrides=OF_AN_EXPERIMENT
+        "cv", _cv, "run all unfinished folds, then write summary and report", overrides=EXPERIMENT_ARGUMENTS
     )
     add_row(command)
     _add_run_options(command)
     command = commands.add(
         "table",
         _table,
-        "train the missing rows of a published table and print ours beside the paper's",
-        "key=value, anywhere behind FILE, overrides a key of FILE, such as corpus=ravdess. Rows that are "
-        "trained once, for pre-training, take --config and --trainer arguments, and all that stand behind --once, such "
-        "as --once --data.init_args.root /data/voxceleb2.",
-        _OF_A_FILE,
+        "train the missing rows of a published table, and print our scores next to the paper's",
+        "key=value, anywhere after FILE, overrides a key of FILE, such as corpus=ravdess. Pre-training rows take "
+        "--config, --trainer arguments, and the arguments after --once, such as --once --data.init_args.root "
+        "/data/voxceleb2.",
+        FILE_ARGUMENTS,
     )
-    command.add_argument("action", choices=["run", "show"], help="show: only what is on disk")
-    command.add_argument("file", type=Path, metavar="FILE", help="a table file, experiments/<paper>/<table>.yaml")
-    command.add_argument("--rows", action="append", default=[], metavar="NAME", help="run only this row (repeatable)")
+    command.add_argument("action", choices=["run", "show"], help="run: train and show; show: show finished runs")
+    command.add_argument("file", type=Path, metavar="FILE", help="table file, experiments/<paper>/<table>.yaml")
+    command.add_argument("--rows", action="append", default=[], metavar="NAME", help="row to run (repeatable)")
     _add_run_options(command)
     command = commands.add(
         "sweep",
         _sweep,
-        "run the trials of a sweep without a W&B server, and test the winner",
-        "key=value, anywhere behind FILE, overrides a key of FILE, such as method=random. All options of "
-        "`ser cv` (--folds, --seeds, --runs, --jobs, ...) hold for every trial.",
-        _OF_A_FILE,
+        "run the trials of a sweep without a W&B server, and test the best",
+        "key=value, anywhere after FILE, overrides a key of FILE, such as method=random. All options of "
+        "`ser cv` (--folds, --seeds, --runs, --jobs, ...) apply to every trial.",
+        FILE_ARGUMENTS,
     )
-    command.add_argument("file", type=Path, metavar="FILE", help="in W&B's format, such as experiments/sweeps/*.yaml")
-    command.add_argument("--trials", type=int, metavar="N", help="trials at most (default: the whole grid, or run_cap)")
-    command.add_argument("--storage", metavar="URL", help="database that machines share (default: a file)")
+    command.add_argument(
+        "file", type=Path, metavar="FILE", help="sweep file in W&B's format, experiments/sweeps/*.yaml"
+    )
+    command.add_argument(
+        "--trials", type=int, metavar="N", help="largest number of trials (default: the whole grid, or run_cap)"
+    )
+    command.add_argument("--storage", metavar="URL", help="database shared by machines (default: a file)")
     add_row(command)
     add_allow(command)
 
@@ -75,22 +79,22 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of all runs")
     group = command.add_argument_group("many jobs at once (docs/scaling.md)")
     group.add_argument(
-        "--jobs", type=int, metavar="N", help="at most N jobs at once (default: 1; on a cluster as many as fit)"
+        "--jobs", type=int, metavar="N", help="jobs at once (default: 1, or on a cluster as many as fit)"
     )
-    group.add_argument("--address", metavar="HOST:PORT", help="run them on the Ray cluster there")
+    group.add_argument("--address", metavar="HOST:PORT", help="address of a Ray cluster")
     group.add_argument(
-        "--gpus-per-job", type=float, metavar="X", help="0.25: four jobs share a GPU; 2: a job trains on two (DDP)"
+        "--gpus-per-job", type=float, metavar="X", help="GPUs of a job; 0.25: four jobs share one, 2: DDP on two"
     )
     group.add_argument(
         "--cpus-per-job", type=int, metavar="N", help="threads of a job (default: OMP_NUM_THREADS, or 1)"
     )
+    group.add_argument("--retries", type=int, default=1, metavar="N", help="retries of a failed job (default: 1)")
     group.add_argument(
-        "--retries", type=int, default=1, metavar="N", help="restart a failed job up to N times (default: 1)"
+        "--dry-run", dest="dry_run", action="store_const", const="text", help="print the jobs' commands, run nothing"
     )
     group.add_argument(
-        "--dry-run", dest="dry_run", action="store_const", const="text", help="print the jobs' commands and run none"
+        "--dry-run=json", dest="dry_run", action="store_const", const="json", help="print the plan as JSON, run nothing"
     )
-    group.add_argument("--dry-run=json", dest="dry_run", action="store_const", const="json", help="the same as JSON")
 
 
 def _run_options(options: argparse.Namespace) -> "RunOptions":
@@ -99,7 +103,7 @@ def _run_options(options: argparse.Namespace) -> "RunOptions":
     from ser_lightning.training.arguments import threads_of_environment
 
     cpus = threads_of_environment() if options.cpus_per_job is None else options.cpus_per_job
-    # SLURM's tasks are a cluster's machines here; Lightning would take them for the processes of one training.
+    # SLURM's tasks are a cluster's machines here; Lightning would treat them as the processes of one training.
     os.environ.pop("SLURM_NTASKS", None)
     resources = Resources(options.jobs, options.address, options.gpus_per_job, cpus, options.retries)
     return RunOptions(options.folds, options.seeds, options.runs, tuple(options.allow), resources, options.dry_run)
@@ -108,16 +112,18 @@ def _run_options(options: argparse.Namespace) -> "RunOptions":
 def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.training.fold import run_fold
 
-    print(run_fold(named(overrides, options.row), options.allow, tested=not options.no_test, wait_seconds=options.wait))
+    print(
+        run_fold(with_row(overrides, options.row), options.allow, tested=not options.no_test, wait_seconds=options.wait)
+    )
     return 0
 
 
 def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.cross_validation.cross_validate import cross_validate
-    from ser_lightning.cross_validation.wandb import agents_row
+    from ser_lightning.cross_validation.wandb import agent_row
 
     run_options = _run_options(options)
-    return cross_validate(named(overrides, agents_row(options.row)), run_options, console(run_options.dry_run))
+    return cross_validate(with_row(overrides, agent_row(options.row)), run_options, console(run_options.dry_run))
 
 
 def _table(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -145,23 +151,23 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
         ) from error
     keys, overrides = split_keys(overrides)
     sweep = read_sweep(options.file, keys)
-    # A trial is `ser cv` with the file's arguments, then the caller's, then its parameters.
+    # A trial is `ser cv` with the file's arguments, the caller's, and its parameters.
     allowed = [f"--allow={module}" for module in options.allow]
     rows = [] if options.row is None else [f"--row={options.row}"]
     commands = CommandLine()
     add_commands(commands)
-    of_cv, arguments = commands.parser.parse_known_args(["cv", *sweep.arguments, *rows, *allowed, *overrides])
-    run_options = _run_options(of_cv)
+    cv_options, arguments = commands.parser.parse_known_args(["cv", *sweep.arguments, *rows, *allowed, *overrides])
+    run_options = _run_options(cv_options)
     settings = SweepSettings(
-        sweep, tuple(arguments), of_cv.row or DEFAULT_ROW, run_options, console(run_options.dry_run)
+        sweep, tuple(arguments), cv_options.row or DEFAULT_ROW, run_options, console(run_options.dry_run)
     )
     return run_sweep(settings, options.trials, options.storage)
 
 
 def split_keys(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Tell ``key=value`` of a table or sweep file from LightningCLI's arguments, and write these as ``--key=value``.
+    """Split ``key=value`` of a table or sweep file from LightningCLI's arguments, returned as ``--key=value``.
 
-    argparse cannot: positional arguments that are optional are taken only directly behind those that are not.
+    argparse cannot: it accepts optional positional arguments only directly after the required ones.
     """
     keys: list[str] = []
     others: list[str] = []

@@ -1,1 +1,1 @@
-"""From one experiment to all its folds: what to run, how to run one, how to run many."""
+"""All folds of an experiment: plan, run, summarise, compare with published tables."""

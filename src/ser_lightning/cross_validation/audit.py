@@ -1,4 +1,4 @@
-"""A corpus and its folds, checked before anything is trained."""
+"""Check a corpus and its folds before training, and extract its features."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -27,54 +27,53 @@ from ser_lightning.training.arguments import (
 )
 from ser_lightning.types import STAGES, Split, Utterance
 
-_MOST_NAMED = 3
+_MAX_NAMED = 3
 
 
 def usage(data: CorpusData) -> str:
-    """Return how many utterances were found, left out, skipped and are used, the first few of each by name.
+    """Return how many utterances were found, left out, skipped and are used, with the first names of each.
 
     Args:
-        data: Its audio has been looked at; until then nothing is skipped.
+        data: The data module; nothing counts as skipped before its audio was checked.
     """
     left_out = sorted(data.left_out.items())
     skipped = [(path.name, reason) for path, reason in sorted(data.skipped_audio.items())]
     parts = [f"{len(data.all_utterances) + len(left_out)} utterances found"]
     if left_out:
-        parts.append(f"{len(left_out)} left out ({_some(left_out)})")
+        parts.append(f"{len(left_out)} left out ({_first_reasons(left_out)})")
     if skipped:
-        parts.append(f"{len(skipped)} skipped as unusable ({_some(skipped)})")
+        parts.append(f"{len(skipped)} skipped as unusable ({_first_reasons(skipped)})")
     used = sum(utterance.path not in data.skipped_audio for utterance in data.all_utterances)
     return ", ".join([*parts, f"{used} used"])
 
 
-def _some(reasons: Sequence[tuple[str, str]]) -> str:
-    more = len(reasons) - _MOST_NAMED
-    named = [f"{name}: {reason}" for name, reason in reasons[:_MOST_NAMED]]
+def _first_reasons(reasons: Sequence[tuple[str, str]]) -> str:
+    more = len(reasons) - _MAX_NAMED
+    named = [f"{name}: {reason}" for name, reason in reasons[:_MAX_NAMED]]
     return "; ".join([*named, f"and {more} more"] if more > 0 else named)
 
 
-MOST_CLASSES = 16
-"""More classes than that, speakers for example, have no column each."""
+MAX_CLASS_COLUMNS = 16
+"""With more classes, such as speakers, the table does not have a column per class."""
 
 
 def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> int:
     """Print every fold's sets: utterances by class, speakers, genders, hours and split hash.
 
-    Every file is decoded first, unless its features are stored: then it was, and has not changed since.
-
-    Utterances and hours are those with a label, which can be scored; where there are others, they have a column.
+    Each file is decoded first, unless its features are stored. Utterances and hours count labelled ones; unlabelled
+    ones have a column if there are any.
 
     Args:
         arguments: LightningCLI's arguments.
         allow: Module prefixes that the user trusts.
-        console: Where to print.
+        console: Console to print to.
 
     Returns:
-        Exit status: 1 if a speaker is in two sets of a fold, also where the protocol promises nothing else.
+        Exit status: 1 if a speaker is in two sets of a fold, even if the protocol allows it.
 
     Raises:
         AudioError: If audio is unusable and ``on_bad_audio`` is ``stop``.
-        ProtocolError: If the corpus does not fit the protocol, or a speaker is in two sets against its promise.
+        ProtocolError: If the corpus does not fit the protocol, or a speaker-independent protocol shares a speaker.
     """
     data = _data_module(arguments, allow)
     hours: dict[str, float] = {}
@@ -90,7 +89,7 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
         except AudioError as error:
             problems |= error.problems
     data.leave_out(problems)
-    _say_what_is_used(data, console)
+    _print_usage(data, console)
     overlaps: dict[int, tuple[str, ...]] = {}
     title = f"{data.corpus_name}: {data.protocol.name}, protocol hash {protocol_hash(data)}"
     table = Table(title=Text(title, "table.title"))
@@ -111,7 +110,7 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
         speakers = escape(_shorten(shared, 30))
         console.print(f"[red]fold {fold}: speakers in more than one set:[/red] {speakers}", highlight=False)
     if overlaps:
-        console.print("This protocol mixes speakers by design: its scores say little about voices never heard before.")
+        console.print("This protocol mixes speakers by design: its scores do not hold for unseen speakers.")
         return 1
     console.print("No speaker is in two sets of a fold.")
     return 0
@@ -123,7 +122,7 @@ def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) ->
     Args:
         arguments: LightningCLI's arguments.
         allow: Module prefixes that the user trusts.
-        console: Where to print.
+        console: Console to print to.
 
     Returns:
         Exit status: 0.
@@ -133,9 +132,9 @@ def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) ->
     """
     data = _data_module(arguments, allow)
     prepared = data.extract()
-    _say_what_is_used(data, console)
+    _print_usage(data, console)
     console.print(
-        f"{data.corpus_name}: {prepared.extracted} files extracted, {prepared.reused} there before, "
+        f"{data.corpus_name}: {prepared.extracted} files extracted, {prepared.reused} already stored, "
         f"{len(prepared.problems)} unusable; {prepared.seconds:.1f} s"
         + (f", {prepared.extracted / prepared.seconds:.0f} files/s" if prepared.extracted else ""),
         highlight=False,
@@ -143,8 +142,8 @@ def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) ->
     return 0
 
 
-def _say_what_is_used(data: CorpusData, console: Console) -> None:
-    """Print each file and utterance that is not used, then how many are."""
+def _print_usage(data: CorpusData, console: Console) -> None:
+    """Print each unused file and utterance, then the numbers."""
     lines = [f"skipped: {path}: {reason}" for path, reason in sorted(data.skipped_audio.items())]
     lines += [f"left out: {name}: {reason}" for name, reason in sorted(data.left_out.items())]
     for line in (*lines, usage(data)):
@@ -152,8 +151,8 @@ def _say_what_is_used(data: CorpusData, console: Console) -> None:
 
 
 def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
-    """Build an experiment's data module alone: neither its system nor a trainer is looked at."""
-    from ser_lightning.data.module import DataModule  # Lightning's, or not: that is known by now
+    """Build an experiment's data module, without system and trainer."""
+    from ser_lightning.data.module import DataModule  # imported late: its base class depends on leave_out_lightning
 
     for path in config_files(arguments):
         check_class_paths(read_experiment_file(path), str(path), allow)
@@ -164,9 +163,11 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
     parser.add_subclass_arguments(DataModule, "data", required=True)
     parser.link_arguments("seed_everything", "data.init_args.seed")
     for part in _NOT_DATA:
-        parser.add_argument(f"--{part}", type=dict | str | None)  # not Any: its classes would be imported
+        parser.add_argument(f"--{part}", type=dict | str | None)  # with Any, its classes would be imported
     try:
-        return cast(CorpusData, parser.instantiate(parser.parse_args(_about_data(with_corpus_first(arguments)))).data)
+        return cast(
+            CorpusData, parser.instantiate(parser.parse_args(_data_arguments(with_corpus_first(arguments)))).data
+        )
     except ArgumentError as error:
         raise ConfigurationError(
             f"{error_location(str(error), arguments)}: {shorten_parser_message(str(error))}"
@@ -175,12 +176,12 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
         raise constructor_error(error) from error
 
 
-# What else an experiment's files hold.
+# The other sections of an experiment's files.
 _NOT_DATA = ("model", "trainer", "best_checkpoint", "execution", "run")
 
 
-def _about_data(arguments: Sequence[str]) -> list[str]:
-    """Leave out arguments about the rest of an experiment, in one word or two."""
+def _data_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments without those of the other sections, given as ``--key=value`` or ``--key value``."""
     kept: list[str] = []
     is_left_out = False
     for argument in arguments:
@@ -217,12 +218,12 @@ def _add_fold(
 
 
 def _class_headings(class_names: Sequence[str]) -> Sequence[str]:
-    return class_names if len(class_names) <= MOST_CLASSES else (f"of each of {len(class_names)} classes",)
+    return class_names if len(class_names) <= MAX_CLASS_COLUMNS else (f"of each of {len(class_names)} classes",)
 
 
 def _class_counts(counts: Counter[str | None], class_names: Sequence[str]) -> list[str]:
     numbers = [counts[name] for name in class_names]
-    if len(numbers) <= MOST_CLASSES:
+    if len(numbers) <= MAX_CLASS_COLUMNS:
         return list(map(str, numbers))
     fewest, most = min(numbers), max(numbers)
     return [str(most) if fewest == most else f"{fewest} to {most}"]

@@ -1,4 +1,4 @@
-"""All folds of an experiment, their summary and their report."""
+"""Run all folds of an experiment, and write summary and report."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -25,52 +25,52 @@ from ser_lightning.training.results import write_model_card
 
 
 def write_summaries(jobs: Sequence[Job], failures: Collection[Path]) -> dict[Path, Summary]:
-    """Write ``summary.json`` and ``confusion.png`` of each seed, unless they say already what is on disk.
+    """Write ``summary.json`` and ``confusion.png`` of each seed, unless they are up to date.
 
     Args:
-        jobs: What was run.
-        failures: Folders of the jobs that are missing.
+        jobs: The plan that was run.
+        failures: Folders of the jobs that did not finish.
 
     Returns:
-        The summary by the seed's folder, where a fold of it is tested.
+        The summary by seed folder, for seeds with a tested fold.
 
     Raises:
-        ConfigurationError: If what lies in a seed's folder must not be averaged.
+        ConfigurationError: If the runs in a seed's folder must not be averaged.
     """
     tested = {job.folder.parent for job in jobs if job.scored and job.tested and job.folder not in failures}
     return {folder: _write_summary(folder) for folder in sorted(tested)}
 
 
 def write_missing_cards(jobs: Sequence[Job], failures: Collection[Path], console: Console) -> None:
-    """Write the model card of each job that was stopped between its last predictions and its card.
+    """Write the model card of each job that was stopped after its predictions and before its card.
 
     Args:
-        jobs: What was run.
-        failures: Folders of the jobs that are missing.
-        console: Where to say which card could not be written.
+        jobs: The plan that was run.
+        failures: Folders of the jobs that did not finish.
+        console: Console for errors.
     """
     for job in jobs:
         if job.folder not in failures and not (job.folder / CHECKPOINTS / CARD).exists():
             try:
                 write_model_card(job.folder, job.allow)
             except SerError as error:
-                console.print(f"{job.folder} has no model card: {error}", highlight=False, markup=False)
+                console.print(f"{job.folder}: no model card: {error}", highlight=False, markup=False)
 
 
 def _write_summary(folder: Path) -> Summary:
     runs = find_cross_validations([folder])
     summary = summarize(runs)
     picture, path = folder / CONFUSION_PICTURE, folder / "summary.json"
-    # A table of a hundred rows of which one has changed draws one picture.
-    if not picture.exists() or not _says(path, summary):
+    # Drawing is slow: a table of a hundred rows redraws only those that have changed.
+    if not picture.exists() or not _is_up_to_date(path, summary):
         title = f"{summary.experiment}, {corpus_title(summary)}"
         save(confusion_figure(pooled_confusion(runs[0]), summary.class_names, title), picture)
         write_summary(folder)
     return summary
 
 
-def _says(path: Path, summary: Summary) -> bool:
-    """Whether a ``summary.json`` is there and up to date; a damaged one is not: all of it can be computed again."""
+def _is_up_to_date(path: Path, summary: Summary) -> bool:
+    """Whether ``summary.json`` exists and is up to date; a damaged one is rewritten."""
     try:
         return bool(json.loads(path.read_bytes()) == json.loads(json.dumps(asdict(summary))))
     except (FileNotFoundError, ValueError):
@@ -78,15 +78,15 @@ def _says(path: Path, summary: Summary) -> bool:
 
 
 def cross_validate(arguments: Sequence[str], options: RunOptions, console: Console) -> int:
-    """Run the folds of an experiment that are not done, summarise all, and write the report.
+    """Run the unfinished folds of an experiment, summarise all, and write the report.
 
     Args:
         arguments: LightningCLI's arguments: the experiment YAML, a trainer file, overrides.
-        options: What is run, and where.
-        console: Where to show progress and the summary.
+        options: Folds, seeds, folders and resources.
+        console: Console for progress and summary.
 
     Returns:
-        Exit status: 0 if every asked fold is done.
+        Exit status: 0 if every requested fold is done.
 
     Raises:
         ConfigurationError: If a folder holds a run of another configuration; nothing is run then.
@@ -108,24 +108,24 @@ def cross_validate(arguments: Sequence[str], options: RunOptions, console: Conso
 def run_planned(
     jobs: Sequence[Job], console: Console, resources: Resources | None = None, observers: Sequence[Observer] = ()
 ) -> dict[Path, str]:
-    """Write the jobs' configurations, run what is not done, and say what is missing in the end.
+    """Write the jobs' configurations, run the unfinished jobs, and list those that failed.
 
     Args:
         jobs: The plan.
-        console: Where to show progress.
-        resources: How many at once, where, and what each gets; None: one after another.
+        console: Console for progress.
+        resources: Resources of the plan and of each job; None: one job after another.
         observers: Called with each change of a job's state.
 
     Returns:
-        The reason by folder for every job that failed or could not start.
+        The reason, by folder, for each job that failed or could not start.
     """
     write_configurations(jobs)
     failures = run_jobs(jobs, console, resources, observers)
     write_missing_cards(jobs, failures, console)
-    same: dict[str, list[str]] = {}
+    by_reason: dict[str, list[str]] = {}
     for failed, reason in failures.items():
-        same.setdefault(reason, []).append(str(failed))
-    for reason, missing in same.items():
+        by_reason.setdefault(reason, []).append(str(failed))
+    for reason, missing in by_reason.items():
         verb = "is" if len(missing) == 1 else "are"
         console.print(f"[red]{escape(', '.join(missing))} {verb} missing[/red]: {escape(reason)}", highlight=False)
     if failures:

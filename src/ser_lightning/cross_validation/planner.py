@@ -1,4 +1,4 @@
-"""The jobs of an experiment: resolved once, each with its whole configuration."""
+"""The planner: resolves an experiment once into jobs, each with its whole configuration."""
 
 import copy
 import functools
@@ -17,7 +17,7 @@ from ser_lightning.cross_validation.audit import usage
 from ser_lightning.data.corpora import CorpusData
 from ser_lightning.errors import ConfigurationError, ProtocolError
 from ser_lightning.jobs.plan import Form, Job, Resources, parse_numbers
-from ser_lightning.published.lookup import refuse_missing_stages
+from ser_lightning.published.lookup import check_earlier_stages
 from ser_lightning.runs.folder import CHECKPOINTS, has_begun, reject_other_run
 from ser_lightning.runs.names import RUNS, fold_name, seed_name
 from ser_lightning.training.experiment import ExperimentCLI
@@ -25,16 +25,16 @@ from ser_lightning.training.experiment import ExperimentCLI
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is run of an experiment, and where.
+    """Folds, seeds, folders and resources of a plan.
 
     Attributes:
         folds: Folds to run, such as ``0,3-5``; all if None.
         seeds: Seeds to run, such as ``0,1``.
         runs: Folder of all runs.
         allow: Module prefixes that the user trusts.
-        resources: How many jobs at once, where, and what each gets.
-        dry_run: Print the plan, in this form, and run nothing.
-        tested: Whether the test set is looked at.
+        resources: Resources of the plan and of each job.
+        dry_run: Print the plan in this form, and run nothing.
+        tested: Whether the test set is evaluated.
     """
 
     folds: str | None = None
@@ -46,8 +46,8 @@ class RunOptions:
     tested: bool = True
 
 
-def build_anywhere(arguments: Sequence[str], allow: Sequence[str] = ()) -> ExperimentCLI:
-    """Build an experiment in order to know it, on a machine that need not have the devices it is trained on.
+def build_on_cpu(arguments: Sequence[str], allow: Sequence[str] = ()) -> ExperimentCLI:
+    """Build an experiment to inspect it, on any machine: without logger and accelerator.
 
     Args:
         arguments: LightningCLI's arguments: the experiment YAML, a trainer file, overrides.
@@ -64,50 +64,49 @@ def plan_experiment(
     needs: Mapping[str, Sequence[Job]] = MappingProxyType({}),
     without_folds: bool = False,
 ) -> list[Job]:
-    """Resolve an experiment, extract its features, plan its folds, and check the folders that are there already.
+    """Resolve an experiment, extract its features, plan its folds, and check existing run folders.
 
     Args:
         arguments: LightningCLI's arguments: the experiment YAML, a trainer file, overrides.
-        options: What is run, and where.
-        console: Where to say what is done.
-        needs: Jobs by key: the key gets the best checkpoint of the one of the same seed and fold, or of the same seed
-            and of no fold.
-        without_folds: Plan one job for each seed that belongs to no fold.
+        options: Folds, seeds, folders and resources.
+        console: Console for progress.
+        needs: Jobs by key: the key gets the best checkpoint of the job with the same seed and fold, or with the same
+            seed and no fold.
+        without_folds: Plan one job per seed, without a fold.
 
     Raises:
-        ConfigurationError: If a folder holds a run of another configuration, a stage's checkpoint is missing, or it is
-            not said what share of a GPU each of several jobs gets.
+        ConfigurationError: If a folder holds a run of another configuration, a stage's checkpoint is missing, or
+            several jobs would share GPUs without ``gpus_per_job``.
         ProtocolError: If a fold does not exist, or the corpus cannot be divided.
     """
-    _refuse_planned_keys(arguments)
-    seeds = parse_numbers(options.seeds, "--seeds")  # a slip here is no reason to extract features first
+    _reject_planned_keys(arguments)
+    seeds = parse_numbers(options.seeds, "--seeds")  # checked before features are extracted
     if options.resources.gpus_per_job is None:
         cli = ExperimentCLI(arguments, run=False, allow=options.allow, trainer_overrides={"logger": False})
-    else:  # where each job is given GPUs, this machine need not have any
-        cli = build_anywhere(arguments, options.allow)
+    else:  # jobs get their GPUs from Ray: this machine may have none
+        cli = build_on_cpu(arguments, options.allow)
     if not cli.config_files:
-        raise ConfigurationError("no experiment is given; name its YAML: --config experiments/....yaml")
+        raise ConfigurationError("no experiment given; name its YAML: --config experiments/....yaml")
     resolved = cli.configuration
-    _refuse_unshared_gpus(resolved["trainer"]["accelerator"], options.resources)
-    refuse_missing_stages(cli.model, cli.config_files[0], cli.data.corpus_name, needs)
+    _check_gpu_shares(resolved["trainer"]["accelerator"], options.resources)
+    check_earlier_stages(cli.model, cli.config_files[0], cli.data.corpus_name, needs)
     data, name = cli.data, cli.run_name
     row_folder = name.row_folder(options.runs)
-    # What belongs to no fold is trained on folds of its own, to which the caller's choice does not apply.
-    asked = None if without_folds else options.folds
-    folds = _divide(data, asked)  # what cannot be divided is refused once, and before features are extracted
-    # Unusable audio that is skipped changes the splits, with which runs that are there are compared.
+    asked = None if without_folds else options.folds  # --folds does not apply to pre-training on another corpus
+    folds = _chosen_folds(data, asked)  # checked before features are extracted
+    # Skipped audio changes the splits, which existing runs are compared with.
     if not options.dry_run or any(map(has_begun, row_folder.glob("seed-*/*"))):
         console.print(f"{name.experiment} on {data.corpus_name}: features", highlight=False, markup=False)
         data.extract()
         if data.skipped_audio:
-            folds = _divide(data, asked)  # again, without them: no fold is started that must fail
+            folds = _chosen_folds(data, asked)  # checked again without the skipped audio
         console.print(usage(data), highlight=False, markup=False, soft_wrap=True)
     jobs = []
     for seed, fold in itertools.product(seeds, [None] if without_folds else folds):
         sources = {key: _of_same_fold(others, seed, fold) for key, others in needs.items()}
         folder = row_folder / seed_name(seed) / ("once" if fold is None else fold_name(fold))
         configuration = _configuration(resolved, seed, fold, options.resources, sources)
-        if has_begun(folder):  # the hash of a large corpus's split takes seconds
+        if has_begun(folder):  # only then: hashing the split of a large corpus takes seconds
             reject_other_run(folder, configuration, data.split(fold).hash)
         jobs.append(
             Job(
@@ -128,7 +127,7 @@ def plan_experiment(
 
 
 def _of_same_fold(jobs: Sequence[Job], seed: int, fold: int | None) -> Path:
-    """Return the folder of the job of this seed and fold, or of this seed and no fold."""
+    """Return the folder of the job with this seed and fold, or with this seed and no fold."""
     by_fold = {job.fold: job.folder for job in jobs if job.seed == seed}
     return by_fold.get(fold) or by_fold[None]
 
@@ -136,23 +135,23 @@ def _of_same_fold(jobs: Sequence[Job], seed: int, fold: int | None) -> Path:
 def _configuration(
     resolved: Mapping[str, Any], seed: int, fold: int | None, resources: Resources, sources: Mapping[str, Path]
 ) -> dict[str, Any]:
-    """Return the whole configuration of one job of a resolved experiment.
+    """Return the whole configuration of one job.
 
     Args:
-        resolved: The experiment's.
+        resolved: The experiment's resolved configuration.
         seed: Seed of the job.
-        fold: Its fold; None: as configured.
-        resources: What it gets.
-        sources: By key, folders of the jobs from whose best checkpoint it starts.
+        fold: Fold of the job; None: as configured.
+        resources: Resources of the job.
+        sources: Folder by key: the key gets the best checkpoint in the folder.
 
     Raises:
-        ConfigurationError: If there is no such key.
+        ConfigurationError: If the experiment does not have a key of ``sources``.
     """
     configuration = copy.deepcopy(dict(resolved))
     trainer, given = configuration["trainer"], resources.trainer()
-    if trainer["strategy"] != "auto":  # chosen, such as DDP that looks for unused parameters
+    if trainer["strategy"] != "auto":  # the user's choice, such as DDP with unused parameters
         given.pop("strategy", None)
-    trainer |= {"default_root_dir": None, **given}  # the folder is where the file is
+    trainer |= {"default_root_dir": None, **given}  # a job runs in the folder of its config.yaml
     configuration["seed_everything"] = seed
     if fold is not None:
         configuration["data"]["init_args"]["fold"] = fold
@@ -160,26 +159,26 @@ def _configuration(
         *parents, last = key.split(".")
         try:
             holder = functools.reduce(operator.getitem, parents, configuration)
-            holder[last]  # a key that is not there would be a new one
+            holder[last]  # assigning to an unknown key would add it
         except (KeyError, TypeError) as error:
             raise ConfigurationError(
-                f"needs: {key} is not a key of {configuration['run']['experiment']}; give it from the top, such as "
+                f"needs: {key} is not a key of {configuration['run']['experiment']}; give the full key, such as "
                 "model.init_args.encoder_checkpoint"
             ) from error
         holder[last] = str(source / CHECKPOINTS / "best.ckpt")
     return configuration
 
 
-def _refuse_unshared_gpus(accelerator: Any, resources: Resources) -> None:
-    """Refuse several jobs at once that would each reach for every GPU, or on a cluster train without any."""
-    alone = resources.at_once == 1 and not resources.address
-    if alone or resources.gpus_per_job is not None or accelerator == "cpu":
+def _check_gpu_shares(accelerator: Any, resources: Resources) -> None:
+    """Reject parallel jobs that would each use all GPUs, or on a cluster none."""
+    is_sequential = resources.at_once == 1 and not resources.address
+    if is_sequential or resources.gpus_per_job is not None or accelerator == "cpu":
         return
     if resources.address or torch.cuda.is_available():
-        where = "on a cluster" if resources.address else "side by side"
+        where = "on a cluster" if resources.address else "in parallel"
         raise ConfigurationError(
-            f"trainer.accelerator is {accelerator}, and jobs run {where}: say what each gets of the GPUs, such as "
-            "--gpus-per-job 0.25 for four on one, or --trainer.accelerator cpu"
+            f"trainer.accelerator is {accelerator}, and jobs run {where}: give each job's share of a GPU, such as "
+            "--gpus-per-job 0.25 for four jobs on one GPU, or --trainer.accelerator cpu"
         )
 
 
@@ -190,19 +189,18 @@ _PLANNED_KEYS = {
 }
 
 
-def _refuse_planned_keys(arguments: Sequence[str]) -> None:
-    """Refuse arguments for what the plan decides for each fold itself."""
+def _reject_planned_keys(arguments: Sequence[str]) -> None:
+    """Reject arguments that the planner sets for each fold."""
     for argument in arguments:
         if option := _PLANNED_KEYS.get(key := argument.partition("=")[0]):
-            raise ConfigurationError(f"{key} is decided for each fold; use {option} instead")
+            raise ConfigurationError(f"{key} is set for each fold; use {option} instead")
 
 
-def _divide(data: CorpusData, asked: str | None) -> list[int]:
-    """Return the folds that are asked for, all if None, of a corpus that can be divided into them.
+def _chosen_folds(data: CorpusData, asked: str | None) -> list[int]:
+    """Return the requested folds, all if None, after splitting the corpus into each.
 
     Raises:
-        ProtocolError: If a fold does not exist, or the corpus cannot be divided; where unusable audio is skipped, it
-            says so.
+        ProtocolError: If a fold does not exist, or the corpus cannot be divided; it names skipped audio.
     """
     try:
         chosen = list(range(data.num_folds())) if asked is None else parse_numbers(asked, "--folds")
@@ -215,5 +213,5 @@ def _divide(data: CorpusData, asked: str | None) -> list[int]:
     except ProtocolError as error:
         if not data.skipped_audio:
             raise
-        raise ProtocolError(f"{usage(data)}\nWhat is left cannot be divided: {error}") from error
+        raise ProtocolError(f"{usage(data)}\nThe used utterances cannot be divided: {error}") from error
     return chosen

@@ -1,4 +1,4 @@
-"""Published tables: trained as far as they are missing, and shown, ours beside the paper's."""
+"""Run published tables, and show our scores next to the paper's."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ser_lightning.cross_validation.cross_validate import run_planned, write_summaries
-from ser_lightning.cross_validation.planner import RunOptions, build_anywhere, plan_experiment
+from ser_lightning.cross_validation.planner import RunOptions, build_on_cpu, plan_experiment
 from ser_lightning.cross_validation.wandb import log_summary_runs
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.plan import Job, parse_numbers, show_plan
@@ -21,30 +21,30 @@ from ser_lightning.runs.gathering import CrossValidation, find_cross_validations
 from ser_lightning.runs.names import fold_name, seed_name
 from ser_lightning.runs.summary import summarize
 
-# A row as it is shown, what is on disk of it, and what it would be trained as, unless it is only quoted.
+# A row as shown, its runs, and its configuration unless it is quoted.
 ShownRow = tuple[TableRow, Sequence[CrossValidation], Configured | None]
 
 
 def plan_table(
     path: Path, table: Table, arguments: Sequence[str], names: Sequence[str], options: RunOptions, console: Console
 ) -> list[Job]:
-    """Plan the jobs of rows, and of each row they need.
+    """Plan the jobs of rows and of the rows that they need.
 
     Args:
         path: The table file.
-        table: What it holds.
+        table: Its content.
         arguments: LightningCLI's arguments for every row.
         names: Rows to run; all if empty.
-        options: Folds, seeds and places.
-        console: Where to say what is done.
+        options: Folds, seeds, folders and resources.
+        console: Console for progress.
 
     Raises:
-        ConfigurationError: If a row is unknown, two rows would share folders, or a folder holds a run of another
+        ConfigurationError: If a row is unknown, two rows would share a folder, or a folder holds a run of another
             configuration.
     """
     rows = {row.name: row for row in table.rows if row.experiment}
     if unknown := sorted(set(names) - set(rows)):
-        raise ConfigurationError(f"{path} has no row '{unknown[0]}' to run; there are {', '.join(rows)}")
+        raise ConfigurationError(f"{path} has no row '{unknown[0]}' to run; its rows: {', '.join(rows)}")
     wanted = set(names or rows)
     for row in reversed(rows.values()):
         if row.name in wanted:
@@ -56,11 +56,11 @@ def plan_table(
             needs = {argument: jobs[name] for argument, name in row.needs.items()}
             given = row_arguments(path, row, arguments)
             jobs[row.name] = plan_experiment(given, options, console, needs, row.once)
-            # Rows that share an experiment's own runs share its jobs.
+            # Rows without overrides share the experiment's jobs.
             for job in jobs[row.name]:
                 other, theirs = by_folder.setdefault(job.folder, (row.name, job))
                 if theirs != job:
-                    raise _of_one_folder(path, other, row.name, job.folder)
+                    raise _same_folder_error(path, other, row.name, job.folder)
     return [job for _, job in by_folder.values()]
 
 
@@ -72,15 +72,15 @@ def run_table(
     options: RunOptions,
     console: Console,
 ) -> int:
-    """Train what is missing of a table, in the order in which rows need each other, then print it.
+    """Train the missing rows of a table in the order of their dependencies, then print it.
 
     Args:
         path: The table file.
         overrides: ``key=value`` for keys of the table.
         arguments: LightningCLI's arguments for every row.
         names: Rows to run; all if empty.
-        options: Folds, seeds and places.
-        console: Where to show progress and the table.
+        options: Folds, seeds, folders and resources.
+        console: Console for progress and table.
 
     Returns:
         Exit status: 0 if every job is done.
@@ -102,20 +102,20 @@ def run_table(
 def show_table(
     path: Path, overrides: Sequence[str], arguments: Sequence[str], options: RunOptions, console: Console
 ) -> list[ShownRow]:
-    """Print ours beside the paper's, for what is on disk, and say where it was not configured as in the file.
+    """Print the scores of finished runs next to the paper's, with differences from the row's configuration.
 
     Args:
         path: The table file.
         overrides: ``key=value`` for keys of the table.
-        arguments: LightningCLI's arguments for every row: they say where its runs lie.
-        options: Folds and seeds to show, and places.
-        console: Where to print.
+        arguments: LightningCLI's arguments for every row; they determine its run folder.
+        options: Folds and seeds to show, and the folder of runs.
+        console: Console to print to.
 
     Returns:
-        Each row with what is on disk of it, and what it would be trained as.
+        Each row with its runs and its configuration.
 
     Raises:
-        ConfigurationError: If two rows share folders.
+        ConfigurationError: If two rows share a folder.
     """
     table = read_table(path, overrides)
     rows: list[ShownRow] = []
@@ -125,12 +125,12 @@ def show_table(
         configured = None
         if row.experiment and not row.once:
             given = row_arguments(path, row, arguments)
-            cli = build_anywhere(given, options.allow)
+            cli = build_on_cpu(given, options.allow)
             name, folder = cli.run_name, cli.run_name.row_folder(options.runs)
             configured = Configured.of((name.paper, name.experiment, name.corpus), relevant(cli.configuration))
             other, theirs = by_folder.setdefault(folder, (row, given))
             if (theirs, other.needs) != (given, row.needs):
-                raise _of_one_folder(path, other.name, row.name, folder)
+                raise _same_folder_error(path, other.name, row.name, folder)
             if finished := _finished_folds(folder, options):
                 runs = find_cross_validations(finished)
         summary = summarize(runs) if runs else None
@@ -142,15 +142,15 @@ def show_table(
     return rows
 
 
-def _of_one_folder(path: Path, one: str, other: str, folder: Path) -> ConfigurationError:
+def _same_folder_error(path: Path, one: str, other: str, folder: Path) -> ConfigurationError:
     return ConfigurationError(
-        f"{path}: rows '{one}' and '{other}' would both train in {folder}, and differ: give one another name, of which "
-        "letters, digits and . = + - count"
+        f"{path}: rows '{one}' and '{other}' differ but would both use {folder}; rename one, so that its letters, "
+        "digits or . = + - differ"
     )
 
 
 def _write_report(path: Path, title: str, corpus: str, rows: Sequence[ShownRow], folder: Path) -> Path | None:
-    """Write the report about a table's rows into the runs' folder of its own, if anything is finished."""
+    """Write the report on a table's rows below the folder of runs; None if nothing is finished."""
     systems, absent = [], []
     for row, runs, configured in rows:
         published = PaperResult(path.stem, corpus, row.paper, row.note, row.differences)
@@ -165,7 +165,7 @@ def _write_report(path: Path, title: str, corpus: str, rows: Sequence[ShownRow],
 
 
 def _finished_folds(folder: Path, options: RunOptions) -> list[Path]:
-    """Return the folders of the chosen seeds' chosen folds that are tested."""
+    """Return the folders of the chosen seeds' and folds' tested runs."""
     folds = None if options.folds is None else set(map(fold_name, parse_numbers(options.folds, "--folds")))
     seeds = [folder / seed_name(seed) for seed in parse_numbers(options.seeds, "--seeds")]
     tested = [fold for seed in seeds for fold in tested_folds(seed)]

@@ -1,6 +1,6 @@
-"""A cross-validation's summary run in W&B, which a team compares, and what a W&B agent hears of its trial.
+"""A cross-validation's summary run in W&B, and reports to a W&B sweep agent.
 
-Keys are such as ``cv/validation_UA_mean`` and ``cv/test_WA_std`` (ddof 0); the table of folds is ``cv/folds``.
+Examples of keys: ``cv/validation_UA_mean``, ``cv/test_WA_std`` (ddof 0); the table of folds is ``cv/folds``.
 """
 
 import json
@@ -27,20 +27,19 @@ from ser_lightning.runs.summary import METRICS, OBJECTIVES, Scores, Statistics, 
 from ser_lightning.training.loggers import PROJECT, wandb_mode, wandb_run_id
 
 _LOGGED_FILE = "wandb_summary.json"
-AGENT_PARAMETERS = "WANDB_SWEEP_PARAM_PATH"  # set by W&B's agent for a trial: the file of its parameters
+AGENT_PARAMETERS = "WANDB_SWEEP_PARAM_PATH"  # set by W&B's agent: the file of a trial's parameters
 _FOLD_COLUMNS = ("seed", "fold", "utterances", "best_epoch", "epochs", "seconds")
 
 
 def log_summary_runs(seed_folders: Sequence[Path], failures: Collection[Path] = ()) -> None:
     """Write the summary run of each seed, unless W&B has it already or the folds were run without W&B.
 
-    A W&B agent has one run for its trial, which is the summary of all seeds together. Where folds failed, that run has
-    failed too and has no objective: a mean over the other folds cannot be compared. A W&B that does not start costs a
-    warning.
+    Under a W&B agent, one run holds the summary of all seeds. If folds failed, that run fails too and has no objective:
+    a mean over the other folds is not comparable. If W&B does not start, there is a warning.
 
     Args:
         seed_folders: The seeds' folders; those without a validated fold are left out.
-        failures: Folders of the jobs that are missing.
+        failures: Folders of the jobs that did not finish.
     """
     by_seed = [folds for folder in seed_folders if (folds := _ValidatedFolds.read(folder))]
     found = [folds for folds in by_seed if not _is_turned_off(folds.first.folder)]
@@ -63,7 +62,7 @@ def log_summary_runs(seed_folders: Sequence[Path], failures: Collection[Path] = 
 
 @dataclass(frozen=True)
 class _Fold:
-    """A validated fold; ``predictions`` of its test set are None while it is not tested."""
+    """A validated fold; ``predictions`` holds the test set's, None if it is not tested."""
 
     folder: Path
     facts: RunFacts
@@ -77,7 +76,7 @@ class _Fold:
 
 @dataclass(frozen=True)
 class _ValidatedFolds:
-    """The validated folds of one cross-validation, or of several under other seeds; at least one."""
+    """The validated folds of one seed or of several; at least one."""
 
     folds: list[_Fold]
 
@@ -94,7 +93,7 @@ class _ValidatedFolds:
 
     @property
     def first(self) -> _Fold:
-        """The first fold, whose facts about the experiment hold for all."""
+        """The first fold; its facts about the experiment hold for all."""
         return self.folds[0]
 
     @property
@@ -103,7 +102,7 @@ class _ValidatedFolds:
         return self.first.folder.parent
 
     def numbers(self) -> dict[str, float]:
-        """Return every number about the folds as a whole, by its key in W&B."""
+        """Return the numbers over all folds by W&B key."""
         found: dict[str, float] = {"cv/num_folds": len(self.folds)}
         found |= _statistics("validation", [fold.validation for fold in self.folds])
         if tested := [fold.test for fold in self.folds if fold.test is not None]:
@@ -131,11 +130,11 @@ class _ValidatedFolds:
 
 
 def _statistics(stage: str, several: Sequence[Scores]) -> dict[str, float]:
-    """Return mean, standard deviation (ddof 0), minimum and maximum of scores over folds, by key in W&B.
+    """Return mean, standard deviation (ddof 0), minimum and maximum of scores over folds, by W&B key.
 
     Args:
         stage: ``validation`` or ``test``.
-        several: Each fold's, at least one.
+        several: The scores of each fold, at least one.
     """
     over = Statistics.over(several)
     spread = over.standard_deviation_ddof_0 or dict.fromkeys(METRICS, 0.0)
@@ -144,7 +143,7 @@ def _statistics(stage: str, several: Sequence[Scores]) -> dict[str, float]:
 
 
 def _is_turned_off(fold: Path) -> bool:
-    """Whether ``trainer.logger`` was false, or the user's own, when a fold was run."""
+    """Whether a fold was run with ``trainer.logger`` false or set by the user."""
     return read_config(fold, ("trainer.logger",))["trainer"]["logger"] not in (None, True)
 
 
@@ -153,8 +152,8 @@ def _log(summary: _ValidatedFolds, run_id: str | None, failed: bool = False) -> 
 
     Args:
         summary: The folds.
-        run_id: The run's id; None for the run that W&B's agent has made.
-        failed: Whether folds are missing: the agent's run then has no objective.
+        run_id: The run's id; None for the agent's run.
+        failed: Whether folds are missing; the agent's run then has no objective.
     """
     facts = summary.first.facts
     name = RunName(facts.paper, facts.experiment, facts.corpus_name, facts.row, facts.seed, facts.fold)
@@ -173,7 +172,7 @@ def _log(summary: _ValidatedFolds, run_id: str | None, failed: bool = False) -> 
         left_out = OBJECTIVES if failed else ()
         numbers = {key: value for key, value in summary.numbers().items() if key not in left_out}
         run.log({"cv/fold_count": len(summary.folds), **numbers, **_media(summary)})
-        for key in set(left_out) & set(run.summary.keys()):  # reported to the agent before the end
+        for key in set(left_out) & set(run.summary.keys()):  # logged after earlier folds
             del run.summary[key]
         exit_code = int(failed)
     finally:
@@ -181,7 +180,7 @@ def _log(summary: _ValidatedFolds, run_id: str | None, failed: bool = False) -> 
 
 
 def _start_run(**options: Any) -> Any:
-    """Start or resume a W&B run whose axis is the number of folds.
+    """Start or resume a W&B run with the number of folds as its axis.
 
     Args:
         options: Further options of ``wandb.init``.
@@ -196,7 +195,7 @@ def _start_run(**options: Any) -> Any:
 
 
 def _media(summary: _ValidatedFolds) -> dict[str, Any]:
-    """Return the table of folds, and the pooled confusion matrix as a chart and as a picture."""
+    """Return the table of folds, and the pooled confusion matrix as chart and picture."""
     import wandb
 
     columns, rows = summary.table()
@@ -218,11 +217,11 @@ def _media(summary: _ValidatedFolds) -> dict[str, Any]:
     return found
 
 
-def agents_row(row: str | None) -> str | None:
-    """Return the row of a W&B agent's trial, so that trials do not share folders; without an agent, ``row`` itself.
+def agent_row(row: str | None) -> str | None:
+    """Return the row of a W&B agent's trial, so that trials have separate folders; without an agent, ``row``.
 
     Args:
-        row: What the user calls the row; None: nothing.
+        row: The row that the user names, or None.
     """
     path = os.environ.get(AGENT_PARAMETERS)
     if path is None:
@@ -234,9 +233,9 @@ def agents_row(row: str | None) -> str | None:
 
 @contextmanager
 def report_to_agent(folds: Sequence[Path]) -> Iterator[Sequence[Observer]]:
-    """Yield an observer of jobs that logs the mean validation scores to a W&B agent's trial each time a fold is done.
+    """Yield an observer that logs the mean validation scores to a W&B agent's trial after each fold.
 
-    W&B may then terminate the trial early. Without an agent there is no observer. A W&B that fails costs a warning.
+    W&B may then terminate the trial early. Without an agent there is no observer. If W&B fails, there is a warning.
 
     Args:
         folds: Folders of the trial's folds.
@@ -253,7 +252,7 @@ def report_to_agent(folds: Sequence[Path]) -> Iterator[Sequence[Observer]]:
             return
         try:
             found[folder] = validation_scores(folder)
-            # All folds together are logged at the end, with everything else.
+            # The mean over all folds is logged at the end, with the other numbers.
             if event.change is Change.FINISHED and len(found) < len(folds):
                 run.log({"cv/fold_count": len(found), **_statistics("validation", list(found.values()))})
         except Exception as error:  # W&B's own errors have no common base
@@ -266,10 +265,10 @@ def report_to_agent(folds: Sequence[Path]) -> Iterator[Sequence[Observer]]:
 
 
 def _start_agents_run(folder: Path) -> Any:
-    """Start the agent's run; None, with a warning, where W&B does not start."""
+    """Start the agent's run; return None, with a warning, if W&B does not start."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return _start_run(dir=folder)
     except Exception as error:  # W&B's own errors have no common base
-        rank_zero_warn(f"W&B's agent gets no scores before the end: {error}")
+        rank_zero_warn(f"W&B's agent does not get scores of single folds: {error}")
         return None

@@ -1,4 +1,4 @@
-"""The engine that runs one job after another on this machine, and what every engine gives a job's process."""
+"""The engine interface, the sequential engine, and the command and environment of a job's process."""
 
 import os
 import sys
@@ -13,19 +13,19 @@ from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.jobs.process import NOT_INHERITED, POLL_SECONDS, JobProcess
 
 PROGRAM = (sys.executable, "-m", "ser_lightning.cli")
-# A machine that is gone holds its locks on a network file system for as long as the server grants (NFSv4: 90 s).
+# A network file system keeps the locks of a lost machine until their lease ends (NFSv4: 90 s).
 _LOCK_SECONDS = 180
 _SECRET = "WANDB_API_KEY"
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a job's process ended.
+class JobExit:
+    """How a job's process exited.
 
     Attributes:
         folder: The job's folder.
-        status: Exit status, negative for a signal; None if it was lost with its machine, through no fault of its own.
-        note: What is known beyond the job's log.
+        status: Exit status, negative for a signal; None if its worker or machine was lost.
+        note: Details that the job's log does not hold.
     """
 
     folder: Path
@@ -34,30 +34,30 @@ class Ended:
 
 
 class Engine(Protocol):
-    """Runs jobs; a context that stops those which still run when it is left."""
+    """Runs jobs; leaving the context stops those that still run."""
 
     at_once: int | None
 
     def __enter__(self) -> Self:
-        """Get ready."""
+        """Start the engine."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop what runs."""
+        """Stop running jobs."""
 
     def start(self, job: Job) -> None:
-        """Start a job, at once or as soon as there is room for it."""
+        """Start a job, or queue it until there is room."""
 
-    def ended(self) -> list[Ended]:
-        """Wait a moment, and return what has ended since the last call."""
+    def poll_exits(self) -> list[JobExit]:
+        """Wait briefly; return the jobs that exited since the last call."""
 
 
-class OneAfterAnother(AbstractContextManager["OneAfterAnother"]):
+class SequentialEngine(AbstractContextManager["SequentialEngine"]):
     """Runs one job at a time on this machine.
 
     Args:
-        resources: What a job gets.
+        resources: Resources of each job.
     """
 
     at_once: int | None = 1
@@ -68,13 +68,13 @@ class OneAfterAnother(AbstractContextManager["OneAfterAnother"]):
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Nothing needs to be there first."""
+        """Return itself: nothing needs to be started."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the job that runs."""
+        """Stop the running job."""
         self._stack.close()
 
     def start(self, job: Job) -> None:
@@ -82,28 +82,28 @@ class OneAfterAnother(AbstractContextManager["OneAfterAnother"]):
         process = JobProcess(command(job, self.resources), job.folder, Path.cwd(), environment(self.resources))
         self._running[job.folder] = self._stack.enter_context(process)
 
-    def ended(self) -> list[Ended]:
-        """Wait a moment, and return the job that has ended, if it has."""
+    def poll_exits(self) -> list[JobExit]:
+        """Wait briefly; return the job if it has exited."""
         time.sleep(POLL_SECONDS)
-        found = [
-            Ended(folder, status)
+        exits = [
+            JobExit(folder, status)
             for folder, process in self._running.items()
             if (status := process.status()) is not None
         ]
-        for ended in found:
-            del self._running[ended.folder]
+        for job_exit in exits:
+            del self._running[job_exit.folder]
             self._stack.close()
-        return found
+        return exits
 
 
 def command(job: Job, resources: Resources) -> list[str]:
-    """Return the program and the arguments that run a job."""
-    patience = [f"--wait={_LOCK_SECONDS}"] if resources.address else []
-    return [*PROGRAM, *job.command(), *patience, "--end-with-parent"]
+    """Return the program and arguments that run a job."""
+    wait = [f"--wait={_LOCK_SECONDS}"] if resources.address else []
+    return [*PROGRAM, *job.command(), *wait, "--end-with-parent"]
 
 
 def environment(resources: Resources) -> dict[str, str]:
-    """Return what a job's process gets on any machine: its threads, and how W&B is used here, but not its key."""
+    """Return a job's environment variables on any machine: threads and W&B settings, without W&B's key."""
     wandb = {
         name: value
         for name, value in os.environ.items()

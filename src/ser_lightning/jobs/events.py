@@ -1,4 +1,4 @@
-"""The event that the runner sends when a job's state changes: the live table and the report to W&B's agent get it."""
+"""The event that the runner sends to observers when a job's state changes."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,15 +8,15 @@ from ser_lightning.jobs.plan import Job
 
 
 class Change(Enum):
-    """What became of a job."""
+    """How a job's state changed."""
 
-    STARTED = "given to the engine"
-    FINISHED = "done by this run"
-    FOUND_DONE = "done by an earlier run"
-    RETRIED = "failed, and waits to be started again"
-    LOST = "lost with its machine, and waits to be started elsewhere"
-    FAILED = "failed for the last time"
-    NOT_STARTED = "refused before it started"
+    STARTED = "handed to the engine"
+    FINISHED = "finished by this run"
+    FOUND_DONE = "finished by an earlier run"
+    RETRIED = "failed and queued again"
+    LOST = "lost with its machine and queued again"
+    FAILED = "failed, no retries left"
+    NOT_STARTED = "rejected before its start"
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class JobEvent:
 
     Attributes:
         job: The job.
-        change: What became of it.
-        note: The change in words, for a log.
+        change: The change.
+        note: The change in words, for the log.
     """
 
     job: Job
@@ -35,4 +35,4 @@ class JobEvent:
 
 
 Observer = Callable[[JobEvent], None]
-"""Called in the runner's thread, between two looks at its jobs; what it raises ends the run."""
+"""Called in the runner's thread between two polls; an exception ends the run."""

@@ -1,4 +1,4 @@
-"""What to run and with what: jobs, what they depend on, whether they are done, and a plan in print."""
+"""Jobs: resources, dependencies, state, and the printed plan."""
 
 import json
 import shlex
@@ -17,15 +17,15 @@ from ser_lightning.runs.folder import CONFIG_FILE, file_hash, is_finished, recor
 
 @dataclass(frozen=True)
 class Resources:
-    """What jobs may use.
+    """Resources of a plan and of each job.
 
     Attributes:
-        jobs: Jobs at once at most; None: one, or on a cluster as many as it has room for.
-        address: A Ray cluster's, such as ``head:6379``; None: this machine alone.
-        gpus_per_job: GPUs of each job: a part of one, or whole ones, which share its batches (DDP); None: the trainer
-            decides as its YAML says.
-        cpus_per_job: Threads of each job; its processes share them.
-        retries: How often a job that fails is started again, from its last checkpoint.
+        jobs: Largest number of jobs at once; None: one, or on a cluster as many as fit.
+        address: Address of a Ray cluster, such as ``head:6379``; None: this machine.
+        gpus_per_job: GPUs of each job: a fraction of one, or whole ones that share its batches (DDP); None: as the
+            YAML's trainer says.
+        cpus_per_job: Threads of each job, shared by its processes.
+        retries: Retries of a failed job, each from its last checkpoint.
     """
 
     jobs: int | None = None
@@ -35,63 +35,63 @@ class Resources:
     retries: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse numbers that mean nothing."""
+        """Reject numbers out of range."""
         if self.jobs is not None and self.jobs < 1:
-            raise ConfigurationError(f"--jobs {self.jobs}: at least one job runs at once")
+            raise ConfigurationError(f"--jobs {self.jobs}: must be at least 1")
         if self.cpus_per_job < 1:
-            raise ConfigurationError(f"--cpus-per-job {self.cpus_per_job}: a job needs at least one")
+            raise ConfigurationError(f"--cpus-per-job {self.cpus_per_job}: must be at least 1")
         if self.retries < 0:
-            raise ConfigurationError(f"--retries {self.retries}: less than none is not possible")
+            raise ConfigurationError(f"--retries {self.retries}: must be at least 0")
         gpus = self.gpus_per_job
         if gpus is not None and (gpus <= 0 or (gpus > 1 and gpus != int(gpus))):
             raise ConfigurationError(
-                f"--gpus-per-job {gpus:g}: a part of one GPU, such as 0.25, or a number of whole ones; without the "
-                "option the YAML's trainer decides"
+                f"--gpus-per-job {gpus:g}: must be a fraction of one GPU, such as 0.25, or a whole number; without "
+                "the option the YAML's trainer decides"
             )
 
     @property
     def at_once(self) -> int | None:
-        """Jobs at once at most; None if the cluster's size decides."""
+        """Largest number of jobs at once; None if the cluster's size decides."""
         return self.jobs if self.jobs or self.address else 1
 
     @property
     def devices(self) -> int:
-        """Processes of a job: one, or one for each of several GPUs."""
+        """Processes of a job: one, or one per GPU if it has several."""
         return int(self.gpus_per_job) if self.gpus_per_job and self.gpus_per_job > 1 else 1
 
     def trainer(self) -> dict[str, Any]:
-        """Return the trainer's arguments that make it use what a job gets; none of them changes what a run is."""
+        """Return the trainer's arguments for a job's GPUs; none of them changes a run's identity."""
         if self.gpus_per_job is None:
             return {}
         shared = {"strategy": "ddp"} if self.devices > 1 else {}
         return {"accelerator": "gpu", "devices": self.devices, **shared}
 
     def environment(self) -> dict[str, str]:
-        """Return the environment variables that make a job's processes use what they get."""
+        """Return the environment variables that set the threads of a job's processes."""
         return {"OMP_NUM_THREADS": str(max(self.cpus_per_job // self.devices, 1))}
 
     def __str__(self) -> str:
-        """In words, of one job: ``1 CPU, 0.25 GPU``."""
+        """Return a job's resources: ``1 CPU, 0.25 GPU``."""
         cpus = f"{self.cpus_per_job} CPU{'s' * (self.cpus_per_job > 1)}"
         return cpus if self.gpus_per_job is None else f"{cpus}, {self.gpus_per_job:g} GPU{'s' * (self.devices > 1)}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One training: an experiment, on one fold or independent of folds, under one seed.
+    """One training run: an experiment, a seed, and a fold or none.
 
     Attributes:
-        folder: Where the run is; also what names the job.
-        configuration: Its whole resolved configuration, which its process reads from the folder.
-        experiment: Name of its experiment.
+        folder: The run's folder, which identifies the job.
+        configuration: The whole resolved configuration, which the job's process reads from the folder.
+        experiment: Name of the experiment.
         row: Row of a table.
-        fold: Fold, counted from 0; None for a job that belongs to no fold (pre-training on another corpus).
+        fold: Fold, counted from 0; None for pre-training on another corpus.
         seed: Seed of the run.
-        needs: Folders of the jobs that must be done before.
+        needs: Folders of the jobs that it depends on.
         allow: Module prefixes that the user trusts.
-        scored: Whether it leaves predictions; pre-training leaves its checkpoint alone.
-        tested: Whether the test set is looked at; a trial of a sweep ends with its validation set's predictions.
-        max_epochs: Epochs at most.
+        scored: Whether it writes predictions; pre-training writes a checkpoint only.
+        tested: Whether it evaluates the test set; a trial of a sweep ends with the validation set.
+        max_epochs: Largest number of epochs.
     """
 
     folder: Path
@@ -107,43 +107,43 @@ class Job:
     max_epochs: int = 1
 
     def command(self) -> list[str]:
-        """Return the arguments of ``ser`` that run this job, whole."""
+        """Return the arguments of ``ser`` that run this job."""
         untested = [] if self.tested else ["--no-test"]
         trusted = [f"--allow={prefix}" for prefix in self.allow]
         return ["run-fold", f"--config={self.folder / CONFIG_FILE}", *untested, *trusted]
 
 
-def in_order(jobs: Sequence[Job]) -> list[Job]:
-    """Return ``jobs`` so that each comes behind those it needs; otherwise the order stays.
+def sort_by_dependency(jobs: Sequence[Job]) -> list[Job]:
+    """Return ``jobs`` with each job after its dependencies, otherwise in the given order.
 
     Raises:
-        ConfigurationError: If a job needs one that is not planned, or jobs need each other in a circle.
+        ConfigurationError: If a dependency is not planned, or dependencies form a cycle.
     """
     by_folder = {job.folder: job for job in jobs}
     for job in jobs:
         for needed in job.needs:
             if needed not in by_folder:
-                raise ConfigurationError(f"{job.folder} needs {needed}, which is not part of the plan")
+                raise ConfigurationError(f"{job.folder} needs {needed}, which is not planned")
     try:
         return [by_folder[folder] for folder in TopologicalSorter({j.folder: j.needs for j in jobs}).static_order()]
     except CycleError as error:
-        circle = " -> ".join(str(folder) for folder in error.args[1])
-        raise ConfigurationError(f"these jobs need each other in a circle: {circle}") from error
+        cycle = " -> ".join(str(folder) for folder in error.args[1])
+        raise ConfigurationError(f"the jobs' dependencies form a cycle: {cycle}") from error
 
 
 def write_configurations(jobs: Iterable[Job]) -> None:
-    """Write the configuration of each job that is not done into its folder, where its process reads it."""
+    """Write the configuration of each unfinished job into its folder."""
     for job in jobs:
         if not is_done(job):
             write_config(job.folder, job.configuration)
 
 
 def parse_numbers(text: str, option: str) -> list[int]:
-    """Return the numbers of a list such as ``0,3-5``, sorted, each once.
+    """Return the sorted, distinct numbers of a list such as ``0,3-5``.
 
     Args:
         text: The list.
-        option: The option it was given to, for the error.
+        option: The option that holds it, for the error.
 
     Raises:
         ConfigurationError: If a part is neither a number nor a range.
@@ -158,14 +158,14 @@ def parse_numbers(text: str, option: str) -> list[int]:
 
 
 def is_done(job: Job) -> bool:
-    """Whether what the job leaves is there."""
+    """Whether the job's results exist."""
     return is_finished(job.folder, job.scored, job.tested)
 
 
 def is_outdated(job: Job) -> bool:
-    """Whether the job started from other checkpoints than are there now.
+    """Whether a checkpoint that the job started from has changed since.
 
-    Contents are compared, not times: copying runs changes these.
+    Contents are compared, not modification times, which copying changes.
     """
     recorded = recorded_sources(job.folder)
     paths = {key: Path(str(value)) for key, value in flatten(job.configuration) if key in recorded}
@@ -176,13 +176,13 @@ Form = Literal["text", "json"]
 
 
 def show_plan(jobs: Sequence[Job], resources: Resources, console: Console, form: Form) -> None:
-    """Print a plan, and write the configurations that its commands name; nothing is run.
+    """Print a plan and write the configurations that its commands name; run nothing.
 
     Args:
         jobs: The plan.
-        resources: How many jobs at once, where, and what each gets.
-        console: Where to print text; JSON goes to standard output.
-        form: ``text`` to read, or ``json`` for programs.
+        resources: Resources of the plan and of each job.
+        console: Console for text; JSON goes to standard output.
+        form: ``text`` or ``json``.
     """
     write_configurations(jobs)
     content = describe(jobs, resources)
@@ -196,19 +196,19 @@ def show_plan(jobs: Sequence[Job], resources: Resources, console: Console, form:
         f"{waiting} of {len(jobs)} jobs to run {where}, {at_once}, each with {resources}; retries: {resources.retries}"
     ]
     for job in content["jobs"]:
-        behind = f", waits for {', '.join(job['waits_for'])}" if job["waits_for"] else ""
-        lines.append(f"\n{job['folder']}: {job['state']}{behind}")
+        dependencies = f", waits for {', '.join(job['waits_for'])}" if job["waits_for"] else ""
+        lines.append(f"\n{job['folder']}: {job['state']}{dependencies}")
         variables = " ".join(f"{name}={value}" for name, value in job["environment"].items())
         lines.append(f"  {variables} {shlex.join(job['run_fold'])}")
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)
 
 
 def describe(jobs: Sequence[Job], resources: Resources) -> dict[str, Any]:
-    """Return a plan as JSON's types: each job's command, resources and state, and the folders it waits for.
+    """Return a plan as JSON types: each job's command, resources, state and unfinished dependencies.
 
     Args:
         jobs: The plan.
-        resources: How many jobs at once, where, and what each gets.
+        resources: Resources of the plan and of each job.
     """
     unfinished = {job.folder for job in jobs if not is_done(job)}
     return {
@@ -228,14 +228,14 @@ def describe(jobs: Sequence[Job], resources: Resources) -> dict[str, Any]:
                 "environment": resources.environment(),
                 "run_fold": ["ser", *job.command()],
             }
-            for job in in_order(jobs)
+            for job in sort_by_dependency(jobs)
         ],
     }
 
 
 def _state(job: Job, unfinished: Set[Path]) -> str:
     if is_outdated(job):
-        return "outdated: a stage it started from was trained anew since; delete its folder"
+        return "outdated: a stage it started from was retrained; delete its folder"
     if job.folder not in unfinished:
         return "done"
     return "waiting" if any(need in unfinished for need in job.needs) else "ready"

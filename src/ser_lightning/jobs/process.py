@@ -1,6 +1,6 @@
-"""A job's own process, which ends with the one that started it.
+"""A job's process, which ends with its parent.
 
-Ray's workers import this file to run a job, so it imports the standard library only: they start at once.
+Ray's workers import this file, so it imports the standard library only and starts quickly.
 """
 
 import os
@@ -18,21 +18,19 @@ from types import TracebackType
 from typing import Self
 
 LOG_FILE = "log.txt"
-REFUSED = 78
-"""Exit status of a job with an error that only the user can mend (EX_CONFIG of sysexits.h)."""
+USER_ERROR = 78
+"""Exit status of a job with an error that only the user can fix (EX_CONFIG of sysexits.h)."""
 POLL_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
-# A job's environment unless the user sets it. glibc gives every freed activation back to the kernel and asks for it
-# again at the next step: a quarter of a training step on a CPU (measured: 420,000 page faults in 30 steps
-# of Huang's system, 57,000 with these thresholds, in bytes). Other C libraries do not read them.
+# Defaults of a job's environment. Without the thresholds (bytes), glibc returns freed activations to the kernel at
+# every step: a quarter of a CPU training step (Huang's system: 420,000 page faults in 30 steps, 57,000 with them).
 _ENVIRONMENT = {
     "COLUMNS": "120",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
 }
-# A child of a W&B sweep's agent is a run of its own; with these it would write into the agent's. And each child has a
-# W&B service of its own: one found through WANDB_SERVICE keeps the run of a killed child open and refuses its restart.
-# A job does not get the token of Ray's cluster, which lets its holder run anything.
+# With W&B's variables a job would write into the run of a sweep's agent, and a service shared through WANDB_SERVICE
+# would keep the run of a killed job open and reject its restart. Ray's token lets its holder run anything.
 NOT_INHERITED = (
     "WANDB_RUN_ID",
     "WANDB_SWEEP_ID",
@@ -41,20 +39,20 @@ NOT_INHERITED = (
     "WANDB_NAME",
     "WANDB_SERVICE",
     "RAY_AUTH_TOKEN",
-    "SLURM_NTASKS",  # Lightning would take SLURM's tasks for the processes of one training
+    "SLURM_NTASKS",  # Lightning would treat SLURM's tasks as the processes of one training
 )
 
 
 class JobProcess(AbstractContextManager["JobProcess"]):
-    """A job that runs in a process, and a process group, of its own; leaving the context stops it.
+    """A job in a process group; leaving the context stops it.
 
-    Its output goes to ``log.txt`` in its folder, after a line that says when and where it was started.
+    Output goes to ``log.txt`` in the job's folder, after a line with time, machine and command.
 
     Args:
-        command: The program and its arguments. It ends when its standard input does.
+        command: Program and arguments. The program must end when its standard input does.
         folder: The job's folder.
-        working_folder: Where the command's relative paths begin.
-        environment: What it gets besides this process's environment, and before it.
+        working_folder: The process's working folder.
+        environment: Environment variables; they override this process's.
 
     Raises:
         FileNotFoundError: If this machine does not have ``working_folder`` or the program.
@@ -65,8 +63,8 @@ class JobProcess(AbstractContextManager["JobProcess"]):
     ) -> None:
         if not working_folder.is_dir():
             raise FileNotFoundError(
-                f"{platform.node()} has no folder {working_folder}: the machines of a cluster must share the folder "
-                "in which the command was given, its environment, features and runs"
+                f"{platform.node()} has no folder {working_folder}: all machines of a cluster must share the working "
+                "folder, the Python environment, features and runs"
             )
         folder = working_folder / folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -76,11 +74,11 @@ class JobProcess(AbstractContextManager["JobProcess"]):
             try:
                 log.write(f"--- {began} on {platform.node()}: {shlex.join(command)}\n".encode())
             except OSError as error:
-                error.filename = str(folder / LOG_FILE)  # writing names no file
+                error.filename = str(folder / LOG_FILE)  # a failed write does not name its file
                 raise
             self._process = subprocess.Popen(
                 command,
-                stdin=subprocess.PIPE,  # its end tells the child that this process is gone
+                stdin=subprocess.PIPE,  # end of file tells the child that this process is gone
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=working_folder,
@@ -89,17 +87,17 @@ class JobProcess(AbstractContextManager["JobProcess"]):
             )
 
     def status(self) -> int | None:
-        """Return the exit status; None while the process runs, and the negative signal that ended it."""
+        """Return the exit status, negative for a signal; None while the process runs."""
         return self._process.poll()
 
     def __enter__(self) -> Self:
-        """Start nothing: the process runs already."""
+        """Return itself: the process runs already."""
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """End the process if it still runs, and whatever it has started."""
+        """Stop the process group if it still runs."""
         process = self._process
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGTERM)
@@ -113,13 +111,13 @@ class JobProcess(AbstractContextManager["JobProcess"]):
 
 
 def run_to_end(command: Sequence[str], folder: str, working_folder: str, environment: Mapping[str, str]) -> int:
-    """Run a job in its own process and return its exit status; whatever interrupts this stops the process.
+    """Run a job in a process and return its exit status; an exception here stops the process.
 
     Args:
-        command: The program and its arguments.
+        command: Program and arguments.
         folder: The job's folder.
-        working_folder: Where the command's relative paths begin.
-        environment: What the process gets besides this one's environment.
+        working_folder: The process's working folder.
+        environment: Environment variables; they override this process's.
     """
     with JobProcess(command, Path(folder), Path(working_folder), environment) as process:
         while (status := process.status()) is None:
@@ -128,10 +126,10 @@ def run_to_end(command: Sequence[str], folder: str, working_folder: str, environ
 
 
 def end_with_parent() -> None:
-    """End this process's whole group once its parent is gone, however the parent ended.
+    """Kill this process group as soon as the parent is gone.
 
-    The parent holds the other end of standard input and never writes to it: the end of the stream is the parent's end.
-    A signal handler in the parent would not do, since nothing handles SIGKILL.
+    The parent holds the write end of standard input and never writes, so end of file means that it is gone. A signal
+    handler in the parent would miss SIGKILL.
     """
 
     def wait() -> None:

@@ -1,6 +1,6 @@
-"""Many jobs at once, on this machine or on a cluster: Ray places them and reports how they end.
+"""The Ray engine: many jobs at once, on this machine or on a cluster.
 
-Imported only where Ray is installed and asked for.
+Imported only if Ray is installed and needed.
 """
 
 import logging
@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-# Read when Ray is imported. An open port of Ray is remote code execution, hence the token. No usage reports; no
-# environment that Ray installs under `uv run`; no warnings of gRPC about forked processes.
+# Ray reads these on import. The token is needed because an open Ray port allows remote code execution. The others turn
+# off usage reports, environments that Ray installs under `uv run`, and gRPC's warnings about forked processes.
 os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
@@ -27,22 +27,22 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.engine import Ended, command, environment
+from ser_lightning.jobs.engine import JobExit, command, environment
 from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.jobs.process import POLL_SECONDS, run_to_end
 
-# Jobs return an exit status: the smallest store that Ray allows, in bytes.
+# The smallest store that Ray allows, in bytes: jobs return only an exit status.
 _OBJECT_STORE = 75 * 1024 * 1024
 _STOP_SECONDS = 15.0
-# Ray's sockets have long names in its folder, and a socket's path has 107 characters at most.
-_LONGEST_FOLDER = 40
+# A socket's path has at most 107 characters, and Ray's names inside its folder are long.
+_MAX_FOLDER_LENGTH = 40
 
 
 class RayEngine:
-    """Runs jobs as Ray's tasks, each of which waits for a job's own process.
+    """Runs jobs as Ray tasks, each of which waits for a job's process.
 
     Args:
-        resources: How many jobs at once, where, and what each gets.
+        resources: Resources of the plan and of each job.
     """
 
     def __init__(self, resources: Resources) -> None:
@@ -52,25 +52,25 @@ class RayEngine:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        """Start Ray, or join the cluster, and check that a job fits on a machine of it.
+        """Start Ray or join the cluster, and check that a job fits on one of its machines.
 
         Raises:
-            ConfigurationError: If the cluster cannot be joined, or no machine has what a job needs.
+            ConfigurationError: If the cluster cannot be joined, or a job fits on no machine.
         """
         with ExitStack() as stack:
             stack.enter_context(ray_session(self.resources))
-            _refuse_job_without_room(self.resources)
+            _check_room(self.resources)
             self._stack = stack.pop_all()
         self._task = ray.remote(
             num_cpus=self.resources.cpus_per_job,
             num_gpus=self.resources.gpus_per_job or 0,
             max_calls=1,
-            max_retries=0,  # the runner starts it again, and says so
+            max_retries=0,  # the runner retries, and logs it
             scheduling_strategy="SPREAD" if self.resources.address else "DEFAULT",
         )(run_to_end)
         self._environment = environment(self.resources)
         if self.resources.gpus_per_job is None:
-            self._environment["CUDA_VISIBLE_DEVICES"] = ""  # no job takes a GPU that Ray does not count
+            self._environment["CUDA_VISIBLE_DEVICES"] = ""  # a job must not use a GPU that Ray does not count
         return self
 
     def __exit__(
@@ -86,37 +86,37 @@ class RayEngine:
             self._stack.close()
 
     def start(self, job: Job) -> None:
-        """Submit a job to Ray, which starts it where and when there is room."""
+        """Submit a job to Ray, which starts it when a machine has room."""
         reference = self._task.options(name=str(job.folder)).remote(
             command(job, self.resources), str(job.folder), str(Path.cwd()), self._environment
         )
         self._running[reference] = job.folder
 
-    def ended(self) -> list[Ended]:
-        """Wait a moment, and return the jobs that have ended or were lost."""
+    def poll_exits(self) -> list[JobExit]:
+        """Wait briefly; return the jobs that exited or were lost."""
         references = list(self._running)
-        if not references:  # Ray refuses an empty list
+        if not references:  # Ray rejects an empty list
             time.sleep(POLL_SECONDS)
             return []
         ready, _ = ray.wait(references, num_returns=len(references), timeout=POLL_SECONDS)
-        return [_ended(reference, self._running.pop(reference)) for reference in ready]
+        return [_exit_of(reference, self._running.pop(reference)) for reference in ready]
 
 
-def _ended(reference: "ray.ObjectRef[int]", folder: Path) -> Ended:
+def _exit_of(reference: "ray.ObjectRef[int]", folder: Path) -> JobExit:
     try:
-        return Ended(folder, ray.get(reference))
-    except RayTaskError as error:  # it could not start: no such folder, no permission
-        return Ended(folder, 1, str(error.cause))
-    except RayError as error:  # its worker or its machine is gone
-        return Ended(folder, None, str(error).strip().split(".")[0])
+        return JobExit(folder, ray.get(reference))
+    except RayTaskError as error:  # the process could not start: missing folder, no permission
+        return JobExit(folder, 1, str(error.cause))
+    except RayError as error:  # the worker or the machine is gone
+        return JobExit(folder, None, str(error).strip().split(".")[0])
 
 
 @contextmanager
 def ray_session(resources: Resources) -> Iterator[None]:
-    """Start Ray on this machine, or join the cluster at the address; a session that runs already is used.
+    """Start Ray on this machine or join the cluster; reuse a session that runs already.
 
     Args:
-        resources: How many jobs at once, where, and what each gets.
+        resources: Resources of the plan and of each job.
 
     Raises:
         ConfigurationError: If the cluster cannot be joined.
@@ -130,7 +130,7 @@ def ray_session(resources: Resources) -> Iterator[None]:
         else:
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             ray.init(
-                address="local",  # whatever RAY_ADDRESS says
+                address="local",  # overrides RAY_ADDRESS
                 num_cpus=(resources.at_once or 1) * resources.cpus_per_job,
                 num_gpus=None if resources.gpus_per_job else 0,
                 object_store_memory=_OBJECT_STORE,
@@ -151,21 +151,21 @@ def _join(address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigurationError(
-            f"--address {address}: Ray's cluster could not be joined: {reason}\nIts machines and this one need the "
-            "same token (RAY_AUTH_MODE=token, ~/.ray/auth_token) and the same versions; see docs/scaling.md"
+            f"--address {address}: cannot join the Ray cluster: {reason}\nAll machines need the same token "
+            "(RAY_AUTH_MODE=token, ~/.ray/auth_token) and the same versions; see docs/scaling.md"
         ) from error
 
 
-def _refuse_job_without_room(resources: Resources) -> None:
-    """Reject a job that fits on no machine: Ray would wait for ever."""
+def _check_room(resources: Resources) -> None:
+    """Reject a job that fits on no machine: Ray would wait forever."""
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]  # Ray's
     wanted = {"CPU": resources.cpus_per_job, "GPU": resources.gpus_per_job or 0}
     if any(all(machine.get(name, 0) >= number for name, number in wanted.items()) for machine in machines):
         return
-    there = "; ".join(f"{machine.get('CPU', 0):g} CPUs, {machine.get('GPU', 0):g} GPUs" for machine in machines)
-    raise ConfigurationError(f"no machine has room for a job ({resources}); there is: {there}")
+    sizes = "; ".join(f"{machine.get('CPU', 0):g} CPUs, {machine.get('GPU', 0):g} GPUs" for machine in machines)
+    raise ConfigurationError(f"no machine has room for a job ({resources}); machines: {sizes}")
 
 
 def _short_folder() -> str:
     folder = tempfile.gettempdir()
-    return folder if len(folder) <= _LONGEST_FOLDER - len("/ser-ray-12345678") else "/tmp"
+    return folder if len(folder) <= _MAX_FOLDER_LENGTH - len("/ser-ray-12345678") else "/tmp"

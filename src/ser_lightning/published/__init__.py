@@ -1,1 +1,1 @@
-"""What papers report: table files, and which row a run belongs to."""
+"""Published results: table files, and the row that a run belongs to."""

@@ -1,4 +1,4 @@
-"""What papers report of a run: table files, looked up by a run's paper, experiment and row."""
+"""Look up a run's published scores by paper, experiment and row."""
 
 import shlex
 from collections.abc import Collection, Sequence
@@ -14,21 +14,21 @@ from ser_lightning.systems import EmotionClassifier
 from ser_lightning.training.arguments import config_files
 from ser_lightning.training.experiment import resolve
 
-EXPERIMENTS = Path("experiments")  # of the checkout that a command runs in
-_OF_A_FOLD = ("seed_everything", "data.init_args.fold")
+EXPERIMENTS = Path("experiments")  # in the current checkout
+_FOLD_KEYS = ("seed_everything", "data.init_args.fold")
 _PROTOCOL = "data.init_args.protocol"
 
 
 def table_files(experiments: Path) -> list[Path]:
-    """Return the files of published tables, figures and sizes, by path."""
+    """Return the files of published tables, figures and model sizes, sorted by path."""
     found = experiments.glob("*/*.yaml")
     return sorted(path for path in found if path.name.startswith(("table", "figure", "parameters")))
 
 
 def publications(experiments: Path) -> PaperResultLookup:
-    """Return a function that says what papers report of a run; of nothing where there are no table files.
+    """Return a function from a run to its published results, empty if there are no table files.
 
-    A run on another corpus than the paper's finds the paper's numbers too, which then say that they do not compare.
+    A run on another corpus gets the paper's scores too, marked as not comparable.
 
     Args:
         experiments: The folder of experiments.
@@ -44,24 +44,24 @@ def publications(experiments: Path) -> PaperResultLookup:
     def published(runs: Sequence[CrossValidation]) -> list[PaperResult]:
         facts = runs[0].facts
         found = rows.get((facts.paper, facts.experiment, facts.row), [])
-        here = [entry for entry in found if entry[2] == facts.corpus]  # two tables may be the same on two corpora
+        on_corpus = [entry for entry in found if entry[2] == facts.corpus]  # two tables may differ in the corpus only
         return [
             PaperResult(f"{title}: {row.name}", corpus, row.paper, row.note, _differences(path, row, runs))
-            for path, title, corpus, row in here or found
+            for path, title, corpus, row in on_corpus or found
         ]
 
     return published
 
 
 def _differences(path: Path, row: Row, runs: Sequence[CrossValidation]) -> list[str]:
-    """Return in what a run differs from its row on the run's own corpus, as far as there is an experiment for that."""
-    on_corpus = read_table(path, [f"corpus={runs[0].facts.corpus}"])
-    (own,) = [other for other in on_corpus.rows if other.name == row.name]
-    if not all(file.is_file() for file in config_files(row_arguments(path, own, []))):
+    """Return how a run's configuration differs from its row on the same corpus; empty if that has no experiment."""
+    table = read_table(path, [f"corpus={runs[0].facts.corpus}"])
+    (row_on_corpus,) = [other for other in table.rows if other.name == row.name]
+    if not all(file.is_file() for file in config_files(row_arguments(path, row_on_corpus, []))):
         return []
     try:
-        found = differences_from_file(path, own, runs)
-    except ConfigurationError as error:  # such as a class that was trusted for training alone
+        found = differences_from_file(path, row_on_corpus, runs)
+    except ConfigurationError as error:  # such as a class that was trusted only for training
         return [f"not compared: {' '.join(str(error).split())}"]
     is_other_corpus = any(difference.startswith("data.class_path ") for difference in found)
     return [] if is_other_corpus else found
@@ -70,9 +70,9 @@ def _differences(path: Path, row: Row, runs: Sequence[CrossValidation]) -> list[
 def differences_from_file(
     path: Path, row: Row, runs: Sequence[CrossValidation], allow: Sequence[str] = ()
 ) -> list[str]:
-    """Return the keys in which any fold's configuration differs from the row's own, with both values.
+    """Return the keys in which a fold's configuration differs from the row's, with both values.
 
-    A fold's own keys are left out; the protocol is stated as a whole.
+    Keys that differ between folds are left out; the protocol counts as one key.
 
     Args:
         path: The table file.
@@ -92,35 +92,35 @@ def differences_from_file(
         key = difference.key
         if key == _PROTOCOL or key.startswith(f"{_PROTOCOL}."):
             found[_PROTOCOL] = _PROTOCOL
-        elif key not in (*_OF_A_FOLD, *row.needs) and not key.endswith(CHECKPOINT_KEYS_END):
+        elif key not in (*_FOLD_KEYS, *row.needs) and not key.endswith(CHECKPOINT_KEYS_END):
             found.setdefault(key, f"{key} {difference.there} (file: {difference.now})")
     return list(found.values())
 
 
-def refuse_missing_stages(system: EmotionClassifier, experiment: Path, corpus: str, supplied: Collection[str]) -> None:
-    """Refuse to plan a system without the checkpoints that it is trained from; each fold would fail for itself.
+def check_earlier_stages(system: EmotionClassifier, experiment: Path, corpus: str, supplied: Collection[str]) -> None:
+    """Reject a system without the checkpoints of its earlier stages, before each fold fails.
 
     Args:
         system: The system.
         experiment: Its YAML file.
-        corpus: The corpus that it is to be trained on.
-        supplied: Keys that each job is going to get a checkpoint for.
+        corpus: The corpus that it is trained on.
+        supplied: Keys whose checkpoint the plan supplies.
 
     Raises:
-        ConfigurationError: Naming the first key that is missing, and the command that trains that stage too.
+        ConfigurationError: Naming the first missing key, and the command that trains that stage.
     """
     keys = {f"model.init_args.{argument}": path for argument, path in system.sources.items()}
     missing = [key for key, path in keys.items() if path is None and key not in supplied]
     if missing:
         command = _table_command(experiment, corpus.removesuffix("-synthetic"), missing[0])
-        way_out = f"{command} trains that stage first, fold by fold" if command else "give it"
+        way_out = f"{command} trains that stage first, fold by fold" if command else f"give --{missing[0]}"
         raise ConfigurationError(
-            f"{experiment}: {missing[0]} is missing, the checkpoint of the stage before on the same fold; {way_out}"
+            f"{experiment}: {missing[0]} is missing, the earlier stage's checkpoint on the same fold; {way_out}"
         )
 
 
 def _table_command(experiment: Path, corpus: str, key: str) -> str | None:
-    """Return the command for a row that trains ``experiment`` and gets ``key`` from another row, if there is one."""
+    """Return the command for a row that trains ``experiment`` and gets ``key`` from another row, or None."""
     folder = experiment.resolve().parent
     found = []
     tables = table_files(folder.parent) if (folder / f"{corpus}.yaml").is_file() else []

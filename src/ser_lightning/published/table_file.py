@@ -1,7 +1,7 @@
-"""Table files: which experiments make a published table, what a row needs of another, and what the paper reports.
+"""Table files: the experiments of a published table, dependencies between its rows, and the paper's scores.
 
-A file such as `experiments/ando2019/table3.yaml` is an OmegaConf structured config: merged with `key=value` overrides,
-interpolated, and refused with file and key where it does not fit.
+A file such as `experiments/ando2019/table3.yaml` is an OmegaConf structured config, with `key=value` overrides and
+interpolation; errors name file and key.
 """
 
 import re
@@ -24,17 +24,17 @@ class Row:
     """One row of a table.
 
     Attributes:
-        name: What the row is called; unique in the table.
-        experiment: The system's YAML, relative to the table file; none for a row that is only quoted.
-        corpus: Its corpus's YAML without the ending, relative to the table file; the table's unless given. Empty where
+        name: Name of the row, unique in the table.
+        experiment: The system's YAML, relative to the table file; None for a quoted row, which is not run.
+        corpus: The corpus's YAML without its extension, relative to the table file; by default the table's. Empty if
             the system's YAML names its corpus.
-        overrides: LightningCLI's arguments behind it. Rows without any share the experiment's own runs.
-        needs: Row by argument: the argument gets the best checkpoint of that row's same fold and seed.
+        overrides: LightningCLI arguments. Rows without overrides and needs share the experiment's runs.
+        needs: Row by argument: the argument gets the best checkpoint of that row on the same fold and seed.
         paper: The paper's scores in percent: UA, WA.
-        parameters: What the paper says of the number of trainable parameters.
-        note: What a reader of the number must know.
-        once: Trained once, on no fold of the corpus (pre-training); it has no scores in the table. Of the caller's
-            arguments it takes the trainer's, and those behind ``--once``: its corpus is another one.
+        parameters: The paper's number of trainable parameters.
+        note: What a reader of the scores must know.
+        once: Whether it is trained once, not per fold (pre-training on another corpus); it has no scores. It takes the
+            caller's trainer arguments and those after ``--once``.
     """
 
     name: str = MISSING
@@ -53,10 +53,10 @@ class Table:
     """A published table or figure.
 
     Attributes:
-        title: Which one, and of what.
-        corpus: The corpus that the paper's numbers are on; ``corpus=ravdess`` runs the table on another.
-        pretraining: The corpus of rows that are trained once, which they name as ``corpus: ${pretraining}``.
-        rows: Its rows, in the paper's order.
+        title: Number and subject of the table.
+        corpus: The corpus of the paper's scores; ``corpus=ravdess`` runs the table on another.
+        pretraining: The corpus of rows that are trained once, which refer to it as ``corpus: ${pretraining}``.
+        rows: The rows in the paper's order.
     """
 
     title: str = MISSING
@@ -73,9 +73,9 @@ def read_table(path: Path, overrides: Sequence[str] = ()) -> Table:
         overrides: ``key=value`` for keys of the table, such as ``corpus=ravdess``.
 
     Raises:
-        ConfigurationError: Naming the file and the key, if the file cannot be read, a key is unknown, missing or of
-            the wrong kind, a row's name occurs twice or can name no folder, or a row needs one that is not there, comes
-            behind it or leaves no checkpoint for it.
+        ConfigurationError: Naming file and key, if the file cannot be read, a key is unknown, missing or of the wrong
+            type, a row's name is a duplicate or not a valid folder name, or a needed row does not exist, comes later or
+            leaves no checkpoint.
     """
     content = load_file(path, "table file; see experiments/<paper>/")
     rows = None if OmegaConf.is_interpolation(content, "rows") else content.get("rows")
@@ -96,56 +96,55 @@ def read_table(path: Path, overrides: Sequence[str] = ()) -> Table:
 
 
 def _check_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Refuse rows that are there twice, that no folder can be named by, or that need what they cannot get."""
+    """Reject duplicate rows, names that are not valid folder names, and needs that cannot be met."""
     known: dict[str, Row] = {}
     for row in rows:
         at = f"{path}: row '{row.name}'"
         if row.name in known:
-            raise ConfigurationError(f"{path}: rows: '{row.name}' occurs twice; give each row its own name")
+            raise ConfigurationError(f"{path}: rows: '{row.name}' occurs twice; rename one of them")
         if unknown := sorted(set(row.paper) - set(METRICS)):
-            raise ConfigurationError(f"{at}: paper.{unknown[0]} is no score that is shown; give {' or '.join(METRICS)}")
+            raise ConfigurationError(f"{at}: paper.{unknown[0]} is not a known score; use {' or '.join(METRICS)}")
         if folder_name(row) in ("", ".", ".."):
             raise ConfigurationError(
-                f"{at}: no folder can be named by it; take another name, of which letters from a to z, digits and "
-                ". = + - count"
+                f"{at}: the name cannot name a folder; use letters from a to z, digits or any of . = + -"
             )
         for argument, needed in row.needs.items():
             if needed not in known:
                 raise ConfigurationError(
-                    f"{at}: needs.{argument} is '{needed}', which is no row above it; "
-                    f"above are {', '.join(sorted(known)) or 'none'}"
+                    f"{at}: needs.{argument} is '{needed}', which is not an earlier row; "
+                    f"earlier rows: {', '.join(sorted(known)) or 'none'}"
                 )
             if known[needed].experiment is None:
                 raise ConfigurationError(
-                    f"{at}: needs.{argument} is '{needed}', which is only quoted and leaves no checkpoint; give "
-                    f"'{needed}' an experiment, or name another row"
+                    f"{at}: needs.{argument} is '{needed}', a quoted row without a checkpoint; give '{needed}' an "
+                    "experiment, or name another row"
                 )
             if row.once and not known[needed].once:
                 raise ConfigurationError(
-                    f"{at}: needs.{argument} is '{needed}', which is trained on each fold, and this row only once; "
-                    f"give '{needed}' once: true as well, or leave it out here"
+                    f"{at}: needs.{argument} is '{needed}', which is trained per fold, but this row is trained once; "
+                    f"set once: true for '{needed}' too, or remove it here"
                 )
         known[row.name] = row
 
 
 def folder_name(row: Row) -> str:
-    """Return the part of a run's folder that tells a row from others of its experiment."""
+    """Return the name of a row's folder inside its experiment's."""
     if not row.overrides and not row.needs:
         return DEFAULT_ROW
     return re.sub(r"[^A-Za-z0-9.=+-]+", "_", row.name).strip("_")
 
 
 ONCE = "--once"
-"""After it are the caller's arguments for rows that are trained once."""
+"""Precedes the caller's arguments for rows that are trained once."""
 
 
 def row_arguments(path: Path, row: Row, arguments: Sequence[str]) -> list[str]:
-    """Return LightningCLI's arguments for a row: its system, its corpus, its overrides, the caller's, and its name.
+    """Return LightningCLI's arguments for a row: system, corpus, overrides, the caller's arguments, row name.
 
     Args:
         path: The table file.
         row: The row.
-        arguments: The caller's, each as ``--key=value``; after ``--once`` those for rows that are trained once.
+        arguments: The caller's arguments as ``--key=value``; after ``--once`` those for rows that are trained once.
     """
     split = arguments.index(ONCE) if ONCE in arguments else len(arguments)
     callers = list(arguments[:split])

@@ -1,1 +1,1 @@
-"""Many configurations of one experiment."""
+"""Sweeps: many configurations of one experiment."""

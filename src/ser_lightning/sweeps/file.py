@@ -24,12 +24,12 @@ from ser_lightning.sweeps.space import Categorical, Parameter, as_arguments, rea
 _COMMAND = "[ser, cv, --config, <system>.yaml, --config, <corpus>.yaml, '${args}']"
 _ARGUMENTS = "${args}"
 _VARIABLE = re.compile(r"\$\{envvar:(\w+)\}")
-# An override of a parameter: a key whose middle is a name with dots, and the field it sets.
+# An override of a parameter: its name, which may hold dots, and the field to set.
 _PARAMETER_KEY = re.compile(r"parameters\.(.+)\.(value|values|min|max|q|distribution|probabilities)=(.*)", re.DOTALL)
 
 
 class Method(Enum):
-    """How the next parameters are chosen."""
+    """How the next parameters are drawn."""
 
     grid = "grid"
     random = "random"
@@ -37,7 +37,7 @@ class Method(Enum):
 
 
 class Goal(Enum):
-    """What is better."""
+    """The direction of optimisation."""
 
     minimize = "minimize"
     maximize = "maximize"
@@ -45,12 +45,12 @@ class Goal(Enum):
 
 @dataclass
 class Metric:
-    """What a sweep optimises.
+    """The objective of a sweep.
 
     Attributes:
         name: Key in the summary run of a cross-validation.
-        goal: What is better; W&B minimises by default.
-        target: A sweep ends once a trial has reached it.
+        goal: Direction; W&B minimises by default.
+        target: Value that ends the sweep once a trial reaches it.
     """
 
     name: str = MISSING
@@ -60,13 +60,13 @@ class Metric:
 
 @dataclass
 class EarlyTerminate:
-    """W&B's early termination: at some folds only the best share of the trials continues.
+    """W&B's early termination: after some folds only the best trials continue.
 
     Attributes:
-        type: ``hyperband``, the only one there is.
+        type: ``hyperband``, the only supported type.
         min_iter: Folds after which a trial may first be stopped; then after ``eta`` times as many, and so on.
-        max_iter: Folds of a trial that is not stopped; it may stop after ``max_iter / eta``, and so on, ``s`` times.
-        s: How often a trial may be stopped, with ``max_iter``.
+        max_iter: Folds of a complete trial; it may stop after ``max_iter / eta``, and so on, ``s`` times.
+        s: Number of times at which a trial may be stopped, with ``max_iter``.
         eta: One in ``eta`` trials continues.
     """
 
@@ -80,25 +80,25 @@ class EarlyTerminate:
         """Return the number of folds after which a trial may first be stopped."""
         if self.min_iter is not None:
             return self.min_iter
-        # W&B divides from the end, s times or until it is below 1.
+        # W&B divides max_iter by eta s times, or until the result is below 1.
         rungs = [int(cast(int, self.max_iter) / self.eta**power) for power in range(1, cast(int, self.s) + 1)]
         return min(rung for rung in rungs if rung >= 1)
 
 
 @dataclass
 class SweepFile:
-    """A sweep.
+    """The content of a sweep file.
 
     Attributes:
-        method: How the next parameters are chosen.
-        metric: What is optimised.
-        parameters: What may differ between trials, by LightningCLI's key, in W&B's format.
-        command: What runs a trial, with W&B's macros.
-        program: What ``${program}`` in ``command`` stands for.
+        method: How the next parameters are drawn.
+        metric: The objective.
+        parameters: Parameters in W&B's format, by LightningCLI's key.
+        command: Command of a trial, with W&B's macros.
+        program: Value of ``${program}`` in ``command``.
         early_terminate: When trials are stopped before their last fold.
-        run_cap: Number of trials at most.
-        name: What W&B calls it.
-        description: What it is for.
+        run_cap: Largest number of trials.
+        name: Name in W&B.
+        description: Purpose of the sweep.
         project: W&B's project.
         entity: W&B's team or user.
     """
@@ -122,9 +122,9 @@ class Sweep:
 
     Attributes:
         path: The file.
-        file: What it holds.
-        parameters: What may differ between trials, by LightningCLI's key.
-        arguments: Arguments of ``ser cv`` for every trial; those of its parameters follow.
+        file: Its content.
+        parameters: The parameters by LightningCLI's key.
+        arguments: Arguments of ``ser cv`` for every trial, without those of its parameters.
     """
 
     path: Path
@@ -133,24 +133,24 @@ class Sweep:
     arguments: tuple[str, ...]
 
     def trial_limit(self, asked: int | None) -> int:
-        """Return the number of trials at most: what is asked for, the file's ``run_cap``, all of a grid.
+        """Return the largest number of trials: the requested one, the file's ``run_cap``, or the size of the grid.
 
         Raises:
-            ConfigurationError: If nothing limits it.
+            ConfigurationError: If there is no limit.
         """
         caps = [cap for cap in (asked, self.file.run_cap) if cap is not None]
         if self.file.method is Method.grid:
             points = math.prod(len(parameter.grid(name)) for name, parameter in self.parameters.items())
             return min([points, *caps[:1]])
         if not caps:
-            raise ConfigurationError(f"{self.path}: {self.file.method.value} has no end by itself; give --trials N")
+            raise ConfigurationError(f"{self.path}: method {self.file.method.value} has no limit; give --trials N")
         return caps[0]
 
-    def refuse_fixed(self, arguments: Sequence[str]) -> None:
-        """Reject arguments for every trial that are parameters of the sweep.
+    def reject_swept_keys(self, arguments: Sequence[str]) -> None:
+        """Reject arguments that would fix a parameter of the sweep.
 
         Raises:
-            ConfigurationError: Naming the first.
+            ConfigurationError: Naming the first one.
         """
         for argument in arguments:
             name = argument.split("=")[0].removeprefix("--")
@@ -169,15 +169,15 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
             ``parameters.model.init_args.dropout.values=[0.1,0.2]``.
 
     Raises:
-        ConfigurationError: Naming the file and the key, if a key is unknown, missing, of the wrong kind, or not
-            supported here, as some of W&B's are.
+        ConfigurationError: Naming file and key, if a key is unknown, missing, of the wrong type, or one of W&B's that
+            is not supported.
     """
     with yaml_errors(path, "sweep file; see experiments/sweeps/"):
         content = yaml.safe_load(path.read_text())
         if not isinstance(content, dict):
-            raise ConfigurationError(f"{path} holds no keys; a sweep needs method, metric, parameters and command")
+            raise ConfigurationError(f"{path} has no keys; a sweep needs method, metric, parameters and command")
         schema = OmegaConf.structured(SweepFile)
-        # W&B's macros look like OmegaConf's interpolations, which sweep files do not have.
+        # W&B's macros look like OmegaConf's interpolations, which sweep files do not use.
         merged = OmegaConf.merge(schema, OmegaConf.create(_escaped(_overridden(content, overrides))))
         file = cast(SweepFile, OmegaConf.to_object(merged))
     try:
@@ -188,20 +188,20 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         if all(isinstance(parameter, Categorical) and len(parameter.values) == 1 for parameter in parameters.values()):
             raise ConfigurationError("parameters: none has more than one value")
         sweep = Sweep(path, file, parameters, tuple(_cv_arguments(file.command, file.program)))
-        sweep.refuse_fixed(sweep.arguments)
+        sweep.reject_swept_keys(sweep.arguments)
     except ConfigurationError as error:
         raise ConfigurationError(f"{path}: {error}") from error
     return sweep
 
 
 def _overridden(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Put ``key=value`` into a file's content; dots in the names of parameters are not levels."""
+    """Apply ``key=value`` to a file's content; dots in names of parameters are not levels."""
     others = []
     for override in overrides:
         if found := _PARAMETER_KEY.fullmatch(override):
             name, key, value = found.groups()
             parameters = content.setdefault("parameters", {})
-            # Values define the whole parameter; other fields belong to a range.
+            # value and values replace the whole parameter; other fields change a range.
             earlier = {} if key in ("value", "values") else parameters.get(name, {})
             parameters[name] = {**earlier, key: yaml.safe_load(value)}
         else:
@@ -222,36 +222,35 @@ def _check(file: SweepFile) -> None:
     metric = file.metric
     if metric.name not in OBJECTIVES:
         raise ConfigurationError(
-            f"metric.name is '{metric.name}'; a sweep optimises a score of the validation sets, never of the test "
-            f"sets: {', '.join(OBJECTIVES)}"
+            f"metric.name is '{metric.name}'; it must be a validation score, not a test score: {', '.join(OBJECTIVES)}"
         )
     if metric.goal is not Goal.maximize:
-        raise ConfigurationError(f"metric.goal must be maximize: a higher {metric.name} is better (W&B minimises else)")
+        raise ConfigurationError(f"metric.goal must be maximize for {metric.name} (W&B's default is minimize)")
     early = file.early_terminate
     if early is None:
         return
     if early.type != "hyperband":
-        raise ConfigurationError(f"early_terminate.type is '{early.type}'; there is only hyperband")
+        raise ConfigurationError(f"early_terminate.type is '{early.type}'; only hyperband is supported")
     if early.min_iter is None and (early.max_iter is None or early.s is None):
         raise ConfigurationError("early_terminate needs min_iter, or max_iter and s; each counts folds")
     if early.eta != int(early.eta) or early.eta < 2:
         raise ConfigurationError(f"early_terminate.eta is {early.eta}; it must be an integer above 1")
     if early.min_iter is None and cast(int, early.max_iter) / early.eta < 1:
-        raise ConfigurationError(f"early_terminate.max_iter is {early.max_iter}, and less than eta {early.eta:g}")
+        raise ConfigurationError(f"early_terminate.max_iter is {early.max_iter}; it must be at least eta {early.eta:g}")
 
 
 def _cv_arguments(command: Sequence[str], program: str) -> list[str]:
-    """Return the arguments that a sweep's command gives ``ser cv`` for every trial."""
+    """Return the arguments of ``ser cv`` in a sweep's command."""
     parts = [program if part == "${program}" else part for part in command if part != "${env}"]
     if len(parts) < 2 or Path(parts[0]).name != "ser" or parts[1] != "cv" or parts.count(_ARGUMENTS) != 1:
         raise ConfigurationError(f"command is {list(command)}; it must be of the form {_COMMAND}")
     fixed = [_VARIABLE.sub(lambda found: os.environ.get(found[1], found[1]), part) for part in parts[2:]]
     fixed.remove(_ARGUMENTS)
     if odd := next((part for part in fixed if "${" in part), None):
-        raise ConfigurationError(f"command: {odd} is a macro of W&B that is not supported here; use {_ARGUMENTS}")
+        raise ConfigurationError(f"command: the W&B macro {odd} is not supported; use {_ARGUMENTS}")
     return fixed
 
 
 def trial_arguments(arguments: Sequence[str], parameters: Mapping[str, Any]) -> list[str]:
-    """Return LightningCLI's arguments for a trial: those of all trials, then its parameters."""
+    """Return LightningCLI's arguments for a trial: shared arguments, then parameters."""
     return [*arguments, *as_arguments(parameters)]

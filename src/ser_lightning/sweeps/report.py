@@ -1,4 +1,4 @@
-"""The trials of a sweep, as a table and as a picture."""
+"""Show the trials of a sweep as a table and as a figure."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -20,16 +20,15 @@ _MANY_TICKS = 8
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial as reports show it.
+    """A trial as shown in reports.
 
     Attributes:
-        number: Its number.
+        number: Number of the trial.
         parameters: Value by LightningCLI's key; empty before it starts.
         state: ``complete``, ``stopped early``, ``failed``, ``running`` or ``waiting``.
-        objective: Mean validation score, between 0 and 1, over all folds, or over the first ones of a trial that was
-            stopped; None if there is none yet.
+        objective: Mean validation score over its folds, between 0 and 1; None if there is none yet.
         row: Row of its runs.
-        note: Why it failed.
+        note: Reason of a failure.
     """
 
     number: int
@@ -41,14 +40,14 @@ class TrialRecord:
 
 
 def varied_parameters(records: Sequence[TrialRecord]) -> list[str]:
-    """Return the parameters in which trials differ, in the order of the file."""
+    """Return the parameters that differ between trials, in the file's order."""
     names = dict.fromkeys(name for record in records for name in record.parameters)
     begun = [record.parameters for record in records if record.parameters]
     return [name for name in names if len({json.dumps(parameters.get(name)) for parameters in begun}) > 1]
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:
-    """Return a short name for each key: its last part, or as many parts as make it unique."""
+    """Return the shortest unique suffix of each key."""
 
     def ending(name: str, parts: int) -> str:
         return ".".join(name.replace(".init_args", "").split(".")[-parts:])
@@ -62,16 +61,16 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return short
 
 
-def in_words(value: Any) -> str:
-    """Return a parameter's value as a table shows it."""
+def format_value(value: Any) -> str:
+    """Return a parameter's value as text for tables."""
     return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
 
 
 def trials_table(title: str, objective: str, records: Sequence[TrialRecord], best: int | None) -> Table:
-    """Return the trials as a table, the best on top and those without an objective at the end.
+    """Return the trials as a table, best first, trials without an objective last.
 
     Args:
-        title: What was swept.
+        title: Title of the table.
         objective: Name of the objective.
         records: The trials.
         best: Number of the winner.
@@ -85,7 +84,7 @@ def trials_table(title: str, objective: str, records: Sequence[TrialRecord], bes
     table.add_column("")
     table.add_column("row", no_wrap=True)
     for record in sorted(records, key=lambda record: (record.state != COMPLETE, -(record.objective or 0.0))):
-        values = [in_words(record.parameters[name]) if name in record.parameters else "" for name in names]
+        values = [format_value(record.parameters[name]) if name in record.parameters else "" for name in names]
         score = "" if record.objective is None else f"{100 * record.objective:.2f}"
         state = "best" if record.number == best else record.state
         style = "bold" if record.number == best else None if record.state == COMPLETE else "dim"
@@ -101,13 +100,13 @@ def parameter_figure(
     best: int | None,
     logarithmic: Collection[str] = (),
 ) -> Figure:
-    """Draw the objective against each parameter that was varied, a dot for each trial.
+    """Draw the objective against each varied parameter, one dot per trial.
 
     Args:
-        title: What was swept.
+        title: Title of the figure.
         objective: Name of the objective.
         records: The trials; those without an objective are left out.
-        best: Number of the winner, drawn as a ring around its dot.
+        best: Number of the best trial, which is circled.
         logarithmic: Parameters with a logarithmic axis.
     """
     drawn = [record for record in records if record.objective is not None]
@@ -154,9 +153,9 @@ def parameter_figure(
 
 
 def _positions(values: Sequence[Any], axes: Axes) -> list[float]:
-    """Return the position of each value on the horizontal axis, and label it where there are few distinct values.
+    """Return each value's position on the horizontal axis, and label the axis if there are few distinct values.
 
-    Values that are not numbers are in the order of their first occurrence.
+    Values that are not numbers are ordered by first occurrence.
     """
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
         numbers = [float(value) for value in values]
@@ -165,8 +164,8 @@ def _positions(values: Sequence[Any], axes: Axes) -> list[float]:
             axes.set_xticks(distinct, [f"{number:.3g}" for number in distinct])
             axes.xaxis.set_minor_formatter(NullFormatter())
         return numbers
-    words = list(dict.fromkeys(in_words(value) for value in values))
+    words = list(dict.fromkeys(format_value(value) for value in values))
     rotation = 90 if len(words) > _MANY_TICKS else 20 if max(map(len, words)) > 6 else 0
     axes.set_xticks(range(len(words)), [plain(word) for word in words], rotation=rotation)
     axes.set_xlim(-0.5, len(words) - 0.5)
-    return [float(words.index(in_words(value))) for value in values]
+    return [float(words.index(format_value(value))) for value in values]

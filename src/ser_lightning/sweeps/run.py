@@ -1,7 +1,7 @@
-"""A sweep without a W&B server: Optuna draws trials, and they run as any cross-validation does.
+"""Run a sweep without a W&B server: Optuna draws the trials.
 
-A trial is a whole cross-validation that ends with the validation sets; its folder is named after its parameters. Its
-objective is the mean score of those sets. Only the winner is tested.
+A trial is a cross-validation that ends with the validation sets, in a folder named after its parameters. Its objective
+is the mean validation score. Only the best trial is tested.
 """
 
 import json
@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ser_lightning.cross_validation.cross_validate import cross_validate, run_planned
-from ser_lightning.cross_validation.planner import RunOptions, build_anywhere, plan_experiment
+from ser_lightning.cross_validation.planner import RunOptions, build_on_cpu, plan_experiment
 from ser_lightning.cross_validation.wandb import log_summary_runs
 from ser_lightning.errors import SerError
 from ser_lightning.files import write_atomically
@@ -27,25 +27,32 @@ from ser_lightning.reports.figures import save
 from ser_lightning.runs.names import DEFAULT_ROW, trial_row
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
 from ser_lightning.sweeps.file import Method, Sweep, trial_arguments
-from ser_lightning.sweeps.report import in_words, parameter_figure, trials_table
+from ser_lightning.sweeps.report import format_value, parameter_figure, trials_table
 from ser_lightning.sweeps.space import Range
 from ser_lightning.sweeps.study import RANDOM_BEFORE_BAYES
-from ser_lightning.sweeps.trials import FAILED, RunningTrial, TrialReassignedError, TrialStore, parameters_of, record_of
+from ser_lightning.sweeps.trials import (
+    FAILED,
+    RunningTrial,
+    TrialReassignedError,
+    TrialStore,
+    trial_parameters,
+    trial_record,
+)
 
-# Trials at once on a cluster of unknown size; more would be drawn without knowing each other's results.
+# Trials at once on a cluster of unknown size. More would be drawn without the results of earlier ones.
 _TRIALS_ON_A_CLUSTER = 8
 
 
 @dataclass(frozen=True)
 class SweepSettings:
-    """What all trials of a sweep share.
+    """Settings that all trials of a sweep share.
 
     Attributes:
-        sweep: What is swept.
+        sweep: The sweep.
         arguments: LightningCLI's arguments for every trial.
-        row: What the user calls the sweep, or the default.
-        options: Folds, seeds, places and resources.
-        console: Where to show progress.
+        row: The sweep's name given by the user, or the default.
+        options: Folds, seeds, folders and resources.
+        console: Console for progress.
     """
 
     sweep: Sweep
@@ -55,7 +62,7 @@ class SweepSettings:
     console: Console
 
     def plan(self, parameters: dict[str, Any]) -> list[Job]:
-        """Plan a trial's jobs, which leave the test set alone."""
+        """Plan a trial's jobs, which do not evaluate the test set."""
         return plan_experiment(self.trial(parameters), replace(self.options, tested=False), self.console)
 
     def trial(self, parameters: dict[str, Any]) -> list[str]:
@@ -68,22 +75,22 @@ class SweepSettings:
 
 
 def run_sweep(settings: SweepSettings, limit: int | None, storage: str | None) -> int:
-    """Run the trials that are not done, show all, and test the winner.
+    """Run the unfinished trials, show all, and test the best.
 
     Args:
-        settings: What all trials share.
-        limit: Number of trials at most, with those that are there already; None: as the file says.
+        settings: Settings of all trials.
+        limit: Largest number of trials, earlier ones included; None: as in the file.
         storage: URL of a database that several machines may share; None: a file in the sweep's folder.
 
     Returns:
-        Exit status: 0 if no trial failed and the winner is tested, unless other processes still run trials.
+        Exit status: 0 if no trial failed and the best one is tested or other processes still run trials.
 
     Raises:
-        ConfigurationError: If the sweep cannot run like this, or its earlier trials were not made like this.
+        ConfigurationError: If the settings are not valid, or earlier trials were run with other settings.
     """
-    settings.sweep.refuse_fixed(settings.arguments)
-    # Built to know what all trials share; where they run is their own.
-    cli = build_anywhere(settings.arguments, settings.options.allow)
+    settings.sweep.reject_swept_keys(settings.arguments)
+    # Built only to learn what all trials share.
+    cli = build_on_cpu(settings.arguments, settings.options.allow)
     name = settings.sweep.path.stem if settings.row == DEFAULT_ROW else settings.row
     folder = cli.run_name.row_folder(settings.options.runs).with_name(name)
     folds = (
@@ -97,18 +104,18 @@ def run_sweep(settings: SweepSettings, limit: int | None, storage: str | None) -
     with TrialStore(
         settings.sweep, folder.relative_to(settings.options.runs).as_posix(), folder, storage, limit
     ) as trials:
-        trials.refuse_other_foundation(_foundation(settings, folds, cli.configuration))
+        trials.check_shared_settings(_shared_settings(settings, folds, cli.configuration))
         trials.requeue_failed()
         while batch := trials.begin(at_once):
             for trial in batch:
-                shown = ", ".join(f"{name}={in_words(value)}" for name, value in trial.parameters.items())
+                shown = ", ".join(f"{name}={format_value(value)}" for name, value in trial.parameters.items())
                 settings.console.print(f"trial {trial.number}: {escape(shown)}", highlight=False, soft_wrap=True)
             _run(settings, trials, batch)
-        return _conclude(settings, trials, folder)
+        return _finish(settings, trials, folder)
 
 
 def _trials_at_once(settings: SweepSettings, folds: int) -> int:
-    """Return how many trials keep all jobs at once busy; with early termination each runs one fold at a time."""
+    """Return the number of parallel trials; with early termination each runs one fold at a time."""
     if settings.options.resources.at_once is None:
         return _TRIALS_ON_A_CLUSTER
     together = len(parse_numbers(settings.options.seeds, "--seeds")) * (
@@ -117,10 +124,10 @@ def _trials_at_once(settings: SweepSettings, folds: int) -> int:
     return math.ceil(settings.options.resources.at_once / together)
 
 
-def _foundation(settings: SweepSettings, folds: Sequence[int], configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what trials must share to be comparable, as JSON's types."""
+def _shared_settings(settings: SweepSettings, folds: Sequence[int], configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what trials must share to be comparable, as JSON types."""
     file = settings.sweep.file
-    own = {
+    search = {
         "folds": list(folds),
         "seeds": parse_numbers(settings.options.seeds, "--seeds"),
         "method": file.method.value,
@@ -128,18 +135,18 @@ def _foundation(settings: SweepSettings, folds: Sequence[int], configuration: Ma
         "parameters": {name: str(parameter) for name, parameter in settings.sweep.parameters.items()},
         "early_terminate": file.early_terminate and asdict(file.early_terminate),
     }
-    return {"sweep": own, **configuration}
+    return {"sweep": search, **configuration}
 
 
 def _run(settings: SweepSettings, trials: TrialStore, batch: Sequence[RunningTrial]) -> None:
-    """Run trials side by side; with early termination fold by fold, until they fall behind."""
+    """Run trials in parallel; with early termination fold by fold, until they are stopped."""
     planned_jobs: dict[int, list[Job]] = {}
     by_number = {trial.number: trial for trial in batch}
     for trial in batch:
         try:
             planned_jobs[trial.number] = settings.plan(trial.parameters)
-        except SerError as error:  # these parameters do not make a system; others may
-            _say_unplanned(settings, trial, error)
+        except SerError as error:  # these parameters are not valid together; others may be
+            _print_plan_error(settings, trial, error)
             trials.fail(trial, str(error).splitlines()[0])
             continue
     if not planned_jobs:
@@ -154,16 +161,16 @@ def _run(settings: SweepSettings, trials: TrialStore, batch: Sequence[RunningTri
         for number, planned in list(planned_jobs.items()):
             done = [job for job in planned if job.fold in so_far]
             try:
-                if _judge(settings, trials, by_number[number], done, failures, len(so_far) == len(folds)):
+                if _record_result(settings, trials, by_number[number], done, failures, len(so_far) == len(folds)):
                     log_summary_runs(sorted({job.folder.parent for job in planned_jobs.pop(number)}))
-            except TrialReassignedError as error:  # this process was silent for too long
-                settings.console.print(f"{error}; its result counts", highlight=False, markup=False)
+            except TrialReassignedError as error:  # this process's heartbeat was too old
+                settings.console.print(f"{error}, whose result counts", highlight=False, markup=False)
                 del planned_jobs[number]
         if not planned_jobs:
             return
 
 
-def _judge(
+def _record_result(
     settings: SweepSettings,
     trials: TrialStore,
     trial: RunningTrial,
@@ -171,7 +178,7 @@ def _judge(
     failures: Mapping[Path, str],
     has_all_folds: bool,
 ) -> bool:
-    """Record a trial's result so far; return whether it ends there."""
+    """Record a trial's result so far; return whether the trial ends."""
     if missing := [job for job in done if job.folder in failures]:
         first, *log = failures[missing[0].folder].splitlines()
         trials.fail(trial, " ".join([f"{missing[0].folder.name}: {first}", *log[-1:]]))
@@ -185,14 +192,14 @@ def _judge(
     return False
 
 
-def _say_unplanned(settings: SweepSettings, trial: RunningTrial, error: SerError) -> None:
+def _print_plan_error(settings: SweepSettings, trial: RunningTrial, error: SerError) -> None:
     settings.console.print(f"[red]trial {trial.number}[/red]: {escape(str(error))}", highlight=False)
 
 
-def _conclude(settings: SweepSettings, trials: TrialStore, folder: Path) -> int:
-    """Show all trials, write them and their picture into the sweep's folder, and test the winner."""
+def _finish(settings: SweepSettings, trials: TrialStore, folder: Path) -> int:
+    """Show all trials, write table and figure into the sweep's folder, and test the best trial."""
     console, metric = settings.console, settings.sweep.file.metric.name
-    records = [record_of(trial, settings.row) for trial in trials.current()]
+    records = [trial_record(trial, settings.row) for trial in trials.current()]
     best = trials.best()
     title = f"{settings.sweep.path.stem}: {settings.sweep.file.method.value}, {len(records)} trials"
     number = None if best is None else best.number
@@ -211,17 +218,17 @@ def _conclude(settings: SweepSettings, trials: TrialStore, folder: Path) -> int:
     picture = save(parameter_figure(title, metric, records, number, logarithmic), folder / "parameters.png")
     console.print(f"parameters: {picture}", highlight=False, markup=False, soft_wrap=True)
     if best is None:
-        console.print("[red]no trial was completed[/red]; the same command tries failed ones again")
+        console.print("[red]no trial was completed[/red]; the same command retries failed ones")
         return 1
-    parameters = parameters_of(best)
+    parameters = trial_parameters(best)
     console.print(f"best: trial {best.number}, {metric} {100 * (best.value or 0.0):.2f}%", highlight=False)
     for name, value in parameters.items():
         console.print(f"  {name}: {value}", highlight=False, markup=False, soft_wrap=True)
     if not trials.are_finished():
-        console.print("other processes still run trials; the last to end tests the winner", highlight=False)
+        console.print("other processes still run trials; the last to end tests the best trial", highlight=False)
         return 0
     failed = [record for record in records if record.state == FAILED]
-    with FileLock(folder / ".winner.lock"):  # of processes that end together, the second finds it done
+    with FileLock(folder / ".winner.lock"):  # if processes end together, the second finds the test done
         status = cross_validate(settings.trial(parameters), settings.options, console)
     return 1 if failed else status
 
@@ -237,7 +244,7 @@ def _show_plan(settings: SweepSettings, form: Form, limit: int | None) -> int:
         try:
             jobs += settings.plan(trial.parameters)
         except SerError as error:
-            _say_unplanned(settings, trial, error)
+            _print_plan_error(settings, trial, error)
             unplanned += 1
     show_plan(jobs, settings.options.resources, settings.console, form)
     return 1 if unplanned else 0

@@ -1,7 +1,7 @@
-"""Parameters of a sweep in W&B's format: the values of each, and how Optuna draws them.
+"""Parameters of a sweep in W&B's format, drawn by Optuna.
 
 Names are LightningCLI's keys, such as ``model.init_args.dropout``; groups (``parameters`` inside a parameter) are
-flattened into such names.
+flattened.
 """
 
 import itertools
@@ -39,8 +39,8 @@ class Categorical:
     """One of several values; a constant has one value.
 
     Attributes:
-        values: The values: anything that YAML can hold.
-        probabilities: Of each value; empty where all are equally likely.
+        values: The values, of any YAML type.
+        probabilities: The probability of each value; empty if all are equally likely.
     """
 
     values: tuple[Any, ...]
@@ -50,35 +50,35 @@ class Categorical:
         """Return every value.
 
         Raises:
-            ConfigurationError: If they have probabilities, which a grid ignores.
+            ConfigurationError: If they have probabilities.
         """
         if self.probabilities:
-            raise ConfigurationError(f"parameters.{name}: a grid has no probabilities; leave them out")
+            raise ConfigurationError(f"parameters.{name}: a grid ignores probabilities; remove them")
         return self.values
 
     def draw(self, trial: "BaseTrial", name: str) -> Any:
-        """Return the value of ``trial``."""
+        """Return the trial's value."""
         if len(self.values) == 1:
             return self.values[0]
         if self.probabilities:
-            # Optuna's categories are equally likely; a number between 0 and 1 picks from ours.
+            # Optuna's categories are equally likely, so a number between 0 and 1 selects the value.
             drawn = trial.suggest_float(name, 0.0, 1.0)
             bounds = itertools.accumulate(self.probabilities[:-1])
             return self.values[sum(drawn >= bound for bound in bounds)]
-        # As text: to Optuna 1, 1.0 and true are equal, and a list is not a value.
+        # As JSON: Optuna treats 1, 1.0 and true as equal, and does not accept lists.
         return json.loads(trial.suggest_categorical(name, [json.dumps(value) for value in self.values]))
 
 
 @dataclass(frozen=True)
 class Range:
-    """A number between two others, both included.
+    """A number from a closed interval.
 
     Attributes:
-        low: The lowest.
-        high: The highest.
+        low: The lower bound.
+        high: The upper bound.
         is_integer: Whether only integers are drawn.
-        is_log: Whether its logarithm is uniform, instead of the number itself.
-        step: A drawn number is rounded to a multiple of it; None: not rounded.
+        is_log: Whether the logarithm is uniformly distributed.
+        step: Drawn numbers are rounded to a multiple of it; None: not rounded.
     """
 
     low: float
@@ -88,21 +88,21 @@ class Range:
     step: float | None = None
 
     def grid(self, name: str) -> Sequence[Any]:
-        """Return every number, of a finite range.
+        """Return every number.
 
         Raises:
-            ConfigurationError: If the range is not finite.
+            ConfigurationError: If the range is continuous.
         """
         if self.is_integer:
             return range(int(self.low), int(self.high) + 1)
         if self.step is None or self.is_log:
             raise ConfigurationError(f"parameters.{name}: a grid needs values, an int_uniform or a q_uniform")
-        # As W&B does, without the end: min, min + q, and so on below max.
+        # As in W&B, without the end: min, min + q, and so on below max.
         count = math.ceil((self.high - self.low) / self.step - 1e-9)
         return [_multiple(self.low + self.step * index, self.step) for index in range(count)]
 
     def draw(self, trial: "BaseTrial", name: str) -> Any:
-        """Return the number of ``trial``."""
+        """Return the trial's number."""
         if self.is_integer:
             return trial.suggest_int(name, int(self.low), int(self.high))
         drawn = trial.suggest_float(name, self.low, self.high, log=self.is_log)
@@ -117,10 +117,10 @@ def read_parameters(content: Mapping[str, Any], group: str = "") -> dict[str, Pa
 
     Args:
         content: The file's entries by name.
-        group: Name of their group with a dot, for names and errors.
+        group: Prefix of the group, with a dot.
 
     Raises:
-        ConfigurationError: Naming the parameter, if it cannot be drawn.
+        ConfigurationError: Naming a parameter that cannot be drawn.
     """
     found: dict[str, Parameter] = {}
     for key, entry in content.items():
@@ -140,12 +140,12 @@ def _read(name: str, entry: Mapping[str, Any]) -> Parameter:
     kind = entry.get("distribution") or _kind(entry)
     if kind not in DISTRIBUTIONS:
         instead = _INSTEAD.get(str(kind), ", ".join(DISTRIBUTIONS))
-        raise ConfigurationError(f"parameters.{name}: distribution {kind!r} is not supported here; there is {instead}")
+        raise ConfigurationError(f"parameters.{name}: distribution {kind!r} is not supported; use {instead}")
     allowed = _FIELDS.get(kind, {"min", "max"})
     if odd := sorted(set(entry) - allowed - {"distribution"}):
-        raise ConfigurationError(f"parameters.{name}.{odd[0]} does not belong to {kind}: {', '.join(sorted(allowed))}")
+        raise ConfigurationError(f"parameters.{name}.{odd[0]} is not a key of {kind}: {', '.join(sorted(allowed))}")
     if missing := sorted(allowed - set(entry) - {"q"}):
-        raise ConfigurationError(f"parameters.{name}.{missing[0]} is missing: {kind} needs it")
+        raise ConfigurationError(f"parameters.{name}.{missing[0]} is missing; {kind} needs it")
     if kind == "constant":
         return Categorical((entry["value"],))
     if kind.startswith("categorical"):
@@ -154,7 +154,7 @@ def _read(name: str, entry: Mapping[str, Any]) -> Parameter:
 
 
 def _kind(entry: Mapping[str, Any]) -> str:
-    """Return the distribution that W&B assumes where none is given."""
+    """Return W&B's default distribution for an entry without one."""
     if "value" in entry:
         return "constant"
     if "values" in entry:
@@ -169,8 +169,8 @@ def _read_choices(name: str, entry: Mapping[str, Any]) -> Categorical:
         raise ConfigurationError(f"parameters.{name}.values is {values!r}; it must be a list of at least one value")
     if "probabilities" in entry and (len(shares) != len(values) or not math.isclose(sum(shares), 1.0, abs_tol=1e-6)):
         raise ConfigurationError(
-            f"parameters.{name}.probabilities is {shares!r}; it must be one for each of the {len(values)} values, "
-            "together 1"
+            f"parameters.{name}.probabilities is {shares!r}; it must hold a number for each of the {len(values)} "
+            "values, with sum 1"
         )
     return Categorical(tuple(values), tuple(float(share) for share in shares))
 
@@ -180,13 +180,14 @@ def _read_range(name: str, kind: str, entry: Mapping[str, Any]) -> Range:
     wanted = int if kind == "int_uniform" else (int, float)
     for key, value in numbers.items():
         if not isinstance(value, wanted) or isinstance(value, bool):
-            raise ConfigurationError(f"parameters.{name}.{key} is {value!r}; {kind} needs a number there")
+            wanted_type = "an integer" if wanted is int else "a number"
+            raise ConfigurationError(f"parameters.{name}.{key} is {value!r}; {kind} needs {wanted_type}")
     low, high, step = numbers["min"], numbers["max"], numbers.get("q", 1.0)
     is_log = "log" in kind
     if low >= high:
-        raise ConfigurationError(f"parameters.{name}: min {low} is not less than max {high}")
+        raise ConfigurationError(f"parameters.{name}: min {low} must be less than max {high}")
     if is_log and low <= 0:
-        raise ConfigurationError(f"parameters.{name}.min is {low}; a logarithm needs it to be above 0")
+        raise ConfigurationError(f"parameters.{name}.min is {low}; {kind} needs a min above 0")
     if step <= 0:
         raise ConfigurationError(f"parameters.{name}.q is {step}; it must be above 0")
     return Range(low, high, kind == "int_uniform", is_log, step if kind.startswith("q_") else None)

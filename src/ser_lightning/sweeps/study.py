@@ -1,4 +1,4 @@
-"""A sweep's study in Optuna's database: how trials are drawn, pruned and stored, and which process runs each."""
+"""A sweep's study in Optuna's database, and the heartbeat of the processes that run its trials."""
 
 import json
 import random
@@ -28,19 +28,19 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.sweeps.file import Method, Sweep
 
 RANDOM_BEFORE_BAYES = 5
-# Name in the database, of a trial that repeats another: that one's number.
+# Attribute in the database: the number of the trial that this one repeats.
 REPEATS = "again"
 _SEED = 0
 _ATTEMPTS_TO_OPEN = 4
 
 
 class _SamplerPerTrial(BaseSampler):
-    """Draw each trial from its own sampler, seeded with its place among the trials.
+    """Draws each trial from a separate sampler, seeded by the trial's position.
 
-    A sampler that is seeded once repeats its first draws when a sweep resumes, and in every process that joins.
+    A sampler seeded once would repeat its first draws in each resumed or joining process.
 
     Args:
-        make: Makes a sampler from a seed.
+        make: Function from a seed to a sampler.
     """
 
     def __init__(self, make: Callable[[int], BaseSampler]) -> None:
@@ -48,14 +48,14 @@ class _SamplerPerTrial(BaseSampler):
         self._sampler = make(_SEED)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Make the sampler of this trial; one that repeats another keeps its parameters and does not count."""
+        """Make the trial's sampler; repetitions keep their parameters and do not count as a position."""
         earlier = [other for other in study.get_trials(deepcopy=False) if other.number < trial.number]
         place = sum(REPEATS not in other.user_attrs for other in earlier)
         self._sampler = self._make(random.Random(f"{_SEED} {place}").getrandbits(32))
         self._sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Return the distributions that the sampler draws together."""
+        """Return the distributions that are drawn together."""
         return self._sampler.infer_relative_search_space(study, trial)
 
     def sample_relative(
@@ -67,23 +67,23 @@ class _SamplerPerTrial(BaseSampler):
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """Draw one parameter by itself."""
+        """Draw one parameter."""
         return self._sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
 def open_study(sweep: Sweep, name: str, url: str) -> tuple[Study, str]:
-    """Return a sweep's study, made where there is none, and the database's URL without its password.
+    """Load or create a sweep's study; return it and the database's URL without the password.
 
     Args:
-        sweep: What is swept.
-        name: Names the sweep in the database.
-        url: The database.
+        sweep: The sweep.
+        name: Name of the study in the database.
+        url: URL of the database.
 
     Raises:
         ConfigurationError: If the database cannot be used.
     """
     try:
-        # SQLAlchemy's default driver for PostgreSQL is another than the one installed with the suite.
+        # SQLAlchemy's default driver for PostgreSQL is psycopg2; the suite installs psycopg.
         address = make_url(re.sub("^postgres(ql)?:", "postgresql+psycopg:", url))
         storage = _storage(address.render_as_string(hide_password=False))
         with suppress(DuplicatedStudyError):
@@ -99,7 +99,7 @@ def _sampler(sweep: Sweep) -> BaseSampler:
         return _SamplerPerTrial(lambda seed: RandomSampler(seed=seed))
     if sweep.file.method is Method.bayes:
         return _SamplerPerTrial(lambda seed: TPESampler(seed=seed, n_startup_trials=RANDOM_BEFORE_BAYES))
-    # Optuna draws text for a parameter with several values; see Categorical.draw.
+    # Categorical.draw gives Optuna the values as JSON.
     grids = {name: parameter.grid(name) for name, parameter in sweep.parameters.items()}
     space = {name: [json.dumps(value) for value in values] for name, values in grids.items() if len(values) > 1}
     return _SamplerPerTrial(lambda seed: GridSampler(space, seed=_SEED))
@@ -113,7 +113,7 @@ def _pruner(sweep: Sweep) -> BasePruner:
 
 
 def _storage(url: str) -> optuna.storages.RDBStorage:
-    """Return a database with Optuna's tables; of processes that make them at once, all but one fail at first."""
+    """Return a database with Optuna's tables; retry, since parallel attempts to create them fail but for one."""
     for _ in range(_ATTEMPTS_TO_OPEN - 1):
         with suppress(IntegrityError, OperationalError, ProgrammingError):
             return optuna.storages.RDBStorage(url)
@@ -123,16 +123,16 @@ def _storage(url: str) -> optuna.storages.RDBStorage:
 
 _BEAT_SECONDS = 30.0
 _LOST_AFTER_SECONDS = 300.0  # for a process on another machine: ten missed beats
-# Names in the database, of a trial.
+# A trial's attributes in the database.
 _PROCESS, _ALIVE = "process", "alive"
 
 
 class Heartbeat(AbstractContextManager["Heartbeat"]):
-    """Shows while entered that this process is alive, and whether others are: by a lock here, by a beat elsewhere.
+    """Marks this process as alive and detects lost ones: by file lock on this machine, by time stamp on others.
 
     Args:
-        folder: Processes on one machine that share it see a death at once, by a lock file.
-        running: This process's trials by number; each beat marks those that are there.
+        folder: Folder of the lock files.
+        running: This process's trials by number, which each beat marks.
     """
 
     def __init__(self, folder: Path, running: Mapping[int, optuna.Trial]) -> None:
@@ -144,7 +144,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self._thread = threading.Thread(target=self._beat, name="trials' heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
-        """Take the lock and start the beat."""
+        """Take the lock and start the heartbeat."""
         self._lock.acquire()
         self._thread.start()
         return self
@@ -152,7 +152,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stop the beat and release the lock."""
+        """Stop the heartbeat and release the lock."""
         self._stopped.set()
         self._thread.join()
         self._lock.release()
@@ -164,9 +164,9 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         trial.set_user_attr(_ALIVE, time.time())
 
     def is_lost(self, trial: FrozenTrial) -> bool:
-        """Whether a trial marked as running has no process: its lock is free, or its beat is old."""
-        process, heard = trial.user_attrs.get(_PROCESS), trial.user_attrs.get(_ALIVE)
-        if process is None or heard is None:  # killed while it started
+        """Whether the process of a running trial is gone: its lock is free, or its last beat is old."""
+        process, last_beat = trial.user_attrs.get(_PROCESS), trial.user_attrs.get(_ALIVE)
+        if process is None or last_beat is None:  # killed while it started
             began = trial.datetime_start
             return began is not None and time.time() - began.timestamp() > _LOST_AFTER_SECONDS
         path = self._lock_path(process)
@@ -177,7 +177,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
                     return True
             except Timeout:
                 return False
-        return bool(time.time() - float(heard) > _LOST_AFTER_SECONDS)
+        return bool(time.time() - float(last_beat) > _LOST_AFTER_SECONDS)
 
     def _lock_path(self, process: str) -> Path:
         return self._folder / f".process-{process.rpartition(':')[2]}.lock"
@@ -185,6 +185,6 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
     def _beat(self) -> None:
         while not self._stopped.wait(_BEAT_SECONDS):
             for trial in list(self._running.values()):
-                # A trial that has just ended needs no beat; a database that fails once gets the next one.
+                # The trial may have just ended, and a failing database gets the next beat.
                 with suppress(UpdateFinishedTrialError, StorageInternalError):
                     trial.set_user_attr(_ALIVE, time.time())

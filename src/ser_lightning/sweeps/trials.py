@@ -1,7 +1,7 @@
 """The trials of a sweep in Optuna's database, which several processes and machines may share.
 
-A process that is killed leaves its trials marked as running. The next process that finds their owner gone starts them
-again with the same parameters: the folds that are done are on disk.
+A killed process leaves its trials marked as running. Another process that detects this queues them again with the same
+parameters; their finished folds are kept on disk.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,8 +23,8 @@ from ser_lightning.sweeps.file import Sweep
 from ser_lightning.sweeps.report import COMPLETE, TrialRecord
 from ser_lightning.sweeps.study import REPEATS, Heartbeat, open_study
 
-# Names in the database: of a trial's parameters and why it failed, and of what all trials share.
-_PARAMETERS, _REASON, _FOUNDATION = "parameters", "reason", "sweep"
+# Attributes in the database: a trial's parameters and reason of failure, the study's shared settings.
+_PARAMETERS, _REASON, _SHARED = "parameters", "reason", "sweep"
 FAILED = "failed"
 _STATES = {
     TrialState.COMPLETE: COMPLETE,
@@ -35,19 +35,19 @@ _STATES = {
 }
 
 
-def parameters_of(trial: FrozenTrial) -> dict[str, Any]:
+def trial_parameters(trial: FrozenTrial) -> dict[str, Any]:
     """Return a trial's parameters: value by LightningCLI's key; empty before it starts."""
     return dict(flatten(trial.user_attrs.get(_PARAMETERS, {})))
 
 
-def record_of(trial: FrozenTrial, row: str) -> TrialRecord:
-    """Return a trial as reports show it.
+def trial_record(trial: FrozenTrial, row: str) -> TrialRecord:
+    """Return a trial as shown in reports.
 
     Args:
         trial: The trial.
-        row: What the user calls the sweep, or the default.
+        row: The sweep's name given by the user, or the default.
     """
-    parameters = parameters_of(trial)
+    parameters = trial_parameters(trial)
     objective = trial.value if trial.state is TrialState.COMPLETE else None
     if trial.state is TrialState.PRUNED and trial.intermediate_values:
         objective = trial.intermediate_values[max(trial.intermediate_values)]
@@ -62,7 +62,7 @@ def record_of(trial: FrozenTrial, row: str) -> TrialRecord:
 
 
 class TrialReassignedError(Exception):
-    """Another process took this one for dead and runs its trial: that result counts."""
+    """Another process considered this one lost and runs its trial; that result counts."""
 
 
 @dataclass(frozen=True)
@@ -79,17 +79,17 @@ class RunningTrial:
 
 
 class TrialStore(AbstractContextManager["TrialStore"]):
-    """The trials of one sweep in its database. While entered, this process counts as alive.
+    """The trials of a sweep in its database. While entered, this process counts as alive.
 
     Args:
-        sweep: What is swept.
-        name: Names the sweep in the database.
-        folder: The sweep's folder; processes that share it see a death at once.
+        sweep: The sweep.
+        name: Name of the study in the database.
+        folder: The sweep's folder, with the processes' locks.
         storage: URL of a database; None: an SQLite file in the folder.
-        limit: Number of trials at most; None: the file's ``run_cap``, or all of a grid.
+        limit: Largest number of trials; None: the file's ``run_cap``, or the whole grid.
 
     Raises:
-        ConfigurationError: If the number of trials is not given, or the database cannot be used.
+        ConfigurationError: If the number of trials has no limit, or the database cannot be used.
     """
 
     def __init__(self, sweep: Sweep, name: str, folder: Path, storage: str | None, limit: int | None) -> None:
@@ -98,7 +98,7 @@ class TrialStore(AbstractContextManager["TrialStore"]):
         self._limit = sweep.trial_limit(limit)
         self._running: dict[int, optuna.Trial] = {}
         self._heartbeat = Heartbeat(folder, self._running)
-        # Two processes that draw at once would not know of each other's draws.
+        # Processes that draw at the same time would not see each other's draws.
         self._drawing = FileLock(folder / ".drawing.lock")
         folder.mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -112,7 +112,7 @@ class TrialStore(AbstractContextManager["TrialStore"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Hand back the trials that are not done, and stop the heartbeat."""
+        """Queue this process's unfinished trials again, and stop the heartbeat."""
         try:
             with suppress(StorageInternalError), self._drawing:
                 for trial in self.all():
@@ -124,33 +124,33 @@ class TrialStore(AbstractContextManager["TrialStore"]):
             cause = str(error.__cause__ or error).splitlines()[0]
             raise ConfigurationError(
                 f"the sweep's database, {self.database}, failed: {cause}\n"
-                "What was trained is kept; the same command resumes."
+                "Finished folds are kept; the same command resumes."
             ) from error
 
-    def refuse_other_foundation(self, foundation: Mapping[str, Any]) -> None:
-        """Record what all trials have in common, or check that the earlier ones had the same.
+    def check_shared_settings(self, settings: Mapping[str, Any]) -> None:
+        """Record the settings that all trials share, or check that they equal the earlier trials'.
 
         Args:
-            foundation: Folds, seeds and the configuration that the parameters change.
+            settings: Folds, seeds and the configuration without the parameters.
 
         Raises:
-            ConfigurationError: If the scores must not be compared; it names each key.
+            ConfigurationError: Naming each key that differs; the scores would not be comparable.
         """
-        earlier = self.study.user_attrs.get(_FOUNDATION)
+        earlier = self.study.user_attrs.get(_SHARED)
         if earlier is None:
-            self.study.set_user_attr(_FOUNDATION, foundation)
-        elif differences := differing_keys(earlier, foundation):
+            self.study.set_user_attr(_SHARED, settings)
+        elif differences := differing_keys(earlier, settings):
             raise ConfigurationError(
-                f"the trials of {self.study.study_name} in {self.database} were not made like this:\n"
+                f"earlier trials of {self.study.study_name} in {self.database} had other settings:\n"
                 + "\n".join(differences)
                 + "\nUse --row NAME for another sweep."
             )
 
     def begin(self, count: int) -> list[RunningTrial]:
-        """Start the next trials: ``count``, or fewer if there are enough or one has reached the target.
+        """Start up to ``count`` trials; fewer if the limit or the target is reached.
 
-        A trial that repeats the parameters of another gets that one's result. While there is none it waits, and a later
-        call, here or elsewhere, draws it again.
+        A trial with the parameters of a completed one takes its result. If that one still runs, the trial is queued
+        again.
         """
         begun: list[RunningTrial] = []
         repeated: set[int] = set()
@@ -163,9 +163,9 @@ class TrialStore(AbstractContextManager["TrialStore"]):
                 drawn.set_user_attr(_PARAMETERS, parameters)
                 self._heartbeat.sign(drawn)
                 earlier = [trial for trial in self.all() if trial.number < drawn.number]
-                others = [trial for trial in earlier if trial_row(parameters_of(trial)) == trial_row(parameters)]
+                others = [trial for trial in earlier if trial_row(trial_parameters(trial)) == trial_row(parameters)]
                 if done := [trial for trial in others if trial.state is TrialState.COMPLETE]:
-                    self.study.tell(self._running.pop(drawn.number), done[0].value)  # its folds would be found done
+                    self.study.tell(self._running.pop(drawn.number), done[0].value)  # its folds are done
                 elif any(trial.state is TrialState.RUNNING for trial in others):
                     repeated.add(drawn.number)
                 else:
@@ -177,7 +177,7 @@ class TrialStore(AbstractContextManager["TrialStore"]):
         return begun
 
     def report(self, trial: RunningTrial, folds: int, value: float) -> bool:
-        """Record the objective over a trial's first folds; return whether to stop it there.
+        """Record the objective over a trial's first folds; return whether to stop the trial.
 
         Raises:
             TrialReassignedError: If another process runs it now.
@@ -203,7 +203,7 @@ class TrialStore(AbstractContextManager["TrialStore"]):
         self._end(trial, TrialState.PRUNED)
 
     def fail(self, trial: RunningTrial, reason: str) -> None:
-        """Record why a trial has no objective; the next call of the sweep tries it again.
+        """Record why a trial failed; the next call of the sweep retries it.
 
         Raises:
             TrialReassignedError: If another process runs it now.
@@ -213,7 +213,7 @@ class TrialStore(AbstractContextManager["TrialStore"]):
         self._end(trial, TrialState.FAIL)
 
     def requeue_failed(self) -> None:
-        """Queue every trial that failed, and those whose process died while it queued them."""
+        """Queue failed trials again, also those whose process died while it queued them."""
         with self._drawing:
             for trial in self.all():
                 if trial.state is TrialState.FAIL and trial.number not in self._superseded():
@@ -229,18 +229,18 @@ class TrialStore(AbstractContextManager["TrialStore"]):
         return [trial for trial in self.all() if trial.number not in repeated]
 
     def best(self) -> FrozenTrial | None:
-        """Return the best trial among those with all folds, the earliest of equals, or None."""
+        """Return the best completed trial, the earliest of equals, or None."""
         done = [trial for trial in self.all() if trial.state is TrialState.COMPLETE]
         return max(done, key=lambda trial: (trial.value, -trial.number)) if done else None
 
     def are_finished(self) -> bool:
         """Whether nothing is left to run, here or elsewhere."""
-        # A trial may still wait where there are enough without it.
+        # A trial may still wait although the limit is reached.
         runs = any(trial.state is TrialState.RUNNING for trial in self.all())
         return not runs and (self._left() <= 0 or self._target_reached())
 
     def _left(self) -> int:
-        """Return how many trials may still start, those that wait among them."""
+        """Return how many trials may still start, waiting ones included."""
         return self._limit - sum(trial.state is not TrialState.WAITING for trial in self.current())
 
     def _target_reached(self) -> bool:
@@ -257,7 +257,7 @@ class TrialStore(AbstractContextManager["TrialStore"]):
                 self._requeue(trial)
 
     def _requeue(self, trial: FrozenTrial) -> None:
-        # Of several processes, the first to mark it queues it.
+        # The first process that marks the trial as failed queues it.
         with suppress(UpdateFinishedTrialError, ValueError):
             self.study.tell(trial.number, state=TrialState.FAIL)
             self._add_repetition(trial)
@@ -268,7 +268,7 @@ class TrialStore(AbstractContextManager["TrialStore"]):
             params=trial.params,
             distributions=trial.distributions,
             user_attrs={REPEATS: trial.number},
-            system_attrs=trial.system_attrs,  # a grid's sampler keeps the point's index there
+            system_attrs=trial.system_attrs,  # holds a grid point's index
         )
         self.study.add_trial(again)
 
@@ -279,7 +279,7 @@ class TrialStore(AbstractContextManager["TrialStore"]):
 
     @contextmanager
     def _unless_reassigned(self, trial: RunningTrial) -> Iterator[optuna.Trial]:
-        """Yield Optuna's object of a trial of this process; drop the trial where another process has ended it."""
+        """Yield Optuna's object of a trial of this process; drop the trial if another process has ended it."""
         try:
             yield self._running[trial.number]
         except (UpdateFinishedTrialError, ValueError) as error:  # from the database, and from Optuna's own check
