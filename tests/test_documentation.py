@@ -1,7 +1,7 @@
 """README and docs/: commands parse and run, links work, pages build, and named files and classes exist.
 
-A command is a line of a ``sh`` block that starts with ``ser`` or ``make``, joined over backslashes. ``# needs`` after it
-says why it is not run here: real data, hours, a GPU, the network. All others are run, shortened, page by page from top
+A command is a line of a ``sh`` block that starts with ``ser`` or ``make``, joined over backslashes. ``# needs`` after
+it says why it is not run here: real data, hours, a GPU, the network. All others are run, shortened, page by page from top
 to bottom, with a synthetic twin for every corpus in /data.
 """
 
@@ -228,7 +228,7 @@ def test_the_readmes_tree_names_every_module_and_no_other() -> None:
         if not path.name.startswith("__")
     }
     folders = {path.name for path in (REPOSITORY / "src/ser_lightning").rglob("*") if any(path.glob("*.py"))}
-    experiments = {path.name for path in (REPOSITORY / "experiments").iterdir() if not path.name.startswith((".", "__"))}
+    experiments = {path.name for path in (REPOSITORY / "experiments").glob("[!._]*")}
     words = set(re.findall(r"[\w.]+", tree))
     assert (modules | folders | experiments) - words == set()
     files = {word for word in words if word.endswith((".py", ".yaml"))}
