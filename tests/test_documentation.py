@@ -1,8 +1,8 @@
 """README and docs/: commands parse and run, links work, pages build, and named files and classes exist.
 
 A command is a line of a ``sh`` block that starts with ``ser`` or ``make``, joined over backslashes. ``# needs`` after
-it says why it is not run here: real data, hours, a GPU, the network. All others are run, shortened, page by page from top
-to bottom, with a synthetic twin for every corpus in /data.
+it says why it is not run here: real data, hours, a GPU, the network. All others are run, shortened, page by page from
+top to bottom, with a synthetic twin for every corpus in /data.
 """
 
 import os
