@@ -1,8 +1,8 @@
-"""README and docs/: commands parse and run, links lead somewhere, pages build, and what is named is there.
+"""README and docs/: commands parse and run, links work, pages build, and named files and classes exist.
 
-A command is a line of a ``sh`` block that begins with ``ser`` or ``make``, with what follows a backslash. ``# needs``
-behind it says what keeps it from being run here: real data, hours, a GPU, the network. All others are run, page by page
-from top to bottom, shortened, and with a synthetic twin in place of every corpus below /data.
+A command is a line of a ``sh`` block that starts with ``ser`` or ``make``, joined over backslashes. ``# needs`` after
+it says why it is not run here: real data, hours, a GPU, the network. All others are run, shortened, page by page from
+top to bottom, with a synthetic twin for every corpus in /data.
 """
 
 import os
@@ -36,7 +36,7 @@ NOT_RUN = {
     "docs/reproduction.md": "commands of published rows, each on its real corpus",
 }
 BY_HAND = {"bench", "check", "clean", "docs", "format", "lock", "setup", "setup-dev", "smoke", "test"}
-"""Targets of make that install, or are themselves run by hand or by what runs this test."""
+"""Targets of make that install, or that a person or the runner of this test starts."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """The command as the shell takes it apart."""
+        """The command as the shell splits it."""
         return shlex.split(self.text, comments=True)
 
 
@@ -100,7 +100,7 @@ def parse_experiment(arguments: list[str]) -> None:
 
 
 def parse(words: list[str]) -> None:
-    """Take a command apart as the program does; nothing is run, and no corpus is looked for."""
+    """Parse a command as the program does, without running it or looking for a corpus."""
     if words[0] in LIGHTNING_COMMANDS:
         _, rest = parse_suite_options(words[1:])
         # A checkpoint belongs to other subcommands than fit; "best" is in a run's folder.
@@ -130,7 +130,7 @@ def parse(words: list[str]) -> None:
 
 
 def is_placeholder(command: Command) -> bool:
-    """Whether it names what is not there: a shell's variable, a table of the reader's, a module of theirs."""
+    """Whether it names a shell variable, or a table or module that the reader supplies."""
     return bool(re.search(r"\$|TABLE\.yaml|--allow my_", command.text))
 
 
@@ -161,7 +161,7 @@ def test_every_make_command_names_a_target() -> None:
                 assert {variable.split("=")[0] for variable in variables} <= {"CORPUS", "ROOT", "EXPERIMENT", "ARGS"}
 
 
-def test_every_subcommand_is_written_about() -> None:
+def test_every_subcommand_is_documented() -> None:
     text = "".join(page.read_text() for page in PAGES)
     helped = subprocess.run([sys.executable, "-m", "ser_lightning.cli", "--help"], capture_output=True, text=True)
     subcommands = re.findall(r"^    ([a-z-]+) +\S", helped.stdout, re.MULTILINE)
@@ -169,7 +169,7 @@ def test_every_subcommand_is_written_about() -> None:
     assert [one for one in subcommands if not re.search(rf"\bser +{one}\b", text)] == []
 
 
-def test_nothing_tells_to_install_the_package_from_an_index_where_it_is_not() -> None:
+def test_nothing_installs_the_package_from_an_index() -> None:
     files = [*PAGES, *(REPOSITORY / "src").rglob("*.py"), *(REPOSITORY / "data_modules").glob("*.py")]
     assert [name(file) for file in files if re.search(r"pip install\s+'?ser-lightning", file.read_text())] == []
 
@@ -197,12 +197,12 @@ def test_no_link_of_a_page_is_dead(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
-def test_every_file_that_a_page_names_is_there(page: Path) -> None:
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
     named = re.findall(r"(?<![\w/.])((?:src|data_modules|experiments|tests|docs)/[\w./*-]+)", page.read_text())
     assert [path for path in named if not list(REPOSITORY.glob(path.rstrip("./")))] == []
 
 
-def test_every_class_that_a_page_names_in_a_table_of_code_is_in_the_file_beside_it() -> None:
+def test_classes_in_a_pages_code_table_are_in_the_named_files() -> None:
     for page in sorted((DOCS / "systems").glob("*.md")):
         rows = re.findall(r"^\|[^|]+\| (`[A-Za-z]\w+`[^|]*) \| (`[^|]+`) \|$", page.read_text(), re.MULTILINE)
         assert rows, page
@@ -219,23 +219,25 @@ def tree_of_readme() -> str:
     return tree
 
 
-def test_the_readmes_tree_names_every_module_and_folder_and_none_that_is_gone() -> None:
+def test_the_readmes_tree_names_every_module_and_no_other() -> None:
     tree = tree_of_readme()
-    package = {path.name for path in (REPOSITORY / "src/ser_lightning").iterdir()} - {"__init__.py", "py.typed"}
-    corpora = {path.name for path in (REPOSITORY / "data_modules").glob("*.py")} - {"__init__.py"}
-    experiments = {path.name for path in (REPOSITORY / "experiments").iterdir()}
-    words = set(re.findall(r"[\w.*]+", tree))
-    for there in (package, corpora, experiments):
-        visible = [one for one in there if not one.startswith((".", "__"))]
-        assert [one for one in visible if not any(Path(one).match(word) for word in words)] == []
-    files = set(re.findall(r"\b\w+\.(?:py|yaml)\b", tree))
-    folders = [REPOSITORY / folder for folder in ("src", "data_modules", "experiments")]
-    assert files - {path.name for folder in folders for path in folder.rglob("*.*")} == set()
+    modules = {
+        path.name
+        for folder in ("src", "data_modules", "tools")
+        for path in (REPOSITORY / folder).rglob("*.py")
+        if not path.name.startswith("__")
+    }
+    folders = {path.name for path in (REPOSITORY / "src/ser_lightning").rglob("*") if any(path.glob("*.py"))}
+    experiments = {path.name for path in (REPOSITORY / "experiments").glob("[!._]*")}
+    words = set(re.findall(r"[\w.]+", tree))
+    assert (modules | folders | experiments) - words == set()
+    files = {word for word in words if word.endswith((".py", ".yaml"))}
+    assert files - modules - {path.name for path in (REPOSITORY / "experiments").rglob("*.yaml")} == set()
 
 
-def test_the_readme_is_two_screens_with_one_picture_and_the_two_commands_first() -> None:
+def test_the_readme_is_short_and_starts_with_two_commands() -> None:
     text = README.read_text()
-    assert len(text.splitlines()) <= 110
+    assert len(text.splitlines()) <= 130
     assert text.count("![") == 1
     assert [command.words[:2] for command in commands(README)[:2]] == [["make", "train"], ["make", "test"]]
 
@@ -248,7 +250,7 @@ def test_every_page_is_in_the_navigation() -> None:
 # ---- pages build ----
 
 
-def test_the_documentation_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+def test_the_documentation_builds_strictly_and_loads_no_urls(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     built = subprocess.run(
@@ -265,7 +267,7 @@ def test_the_documentation_builds_strictly_and_loads_nothing_from_elsewhere(tmp_
     assert "those of the recordings in alphabetical order" in data  # an argument's description
 
 
-# ---- what pages tell to write works ----
+# ---- code of the pages works ----
 
 
 def only_block(page: str, language: str, begins: str) -> str:
@@ -274,13 +276,13 @@ def only_block(page: str, language: str, begins: str) -> str:
 
 
 def command_with_a_module(page: str) -> list[str]:
-    """Return the words of the page's one command that names a module of the reader's."""
+    """Return the words of the page's one command that names the reader's module."""
     (command,) = (command for command in commands(DOCS / page) if "--allow my_" in command.text)
     return command.words
 
 
 def run_in(folder: Path, words: list[str]) -> str:
-    """Run ``ser`` as a reader in ``folder`` does, who has not touched Python's path; return what it says."""
+    """Run ``ser`` in ``folder`` without PYTHONPATH, as a reader does; return its output."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     done = subprocess.run(
         [str(Path(sys.executable).parent / words[0]), *words[1:]],
@@ -334,11 +336,11 @@ NARROW = {
     "ando2019": ("--model.init_args.channels=[2,3,4]", "--model.init_args.cells=4", "--model.init_args.hidden_dim=4"),
 }
 LEAVES_TO_THE_READER = ("crema_d", "iemocap", "voxceleb2")
-"""Corpora of which `ser download` says how to come by them, and exits with 1."""
+"""Corpora that ``ser download`` cannot fetch: it says how to get them, and exits with 1."""
 
 
 def shortened(command: Command, data: Path) -> tuple[str, int]:
-    """Return a command that takes seconds instead of hours, and the exit status it is to have."""
+    """Return a command that takes seconds instead of hours, and its expected exit status."""
     text = re.sub(r"/data/(?=\w)", f"{data}/", command.text.partition(" #")[0])
     words = command.words
     if words[0] == "make":
@@ -352,7 +354,7 @@ def shortened(command: Command, data: Path) -> tuple[str, int]:
         more = [*SHORT, *NARROW.get(paper[1] if paper else "", ())]
         if words[1] != "fit" and "--folds" not in words:
             more.append("--folds=0")
-        if "--dry-run" in words:  # where it would run is its own matter; what, must fit the runs of the pages before
+        if "--dry-run" in words:  # its accelerator does not matter; the rest must match the runs of earlier pages
             more.remove("--trainer.accelerator=cpu")
         return text if "--print_config" in words else " ".join((text, *map(shlex.quote, more))), 0
     return text, 0
@@ -360,7 +362,7 @@ def shortened(command: Command, data: Path) -> tuple[str, int]:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working copy whose runs and caches are its own, with the quick start behind it and twins of all corpora."""
+    """A working copy with separate runs and caches, the quick start done, and twins of all corpora."""
     from data_modules import audio_files, crema_d, iemocap, ravdess
 
     folder = tmp_path_factory.mktemp("workspace")
@@ -375,7 +377,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     crema_d.write_synthetic(folder / "data/crema_d", speakers=91, seed=0, clips_per_speaker=6)
     iemocap.write_synthetic(folder / "data/iemocap", speakers=10, seed=0, clips_per_speaker=8)
     audio_files.write_synthetic(folder / "data/recordings", speakers=4, seed=0, clips_per_speaker=8)
-    (folder / "data/recordings/SYNTHETIC.json").unlink()  # the reader's are not synthetic
+    (folder / "data/recordings/SYNTHETIC.json").unlink()  # as real recordings
     for talk in ("TALK.wav", "talk.wav"):
         shutil.copy(next((folder / "data/recordings").rglob("*.wav")), folder / talk)
     run(folder, Command("README.md", 0, "make train", ""))
@@ -384,7 +386,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run_before() -> set[tuple[str, ...]]:
-    """Commands that have been run in the workspace."""
+    """Commands already run in the workspace."""
     return set()
 
 
@@ -411,14 +413,14 @@ def run(folder: Path, command: Command) -> None:
 def test_the_commands_of_a_page_run(page: Path, workspace: Path, run_before: set[tuple[str, ...]]) -> None:
     for command in commands(page):
         if not command.needs and not (command.words[0] == "make" and command.words[1] in BY_HAND):
-            # What another page has said already is run once; that a command can be repeated has tests of its own.
+            # A command on several pages is run once; other tests repeat commands.
             if tuple(command.words) not in run_before:
                 run(workspace, command)
             run_before.add(tuple(command.words))
 
 
 @pytest.mark.slow
-def test_the_newcomers_path_leaves_what_it_promises(workspace: Path) -> None:
+def test_the_quick_start_leaves_the_files_it_lists(workspace: Path) -> None:
     seed = workspace / "runs/quickstart/ravdess-synthetic/default/seed-0"
     table = only_table_of_files((DOCS / "index.md").read_text())
     assert [file for file in table if not (seed / "fold-00" / file).exists()] == []
@@ -427,7 +429,7 @@ def test_the_newcomers_path_leaves_what_it_promises(workspace: Path) -> None:
 
 
 def only_table_of_files(text: str) -> list[str]:
-    """Return the files that the quick start says a fold leaves, but W&B's, which is off here, and a later stage's."""
+    """Return the files of a fold that the quick start lists, without W&B's, which is off here, and a later stage's."""
     rows = re.findall(r"^\| (`[^|]+) \|", text.partition("| file of a fold |")[2].partition("\n\n")[0], re.MULTILINE)
     files = [file for row in rows for file in re.findall(r"`([^`]+)`", row)]
     assert len(files) > 6

@@ -1,4 +1,4 @@
-"""What is shipped: the wheel, the lock files, and a tracked tree without what belongs to one machine."""
+"""The wheel, the lock files, and a tracked tree without paths, audio or weights of one machine."""
 
 import re
 import shutil
@@ -51,7 +51,7 @@ def project(repository: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    sources = folder / "sources"  # a copy: building leaves build/ and *.egg-info beside the sources
+    sources = folder / "sources"  # a copy: building writes build/ and *.egg-info next to the sources
     for name in ("src", "data_modules", "benchmarks", "tests/conftest.py", "pyproject.toml", "README.md", "LICENSE"):
         origin, copy = repository / name, sources / name
         if origin.is_dir():
@@ -94,8 +94,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def run_beside(installed: Path, folder: Path, code: str) -> str:
-    """Run ``code`` in ``folder`` with the installed wheel before everything else, and return what it prints."""
+def run_with_wheel(installed: Path, folder: Path, code: str) -> str:
+    """Run ``code`` in ``folder`` with the installed wheel first on the path; return its output."""
     preamble = f"import sys; sys.path.insert(0, {str(installed)!r})\n"
     done = subprocess.run([sys.executable, "-I", "-c", preamble + code], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -108,9 +108,7 @@ def test_the_wheel_holds_both_packages_and_nothing_else(wheel: Path) -> None:
     assert roots == {"ser_lightning", "data_modules", "ser_lightning-0.1.0.dist-info"}
 
 
-def test_the_wheel_holds_every_module_type_marker_and_configuration_of_the_sources(
-    wheel: Path, repository: Path
-) -> None:
+def test_the_wheel_holds_every_module_and_package_file(wheel: Path, repository: Path) -> None:
     sources = [(repository / "src", "ser_lightning"), (repository, "data_modules")]
     wanted = {
         path.relative_to(root).as_posix()
@@ -128,11 +126,11 @@ def test_the_wheel_holds_every_module_type_marker_and_configuration_of_the_sourc
 
 def test_both_packages_are_imported_from_another_folder(installed: Path, tmp_path: Path) -> None:
     code = "import ser_lightning, data_modules; print(ser_lightning.__file__, data_modules.__file__, sep='\\n')"
-    for line in run_beside(installed, tmp_path, code).splitlines():
+    for line in run_with_wheel(installed, tmp_path, code).splitlines():
         assert Path(line).is_relative_to(installed), f"{line} is not the installed wheel's"
 
 
-def test_the_installed_command_and_corpora_are_found_by_their_entry_points(installed: Path, tmp_path: Path) -> None:
+def test_entry_points_find_the_command_and_the_corpora(installed: Path, tmp_path: Path) -> None:
     code = f"""
 from importlib.metadata import Distribution
 entry_points = next(Distribution.discover(name="ser-lightning", path=[{str(installed)!r}])).entry_points
@@ -140,7 +138,7 @@ for entry_point in entry_points:
     loaded = entry_point.load()
     print(entry_point.group, entry_point.name, callable(getattr(loaded, "write_synthetic", loaded)))
 """
-    assert set(run_beside(installed, tmp_path, code).splitlines()) == {
+    assert set(run_with_wheel(installed, tmp_path, code).splitlines()) == {
         "console_scripts ser True",
         "ser_lightning.corpora audio_files True",
         "ser_lightning.corpora crema_d True",
@@ -188,7 +186,7 @@ def test_torch_and_torchaudio_are_pinned_to_one_release(project: dict[str, Any])
     assert str(pins["torch"]) == str(pins["torchaudio"]) == "==2.11.0"
 
 
-def test_no_tracked_file_names_a_registry_host_or_a_path_of_one_machine(repository: Path) -> None:
+def test_no_tracked_file_names_a_registry_or_a_local_path(repository: Path) -> None:
     found = []
     for path in tracked_files(repository):
         for number, line in enumerate(path.read_bytes().decode(errors="replace").splitlines(), start=1):
