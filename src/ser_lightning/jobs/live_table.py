@@ -16,7 +16,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.events import Change, JobEvent
 from ser_lightning.jobs.plan import Job
 from ser_lightning.jobs.progress import JobProgress, seconds_left
-from ser_lightning.runs.folder import DEFAULT_ROW
+from ser_lightning.runs.names import DEFAULT_ROW
 from ser_lightning.runs.scores import read_scores
 
 
