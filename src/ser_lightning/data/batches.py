@@ -169,6 +169,6 @@ def check_has_test_set(protocol: Protocol) -> None:
     """
     if not protocol.has_test_set:
         raise ProtocolError(
-            f"{protocol.name}: nothing is tested, the protocol is for pre-training; use ser validate, or another "
+            f"{protocol.name}: nothing is tested (the protocol is for pre-training); use ser validate, or another "
             "protocol"
         )
