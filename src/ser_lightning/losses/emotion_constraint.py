@@ -35,12 +35,12 @@ class EmotionConstraint(MetricLoss):
         alpha: Margin between positives and related, in distances of unit vectors (0 to 2).
         beta: Margin between related and negatives.
         polarities: The emotions of each polarity; may name emotions that the corpus lacks. An emotion that is the only
-            one of its polarity in the corpus has no related one.
+            one of its polarity in the corpus, or in none, has no related one.
         margin: Margin of the plain triplets.
         same_related: Use r1 for r2 too: the nearest related utterance is in both terms.
 
     Raises:
-        ValueError: If an emotion of the corpus is in no polarity or in two, or none has a related one.
+        ValueError: If an emotion is in two polarities, or may be misspelt, or none has a related one.
     """
 
     polarity: Tensor
@@ -114,7 +114,11 @@ def _polarity_indices(class_names: tuple[str, ...], polarities: Mapping[str, Seq
                     f"polarities: {emotion} is in {polarity_of[emotion]} and in {polarity}; give it one polarity"
                 )
             polarity_of[emotion] = polarity
-    if missing := [name for name in class_names if name not in polarity_of]:
-        raise ValueError(f"polarities {dict(polarities)} do not name the emotion {missing[0]}; add it to one of them")
-    order = list(polarities)
-    return [order.index(polarity_of[name]) for name in class_names]
+    # A wheel for several corpora names emotions that this one lacks. Then a class without polarity may be a misspelt one.
+    missing = [name for name in class_names if name not in polarity_of]
+    if missing and (extra := [emotion for emotion in polarity_of if emotion not in class_names]):
+        raise ValueError(
+            f"polarities name {', '.join(extra)}, not in the corpus, but not {missing[0]}; add {missing[0]} to one of them"
+        )
+    order = [*polarities, *missing]  # a class without polarity has one to itself
+    return [order.index(polarity_of.get(name, name)) for name in class_names]
