@@ -114,11 +114,11 @@ def _polarity_indices(class_names: tuple[str, ...], polarities: Mapping[str, Seq
                     f"polarities: {emotion} is in {polarity_of[emotion]} and in {polarity}; give it one polarity"
                 )
             polarity_of[emotion] = polarity
-    # A wheel for several corpora names emotions that this one lacks. Then a class without polarity may be a misspelt one.
+    # A wheel for several corpora may name other emotions; a class without polarity may then be a misspelt one.
     missing = [name for name in class_names if name not in polarity_of]
     if missing and (extra := [emotion for emotion in polarity_of if emotion not in class_names]):
         raise ValueError(
-            f"polarities name {', '.join(extra)}, not in the corpus, but not {missing[0]}; add {missing[0]} to one of them"
+            f"polarities name {', '.join(extra)}, not in the corpus, but not {missing[0]}; give {missing[0]} a polarity"
         )
     order = [*polarities, *missing]  # a class without polarity has one to itself
     return [order.index(polarity_of.get(name, name)) for name in class_names]
