@@ -24,7 +24,7 @@ EXPERIMENT ?= $(if $(CORPUS),experiments/huang2020/netvlad_unigram.yaml,experime
 # A system's file and the file of CORPUS next to it.
 FILES := "$(EXPERIMENT)" $(if $(CORPUS),"$(dir $(EXPERIMENT))$(CORPUS).yaml")
 ARGS ?=
-OPENSMILE_LICENCE := openSMILE's licence allows research and personal use, not products.
+OPENSMILE_LICENCE := The licence of openSMILE allows research and personal use, not products.
 TEST_WORKERS ?= 2
 # Tests of one file share trained runs; conftest.py starts the longest files first.
 IN_WORKERS = -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
