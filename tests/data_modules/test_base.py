@@ -148,7 +148,7 @@ def test_gpu_frames_need_no_sync_and_equal_the_stored_ones(make: Callable[..., R
 def test_an_extractor_of_whole_recordings_is_rejected_on_device(make: Callable[..., RAVDESS]) -> None:
     pytest.importorskip("opensmile")
     data = make(ComParE147(), features="on_device")
-    with pytest.raises(ConfigurationError, match=r"ComParE147 .*set data\.init_args\.features to stored"):
+    with pytest.raises(ConfigurationError, match=r"ComParE147.*data\.init_args\.features to stored"):
         epoch(data)
 
 

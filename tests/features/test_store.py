@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -209,7 +210,7 @@ class _Overflowing(LogMelFilterbank):
 def test_nan_frames_are_a_problem_of_the_file(clips: list[Path], folder: Path) -> None:
     prepared = FeatureStore(folder, _Overflowing()).prepare(clips[:1], progress=False)
     assert prepared.extracted == 0
-    assert "_Overflowing gives 3 values that are NaN or infinite" in prepared.problems[clips[0]]
+    assert re.search("_Overflowing.* 3 .*infinite", prepared.problems[clips[0]])
 
 
 def test_loading_unprepared_files_names_the_first(clips: list[Path], folder: Path) -> None:
