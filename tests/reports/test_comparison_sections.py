@@ -47,7 +47,7 @@ def _rows_of_netvlad(systems: Callable[..., list[ReportedSystem]], synthetic: bo
             facts = json.loads((fold.folder / "run.json").read_text())
             facts |= {"experiment": "netvlad", "row": system.name, "synthetic": synthetic}
             (fold.folder / "run.json").write_text(json.dumps(facts))
-    return find_systems([system.runs[0].folder for system in found])
+    return find_systems([system.runs[0].folder for system in found])[0]
 
 
 def _text(section: Section) -> str:
