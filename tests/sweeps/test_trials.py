@@ -186,7 +186,7 @@ def test_parameters_run_by_another_process_wait_for_its_result(open_trials: Open
         complete(one, mine)
         assert one.begin(8) == []
         assert one.are_finished()
-        assert [trial.state for trial in one.shown()] == [TrialState.COMPLETE] * 8
+        assert [trial.state for trial in one.current()] == [TrialState.COMPLETE] * 8
 
 
 def test_a_repetition_retries_a_failed_trial(open_trials: Open) -> None:

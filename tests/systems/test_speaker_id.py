@@ -198,5 +198,5 @@ def test_predicting_a_corpus_with_it_is_refused(
     finished: Path, job_arguments: Arguments, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", *job_arguments(finished, "--trainer.logger=false", "--ckpt_path=best")]) == 1
-    assert "SpeakerIdentification is trained for what other systems take from it" in capsys.readouterr().err
+    assert "SpeakerIdentification is pre-training" in capsys.readouterr().err
     assert not list(finished.glob("*predictions.csv"))
