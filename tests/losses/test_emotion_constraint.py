@@ -230,6 +230,12 @@ def test_an_emotion_without_polarity_has_one_to_itself() -> None:
     assert all(torch.equal(*pair) for pair in zip(named, left_out, strict=True))
 
 
+def test_a_polarity_may_be_called_like_an_emotion_without_one() -> None:
+    polarities = {"negative": ["sad", "angry"], "neutral": ["happy"]}
+    polarity = EmotionConstraint(SIX_NAMES, ALPHA, BETA, polarities).polarity.tolist()
+    assert len(set(polarity)) == 3, "neutral is no relative of happy"
+
+
 def test_settings_are_not_in_the_checkpoint() -> None:
     assert not EmotionConstraint(RAVDESS, ALPHA, BETA, WHEEL).state_dict()
 

@@ -70,8 +70,12 @@ def together(odd_arguments: Arguments, tmp_path_factory: pytest.TempPathFactory)
     return folder
 
 
-def test_two_processes_predict_what_one_predicts(alone: Path, together: Path) -> None:
-    one, two = (Predictions.read(folder / "predictions.csv").table for folder in (alone, together))
+def test_two_processes_predict_from_a_checkpoint_as_one_does(
+    alone: Path, tmp_path: Path, odd_arguments: Arguments
+) -> None:
+    best = f"--ckpt_path={alone}/checkpoints/best.ckpt"
+    ser("test", *odd_arguments(tmp_path, best, "--trainer.logger=false", *TWO_PROCESSES))
+    one, two = (Predictions.read(folder / "predictions.csv").table for folder in (alone, tmp_path))
     assert len(one) % 2 == 1, len(one)
     labels = ["utterance", "speaker", "fold", "target"]
     pd.testing.assert_frame_equal(one[labels], two[labels])
@@ -79,7 +83,7 @@ def test_two_processes_predict_what_one_predicts(alone: Path, together: Path) ->
     torch.testing.assert_close(
         torch.from_numpy(two[probabilities].to_numpy(copy=True)),
         torch.from_numpy(one[probabilities].to_numpy(copy=True)),
-        atol=1e-5,  # the weights agree to 1e-6
+        atol=1e-6,
         rtol=0,
     )
 

@@ -120,5 +120,8 @@ def _polarity_indices(class_names: tuple[str, ...], polarities: Mapping[str, Seq
         raise ValueError(
             f"polarities name {', '.join(extra)}, not in the corpus, but not {missing[0]}; give {missing[0]} a polarity"
         )
-    order = [*polarities, *missing]  # a class without polarity has one to itself
-    return [order.index(polarity_of.get(name, name)) for name in class_names]
+    order = list(polarities)
+    return [
+        order.index(polarity_of[name]) if name in polarity_of else len(order) + index  # one to itself
+        for index, name in enumerate(class_names)
+    ]
