@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -48,14 +49,13 @@ def seed_folder(runs: Path) -> Path:
     return runs / "quickstart/ravdess-synthetic/default/seed-0"
 
 
-def processes_with(text: str) -> list[int]:
+def processes_writing_below(runs: Path) -> list[Path]:
+    """Processes whose output goes to a file below a folder: forked jobs have their server's command line."""
     found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if text in (entry / "cmdline").read_text() and int(entry.name) != os.getpid():
-                found.append(int(entry.name))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):  # the process has ended
-            continue
+    for output in Path("/proc").glob("[0-9]*/fd/1"):
+        with suppress(OSError):  # the process has ended
+            if output.readlink().is_relative_to(runs):
+                found.append(output)
     return found
 
 
@@ -74,7 +74,7 @@ def test_a_killed_cross_validation_resumes_to_equal_results(
     wait_until(lambda: metrics.exists() and len(pd.read_csv(metrics)) >= 2)
     process.kill()
     process.wait()
-    wait_until(lambda: not processes_with(str(killed)))  # the fold's process ends with its parent
+    wait_until(lambda: not processes_writing_below(killed))  # the fold's process ends with its parent
     assert not (seed_folder(killed) / "fold-01" / "predictions.csv").exists()
     first = (seed_folder(killed) / "fold-00" / "predictions.csv").stat().st_mtime_ns
 

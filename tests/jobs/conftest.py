@@ -12,41 +12,50 @@ from ser_lightning.jobs.plan import Job, write_configurations
 FAKE_SER = """\
 import json, os, pathlib, signal, sys, time
 
-given = dict(argument[2:].split("=", 1) for argument in sys.argv[1:] if "=" in argument)
-configuration = pathlib.Path(given["config"])
-folder, kind = configuration.parent, configuration.read_text().split()[1]
-tries = len(list(folder.glob("try-*")))
-(folder / f"try-{tries}").touch()
-print("this is", kind, "at try", tries, flush=True)
-if kind == "fails" or (kind == "fails-once" and tries == 0):
-    sys.exit(3)
-if kind == "refuses":
-    print("error: there is no such corpus\\n  choose another")
-    sys.exit(78)
-if kind == "is-killed":
-    os.kill(os.getpid(), signal.SIGKILL)
-if kind == "loses-worker" and tries == 0:
-    os.kill(os.getppid(), signal.SIGKILL)
-if kind in ("waits", "loses-worker") and (kind == "waits" or tries == 0):
-    sys.stdin.read()  # ends with the parent, as `ser run-fold --end-with-parent` does
-    sys.exit(9)
-began = time.time()
-while kind == "meets" and len(list(folder.parent.glob("*/try-0"))) < 2:  # until another job runs too
-    time.sleep(0.05)
-(folder / "saw.json").write_text(json.dumps(
-    {"began": began, "ended": time.time(), "environment": dict(os.environ), "arguments": sys.argv[1:]}
-))
-if kind == "leaves-nothing":
-    sys.exit()
-if kind == "is-seen-later" and tries == 0:
-    if os.fork():
+from ser_lightning.jobs.fork_server import serve
+
+
+def run(arguments):
+    given = dict(argument[2:].split("=", 1) for argument in arguments if "=" in argument)
+    configuration = pathlib.Path(given["config"])
+    folder, kind = configuration.parent, configuration.read_text().split()[1]
+    tries = len(list(folder.glob("try-*")))
+    (folder / f"try-{tries}").touch()
+    print("this is", kind, "at try", tries, flush=True)
+    if kind == "fails" or (kind == "fails-once" and tries == 0):
+        sys.exit(3)
+    if kind == "refuses":
+        print("error: there is no such corpus\\n  choose another")
+        sys.exit(78)
+    if kind == "is-killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == "loses-worker" and tries == 0:
+        server = pathlib.Path(f"/proc/{os.getppid()}/stat").read_text()
+        os.kill(int(server.split()[3]), signal.SIGKILL)
+    if kind in ("waits", "loses-worker") and (kind == "waits" or tries == 0):
+        sys.stdin.read()  # ends with the parent, as `ser run-fold --end-with-parent` does
+        sys.exit(9)
+    began = time.time()
+    while kind == "meets" and len(list(folder.parent.glob("*/try-0"))) < 2:  # until another job runs too
+        time.sleep(0.05)
+    (folder / "saw.json").write_text(json.dumps(
+        {"began": began, "ended": time.time(), "environment": dict(os.environ), "arguments": arguments}
+    ))
+    if kind == "leaves-nothing":
         sys.exit()
-    os.setsid()
-    time.sleep(2)
-(folder / "run.json").touch()
-(folder / "predictions.csv").touch()
-if kind == "aborts-at-the-end":
-    sys.exit(3)
+    if kind == "is-seen-later" and tries == 0:
+        if os.fork():
+            sys.exit()
+        os.setsid()
+        time.sleep(2)
+    (folder / "run.json").touch()
+    (folder / "predictions.csv").touch()
+    if kind == "aborts-at-the-end":
+        sys.exit(3)
+    return 0
+
+
+serve(lambda: None, run)
 """
 
 

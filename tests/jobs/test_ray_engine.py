@@ -96,4 +96,4 @@ def test_a_machine_without_the_shared_folder_is_named(tmp_path: Path) -> None:
     from ser_lightning.jobs.process import run_to_end
 
     with pytest.raises(FileNotFoundError, match="elsewhere"):
-        run_to_end(["true"], "fold-00", str(tmp_path / "elsewhere"), {})
+        run_to_end(["true"], [], "fold-00", str(tmp_path / "elsewhere"), {})

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,14 +193,13 @@ except KeyboardInterrupt:
 """
 
 
-def processes_with(text: str) -> list[int]:
+def processes_writing_below(runs: Path) -> list[Path]:
+    """Processes whose output goes to a file below a folder: forked jobs have their server's command line."""
     found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if text in (entry / "cmdline").read_text() and int(entry.name) != os.getpid():
-                found.append(int(entry.name))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):  # the process has ended
-            continue
+    for output in Path("/proc").glob("[0-9]*/fd/1"):
+        with suppress(OSError):  # the process has ended
+            if output.readlink().is_relative_to(runs):
+                found.append(output)
     return found
 
 
@@ -216,6 +216,6 @@ def test_no_job_outlives_a_stopped_run(sent: signal.Signals, at_once: int, fake_
         time.sleep(0.05)
     process.send_signal(sent)
     assert process.wait() == (-signal.SIGKILL if sent == signal.SIGKILL else 130)
-    while processes_with(str(runs)):
+    while processes_writing_below(runs):
         time.sleep(0.05)
     assert not list(runs.glob("seed-0/*/predictions.csv"))

@@ -20,6 +20,7 @@ from ser_lightning.cli.command_line import (
     run_lightning,
 )
 from ser_lightning.errors import SerError
+from ser_lightning.jobs.fork_server import OPTION, serve
 
 DESCRIPTION = "Speech emotion recognition: cross-validated, comparable results of published systems."
 TRACEBACK = "SER_TRACEBACK"
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     In a job of the runner, such an error has the exit status ``jobs.process.USER_ERROR``.
     """
+    if sys.argv[1:] == [OPTION] and arguments is None:
+        serve(training.import_what_jobs_need, main)
     has_plug_ins = any(argument.startswith("--allow") for argument in sys.argv)  # their corpora may need Lightning
     if arguments is None and sys.argv[1:2] in (["audit"], ["prepare"]) and not has_plug_ins:
         from ser_lightning.data.module import leave_out_lightning

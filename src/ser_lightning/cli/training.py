@@ -109,6 +109,13 @@ def _run_options(options: argparse.Namespace) -> "RunOptions":
     return RunOptions(options.folds, options.seeds, options.runs, tuple(options.allow), resources, options.dry_run)
 
 
+def import_what_jobs_need() -> None:
+    """Import what ``run-fold`` uses: nothing that starts a CUDA context or, as W&B, makes folders for its process."""
+    import sklearn.svm  # noqa: F401
+
+    from ser_lightning.training import experiment, fold  # noqa: F401
+
+
 def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.training.fold import run_fold
 

@@ -1,4 +1,4 @@
-"""The engine interface, the sequential engine, and the command and environment of a job's process."""
+"""The engine interface, the sequential engine, and the arguments and environment of a job's process."""
 
 import os
 import sys
@@ -79,7 +79,9 @@ class SequentialEngine(AbstractContextManager["SequentialEngine"]):
 
     def start(self, job: Job) -> None:
         """Start a job's process."""
-        process = JobProcess(command(job, self.resources), job.folder, Path.cwd(), environment(self.resources))
+        process = JobProcess(
+            PROGRAM, arguments(job, self.resources), job.folder, Path.cwd(), environment(self.resources)
+        )
         self._running[job.folder] = self._stack.enter_context(process)
 
     def poll_exits(self) -> list[JobExit]:
@@ -96,10 +98,10 @@ class SequentialEngine(AbstractContextManager["SequentialEngine"]):
         return exits
 
 
-def command(job: Job, resources: Resources) -> list[str]:
-    """Return the program and arguments that run a job."""
+def arguments(job: Job, resources: Resources) -> list[str]:
+    """Return the arguments of ``ser`` that run a job and end it with its parent."""
     wait = [f"--wait={_LOCK_SECONDS}"] if resources.address else []
-    return [*PROGRAM, *job.command(), *wait, "--end-with-parent"]
+    return [*job.command(), *wait, "--end-with-parent"]
 
 
 def environment(resources: Resources) -> dict[str, str]:

@@ -1,13 +1,12 @@
 """A job's process, which ends with its parent.
 
-Ray's workers import this file, so it imports the standard library only and starts quickly.
+Ray's workers import this file, so it imports the standard library only, directly and indirectly.
 """
 
 import os
 import platform
 import shlex
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -17,11 +16,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from ser_lightning.jobs.fork_server import fork_server
+
 LOG_FILE = "log.txt"
 USER_ERROR = 78
 """Exit status of a job with an error that only the user can fix (EX_CONFIG of sysexits.h)."""
 POLL_SECONDS = 0.5
 _GRACE_SECONDS = 10.0
+_STOP_POLL_SECONDS = 0.02
 # Defaults of a job's environment. Without the thresholds (bytes), glibc returns freed activations to the kernel at
 # every step: a quarter of a CPU training step (Huang's system: 420,000 page faults in 30 steps, 57,000 with them).
 _ENVIRONMENT = {
@@ -44,12 +46,13 @@ NOT_INHERITED = (
 
 
 class JobProcess(AbstractContextManager["JobProcess"]):
-    """A job in a process group; leaving the context stops it.
+    """A job in a process group, forked by this process's fork server; leaving the context stops it.
 
     Output goes to ``log.txt`` in the job's folder, after a line with time, machine and command.
 
     Args:
-        command: Program and arguments. The program must end when its standard input does.
+        program: Command of ``ser``.
+        arguments: The job's arguments. The job must end when its standard input does.
         folder: The job's folder.
         working_folder: The process's working folder.
         environment: Environment variables; they override this process's.
@@ -59,7 +62,12 @@ class JobProcess(AbstractContextManager["JobProcess"]):
     """
 
     def __init__(
-        self, command: Sequence[str], folder: Path, working_folder: Path, environment: Mapping[str, str]
+        self,
+        program: Sequence[str],
+        arguments: Sequence[str],
+        folder: Path,
+        working_folder: Path,
+        environment: Mapping[str, str],
     ) -> None:
         if not working_folder.is_dir():
             raise FileNotFoundError(
@@ -72,23 +80,17 @@ class JobProcess(AbstractContextManager["JobProcess"]):
         began = datetime.now().astimezone().isoformat(timespec="seconds")
         with (folder / LOG_FILE).open("ab", buffering=0) as log:
             try:
-                log.write(f"--- {began} on {platform.node()}: {shlex.join(command)}\n".encode())
+                log.write(f"--- {began} on {platform.node()}: {shlex.join([*program, *arguments])}\n".encode())
             except OSError as error:
                 error.filename = str(folder / LOG_FILE)  # a failed write does not name its file
                 raise
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,  # end of file tells the child that this process is gone
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=working_folder,
-                env=_ENVIRONMENT | inherited | dict(environment),
-                start_new_session=True,
-            )
+        whole = _ENVIRONMENT | inherited | dict(environment)
+        self._server = fork_server(program, whole)
+        self._number = self._server.start(arguments, working_folder, whole, folder / LOG_FILE)
 
     def status(self) -> int | None:
         """Return the exit status, negative for a signal; None while the process runs."""
-        return self._process.poll()
+        return self._server.status(self._number)
 
     def __enter__(self) -> Self:
         """Return itself: the process runs already."""
@@ -98,28 +100,28 @@ class JobProcess(AbstractContextManager["JobProcess"]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop the process group if it still runs."""
-        process = self._process
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(_GRACE_SECONDS)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        if process.stdin:
-            process.stdin.close()
+        for number, seconds in ((signal.SIGTERM, _GRACE_SECONDS), (signal.SIGKILL, _GRACE_SECONDS)):
+            self._server.send_signal(self._number, number)
+            until = time.monotonic() + seconds
+            while self.status() is None and time.monotonic() < until:
+                time.sleep(_STOP_POLL_SECONDS)
+        if self.status() is None:  # the server has not started it yet
+            self._server.close()
 
 
-def run_to_end(command: Sequence[str], folder: str, working_folder: str, environment: Mapping[str, str]) -> int:
+def run_to_end(
+    program: Sequence[str], arguments: Sequence[str], folder: str, working_folder: str, environment: Mapping[str, str]
+) -> int:
     """Run a job in a process and return its exit status; an exception here stops the process.
 
     Args:
-        command: Program and arguments.
+        program: Command of ``ser``.
+        arguments: The job's arguments.
         folder: The job's folder.
         working_folder: The process's working folder.
         environment: Environment variables; they override this process's.
     """
-    with JobProcess(command, Path(folder), Path(working_folder), environment) as process:
+    with JobProcess(program, arguments, Path(folder), Path(working_folder), environment) as process:
         while (status := process.status()) is None:
             time.sleep(POLL_SECONDS)
     return status
@@ -128,8 +130,8 @@ def run_to_end(command: Sequence[str], folder: str, working_folder: str, environ
 def end_with_parent() -> None:
     """Kill this process group as soon as the parent is gone.
 
-    The parent holds the write end of standard input and never writes, so end of file means that it is gone. A signal
-    handler in the parent would miss SIGKILL.
+    The fork server holds the write end of standard input, never writes, and ends with its own parent: end of file
+    means that one of them is gone. A signal handler in the parent would miss SIGKILL.
     """
 
     def wait() -> None:

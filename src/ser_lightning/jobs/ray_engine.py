@@ -27,7 +27,8 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.engine import JobExit, command, environment
+from ser_lightning.jobs import engine
+from ser_lightning.jobs.engine import JobExit
 from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.jobs.process import POLL_SECONDS, run_to_end
 
@@ -64,11 +65,11 @@ class RayEngine:
         self._task = ray.remote(
             num_cpus=self.resources.cpus_per_job,
             num_gpus=self.resources.gpus_per_job or 0,
-            max_calls=1,
+            max_calls=0,  # a worker keeps its fork server, also where the job has a GPU
             max_retries=0,  # the runner retries, and logs it
             scheduling_strategy="SPREAD" if self.resources.address else "DEFAULT",
         )(run_to_end)
-        self._environment = environment(self.resources)
+        self._environment = engine.environment(self.resources)
         if self.resources.gpus_per_job is None:
             self._environment["CUDA_VISIBLE_DEVICES"] = ""  # a job must not use a GPU that Ray does not count
         return self
@@ -88,7 +89,11 @@ class RayEngine:
     def start(self, job: Job) -> None:
         """Submit a job to Ray, which starts it when a machine has room."""
         reference = self._task.options(name=str(job.folder)).remote(
-            command(job, self.resources), str(job.folder), str(Path.cwd()), self._environment
+            engine.PROGRAM,
+            engine.arguments(job, self.resources),
+            str(job.folder),
+            str(Path.cwd()),
+            self._environment,
         )
         self._running[reference] = job.folder
 
