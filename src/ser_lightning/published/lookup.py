@@ -2,10 +2,11 @@
 
 import shlex
 from collections.abc import Collection, Sequence
+from functools import cache
 from pathlib import Path
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.published.table_file import Row, folder_name, read_table, row_arguments
+from ser_lightning.published.table_file import Row, Table, folder_name, read_table, row_arguments
 from ser_lightning.reports.systems import PaperResult, PaperResultLookup
 from ser_lightning.runs.configuration import CHECKPOINT_KEYS_END, differences
 from ser_lightning.runs.folder import CONFIG_FILE, read_config
@@ -33,17 +34,20 @@ def publications(experiments: Path) -> PaperResultLookup:
     Args:
         experiments: The folder of experiments.
     """
-    rows: dict[tuple[str, str, str], list[tuple[Path, str, str, Row]]] = {}
-    for path in table_files(experiments):
-        table = read_table(path)
-        for row in table.rows:
-            if row.experiment and row.paper:
-                key = (path.parent.name, Path(row.experiment).stem, folder_name(row))
-                rows.setdefault(key, []).append((path, table.title, table.corpus, row))
+
+    @cache
+    def tables(paper: str) -> list[tuple[Path, Table]]:
+        return [(path, read_table(path)) for path in table_files(experiments) if path.parent.name == paper]
 
     def published(runs: Sequence[CrossValidation]) -> list[PaperResult]:
         facts = runs[0].facts
-        found = rows.get((facts.paper, facts.experiment, facts.row), [])
+        found = [
+            (path, table.title, table.corpus, row)
+            for path, table in tables(facts.paper)
+            for row in table.rows
+            if row.experiment and row.paper
+            if (Path(row.experiment).stem, folder_name(row)) == (facts.experiment, facts.row)
+        ]
         on_corpus = [entry for entry in found if entry[2] == facts.corpus]  # two tables may differ in the corpus only
         return [
             PaperResult(f"{title}: {row.name}", corpus, row.paper, row.note, _differences(path, row, runs))

@@ -78,21 +78,26 @@ def read_table(path: Path, overrides: Sequence[str] = ()) -> Table:
             leaves no checkpoint.
     """
     content = load_file(path, "table file; see experiments/<paper>/")
+    try:
+        loaded = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Table), content))
+        for one in overrides:
+            override(path, loaded, one)
+        table = cast(Table, OmegaConf.to_object(loaded))
+    except (OmegaConfBaseException, TypeError) as error:  # TypeError: a list instead of a mapping, or the reverse
+        _check_keys(path, content)
+        raise schema_error(path, error) from error
+    _check_rows(path, table.rows)
+    return table
+
+
+def _check_keys(path: Path, content: DictConfig) -> None:
+    """Name the key that does not fit. A good file is not checked so: a merge for each key takes a second."""
     rows = None if OmegaConf.is_interpolation(content, "rows") else content.get("rows")
     for index, row in enumerate(rows if isinstance(rows, ListConfig) else []):
         if isinstance(row, DictConfig):
             name = cast(dict[str, object], OmegaConf.to_container(row)).get("name")
             check_keys(path, Row, row, f"rows[{index}]", f" (row '{name}')" if name else "")
     check_keys(path, Table, content)
-    try:
-        loaded = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Table), content))
-        for one in overrides:
-            override(path, loaded, one)
-        table = cast(Table, OmegaConf.to_object(loaded))
-    except OmegaConfBaseException as error:
-        raise schema_error(path, error) from error
-    _check_rows(path, table.rows)
-    return table
 
 
 def _check_rows(path: Path, rows: Sequence[Row]) -> None:
