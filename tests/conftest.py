@@ -180,6 +180,20 @@ def wait_until() -> Callable[[Callable[[], object]], None]:
     return wait
 
 
+@pytest.fixture
+def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw pictures small and without a layout: most of a report's time goes into pictures that no one looks at."""
+    from matplotlib.figure import Figure
+
+    save = Figure.savefig
+
+    def save_small(figure: Figure, file: object, **_: object) -> None:
+        figure.set_layout_engine("none")
+        save(figure, file, format="png", dpi=20)
+
+    monkeypatch.setattr(Figure, "savefig", save_small)
+
+
 CLASSES = ("neutral", "happy", "sad", "angry")
 
 # Reference classes in rows. Fold 1 has no angry utterance, yet says angry once.

@@ -23,6 +23,8 @@ from ser_lightning.jobs.plan import Job, Resources, show_plan, write_configurati
 from ser_lightning.runs.folder import read_config
 from ser_lightning.training.experiment import ExperimentCLI
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 QUIET = Console(quiet=True)
 
 WaitUntil = Callable[[Callable[[], object]], None]

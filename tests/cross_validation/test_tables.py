@@ -16,6 +16,8 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.published.lookup import table_files
 from ser_lightning.published.table_file import Row, folder_name, read_table, row_arguments
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 TABLES = table_files(Path("experiments"))
 HUANG = Path("experiments/huang2020").resolve()
 

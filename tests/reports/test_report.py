@@ -16,6 +16,8 @@ from ser_lightning.reports.figures import png, training_figure
 from ser_lightning.reports.report import write_report
 from ser_lightning.reports.systems import PaperResult
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 WriteFold = Callable[..., Path]
 EVIL = "<script>alert('1')</script>\"&amp;"
 MATRIX_WITHOUT_ANGRY = ((1, 1, 0, 0), (0, 1, 1, 0), (0, 0, 1, 1), (0, 0, 0, 0))

@@ -27,6 +27,8 @@ from ser_lightning.sweeps.file import read_sweep
 from ser_lightning.sweeps.run import SweepSettings, run_sweep
 from ser_lightning.sweeps.trials import TrialStore
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 CLUSTERS = "model.init_args.pooling.init_args.clusters"
 
 
