@@ -13,6 +13,7 @@ os.environ.update(
 
 import ipaddress
 import json
+import multiprocessing
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,8 @@ import torch
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 torch.set_num_threads(1)
+# Processes of distributed tests are forked from one that has imported this.
+multiprocessing.set_forkserver_preload(["ser_lightning.systems", "ser_lightning.losses"])
 
 
 class NetworkUseError(RuntimeError):
@@ -167,6 +170,28 @@ def arguments(synthetic_ravdess: Path, feature_folder: Path) -> Callable[..., li
         ]
 
     return make
+
+
+Ser = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="session")
+def ser(tmp_path_factory: pytest.TempPathFactory) -> Ser:
+    """Run ``ser`` in a process of its own and return its exit status and output; it is forked, as jobs are."""
+
+    def run(*arguments: str, **environment: str) -> tuple[int, str]:
+        from ser_lightning.jobs import engine
+        from ser_lightning.jobs.fork_server import fork_server
+
+        output = tmp_path_factory.mktemp("ser") / "output.txt"
+        whole = os.environ | environment
+        server = fork_server(engine.PROGRAM, whole)
+        number = server.start(arguments, REPOSITORY, whole, output)
+        while (status := server.status(number)) is None:
+            time.sleep(0.02)
+        return status, output.read_text()
+
+    return run
 
 
 @pytest.fixture(scope="session")

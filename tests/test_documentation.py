@@ -11,7 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ import yaml
 from markdown.extensions.toc import slugify
 
 from ser_lightning.cli.command_line import LIGHTNING_COMMANDS, parse_suite_options
-from ser_lightning.cli.main import parser
+from ser_lightning.cli.main import main, parser
 from ser_lightning.cli.training import split_keys
 from ser_lightning.published.table_file import ONCE, read_table, row_arguments
 from ser_lightning.sweeps.file import read_sweep
@@ -281,22 +281,25 @@ def command_with_a_module(page: str) -> list[str]:
     return command.words
 
 
-def run_in(folder: Path, words: list[str]) -> str:
-    """Run ``ser`` in ``folder`` without PYTHONPATH, as a reader does; return its output."""
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / words[0]), *words[1:]],
-        cwd=folder,
-        env=environment | {"WANDB_MODE": "disabled", "COLUMNS": "200"},
-        capture_output=True,
-        text=True,
-        stdin=subprocess.DEVNULL,
-    )
-    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
-    return done.stdout
+@pytest.fixture
+def run_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run ``ser`` in a folder of the reader's modules; return its output."""
+
+    def run_ser(words: list[str]) -> str:
+        assert words[0] == "ser"
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", [*sys.path])  # --allow adds the folder
+        monkeypatch.setenv("WANDB_MODE", "disabled")
+        monkeypatch.setenv("COLUMNS", "200")
+        assert main(words[1:]) == 0
+        return capsys.readouterr().out
+
+    return run_ser
 
 
-def test_the_corpus_of_the_page_is_found_and_split(tmp_path: Path, synthetic_ravdess: Path) -> None:
+def test_the_corpus_of_the_page_is_found_and_split(
+    tmp_path: Path, synthetic_ravdess: Path, run_in: Callable[..., str]
+) -> None:
     (tmp_path / "my_corpus.py").write_text(only_block("adding_a_corpus.md", "python", '"""Words'))
     clips = sorted(synthetic_ravdess.rglob("*.wav"))
     (tmp_path / "words").mkdir()
@@ -304,13 +307,13 @@ def test_the_corpus_of_the_page_is_found_and_split(tmp_path: Path, synthetic_rav
         shutil.copy(clip, tmp_path / "words" / f"s{number // 6}_{'ahn'[number % 3]}_{number % 6}.wav")
     (tmp_path / "experiments").symlink_to(REPOSITORY / "experiments")
     words = [word.replace("/data/words", "words") for word in command_with_a_module("adding_a_corpus.md")]
-    said = run_in(tmp_path, words)
+    said = run_in(words)
     assert "words: actor folds (even, 4)" in said
     assert [one for one in ("angry", "happy", "neutral", "No speaker is in two sets") if one not in said] == []
     assert len(re.findall(r"\btrain +. +12\b", said)) == 4
 
 
-def test_the_system_of_the_page_trains(tmp_path: Path, synthetic_ravdess: Path) -> None:
+def test_the_system_of_the_page_trains(tmp_path: Path, synthetic_ravdess: Path, run_in: Callable[..., str]) -> None:
     (tmp_path / "my_system.py").write_text(only_block("adding_a_system.md", "python", '"""Mean and deviation'))
     experiment = yaml.safe_load(only_block("adding_a_system.md", "yaml", "seed_everything"))
     (tmp_path / "my_system.yaml").write_text(yaml.safe_dump(experiment))
@@ -324,7 +327,7 @@ def test_the_system_of_the_page_trains(tmp_path: Path, synthetic_ravdess: Path) 
         "--data.init_args.protocol.init_args.blocks=even",
         "--data.init_args.protocol.init_args.num_folds=3",
     ]
-    run_in(tmp_path, [*words, *shorter])
+    run_in([*words, *shorter])
     assert (tmp_path / "runs/my_system/ravdess-synthetic/default/seed-0/fold-00/checkpoints/best.ckpt").is_file()
 
 

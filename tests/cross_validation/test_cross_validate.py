@@ -1,7 +1,6 @@
 """All folds of an experiment in one command: resumed exactly, nothing done twice, nothing mixed."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -66,11 +65,11 @@ def test_a_killed_cross_validation_resumes_to_equal_results(
     synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, repository: Path, wait_until: WaitUntil
 ) -> None:
     calm, killed = tmp_path / "calm", tmp_path / "killed"
-    undisturbed = arguments(synthetic_ravdess, feature_folder, calm, "--folds=0,1")
+    undisturbed = arguments(synthetic_ravdess, feature_folder, calm, "--folds=1", "--trainer.max_epochs=4")
     assert main(undisturbed) == 0
 
     wandb.setup().ensure_service()  # it outlives killed children, which find it through WANDB_SERVICE
-    disturbed = arguments(synthetic_ravdess, feature_folder, killed, "--folds=0,1")
+    disturbed = arguments(synthetic_ravdess, feature_folder, killed, "--folds=1", "--trainer.max_epochs=4")
     process = subprocess.Popen(command(*disturbed), cwd=repository, stdout=subprocess.DEVNULL)
     metrics = seed_folder(killed) / "fold-01" / "metrics.csv"
     wait_until(lambda: metrics.exists() and len(pd.read_csv(metrics)) >= 2)
@@ -78,20 +77,17 @@ def test_a_killed_cross_validation_resumes_to_equal_results(
     process.wait()
     wait_until(lambda: not processes_writing_below(killed))  # the fold's process ends with its parent
     assert not (seed_folder(killed) / "fold-01" / "predictions.csv").exists()
-    first = (seed_folder(killed) / "fold-00" / "predictions.csv").stat().st_mtime_ns
 
     assert main(disturbed) == 0
-    assert (seed_folder(killed) / "fold-00" / "predictions.csv").stat().st_mtime_ns == first
     assert "Restoring states" in (seed_folder(killed) / "fold-01" / "log.txt").read_text()
-    for fold in ("fold-00", "fold-01"):
-        one, other = seed_folder(calm) / fold, seed_folder(killed) / fold
-        for file in ("predictions.csv", "validation_predictions.csv", "metrics.csv"):
-            assert (one / file).read_bytes() == (other / file).read_bytes(), (fold, file)
-        for name in ("best", "last"):
-            weights = [
-                torch.load(f / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"] for f in (one, other)
-            ]
-            assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0]), (fold, name)
+    one, other = seed_folder(calm) / "fold-01", seed_folder(killed) / "fold-01"
+    for file in ("predictions.csv", "validation_predictions.csv", "metrics.csv"):
+        assert (one / file).read_bytes() == (other / file).read_bytes(), file
+    for name in ("best", "last"):
+        weights = [
+            torch.load(f / "checkpoints" / f"{name}.ckpt", weights_only=True)["state_dict"] for f in (one, other)
+        ]
+        assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0]), name
     summaries = [json.loads((seed_folder(runs) / "summary.json").read_text()) for runs in (calm, killed)]
     for summary in summaries:
         for key in ("seconds", "code_versions"):  # a developer may commit meanwhile

@@ -46,3 +46,18 @@ EXPERIMENTS: list[tuple[Path, ...]] = [
 
 def name(files: tuple[Path, ...]) -> str:
     return " ".join(str(path.relative_to(FOLDER).with_suffix("")) for path in files)
+
+
+ABSENT = "absent"
+
+
+def at(config: Any, key: str) -> Any:
+    """Return the value of a dotted key, or ABSENT."""
+    for part in key.split("."):
+        if isinstance(config, list) and part.isdecimal() and int(part) < len(config):
+            config = config[int(part)]
+        elif isinstance(config, dict) and part in config:
+            config = config[part]
+        else:
+            return ABSENT
+    return config

@@ -3,7 +3,7 @@
 import importlib
 import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +11,11 @@ import pytest
 import yaml
 
 from ser_lightning.errors import ConfigurationError
-from tests.experiments.conftest import Built
-from tests.experiments.pairs import CORPORA, FOLDER, PAIRS, SYSTEMS, content, name
+from tests.experiments.pairs import CORPORA, FOLDER, PAIRS, SYSTEMS, at, content
 from tools.choices import FILE, Choice, read_choices
 
-Build = Callable[[tuple[Path, ...]], Built]
 BY_PAPER = {paper: read_choices(FOLDER / paper / FILE) for paper in CORPORA}
 ALL = [*read_choices(FOLDER / FILE), *(choice for choices in BY_PAPER.values() for choice in choices)]
-ABSENT = "absent"
-
-
-def at(config: Any, key: str) -> Any:
-    for part in key.split("."):
-        if isinstance(config, list) and part.isdecimal() and int(part) < len(config):
-            config = config[int(part)]
-        elif isinstance(config, dict) and part in config:
-            config = config[part]
-        else:
-            return ABSENT
-    return config
 
 
 def python_value(key: str) -> Any:
@@ -43,16 +29,6 @@ def python_value(key: str) -> Any:
         else:
             found = inspect.signature(found).parameters[part].default
     return found
-
-
-@pytest.mark.parametrize("files", PAIRS, ids=name)
-def test_a_choice_has_the_value_of_every_experiment_it_covers(files: tuple[Path, Path], built: Build) -> None:
-    config = built(files).config
-    for choice in BY_PAPER[files[0].parent.name]:
-        if not choice.is_code and choice.holds_for(files[0].stem, files[1].stem):
-            value = at(config, choice.key)
-            # A key that only some corpora or systems have is chosen for those.
-            assert value == choice.value or (value == ABSENT and not choice.systems), choice
 
 
 @pytest.mark.parametrize("choice", [one for one in ALL if one.is_code], ids=lambda choice: choice.key)

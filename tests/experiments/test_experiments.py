@@ -15,11 +15,13 @@ from ser_lightning.runs.facts import RunFacts
 from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.fold import run_fold
 from tests.experiments.conftest import Built, arguments
-from tests.experiments.pairs import EXPERIMENTS, FOLDER, PAIRS, SYSTEMS, content, files_of, name
+from tests.experiments.pairs import ABSENT, CORPORA, EXPERIMENTS, FOLDER, PAIRS, SYSTEMS, at, content, files_of, name
+from tools.choices import FILE, read_choices
 
 Build = Callable[[tuple[Path, ...]], Built]
 TRAINERS = sorted((FOLDER / "trainer").glob("*.yaml"))
 TABLES = table_files(FOLDER)
+CHOICES = {paper: read_choices(FOLDER / paper / FILE) for paper in CORPORA}
 ROWS = [(path, row) for path in TABLES for row in read_table(path).rows if row.experiment]
 EVEN = (
     "--data.init_args.protocol=ser_lightning.data.protocols.ActorFolds",
@@ -189,6 +191,16 @@ def test_merging_a_pair_drops_no_key_of_either_file(files: tuple[Path, Path], bu
     problems = [problem for path in files for problem in unlike(content(path), built(files).config)]
     assert [one for one in problems if not one.startswith("data.init_args.root: ")] == []  # the test sets it
     assert len(problems) == 1
+
+
+@pytest.mark.parametrize("files", PAIRS, ids=name)
+def test_a_choice_has_the_value_of_every_experiment_it_covers(files: tuple[Path, Path], built: Build) -> None:
+    config = built(files).config
+    for choice in CHOICES[files[0].parent.name]:
+        if not choice.is_code and choice.holds_for(files[0].stem, files[1].stem):
+            value = at(config, choice.key)
+            # A key that only some corpora or systems have is chosen for those.
+            assert value == choice.value or (value == ABSENT and not choice.systems), choice
 
 
 def test_there_are_experiments() -> None:

@@ -43,7 +43,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("processes")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        multiprocessing.spawn(run_process, (folder,), NUM_PROCESSES)
+        multiprocessing.start_processes(run_process, (folder,), NUM_PROCESSES, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(NUM_PROCESSES)]
 
 

@@ -92,7 +92,7 @@ def shares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("shares")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        multiprocessing.spawn(run_process, (folder,), NUM_PROCESSES)
+        multiprocessing.start_processes(run_process, (folder,), NUM_PROCESSES, start_method="forkserver")
     return folder
 
 

@@ -63,7 +63,7 @@ def run_process(rank: int, folder: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_train_as_one_does_on_the_joint_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    multiprocessing.spawn(run_process, (tmp_path,), NUM_PROCESSES)
+    multiprocessing.start_processes(run_process, (tmp_path,), NUM_PROCESSES, start_method="forkserver")
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(NUM_PROCESSES)]
     expected = training_step(slice(None))
     assert expected["loss"] > 0.1

@@ -1,9 +1,6 @@
 """Two processes on one machine: no utterance lost or repeated, and the numbers of one process."""
 
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from ser_lightning.runs.predictions import Predictions
 from ser_lightning.training.fold import run_fold
 
 Arguments = Callable[..., list[str]]
+Ser = Callable[..., tuple[int, str]]
 
 TWO_PROCESSES = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp")
 
@@ -43,17 +41,7 @@ def odd_arguments(odd_ravdess: Path, arguments: Arguments) -> Arguments:
     return make
 
 
-def ser(*arguments: str) -> None:
-    """Run the command line in a new process; its processes communicate over the loopback device."""
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [sys.executable, "-m", "ser_lightning.cli", *arguments],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+LOOPBACK = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +51,20 @@ def alone(odd_arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="module")
-def together(odd_arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def together(odd_arguments: Arguments, ser: Ser, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same fold, run by two processes, with W&B offline."""
     folder = tmp_path_factory.mktemp("together")
-    ser("run-fold", *odd_arguments(folder, *TWO_PROCESSES))
+    status, output = ser("run-fold", *odd_arguments(folder, *TWO_PROCESSES), **LOOPBACK)
+    assert status == 0, output
     return folder
 
 
 def test_two_processes_predict_from_a_checkpoint_as_one_does(
-    alone: Path, tmp_path: Path, odd_arguments: Arguments
+    alone: Path, tmp_path: Path, odd_arguments: Arguments, ser: Ser
 ) -> None:
     best = f"--ckpt_path={alone}/checkpoints/best.ckpt"
-    ser("test", *odd_arguments(tmp_path, best, "--trainer.logger=false", *TWO_PROCESSES))
+    status, output = ser("test", *odd_arguments(tmp_path, best, "--trainer.logger=false", *TWO_PROCESSES), **LOOPBACK)
+    assert status == 0, output
     one, two = (Predictions.read(folder / "predictions.csv").table for folder in (alone, tmp_path))
     assert len(one) % 2 == 1, len(one)
     labels = ["utterance", "speaker", "fold", "target"]

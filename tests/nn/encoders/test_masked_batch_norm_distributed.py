@@ -49,7 +49,7 @@ def run_process(rank: int, folder: Path) -> None:
 
 def test_two_processes_normalise_and_learn_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    multiprocessing.spawn(run_process, (tmp_path,), NUM_PROCESSES)
+    multiprocessing.start_processes(run_process, (tmp_path,), NUM_PROCESSES, start_method="forkserver")
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(NUM_PROCESSES)]
     expected = training_step(slice(None), distributed=False)
     for name, value in expected.items():
