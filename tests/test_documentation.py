@@ -20,8 +20,8 @@ import pytest
 import yaml
 from markdown.extensions.toc import slugify
 
+from ser_lightning.cli.__main__ import parser
 from ser_lightning.cli.command_line import LIGHTNING_COMMANDS, parse_suite_options
-from ser_lightning.cli.main import parser
 from ser_lightning.cli.training import split_keys
 from ser_lightning.published.table_file import ONCE, read_table, row_arguments
 from ser_lightning.sweeps.file import read_sweep

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.cli.training import split_keys
 from ser_lightning.cross_validation.planner import RunOptions
 from ser_lightning.cross_validation.tables import plan_table, show_table

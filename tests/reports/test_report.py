@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.figures import png, training_figure
 from ser_lightning.reports.report import write_report

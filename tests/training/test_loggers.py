@@ -22,7 +22,7 @@ from lightning.pytorch import LightningModule, Trainer
 from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.cross_validation.wandb import log_summary_runs, report_to_agent
 from ser_lightning.jobs.events import Change, JobEvent
 from ser_lightning.jobs.plan import Job

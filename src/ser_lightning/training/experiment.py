@@ -27,11 +27,11 @@ from ser_lightning.training.arguments import (
     Execution,
     config_files,
     constructor_error,
+    corpus_argument,
     error_location,
     read_experiment_file,
     shorten_parser_message,
     threads_of_environment,
-    with_corpus_first,
 )
 from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
 from ser_lightning.training.checks import LINKED, check_monitored_scores, check_same_system
@@ -88,7 +88,7 @@ class ExperimentCLI(LightningCLI):
             parser_kwargs={**quiet_errors, **{name: dict(quiet_errors) for name in self.subcommands()}},
             subclass_mode_model=True,
             subclass_mode_data=True,
-            args=with_corpus_first(arguments),
+            args=[*arguments[:run], *corpus_argument(arguments), *arguments[run:]],  # after the subcommand, if any
             run=run,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # systems.checkpoint does it, checked
