@@ -11,8 +11,7 @@ from rich.markup import escape
 from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
 from ser_lightning.cross_validation.wandb import log_summary_runs, report_to_agent
 from ser_lightning.errors import SerError
-from ser_lightning.jobs.events import Observer
-from ser_lightning.jobs.plan import Job, Resources, show_plan, write_configurations
+from ser_lightning.jobs.plan import Job, Observer, Resources, show_plan, write_configurations
 from ser_lightning.jobs.runner import run_jobs
 from ser_lightning.published.lookup import EXPERIMENTS, publications
 from ser_lightning.reports.figures import confusion_figure, save

@@ -16,7 +16,7 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ser_lightning.files import write_atomically
-from ser_lightning.jobs.events import Change, JobEvent, Observer
+from ser_lightning.jobs.plan import Change, JobEvent, Observer
 from ser_lightning.metrics import scores
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import CONFUSION_PICTURE, FACTS_FILE, FILES, fold_folders, is_finished, read_config

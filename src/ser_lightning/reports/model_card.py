@@ -8,7 +8,7 @@ from typing import Any
 
 from ser_lightning.data.corpora import source_of
 from ser_lightning.metrics import recalls, scores
-from ser_lightning.reports.render import markdown
+from ser_lightning.reports.document import markdown
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import BEST, CHECKPOINTS, FACTS_FILE, FILES, read_config
 from ser_lightning.runs.predictions import Predictions, confusion

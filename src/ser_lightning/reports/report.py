@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
-from ser_lightning.reports.document import Document
-from ser_lightning.reports.render import html_page, markdown_page
+from ser_lightning.reports.document import Document, html_page, markdown_page
 from ser_lightning.reports.sections.comparison import comparison_with_papers, hyper_parameters, significance
 from ser_lightning.reports.sections.learning import embeddings_and_attention, reliability, training
 from ser_lightning.reports.sections.overview import left_out_section, opening, run_facts
