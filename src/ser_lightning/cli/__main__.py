@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ser_lightning.cli import corpora, inference, results, training
+from ser_lightning.cli import corpora, results, training
 from ser_lightning.cli.command_line import (
     LIGHTNING_COMMANDS,
     CommandLine,
@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     commands = CommandLine(DESCRIPTION, EXAMPLES)
     commands.parser.add_argument("--version", action=_Version, help="show the version, and in a clone the commit")
     list_lightning_commands(commands)
-    for file in (training, corpora, results, inference):
+    for file in (training, corpora, results):
         file.add_commands(commands)
     return commands.parser
 
