@@ -19,7 +19,7 @@ from ser_lightning.runs.predictions import Predictions
 from ser_lightning.systems.checkpoint import load_system, read_checkpoint
 from ser_lightning.training.arguments import corpus_argument
 from ser_lightning.training.callbacks import EpochSeed
-from ser_lightning.training.experiment import ExperimentCLI
+from ser_lightning.training.experiment import ExperimentCLI, with_public_paths
 from ser_lightning.training.fold import run_fold
 
 Arguments = Callable[..., list[str]]
@@ -291,6 +291,14 @@ def test_a_run_names_classes_by_public_paths(tmp_path: Path, arguments: Argument
     cli = ExperimentCLI(arguments(tmp_path, "--trainer.logger=false", internal), run=False)
     assert cli.configuration["model"]["class_path"] == "ser_lightning.systems.PooledLSTM"
     assert cli.model.configuration["class_path"] == "ser_lightning.systems.PooledLSTM"
+
+
+def test_every_class_path_of_a_configuration_becomes_public() -> None:
+    inner = {"class_path": "ser_lightning.losses.focal.FocalLoss", "init_args": {"gamma": 1.0}}
+    written = {"class_path": "ser_lightning.systems.PooledLSTM", "init_args": {"criterion": inner, "list": [inner, 3]}}
+    outer = with_public_paths(written)
+    public = {"class_path": "ser_lightning.losses.FocalLoss", "init_args": {"gamma": 1.0}}
+    assert outer == {**written, "init_args": {"criterion": public, "list": [public, 3]}}
 
 
 def test_the_system_comes_first_as_its_file_names_the_run() -> None:

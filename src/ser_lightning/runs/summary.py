@@ -13,8 +13,8 @@ from ser_lightning.metrics import scores
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import FILES
 from ser_lightning.runs.gathering import CrossValidation, FoldRun
-from ser_lightning.runs.predictions import Predictions, confusion
-from ser_lightning.runs.scores import decision_scores, mean_soft_scores
+from ser_lightning.runs.predictions import Predictions, confusion, decision_scores
+from ser_lightning.runs.scores import mean_soft_scores
 
 SUMMARY_FILE = "summary.json"
 METRICS = {"UA": "UA %", "WA": "WA %", "macro_F1": "macro F1 %"}  # heading by name in files
