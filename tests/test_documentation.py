@@ -225,7 +225,7 @@ def test_the_readmes_tree_names_every_module_and_no_other() -> None:
         path.name
         for folder in ("src", "data_modules", "tools")
         for path in (REPOSITORY / folder).rglob("*.py")
-        if not path.name.startswith("__")
+        if path.name != "__init__.py"
     }
     folders = {path.name for path in (REPOSITORY / "src/ser_lightning").rglob("*") if any(path.glob("*.py"))}
     experiments = {path.name for path in (REPOSITORY / "experiments").glob("[!._]*")}
