@@ -9,19 +9,17 @@ import torch
 from torch.utils.data import DataLoader
 
 from data_modules.discovery import Found
-from ser_lightning.data.batches import (
-    BatchSampler,
-    DeviceFrames,
-    FrameDataset,
-    WaveformDataset,
-    check_has_test_set,
-    keep_batch,
-    pins_memory,
-    rank_and_world_size,
-)
+from ser_lightning.data.batches import FrameDataset, keep_batch, pins_memory, rank_and_world_size
 from ser_lightning.data.held_out import HeldOutClips
+from ser_lightning.data.on_device import DeviceFrames, WaveformDataset
 from ser_lightning.data.protocols import Protocol
-from ser_lightning.data.samplers import BucketBatchSampler, ClassBatchSampler, EvaluationBatchSampler, RandomCrops
+from ser_lightning.data.samplers import (
+    BatchSampler,
+    BucketBatchSampler,
+    ClassBatchSampler,
+    EvaluationBatchSampler,
+    RandomCrops,
+)
 from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.data.targets import HardTargets, Targets, TrainingStatistics
 from ser_lightning.errors import AudioError, ConfigurationError, ProtocolError
@@ -212,7 +210,7 @@ class CorpusDataModule(DataModule):
     def setup(self, stage: str) -> None:
         """Split the corpus and load the features of the sets that ``stage`` needs."""
         if stage == "test":
-            check_has_test_set(self.protocol)
+            self.protocol.check_has_test_set()
         if self._usable is None:  # another process extracted the features
             self.extract(progress=False)
         split = self.split()

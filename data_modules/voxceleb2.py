@@ -17,9 +17,10 @@ from torch import Tensor
 
 from data_modules.voxceleb2_index import ClipIndex, find_release, open_index
 from data_modules.voxceleb2_split import ClipDataset, ClipLoader, Clips, ClipSplit, Problems, held_out
-from ser_lightning.data.batches import DeviceFrames, check_has_test_set, keep_batch, pins_memory, rank_and_world_size
+from ser_lightning.data.batches import keep_batch, pins_memory, rank_and_world_size
 from ser_lightning.data.corpora import CorpusSource
 from ser_lightning.data.held_out import HeldOutClips, ListedClips
+from ser_lightning.data.on_device import DeviceFrames
 from ser_lightning.data.samplers import BucketBatchSampler, EvaluationBatchSampler, RandomCrops
 from ser_lightning.data.synthetic import MARKER
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
@@ -246,7 +247,7 @@ class VoxCeleb2(DataModule):
     def setup(self, stage: str) -> None:
         """Read the index, which another process may have built."""
         if stage == "test":
-            check_has_test_set(self.protocol)
+            self.protocol.check_has_test_set()
         self.extract(progress=False)
 
     def training_statistics(self) -> TrainingStatistics:

@@ -9,7 +9,7 @@ import pytest
 
 from data_modules.ravdess import RAVDESS
 from ser_lightning import features, losses, systems
-from ser_lightning.allow_list import check_class_paths, public_path, shortest_path, with_public_paths
+from ser_lightning.allow_list import check_class_paths, public_path, shortest_path
 from ser_lightning.data.protocols import ActorFolds
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.nn import encoders, pooling
@@ -79,11 +79,3 @@ def test_a_foreign_class_is_named_by_the_module_for_allow(monkeypatch: pytest.Mo
 def test_a_class_that_has_moved_is_found_where_it_is_exported() -> None:
     assert shortest_path("ser_lightning.systems.nowhere.PooledLSTM") == "ser_lightning.systems.PooledLSTM"
     assert shortest_path("PooledLSTM") == "PooledLSTM"
-
-
-def test_every_class_path_of_a_configuration_becomes_public() -> None:
-    inner = {"class_path": "ser_lightning.losses.focal.FocalLoss", "init_args": {"gamma": 1.0}}
-    written = {"class_path": "ser_lightning.systems.PooledLSTM", "init_args": {"criterion": inner, "list": [inner, 3]}}
-    outer = with_public_paths(written)
-    public = {"class_path": "ser_lightning.losses.FocalLoss", "init_args": {"gamma": 1.0}}
-    assert outer == {**written, "init_args": {"criterion": public, "list": [public, 3]}}

@@ -20,8 +20,8 @@ import pytest
 import yaml
 from markdown.extensions.toc import slugify
 
+from ser_lightning.cli.__main__ import main, parser
 from ser_lightning.cli.command_line import LIGHTNING_COMMANDS, parse_suite_options
-from ser_lightning.cli.main import main, parser
 from ser_lightning.cli.training import split_keys
 from ser_lightning.published.table_file import ONCE, read_table, row_arguments
 from ser_lightning.sweeps.file import read_sweep
@@ -225,7 +225,7 @@ def test_the_readmes_tree_names_every_module_and_no_other() -> None:
         path.name
         for folder in ("src", "data_modules", "tools")
         for path in (REPOSITORY / folder).rglob("*.py")
-        if not path.name.startswith("__")
+        if path.name != "__init__.py"
     }
     folders = {path.name for path in (REPOSITORY / "src/ser_lightning").rglob("*") if any(path.glob("*.py"))}
     experiments = {path.name for path in (REPOSITORY / "experiments").glob("[!._]*")}

@@ -16,7 +16,7 @@ from ser_lightning.files import write_atomically
 from ser_lightning.published.lookup import EXPERIMENTS, table_files
 from ser_lightning.published.table_file import Row, Table, folder_name, read_table
 from ser_lightning.reports.document import Table as DocumentTable
-from ser_lightning.reports.render import escape, markdown_table
+from ser_lightning.reports.document import escape, markdown_table
 from tools.choices import FILE, Choice, read_choices
 from tools.measured import Measured, read_measured
 

@@ -10,7 +10,6 @@ to another module.
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ser_lightning.errors import ConfigurationError
 
@@ -49,16 +48,6 @@ def shortest_path(path: str) -> str:
             if name in getattr(sys.modules.get(package), "__all__", ()):
                 return f"{package}.{name}"
     return path
-
-
-def with_public_paths(configuration: Any) -> Any:
-    """Return a nested configuration with every class path shortened by ``shortest_path``."""
-    if isinstance(configuration, Mapping):
-        return {
-            key: shortest_path(value) if key in _PATH_KEYS and isinstance(value, str) else with_public_paths(value)
-            for key, value in configuration.items()
-        }
-    return [with_public_paths(value) for value in configuration] if isinstance(configuration, list) else configuration
 
 
 def _is_allowed(path: str, prefixes: Sequence[str]) -> bool:

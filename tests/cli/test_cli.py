@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ser_lightning.cli import main as cli
+from ser_lightning.cli import __main__ as cli
+from ser_lightning.cli.__main__ import main, parser
 from ser_lightning.cli.command_line import LIGHTNING_COMMANDS
-from ser_lightning.cli.main import main, parser
 from ser_lightning.jobs.process import USER_ERROR
 
 
@@ -26,7 +26,7 @@ def test_help_names_every_command() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from ser_lightning.cli.main import parser; parser().format_help(); "
+        "import sys; from ser_lightning.cli.__main__ import parser; parser().format_help(); "
         "print([name for name in ('torch', 'sklearn', 'matplotlib', 'pandas', 'rich') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -88,7 +88,7 @@ def test_a_system_error_names_file_reason_and_way_out(
 )
 def test_version_and_a_misspelt_file_import_nothing_heavy(arguments: list[str]) -> None:
     code = (
-        "import sys; from ser_lightning.cli.main import main\n"
+        "import sys; from ser_lightning.cli.__main__ import main\n"
         "try: main(sys.argv[1:])\nexcept SystemExit: pass\n"
         "print([name for name in ('torch', 'omegaconf', 'jsonargparse', 'rich') if name in sys.modules])"
     )

@@ -70,7 +70,7 @@ def test_one_line_counts_used_files_and_unused_ones_are_named(odd_ravdess: Path,
             first = RunOptions(runs=tmp_path / "runs [v1]", folds="0")
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr("ser_lightning.cross_validation.cross_validate.run_jobs", lambda jobs, *_: {})
-                patch.setattr("ser_lightning.cross_validation.cross_validate.write_summaries", lambda *_: {})
+                patch.setattr("ser_lightning.cross_validation.cross_validate.write_summaries", lambda *_: ({}, {}))
                 patch.setattr("ser_lightning.cross_validation.cross_validate.log_summary_runs", lambda *_: None)
                 assert cross_validate(given, first, console) == 0
         else:

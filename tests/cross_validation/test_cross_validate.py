@@ -15,7 +15,7 @@ import wandb
 import yaml
 from rich.console import Console
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.cross_validation import cross_validate
 from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
 from ser_lightning.jobs.plan import Job, Resources, show_plan, write_configurations

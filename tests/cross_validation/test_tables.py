@@ -8,7 +8,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.cli.training import split_keys
 from ser_lightning.cross_validation.planner import RunOptions
 from ser_lightning.cross_validation.tables import plan_table, show_table
@@ -205,6 +205,20 @@ def test_a_row_is_shown_for_the_chosen_seeds_and_folds(
     assert row("--seeds", "1") == ["1 of 3", "1"]
     assert row("--seeds=0,1", "--folds=0-1") == ["1, 1 of 3", "0, 1"]
     assert row("--seeds=2") == row("--folds=0") == ["not run", ""]
+
+    # A damaged fold is named, and the others are shown.
+    (damaged,) = tmp_path.rglob("seed-0/fold-01/run.json")
+    damaged.write_text("[")
+    given = [path, runs, folds, "--seeds=0,1", *own]
+    assert main(["table", "show", *given]) == 0
+    captured = capsys.readouterr()
+    assert f"warning: {damaged.parent} is left out: {damaged}" in captured.err
+    assert main(["table", "run", *given]) == 1
+    captured = capsys.readouterr()
+    assert f"{damaged.parents[1]}: no summary: {damaged}" in captured.out
+    (page,) = tmp_path.rglob("report.html")
+    assert str(damaged) in page.read_text()
+    assert row("--seeds=0,1") == ["1 of 3", "1"]
 
 
 def test_keys_of_the_table_may_follow_any_argument() -> None:

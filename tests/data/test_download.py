@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from data_modules.ravdess import SOURCE
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.data import download
 from ser_lightning.data.corpora import Archive, find_corpus
 from ser_lightning.data.download import fetch, obtain, unpack

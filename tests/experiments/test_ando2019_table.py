@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.runs.folder import file_hash, recorded_sources
 
 NARROW = ["channels=[2,2,2]", "cells=3", "attention_dim=4", "hidden_dim=4"]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.features import LogMelFilterbank, SilenceRemoval, build_extractor, log_mel
+from ser_lightning.features import LogMelFilterbank, SilenceRemoval, build_extractor, spectra
 
 LOG_MEL = "ser_lightning.features.LogMelFilterbank"
 
@@ -20,7 +20,7 @@ def test_the_short_public_path_is_understood_and_defaults_hold() -> None:
 def test_a_configuration_is_read_after_the_class_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
     configuration = SilenceRemoval(LogMelFilterbank(num_mels=26), 30.0).configuration()
     monkeypatch.setattr(LogMelFilterbank, "__module__", "ser_lightning.features.elsewhere")
-    monkeypatch.delattr(log_mel, "LogMelFilterbank")
+    monkeypatch.delattr(spectra, "LogMelFilterbank")
     extractor = build_extractor(configuration)
     assert isinstance(extractor, SilenceRemoval)
     assert extractor.configuration() == configuration
@@ -57,7 +57,7 @@ def test_a_foreign_class_is_rejected_by_name_wherever_it_hides(key: str) -> None
         ({"class_path": "ser_lightning.types.Split"}, "not a FeatureExtractor"),
         ({"class_path": "ser_lightning.features.FeatureExtractor"}, "not a FeatureExtractor"),
         ({"class_path": LOG_MEL, "init_args": {"num_mel": 3}}, "num_mel"),
-        ({"class_path": "ser_lightning.features.log_mel.LogMelFilterbank"}, f"write '{LOG_MEL}'"),
+        ({"class_path": "ser_lightning.features.spectra.LogMelFilterbank"}, f"write '{LOG_MEL}'"),
         ({"class_path": "ser_lightning.features.gone.LogMelFilterbank"}, f"write '{LOG_MEL}'"),
     ],
 )

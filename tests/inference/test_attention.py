@@ -7,7 +7,7 @@ import pytest
 import soundfile
 import torch
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.features import FeatureExtractor, LogPowerSpectrogram, SilenceRemoval
 from ser_lightning.inference import attention as module
 from ser_lightning.losses import ExistenceLoss, WeightedCrossEntropy

@@ -230,7 +230,7 @@ def test_a_gpu_gives_the_same_results(save: Save, tmp_path: Path, system_name: s
 @pytest.mark.slow
 def test_memory_does_not_grow_with_duration(checkpoint: Path, tmp_path: Path) -> None:
     code = (
-        "import sys, resource; from ser_lightning.cli.main import main\n"
+        "import sys, resource; from ser_lightning.cli.__main__ import main\n"
         "main(['classify', *sys.argv[1:], '--device=cpu'])\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
     )

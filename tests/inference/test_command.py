@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.inference.classification import Classifier
 
 Save = Callable[..., Path]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.features import LogMelFilterbank, build_extractor
 from ser_lightning.inference import export as module
 from ser_lightning.inference.classification import batch_of

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
 from ser_lightning.jobs.plan import Job, Resources, describe, show_plan
 

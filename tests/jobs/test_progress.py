@@ -9,9 +9,8 @@ import pytest
 from rich.console import Console
 
 from ser_lightning.jobs import progress as job_progress
-from ser_lightning.jobs.events import Change, JobEvent
 from ser_lightning.jobs.live_table import JobTable
-from ser_lightning.jobs.plan import Job
+from ser_lightning.jobs.plan import Change, Job, JobEvent
 from ser_lightning.jobs.progress import seconds_left
 
 

@@ -18,8 +18,7 @@ from rich.console import Console
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs import runner
 from ser_lightning.jobs.engine import SequentialEngine
-from ser_lightning.jobs.events import Change, JobEvent
-from ser_lightning.jobs.plan import Job, Resources
+from ser_lightning.jobs.plan import Change, Job, JobEvent, Resources
 from ser_lightning.jobs.runner import run_jobs
 from ser_lightning.runs.folder import claim_sources, is_finished
 

@@ -1,17 +1,24 @@
 """What papers report of runs, looked up in the table files."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
-from ser_lightning.published.lookup import EXPERIMENTS, publications, table_files
+from ser_lightning.published.lookup import EXPERIMENTS, table_files, with_published
 from ser_lightning.published.table_file import read_table, row_arguments
-from ser_lightning.reports.systems import PaperResult
-from ser_lightning.runs.gathering import CrossValidation, find_cross_validations
+from ser_lightning.reports.systems import PaperResult, ReportedSystem
+from ser_lightning.runs.gathering import CrossValidation, finished_folds, gather
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.training.experiment import resolve
+
+
+def averaged(*folders: Path) -> list[CrossValidation]:
+    runs, left_out = gather([fold for folder in folders for fold in finished_folds(folder)])
+    assert not left_out
+    return runs
 
 
 def _run(folder: Path, config: dict[str, object] | None = None, **facts: object) -> list[CrossValidation]:
@@ -29,35 +36,45 @@ def _run(folder: Path, config: dict[str, object] | None = None, **facts: object)
     (fold / "run.json").write_text(json.dumps(said | facts))
     if config:
         (fold / "config.yaml").write_text(yaml.safe_dump(config))
-    return find_cross_validations([folder])
+    return averaged(folder)
+
+
+def published(runs: list[CrossValidation], experiments: Path = EXPERIMENTS) -> Sequence[PaperResult]:
+    (system,) = with_published([ReportedSystem.of(runs)], experiments)
+    return system.published
 
 
 def test_a_run_finds_its_row(tmp_path: Path) -> None:
-    (found,) = publications(EXPERIMENTS)(_run(tmp_path))
+    (found,) = published(_run(tmp_path))
     assert found.source == "Huang et al. 2020, Table 1, pooling methods: NetVLAD"
     assert (found.corpus, found.scores) == ("iemocap", {"UA": 62.6})
 
 
 def test_a_run_of_a_tables_row_finds_that_row(tmp_path: Path) -> None:
-    (found,) = publications(EXPERIMENTS)(_run(tmp_path, row="K=4"))
+    (found,) = published(_run(tmp_path, row="K=4"))
     assert found.source == "Huang et al. 2020, Figure 3, NetVLAD with K clusters: K=4"
-    assert publications(EXPERIMENTS)(_run(tmp_path / "other", row="K=5")) == []  # not legible in the paper
+    assert published(_run(tmp_path / "other", row="K=5")) == []  # not legible in the paper
+
+
+def test_each_system_gets_its_own_results(tmp_path: Path) -> None:
+    systems = [ReportedSystem.of(_run(tmp_path / row, row=row)) for row in ("K=4", "K=5", "default")]
+    assert [len(system.published) for system in with_published(systems)] == [1, 0, 1]
 
 
 @pytest.mark.parametrize(("corpus", "score"), [("ravdess", 67.94), ("crema_d", 53.38)])
 def test_the_table_on_the_runs_corpus_is_preferred(corpus: str, score: float, tmp_path: Path) -> None:
-    (found,) = publications(EXPERIMENTS)(_run(tmp_path, paper="mocanu2021", experiment="s1_scratch", corpus=corpus))
+    (found,) = published(_run(tmp_path, paper="mocanu2021", experiment="s1_scratch", corpus=corpus))
     assert (found.corpus, found.scores) == (corpus, {"WA": score})
 
 
 def test_a_run_on_another_corpus_gets_scores_and_their_corpus(tmp_path: Path) -> None:
-    (found,) = publications(EXPERIMENTS)(_run(tmp_path, corpus="ravdess"))
+    (found,) = published(_run(tmp_path, corpus="ravdess"))
     assert (found.corpus, found.scores) == ("iemocap", {"UA": 62.6})
 
 
 def test_an_unpublished_experiment_finds_nothing(tmp_path: Path) -> None:
-    assert publications(EXPERIMENTS)(_run(tmp_path, experiment="mine")) == []
-    assert publications(tmp_path)(_run(tmp_path / "x")) == []
+    assert published(_run(tmp_path, experiment="mine")) == []
+    assert published(_run(tmp_path / "x"), tmp_path) == []
 
 
 def _named(found: PaperResult) -> list[str]:
@@ -66,14 +83,14 @@ def _named(found: PaperResult) -> list[str]:
 
 def test_differences_from_the_file_are_listed(tmp_path: Path) -> None:
     config = resolve([f"--config={EXPERIMENTS / 'huang2020' / name}" for name in ("netvlad.yaml", "iemocap.yaml")])
-    assert publications(EXPERIMENTS)(_run(tmp_path / "same", config))[0].differences == []
+    assert published(_run(tmp_path / "same", config))[0].differences == []
     config["trainer"]["max_epochs"] = 8
     config["trainer"]["precision"] = "32-true"  # Lightning's default, which the file does not set
     config["model"]["init_args"]["dropout"] = 0.1
     config["data"]["init_args"] |= {"root": "elsewhere", "fold": 2}
     config["data"]["init_args"]["protocol"]["class_path"] = "ser_lightning.data.protocols.RandomFolds"
     config["seed_everything"] = 3
-    (found,) = publications(EXPERIMENTS)(_run(tmp_path / "other", config))
+    (found,) = published(_run(tmp_path / "other", config))
     assert found.differences == [
         "data.init_args.protocol",
         "model.init_args.dropout 0.1 (file: 0.5)",
@@ -109,32 +126,32 @@ def test_a_row_may_set_another_class_in_any_notation(overrides: list[str], tmp_p
     path = _table(tmp_path, *overrides)
     (row,) = read_table(path).rows
     run = resolve(row_arguments(path, row, []))
-    published = publications(tmp_path / "experiments")
-    assert published(_run(tmp_path / "same", run, **RUN))[0].differences == []
+    tables = tmp_path / "experiments"
+    assert published(_run(tmp_path / "same", run, **RUN), tables)[0].differences == []
     run["model"]["init_args"]["pooling"]["init_args"]["clusters"] = 6
-    assert published(_run(tmp_path / "other", run, **RUN))[0].differences == [
+    assert published(_run(tmp_path / "other", run, **RUN), tables)[0].differences == [
         "model.init_args.pooling.init_args.clusters 6 (file: 4)"
     ]
     run["model"]["init_args"]["pooling"] = {"class_path": "ser_lightning.nn.pooling.MeanPooling"}
-    (found,) = published(_run(tmp_path / "another", run, **RUN))
+    (found,) = published(_run(tmp_path / "another", run, **RUN), tables)
     assert "model.init_args.pooling.class_path" in _named(found)
 
 
 def test_a_run_is_compared_with_the_experiment_on_its_corpus(tmp_path: Path) -> None:
     path = _table(tmp_path, "--model.init_args.cells=8")
     run = resolve(["--config=experiments/quickstart.yaml"])
-    published = publications(tmp_path / "experiments")
-    assert _named(*published(_run(tmp_path / "same", run, **RUN))) == ["model.init_args.cells"]
-    assert published(_run(tmp_path / "absent", run, **RUN | {"corpus": "crema_d"}))[0].differences == []
+    tables = tmp_path / "experiments"
+    assert _named(*published(_run(tmp_path / "same", run, **RUN), tables)) == ["model.init_args.cells"]
+    assert published(_run(tmp_path / "absent", run, **RUN | {"corpus": "crema_d"}), tables)[0].differences == []
     run["data"]["class_path"] = "data_modules.crema_d.CREMAD"
     (path.parent / "crema_d.yaml").write_text((path.parent / "ravdess.yaml").read_text())
-    assert published(_run(tmp_path / "other", run, **RUN | {"corpus": "crema_d"}))[0].differences == []
+    assert published(_run(tmp_path / "other", run, **RUN | {"corpus": "crema_d"}), tables)[0].differences == []
 
 
 def test_a_row_with_untrusted_classes_is_not_compared(tmp_path: Path) -> None:
     _table(tmp_path, "--model.init_args.pooling=os.system")
     run = resolve(["--config=experiments/quickstart.yaml"])
-    (found,) = publications(tmp_path / "experiments")(_run(tmp_path / "run", run, **RUN))
+    (found,) = published(_run(tmp_path / "run", run, **RUN), tmp_path / "experiments")
     (said,) = found.differences
     assert said.startswith("not compared: ")
     assert "os.system" in said

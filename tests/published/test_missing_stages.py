@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ser_lightning.cli.main import main, parser
+from ser_lightning.cli.__main__ import main, parser
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import WeightedCrossEntropy
 from ser_lightning.published.lookup import check_earlier_stages

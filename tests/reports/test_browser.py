@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from ser_lightning.reports.report import write_report
+from ser_lightning.reports.systems import find_systems
 
 WriteFold = Callable[..., Path]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -142,7 +143,7 @@ def page(request: pytest.FixtureRequest, write_fold: WriteFold, tmp_path_factory
     for name, matrix in systems.items():
         for fold in range(3):
             write_fold(folder / name / "ravdess-synthetic" / "default" / "seed-0", fold, matrix, experiment=name)
-    return write_report([folder], folder / "report")
+    return write_report(find_systems([folder])[0], folder / "report")
 
 
 @pytest.mark.browser

@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from torch import Tensor
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.reports import embedding_figure as module
 from ser_lightning.reports.embedding_figure import COLOURS, EmbeddingMap, embedding_figure, embedding_map
 from ser_lightning.reports.figures import png

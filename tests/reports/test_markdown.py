@@ -20,9 +20,11 @@ from ser_lightning.reports.document import (
     Section,
     SideBySide,
     Table,
+    escape,
+    html_page,
+    markdown_page,
 )
 from ser_lightning.reports.figures import png, training_figure
-from ser_lightning.reports.render import escape, html_page, markdown_page
 
 HOSTILE = (
     "a|b *c* _d_ **e** ~~f~~ [g](h) ![i](j) <k>l</k> &amp; `m` \\n #o {p}",

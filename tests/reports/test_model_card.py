@@ -12,7 +12,7 @@ import torch
 import yaml
 from markdown_it import MarkdownIt
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.predictions import Predictions

@@ -21,12 +21,18 @@ from ser_lightning.reports.paired_tests import (
     sign_flip_p_value,
 )
 from ser_lightning.reports.uncertainty import RESAMPLES
-from ser_lightning.runs.gathering import find_cross_validations
+from ser_lightning.runs.gathering import CrossValidation, finished_folds, gather
 
 WriteFold = Callable[..., Path]
 RIGHT = ((4, 0), (0, 4))
 HALF = ((2, 2), (2, 2))
 OTHERS: tuple[Others, Others] = ("leave_out", "keep")
+
+
+def averaged(*folders: Path) -> list[CrossValidation]:
+    runs, left_out = gather([fold for folder in folders for fold in finished_folds(folder)])
+    assert not left_out
+    return runs
 
 
 def test_the_p_value_counts_the_flips_that_go_as_far() -> None:
@@ -114,7 +120,7 @@ def test_the_correction_bounds_false_alarms_in_ten_tests() -> None:
 
 
 def _system(name: str, folder: Path) -> ComparedSystem:
-    return ComparedSystem(name, find_cross_validations([folder]))
+    return ComparedSystem(name, averaged(folder))
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from ser_lightning.metrics import Calibration, calibration
 from ser_lightning.reports.curves import reliability_figure, reliability_table
 from ser_lightning.reports.figures import png
 from ser_lightning.reports.report import write_report
+from ser_lightning.reports.systems import find_systems
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.scores import fold_scores
 
@@ -59,7 +60,7 @@ def test_the_report_draws_the_decisions(seed_folder: Path, tmp_path: Path) -> No
         columns = [name for name in table.columns if name.startswith("probability_")]
         table[columns] = table[columns].iloc[:, ::-1].to_numpy()  # the decision gets the lowest probability
         table.to_csv(path, index=False)
-    write_report([seed_folder], tmp_path / "report")
+    write_report(find_systems([seed_folder])[0], tmp_path / "report")
     bins = pd.read_csv(tmp_path / "report" / "figures" / "reliability.csv")
     (present,) = bins[bins["utterances"] > 0].to_dict("records")
     assert present["confidence"] == pytest.approx(0.1)

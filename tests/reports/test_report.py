@@ -2,7 +2,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,11 +11,11 @@ import pandas as pd
 import pytest
 import yaml
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.figures import png, training_figure
 from ser_lightning.reports.report import write_report
-from ser_lightning.reports.systems import PaperResult
+from ser_lightning.reports.systems import PaperResult, find_systems
 
 pytestmark = pytest.mark.usefixtures("small_pictures")
 
@@ -57,8 +58,14 @@ class _Page(HTMLParser):
             self.rows[-1][-1] += data
 
 
+def report_on(folders: Sequence[Path], out: Path, published: Sequence[PaperResult] = ()) -> Path:
+    systems, left_out = find_systems(folders)
+    systems = [replace(system, published=published) for system in systems]
+    return write_report(systems, out, left_out=left_out)
+
+
 def _page(*folders: Path, out: Path) -> _Page:
-    return _Page(write_report(folders, out).read_text(encoding="utf-8"))
+    return _Page(report_on(folders, out).read_text(encoding="utf-8"))
 
 
 def _change(seed_folder: Path, **changes: object) -> None:
@@ -149,7 +156,7 @@ def test_nothing_from_a_run_becomes_markup(tmp_path: Path, write_fold: WriteFold
 
 
 def test_the_page_is_self_contained(seed_folder: Path, tmp_path: Path) -> None:
-    path = write_report([seed_folder], tmp_path / "report")
+    path = report_on([seed_folder], tmp_path / "report")
     text = path.read_text()
     for tag, attributes in _Page(text).tags:
         assert tag not in {"script", "iframe", "object"}
@@ -175,23 +182,23 @@ def test_a_run_without_metrics_is_named_instead_of_curves(seed_folder: Path, tmp
 
 
 def test_the_same_runs_give_the_same_bytes(seed_folder: Path, tmp_path: Path) -> None:
-    first = write_report([seed_folder], tmp_path / "one").read_bytes()
-    assert write_report([seed_folder], tmp_path / "two").read_bytes() == first
+    first = report_on([seed_folder], tmp_path / "one").read_bytes()
+    assert report_on([seed_folder], tmp_path / "two").read_bytes() == first
 
 
 def test_a_rejected_report_keeps_the_old_page(seed_folder: Path, tmp_path: Path) -> None:
-    out = write_report([seed_folder], tmp_path / "report")
+    out = report_on([seed_folder], tmp_path / "report")
     before = out.read_bytes()
     for path in seed_folder.glob("fold-*/predictions.csv"):
         path.write_text("?")
     with pytest.raises(ConfigurationError, match=r"predictions\.csv"):
-        write_report([seed_folder], out.parent)
+        report_on([seed_folder], out.parent)
     assert out.read_bytes() == before
 
 
 def test_an_experiment_without_a_paper_has_no_empty_line(seed_folder: Path, tmp_path: Path) -> None:
     _change(seed_folder, paper="")
-    path = write_report([seed_folder], tmp_path / "report")
+    path = report_on([seed_folder], tmp_path / "report")
     assert "<dt>paper</dt>" not in path.read_text()
     assert '<p class="soft">TransferResNet</p>' in path.read_text()
 
@@ -262,7 +269,7 @@ def test_markdown_has_what_the_page_has(seed_folder: Path, tmp_path: Path) -> No
 def test_our_score_is_shown_with_the_papers(seed_folder: Path, tmp_path: Path) -> None:
     _change(seed_folder, synthetic=False)
     result = PaperResult("Table 2: proposed", "ravdess", {"UA": 70.0}, "a note", ["trainer.max_epochs 8 (file: 50)"])
-    text = write_report([seed_folder], tmp_path / "report", lambda runs: [result]).read_text()
+    text = report_on([seed_folder], tmp_path / "report", [result]).read_text()
     page = _Page(text)
     (row,) = (row for row in page.rows if "Table 2: proposed" in row)
     assert row == ["transfer", "Table 2: proposed", "70.0", "80.6 ± 14.2", "+10.6", "3 of 3", "0"]
@@ -272,7 +279,7 @@ def test_our_score_is_shown_with_the_papers(seed_folder: Path, tmp_path: Path) -
 
 def test_scores_on_another_corpus_have_no_difference(seed_folder: Path, tmp_path: Path) -> None:
     result = PaperResult("Table 2", "iemocap", {"UA": 70.0})
-    page = _Page(write_report([seed_folder], tmp_path / "report", lambda runs: [result]).read_text())
+    page = _Page(report_on([seed_folder], tmp_path / "report", [result]).read_text())
     (row,) = (row for row in page.rows if "Table 2" in row)
     assert row[4] == ""
     assert "the paper's scores are on iemocap, ours on ravdess, SYNTHETIC speech" in page.text
@@ -289,16 +296,16 @@ def test_pictures_in_run_folders_are_shown(seed_folder: Path, tmp_path: Path) ->
 
 
 def test_a_report_in_a_run_folder_does_not_change_the_next(seed_folder: Path) -> None:
-    first = write_report([seed_folder], seed_folder).read_bytes()
-    assert write_report([seed_folder.parent], seed_folder).read_bytes() == first
+    first = report_on([seed_folder], seed_folder).read_bytes()
+    assert report_on([seed_folder.parent], seed_folder).read_bytes() == first
 
 
 def test_a_report_deletes_the_pictures_of_the_one_before(seed_folder: Path, other_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
-    write_report([seed_folder], out)
+    report_on([seed_folder], out)
     assert (out / "figures" / "confusion.png").is_file()
     (out / "figures" / "mine.png").write_bytes(b"not of the report")
-    write_report([seed_folder, other_folder], out)
+    report_on([seed_folder, other_folder], out)
     markdown = (out / "report.md").read_text()
     left = {path.name for path in (out / "figures").iterdir()}
     assert {name for name in left if f"(figures/{name})" not in markdown} == {"mine.png"}
@@ -306,15 +313,15 @@ def test_a_report_deletes_the_pictures_of_the_one_before(seed_folder: Path, othe
 
 def test_only_recorded_pictures_are_deleted(seed_folder: Path, other_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "report"
-    write_report([seed_folder], out)
+    report_on([seed_folder], out)
     record = out / "figures.json"
     assert set(json.loads(record.read_text())) == {path.name for path in (out / "figures").iterdir()}
     record.write_text('["../report.md", "report.md", "gone.png"]')  # nothing outside figures/ is ever deleted
-    write_report([seed_folder, other_folder], out)
+    report_on([seed_folder, other_folder], out)
     assert (out / "report.md").is_file()
     record.write_text("{")
     with pytest.raises(ConfigurationError, match=r"figures\.json"):
-        write_report([seed_folder], out)
+        report_on([seed_folder], out)
 
 
 @pytest.mark.parametrize("there", ["report", "report/figures", "report/report.md/x"])
@@ -323,7 +330,7 @@ def test_an_unwritable_report_folder_is_named(seed_folder: Path, tmp_path: Path,
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("in the way")
     with pytest.raises(ConfigurationError, match=r"report .*--out"):
-        write_report([seed_folder], tmp_path / "report")
+        report_on([seed_folder], tmp_path / "report")
 
 
 def test_importing_the_package_is_light() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.reports.systems import PaperResult, find_systems, picture_groups
+from ser_lightning.reports.systems import find_systems, picture_groups
 
 WriteFold = Callable[..., Path]
 RIGHT = ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1))
@@ -60,14 +60,6 @@ def test_a_long_name_is_shortened_but_stays_unique(tmp_path: Path, write_fold: W
     assert keys[0] != keys[1]
     assert all(20 < len(key.encode()) <= 100 for key in keys)
     assert replace(system, name="FL alpha=0.1 (x)").key == "FL_alpha=0.1_x"
-
-
-def test_paper_results_are_looked_up_for_each_system(tmp_path: Path, write_fold: WriteFold) -> None:
-    _write(write_fold, tmp_path / "a" / "seed-0", 0, experiment="a")
-    _write(write_fold, tmp_path / "b" / "seed-0", 0, experiment="b")
-    systems, _ = find_systems([tmp_path], lambda runs: [PaperResult(runs[0].facts.experiment, "ravdess", {"UA": 1.0})])
-    assert [system.published[0].source for system in systems] == ["a", "b"]
-    assert not systems[0].summary.is_on("ravdess")  # synthetic speech
 
 
 def test_picture_groups_have_equal_keys_and_even_sizes(tmp_path: Path, write_fold: WriteFold) -> None:

@@ -7,8 +7,14 @@ import pytest
 from rich.console import Console
 
 from ser_lightning.reports.terminal import TableRow, comparison
-from ser_lightning.runs.gathering import find_cross_validations
+from ser_lightning.runs.gathering import CrossValidation, finished_folds, gather
 from ser_lightning.runs.summary import summarize
+
+
+def averaged(*folders: Path) -> list[CrossValidation]:
+    runs, left_out = gather([fold for folder in folders for fold in finished_folds(folder)])
+    assert not left_out
+    return runs
 
 
 def shown(*rows: TableRow, title: str = "T") -> str:
@@ -24,7 +30,7 @@ def line_of(name: str, text: str) -> str:
 
 
 def test_the_number_of_parameters_is_shown_with_the_papers(seed_folder: Path) -> None:
-    ours = summarize(find_cross_validations([seed_folder]))
+    ours = summarize(averaged(seed_folder))
     text = shown(
         TableRow("baseline", {"UA": 62.3}, ours, "", "fewer than 360K"),
         TableRow("AMS", {"UA": 66.7}, None, "", "383K"),
@@ -59,17 +65,17 @@ def test_several_seeds_show_the_mean_of_their_means(tmp_path: Path, write_fold: 
         for seed, matrices in ((3, (right, right)), (5, (right, neutral)))
         for fold, matrix in enumerate(matrices)
     ]
-    both = line_of("FL", shown(TableRow("FL", {}, summarize(find_cross_validations(folders)), "")))
+    both = line_of("FL", shown(TableRow("FL", {}, summarize(averaged(*folders)), "")))
     assert both.split("│")[3].strip() == f"{(100 + 62.5) / 2:.1f} ± {(100 - 62.5) / 2:.1f}"
     assert [cell.strip() for cell in both.split("│")[-3:-1]] == ["2, 2 of 3", "3, 5"]
-    one = line_of("FL", shown(TableRow("FL", {}, summarize(find_cross_validations(folders[2:])), "")))
+    one = line_of("FL", shown(TableRow("FL", {}, summarize(averaged(*folders[2:])), "")))
     assert one.split("│")[3].strip() == "62.5 ± 37.5"
     assert [cell.strip() for cell in one.split("│")[-3:-1]] == ["2 of 3", "5"]
 
 
 def test_a_single_fold_is_shown_without_spread(tmp_path: Path, write_fold: Callable[..., Path]) -> None:
     folder = write_fold(tmp_path / "seed-0", 0, ((4, 0, 0, 0), (0, 4, 0, 0), (0, 0, 4, 0), (4, 0, 0, 0)))
-    ours = summarize(find_cross_validations([folder]))
+    ours = summarize(averaged(folder))
     assert line_of("FL", shown(TableRow("FL", {}, ours, ""))).split("│")[3].strip() == "75.0"
 
 
@@ -77,7 +83,7 @@ def test_there_is_a_difference_only_on_the_same_corpus(tmp_path: Path, write_fol
     for corpus, synthetic, difference in (("iemocap", False, "+25.0"), ("iemocap", True, ""), ("ravdess", False, "")):
         folder = tmp_path / f"{corpus}{synthetic}" / "seed-0"
         write_fold(folder, 0, ((4, 0, 0, 0),) * 4, corpus=corpus, synthetic=synthetic)
-        ours = summarize(find_cross_validations([folder]))
+        ours = summarize(averaged(folder))
         row = line_of("FL", shown(TableRow("FL", {"UA": 0.0}, ours, "")))
         assert row.split("│")[4].strip() == difference
 
@@ -85,9 +91,9 @@ def test_there_is_a_difference_only_on_the_same_corpus(tmp_path: Path, write_fol
 def test_different_protocols_name_their_rows(
     seed_folder: Path, tmp_path: Path, write_fold: Callable[..., Path]
 ) -> None:
-    first = summarize(find_cross_validations([seed_folder]))
+    first = summarize(averaged(seed_folder))
     folder = write_fold(tmp_path / "other" / "seed-0", 0, ((1, 0), (0, 1)), class_names=("a", "b"), protocol_hash="fff")
-    other = summarize(find_cross_validations([folder]))
+    other = summarize(averaged(folder))
     text = shown(TableRow("A", {}, first, ""), TableRow("B", {}, other, ""), TableRow("C", {}, first, ""))
     assert "protocol hash 0123456789ab: A, C\n" in text
     assert "protocol hash fff: B\n" in text
@@ -96,7 +102,7 @@ def test_different_protocols_name_their_rows(
 
 @pytest.mark.parametrize(("number", "end"), [(5, "key4 1"), (7, "key4 1, and 2 more")])
 def test_at_most_five_differing_keys_are_shown(seed_folder: Path, number: int, end: str) -> None:
-    ours = summarize(find_cross_validations([seed_folder]))
+    ours = summarize(averaged(seed_folder))
     unlike = [f"key{n} 1" for n in range(number)]
     text = shown(TableRow("FL", {}, ours, "", differences=unlike))
     assert f"FL: not as in the file: key0 1, key1 1, key2 1, key3 1, {end}\n" in text

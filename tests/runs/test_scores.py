@@ -10,11 +10,18 @@ import torch
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.report import write_report
+from ser_lightning.reports.systems import find_systems
 from ser_lightning.reports.terminal import summary_table
-from ser_lightning.runs.gathering import find_cross_validations
+from ser_lightning.runs.gathering import CrossValidation, finished_folds, gather
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.scores import SOFT_SCORES, fold_scores, mean_soft_scores, soft_scores_in_words, write_scores
 from ser_lightning.runs.summary import summarize, write_summary
+
+
+def averaged(*folders: Path) -> list[CrossValidation]:
+    runs, left_out = gather([fold for folder in folders for fold in finished_folds(folder)])
+    assert not left_out
+    return runs
 
 
 def score_all(seed_folder: Path) -> list[dict[str, float]]:
@@ -46,19 +53,20 @@ def test_without_votes_there_are_no_scores_on_votes(seed_folder: Path) -> None:
 def test_summary_table_and_report_show_the_mean_over_folds(seed_folder: Path) -> None:
     found = score_all(seed_folder)
     means = {name: np.mean([fold[name] for fold in found]) for name in SOFT_SCORES}
-    summary = json.loads(write_summary(seed_folder).read_text())
+    summary = json.loads(write_summary(seed_folder, summarize(averaged(seed_folder))).read_text())
     assert summary["seeds"][0]["soft_scores"] == pytest.approx(means)
     words = f"expected calibration error {100 * means['ECE']:.1f}%"
-    assert words in str(summary_table(summarize(find_cross_validations([seed_folder]))).caption)
-    assert words in write_report([seed_folder], seed_folder).read_text()
+    assert words in str(summary_table(summarize(averaged(seed_folder))).caption)
+    assert words in write_report(find_systems([seed_folder])[0], seed_folder).read_text()
 
 
 def test_there_is_no_mean_over_some_of_the_folds(seed_folder: Path) -> None:
     score_all(seed_folder)
     (seed_folder / "fold-01" / "scores.json").unlink()
     assert mean_soft_scores(sorted(seed_folder.glob("fold-*"))) == {}
-    assert json.loads(write_summary(seed_folder).read_text())["seeds"][0]["soft_scores"] == {}
-    assert "Probabilities, mean over folds" not in write_report([seed_folder], seed_folder).read_text()
+    assert summarize(averaged(seed_folder)).seeds[0].soft_scores == {}
+    page = write_report(find_systems([seed_folder])[0], seed_folder)
+    assert "Probabilities, mean over folds" not in page.read_text()
 
 
 @pytest.mark.parametrize("content", ["", "[0.3]", '{"ECE": "low"}', '{"ECE": null}'])
@@ -73,7 +81,7 @@ def test_each_of_several_seeds_has_its_line(seed_folder: Path, write_fold: Calla
     write_fold(other, 0, ((2, 0, 0, 0), (0, 2, 0, 0), (0, 0, 2, 0), (0, 0, 0, 2)))
     score_all(seed_folder)
     score_all(other)
-    caption = str(summary_table(summarize(find_cross_validations([seed_folder, other]))).caption)
+    caption = str(summary_table(summarize(averaged(seed_folder, other))).caption)
     assert "seed 0, probabilities, mean over folds: expected calibration error" in caption
     assert "seed 1, probabilities, mean over folds: expected calibration error 30.0%" in caption
 

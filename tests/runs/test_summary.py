@@ -7,14 +7,20 @@ import pytest
 from rich.console import Console
 
 from ser_lightning.reports.terminal import summary_table
-from ser_lightning.runs.gathering import find_cross_validations
+from ser_lightning.runs.gathering import CrossValidation, finished_folds, gather
 from ser_lightning.runs.summary import Summary, summarize, write_summary
 
 WriteFold = Callable[..., Path]
 
 
+def averaged(*folders: Path) -> list[CrossValidation]:
+    runs, left_out = gather([fold for folder in folders for fold in finished_folds(folder)])
+    assert not left_out
+    return runs
+
+
 def _summary(folder: Path) -> Summary:
-    return summarize(find_cross_validations([folder]))
+    return summarize(averaged(folder))
 
 
 def _render(summary: Summary, width: int = 160) -> str:
@@ -84,7 +90,7 @@ def test_one_fold_has_no_standard_deviation(seed_folder: Path) -> None:
 
 def test_the_file_names_the_run_and_missing_folds(seed_folder: Path) -> None:
     (seed_folder / "fold-01" / "predictions.csv").unlink()
-    path = write_summary(seed_folder)
+    path = write_summary(seed_folder, summarize(averaged(seed_folder)))
     assert path == seed_folder / "summary.json"
     content = json.loads(path.read_text())
     assert content["corpus"] == "ravdess"
@@ -101,8 +107,8 @@ def test_the_file_names_the_run_and_missing_folds(seed_folder: Path) -> None:
 
 
 def test_writing_a_summary_twice_gives_the_same_bytes(seed_folder: Path) -> None:
-    first = write_summary(seed_folder).read_bytes()
-    assert write_summary(seed_folder).read_bytes() == first
+    first = write_summary(seed_folder, summarize(averaged(seed_folder))).read_bytes()
+    assert write_summary(seed_folder, summarize(averaged(seed_folder))).read_bytes() == first
     assert not list(seed_folder.glob(".*.tmp"))
 
 

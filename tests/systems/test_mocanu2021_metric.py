@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.nn import functional as F
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import EmotionConstraint, MetricLoss, TripletLoss
 from ser_lightning.nn.encoders import ThinSEResNet34

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 from torch import Tensor
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
 from ser_lightning.errors import ProtocolError
 from ser_lightning.jobs.plan import Job, is_done

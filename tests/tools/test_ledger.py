@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ser_lightning.cli.main import parser
+from ser_lightning.cli.__main__ import parser
 from ser_lightning.cli.training import split_keys
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.published.lookup import EXPERIMENTS, table_files

@@ -13,13 +13,13 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.systems.checkpoint import load_system, read_checkpoint
-from ser_lightning.training.arguments import with_corpus_first
+from ser_lightning.training.arguments import corpus_argument
 from ser_lightning.training.callbacks import EpochSeed
-from ser_lightning.training.experiment import ExperimentCLI
+from ser_lightning.training.experiment import ExperimentCLI, with_public_paths
 from ser_lightning.training.fold import run_fold
 
 Arguments = Callable[..., list[str]]
@@ -293,23 +293,30 @@ def test_a_run_names_classes_by_public_paths(tmp_path: Path, arguments: Argument
     assert cli.model.configuration["class_path"] == "ser_lightning.systems.PooledLSTM"
 
 
+def test_every_class_path_of_a_configuration_becomes_public() -> None:
+    inner = {"class_path": "ser_lightning.losses.focal.FocalLoss", "init_args": {"gamma": 1.0}}
+    written = {"class_path": "ser_lightning.systems.PooledLSTM", "init_args": {"criterion": inner, "list": [inner, 3]}}
+    outer = with_public_paths(written)
+    public = {"class_path": "ser_lightning.losses.FocalLoss", "init_args": {"gamma": 1.0}}
+    assert outer == {**written, "init_args": {"criterion": public, "list": [public, 3]}}
+
+
 def test_the_system_comes_first_as_its_file_names_the_run() -> None:
     system, corpus = "experiments/huang2020/mean.yaml", "experiments/huang2020/ravdess.yaml"
     cpu = "experiments/trainer/cpu.yaml"
     for first in (corpus, cpu):
         with pytest.raises(ConfigurationError, match=rf"^{first}: model.class_path .*--config {system} first"):
-            with_corpus_first([f"--config={first}", "--config", system, f"--config={corpus}"])
+            corpus_argument([f"--config={first}", "--config", system, f"--config={corpus}"])
 
 
-def test_the_data_class_is_inserted_before_the_first_file() -> None:
+def test_the_data_class_is_an_argument_of_its_own() -> None:
     system, corpus = "--config=experiments/huang2020/mean.yaml", "--config=experiments/huang2020/ravdess.yaml"
-    first = "--data=data_modules.ravdess.RAVDESS"
-    assert with_corpus_first(["fit", system, corpus, "--a=1"]) == ["fit", first, system, corpus, "--a=1"]
+    first = ["--data=data_modules.ravdess.RAVDESS"]
+    assert corpus_argument(["fit", system, corpus, "--a=1"]) == first
     own = ["-c", system.partition("=")[2], "--data", "data_modules.audio_files.AudioFiles"]
-    assert with_corpus_first(own) == ["--data=data_modules.audio_files.AudioFiles", *own]
-    assert with_corpus_first(["fit", system, "--help"]) == ["fit", system, "--help"]
-    asked = ["fit", system, corpus, "--print_config"]
-    assert with_corpus_first(asked) == ["fit", first, *asked[1:]]
+    assert corpus_argument(own) == ["--data=data_modules.audio_files.AudioFiles"]
+    assert corpus_argument(["fit", system, "--help"]) == []
+    assert corpus_argument(["fit", system, corpus, "--print_config"]) == first
 
 
 def test_an_experiment_without_system_or_corpus_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from filelock import FileLock
 from lightning.pytorch.callbacks import Timer
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.training import fold as lifecycle
 
 Arguments = Callable[..., list[str]]

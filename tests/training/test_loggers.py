@@ -22,10 +22,9 @@ from lightning.pytorch import LightningModule, Trainer
 from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
-from ser_lightning.cli.main import main
+from ser_lightning.cli.__main__ import main
 from ser_lightning.cross_validation.wandb import log_summary_runs, report_to_agent
-from ser_lightning.jobs.events import Change, JobEvent
-from ser_lightning.jobs.plan import Job
+from ser_lightning.jobs.plan import Change, Job, JobEvent
 from ser_lightning.runs.folder import code_version
 from ser_lightning.runs.names import trial_row
 from ser_lightning.runs.predictions import Predictions

@@ -68,9 +68,9 @@ def add_row(command: argparse.ArgumentParser) -> None:
     )
 
 
-def with_row(arguments: Sequence[str], row: str | None) -> list[str]:
-    """Return LightningCLI's arguments with the value of ``--row``."""
-    return [*arguments, *([] if row is None else [f"--run.row={row}"])]
+def row_argument(row: str | None) -> list[str]:
+    """Return the value of ``--row`` as an argument of LightningCLI; empty if it was not given."""
+    return [] if row is None else [f"--run.row={row}"]
 
 
 def add_out(command: argparse.ArgumentParser, default: str, metavar: str, text: str) -> None:
@@ -116,5 +116,5 @@ def run_lightning(command: str, options: argparse.Namespace, arguments: Sequence
     """Run a LightningCLI command with the result of ``parse_suite_options``."""
     from ser_lightning.training.fold import run_subcommand
 
-    run_subcommand([command, *with_row(arguments, options.row)], options.allow)
+    run_subcommand([command, *arguments, *row_argument(options.row)], options.allow)
     return 0

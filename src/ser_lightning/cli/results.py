@@ -1,9 +1,10 @@
-"""Commands that show results: ``report``, ``embeddings``."""
+"""Commands on runs and their checkpoints: ``report``, ``embeddings``, ``classify``, ``export``, ``attention``."""
 
 import argparse
 from pathlib import Path
 
-from ser_lightning.cli.command_line import CommandLine, add_out
+from ser_lightning.cli.command_line import CHECKPOINT, CommandLine, add_allow, add_out
+from ser_lightning.errors import ConfigurationError
 
 
 def add_commands(commands: CommandLine) -> None:
@@ -18,13 +19,56 @@ def add_commands(commands: CommandLine) -> None:
     command.add_argument("--fold", type=int, metavar="N", help="fold of a seed's folder (default: its first)")
     command.add_argument("--titles", nargs="+", default=[], metavar="TITLE", help="titles of the runs, one for each")
     add_out(command, "embeddings", "FOLDER", "output folder of embeddings.png and embeddings.csv")
+    command = commands.add(
+        "classify",
+        _classify,
+        "classify emotions in recordings with a checkpoint",
+        "Exit status 0: every file was classified. 1: some were not, for reasons on standard error. Without --window, "
+        "probabilities are averaged over windows of 4 s for recordings above 60 s, and over windows of the system's "
+        "longest input for recordings above that.",
+    )
+    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT)
+    command.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE|FOLDER", help="recordings, or folders that contain recordings"
+    )
+    kind = command.add_mutually_exclusive_group()
+    kind.add_argument("--csv", dest="format", action="store_const", const="csv", help="write CSV instead of a table")
+    kind.add_argument("--json", dest="format", action="store_const", const="json", help="write JSON instead of a table")
+    command.add_argument("--out", type=Path, metavar="FILE", help="output file; .csv or .json sets the format")
+    command.add_argument("--window", type=float, metavar="SECONDS", help="window length, for emotions over time")
+    command.add_argument("--hop", type=float, metavar="SECONDS", help="step between windows (default: --window)")
+    command.add_argument("--plot", type=Path, metavar="FILE.png", help="figure of emotions over time; needs --window")
+    command.add_argument("--device", default="auto", help="cpu, cuda or cuda:1 (default: a GPU if available)")
+    add_allow(command)
+    command = commands.add(
+        "export", _export, "export a checkpoint's system to ONNX, from features to probabilities, and check it"
+    )
+    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT)
+    command.add_argument("file", type=Path, metavar="FILE.onnx", help="output file")
+    add_allow(command)
+    command = commands.add("attention", _attention, "draw the attention of checkpoints' systems over recordings")
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recordings, drawn as columns")
+    command.add_argument(
+        "--checkpoint",
+        action="append",
+        required=True,
+        type=Path,
+        metavar="CHECKPOINT",
+        help=f"{CHECKPOINT}, drawn as a row (repeatable)",
+    )
+    add_out(command, "attention.png", "FILE", "output file; a run's report shows it if it is in a fold's folder")
+    add_allow(command)
 
 
 def _report(options: argparse.Namespace, _: list[str]) -> int:
-    from ser_lightning.published.lookup import EXPERIMENTS, publications
+    from ser_lightning.published.lookup import with_published
     from ser_lightning.reports.report import write_report
+    from ser_lightning.reports.systems import find_systems
+    from ser_lightning.reports.terminal import warn_of_left_out
 
-    print(write_report(options.runs, options.out, publications(EXPERIMENTS)))
+    systems, left_out = find_systems(options.runs)
+    warn_of_left_out(left_out)
+    print(write_report(with_published(systems), options.out, left_out=left_out))
     return 0
 
 
@@ -32,4 +76,36 @@ def _embeddings(options: argparse.Namespace, _: list[str]) -> int:
     from ser_lightning.reports.embedding_figure import write_embedding_figure
 
     print(write_embedding_figure(options.runs, options.out, options.titles, options.fold))
+    return 0
+
+
+def _classify(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.inference.classification import Classifier
+    from ser_lightning.inference.command import Output, classify
+    from ser_lightning.inference.recordings import Windowing
+    from ser_lightning.inference.tables import Format
+
+    if options.hop is not None and options.window is None:
+        raise ConfigurationError("--hop is the step between windows and needs their length: give --window too")
+    windowing = None
+    if options.window is not None:
+        windowing = Windowing(options.window, options.window if options.hop is None else options.hop)
+    ending = options.out.suffix.lower().removeprefix(".") if options.out else ""
+    by_ending: dict[str, Format] = {"csv": "csv", "json": "json"}
+    kind: Format = options.format or by_ending.get(ending, "table")
+    classifier = Classifier(options.checkpoint, options.device, options.allow)
+    return classify(classifier, options.files, windowing, Output(kind, options.out, options.plot))
+
+
+def _attention(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.inference.attention import write_attention
+
+    print(write_attention(options.checkpoint, options.files, options.out, options.allow))
+    return 0
+
+
+def _export(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.inference.export import export
+
+    print(export(options.checkpoint, options.file, options.allow))
     return 0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_lightning.cli.command_line import CommandLine, add_allow, add_row, console, with_row
+from ser_lightning.cli.command_line import CommandLine, add_allow, add_row, console, row_argument
 from ser_lightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -119,9 +119,8 @@ def import_what_jobs_need() -> None:
 def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.training.fold import run_fold
 
-    print(
-        run_fold(with_row(overrides, options.row), options.allow, tested=not options.no_test, wait_seconds=options.wait)
-    )
+    arguments = [*overrides, *row_argument(options.row)]
+    print(run_fold(arguments, options.allow, tested=not options.no_test, wait_seconds=options.wait))
     return 0
 
 
@@ -129,8 +128,9 @@ def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.cross_validation.cross_validate import cross_validate
     from ser_lightning.cross_validation.wandb import agent_row
 
+    arguments = [*overrides, *row_argument(agent_row(options.row))]
     run_options = _run_options(options)
-    return cross_validate(with_row(overrides, agent_row(options.row)), run_options, console(run_options.dry_run))
+    return cross_validate(arguments, run_options, console(run_options.dry_run))
 
 
 def _table(options: argparse.Namespace, overrides: list[str]) -> int:

@@ -20,10 +20,10 @@ from ser_lightning.errors import AudioError, ConfigurationError
 from ser_lightning.training.arguments import (
     config_files,
     constructor_error,
+    corpus_argument,
     error_location,
     read_experiment_file,
     shorten_parser_message,
-    with_corpus_first,
 )
 from ser_lightning.types import STAGES, Split, Utterance
 
@@ -165,9 +165,8 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
     for part in _NOT_DATA:
         parser.add_argument(f"--{part}", type=dict | str | None)  # with Any, its classes would be imported
     try:
-        return cast(
-            CorpusData, parser.instantiate(parser.parse_args(_data_arguments(with_corpus_first(arguments)))).data
-        )
+        parsed = parser.parse_args([*corpus_argument(arguments), *_data_arguments(arguments)])
+        return cast(CorpusData, parser.instantiate(parsed).data)
     except ArgumentError as error:
         raise ConfigurationError(
             f"{error_location(str(error), arguments)}: {shorten_parser_message(str(error))}"

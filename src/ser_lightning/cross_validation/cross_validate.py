@@ -11,34 +11,45 @@ from rich.markup import escape
 from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
 from ser_lightning.cross_validation.wandb import log_summary_runs, report_to_agent
 from ser_lightning.errors import SerError
-from ser_lightning.jobs.events import Observer
-from ser_lightning.jobs.plan import Job, Resources, show_plan, write_configurations
+from ser_lightning.jobs.plan import Job, Observer, Resources, show_plan, write_configurations
 from ser_lightning.jobs.runner import run_jobs
-from ser_lightning.published.lookup import EXPERIMENTS, publications
+from ser_lightning.published.lookup import with_published
 from ser_lightning.reports.figures import confusion_figure, save
 from ser_lightning.reports.report import write_report
-from ser_lightning.reports.terminal import summary_table
+from ser_lightning.reports.systems import find_systems
+from ser_lightning.reports.terminal import summary_table, warn_of_left_out
 from ser_lightning.runs.folder import CARD, CHECKPOINTS, CONFUSION_PICTURE
-from ser_lightning.runs.gathering import find_cross_validations
-from ser_lightning.runs.summary import Summary, corpus_title, pooled_confusion, summarize, write_summary
+from ser_lightning.runs.gathering import CrossValidation, finished_folds, gather
+from ser_lightning.runs.summary import SUMMARY_FILE, Summary, corpus_title, pooled_confusion, summarize, write_summary
 from ser_lightning.training.results import write_model_card
 
 
-def write_summaries(jobs: Sequence[Job], failures: Collection[Path]) -> dict[Path, Summary]:
+def write_summaries(
+    jobs: Sequence[Job], failures: Collection[Path], console: Console
+) -> tuple[dict[Path, Summary], dict[Path, str]]:
     """Write ``summary.json`` and ``confusion.png`` of each seed, unless they are up to date.
+
+    A seed with a fold that cannot be read, or must not be averaged with the others, gets no summary.
 
     Args:
         jobs: The plan that was run.
         failures: Folders of the jobs that did not finish.
+        console: Console for errors.
 
     Returns:
-        The summary by seed folder, for seeds with a tested fold.
-
-    Raises:
-        ConfigurationError: If the runs in a seed's folder must not be averaged.
+        The summary by seed folder, for seeds with a tested fold; and by seed folder, why it has none.
     """
     tested = {job.folder.parent for job in jobs if job.scored and job.tested and job.folder not in failures}
-    return {folder: _write_summary(folder) for folder in sorted(tested)}
+    summaries: dict[Path, Summary] = {}
+    faulty: dict[Path, str] = {}
+    for folder in sorted(tested):
+        runs, left_out = gather(finished_folds(folder))
+        if left_out:
+            faulty[folder] = left_out[0].reason
+            console.print(f"{folder}: no summary: {faulty[folder]}", highlight=False, markup=False, soft_wrap=True)
+        else:
+            summaries[folder] = _write_summary(folder, runs)
+    return summaries, faulty
 
 
 def write_missing_cards(jobs: Sequence[Job], failures: Collection[Path], console: Console) -> None:
@@ -57,15 +68,14 @@ def write_missing_cards(jobs: Sequence[Job], failures: Collection[Path], console
                 console.print(f"{job.folder}: no model card: {error}", highlight=False, markup=False)
 
 
-def _write_summary(folder: Path) -> Summary:
-    runs = find_cross_validations([folder])
+def _write_summary(folder: Path, runs: Sequence[CrossValidation]) -> Summary:
     summary = summarize(runs)
-    picture, path = folder / CONFUSION_PICTURE, folder / "summary.json"
+    picture, path = folder / CONFUSION_PICTURE, folder / SUMMARY_FILE
     # Drawing is slow: a table of a hundred rows redraws only those that have changed.
     if not picture.exists() or not _is_up_to_date(path, summary):
         title = f"{summary.experiment}, {corpus_title(summary)}"
         save(confusion_figure(pooled_confusion(runs[0]), summary.class_names, title), picture)
-        write_summary(folder)
+        write_summary(folder, summary)
     return summary
 
 
@@ -97,12 +107,15 @@ def cross_validate(arguments: Sequence[str], options: RunOptions, console: Conso
         return 0
     with report_to_agent([job.folder for job in jobs]) as observers:
         failures = run_planned(jobs, console, options.resources, observers)
-    for folder, summary in write_summaries(jobs, failures).items():
+    summaries, faulty = write_summaries(jobs, failures, console)
+    for folder, summary in summaries.items():
         console.print(summary_table(summary))
-        page = write_report([folder], folder, publications(EXPERIMENTS))
+        systems, left_out = find_systems([folder])
+        page = write_report(with_published(systems), folder, left_out=left_out)
         console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
-    log_summary_runs(sorted({job.folder.parent for job in jobs}), failures)
-    return 1 if failures else 0
+        warn_of_left_out(left_out)
+    log_summary_runs(sorted({job.folder.parent for job in jobs} - set(faulty)), failures)
+    return 1 if failures or faulty else 0
 
 
 def run_planned(

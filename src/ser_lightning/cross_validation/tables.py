@@ -12,12 +12,11 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.plan import Job, parse_numbers, show_plan
 from ser_lightning.published.lookup import differences_from_file
 from ser_lightning.published.table_file import Row, Table, read_table, row_arguments
-from ser_lightning.reports.report import write_systems
+from ser_lightning.reports.report import write_report
 from ser_lightning.reports.systems import AbsentRow, Configured, PaperResult, ReportedSystem
-from ser_lightning.reports.terminal import TableRow, comparison
+from ser_lightning.reports.terminal import TableRow, comparison, warn_of_left_out
 from ser_lightning.runs.configuration import relevant
-from ser_lightning.runs.folder import tested_folds
-from ser_lightning.runs.gathering import CrossValidation, find_cross_validations
+from ser_lightning.runs.gathering import CrossValidation, LeftOut, gather, tested_folds
 from ser_lightning.runs.names import fold_name, seed_name
 from ser_lightning.runs.summary import summarize
 
@@ -91,18 +90,20 @@ def run_table(
         show_plan(jobs, options.resources, console, options.dry_run)
         return 0
     failures = run_planned(jobs, console, options.resources)
-    write_summaries(jobs, failures)
-    log_summary_runs(sorted({job.folder.parent for job in jobs}), failures)
-    shown = show_table(path, overrides, arguments, options, console)
-    if page := _write_report(path, table.title, read_table(path).corpus, shown, options.runs):
+    _, faulty = write_summaries(jobs, failures, console)
+    log_summary_runs(sorted({job.folder.parent for job in jobs} - set(faulty)), failures)
+    shown, left_out = show_table(path, overrides, arguments, options, console)
+    if page := _write_report(path, table.title, read_table(path).corpus, shown, left_out, options.runs):
         console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
-    return 1 if failures else 0
+    return 1 if failures or faulty else 0
 
 
 def show_table(
     path: Path, overrides: Sequence[str], arguments: Sequence[str], options: RunOptions, console: Console
-) -> list[ShownRow]:
+) -> tuple[list[ShownRow], list[LeftOut]]:
     """Print the scores of finished runs next to the paper's, with differences from the row's configuration.
+
+    Folds that cannot be read, or must not be averaged with the rest, are left out; standard error names them.
 
     Args:
         path: The table file.
@@ -112,13 +113,14 @@ def show_table(
         console: Console to print to.
 
     Returns:
-        Each row with its runs and its configuration.
+        Each row with its runs and its configuration, and the folders left out.
 
     Raises:
         ConfigurationError: If two rows share a folder.
     """
     table = read_table(path, overrides)
     rows: list[ShownRow] = []
+    left_out: list[LeftOut] = []
     by_folder: dict[Path, tuple[Row, list[str]]] = {}
     for row in table.rows:
         runs: list[CrossValidation] = []
@@ -131,15 +133,16 @@ def show_table(
             other, theirs = by_folder.setdefault(folder, (row, given))
             if (theirs, other.needs) != (given, row.needs):
                 raise _same_folder_error(path, other.name, row.name, folder)
-            if finished := _finished_folds(folder, options):
-                runs = find_cross_validations(finished)
+            runs, others = gather(_finished_folds(folder, options), whole=True)
+            left_out += others
         summary = summarize(runs) if runs else None
         differences = differences_from_file(path, row, runs, options.allow) if runs else []
         shown = TableRow(row.name, row.paper, summary, row.note, row.parameters, row.experiment is None, differences)
         rows.append((shown, runs, configured))
     for line in comparison(table.title, read_table(path).corpus, [shown for shown, _, _ in rows]):
         console.print(line, highlight=False, markup=False, soft_wrap=isinstance(line, str))
-    return rows
+    warn_of_left_out(left_out)
+    return rows, left_out
 
 
 def _same_folder_error(path: Path, one: str, other: str, folder: Path) -> ConfigurationError:
@@ -149,7 +152,9 @@ def _same_folder_error(path: Path, one: str, other: str, folder: Path) -> Config
     )
 
 
-def _write_report(path: Path, title: str, corpus: str, rows: Sequence[ShownRow], folder: Path) -> Path | None:
+def _write_report(
+    path: Path, title: str, corpus: str, rows: Sequence[ShownRow], left_out: Sequence[LeftOut], folder: Path
+) -> Path | None:
     """Write the report on a table's rows below the folder of runs; None if nothing is finished."""
     systems, absent = [], []
     for row, runs, configured in rows:
@@ -161,7 +166,7 @@ def _write_report(path: Path, title: str, corpus: str, rows: Sequence[ShownRow],
     if not systems:
         return None
     corpora = "-".join(sorted({system.runs[0].folder.parents[1].name for system in systems}))
-    return write_systems(systems, folder / path.parent.name / path.stem / corpora, title, absent)
+    return write_report(systems, folder / path.parent.name / path.stem / corpora, title, absent, left_out)
 
 
 def _finished_folds(folder: Path, options: RunOptions) -> list[Path]:

@@ -16,13 +16,12 @@ import yaml
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ser_lightning.files import write_atomically
-from ser_lightning.jobs.events import Change, JobEvent, Observer
+from ser_lightning.jobs.plan import Change, JobEvent, Observer
 from ser_lightning.metrics import scores
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import CONFUSION_PICTURE, FACTS_FILE, FILES, fold_folders, is_finished, read_config
 from ser_lightning.runs.names import DEFAULT_ROW, RunName, trial_row
-from ser_lightning.runs.predictions import Predictions, confusion
-from ser_lightning.runs.scores import decision_scores
+from ser_lightning.runs.predictions import Predictions, confusion, decision_scores
 from ser_lightning.runs.summary import METRICS, OBJECTIVES, Scores, Statistics, validation_scores
 from ser_lightning.training.loggers import PROJECT, wandb_mode, wandb_run_id
 

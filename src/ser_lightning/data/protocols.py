@@ -32,6 +32,18 @@ class Protocol(ABC):
     def name(self) -> str:
         """Name of the protocol in reports."""
 
+    def check_has_test_set(self) -> None:
+        """Reject testing without test sets.
+
+        Raises:
+            ProtocolError: Naming the protocol.
+        """
+        if not self.has_test_set:
+            raise ProtocolError(
+                f"{self.name}: nothing is tested (the protocol is for pre-training); use ser validate, or another "
+                "protocol"
+            )
+
     @abstractmethod
     def num_folds(self, utterances: Sequence[Utterance]) -> int:
         """Return the number of folds for ``utterances``."""

@@ -253,3 +253,6 @@ class RandomCrops(Sampler[list[tuple[int, float]]]):
     def _place(self, position: int) -> float:
         # Another random stream than the one that shuffles.
         return float(np.random.default_rng((self.seed, self.epoch, position, 1)).random())
+
+
+BatchSampler = BucketBatchSampler | ClassBatchSampler | RandomCrops | EvaluationBatchSampler

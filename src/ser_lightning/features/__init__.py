@@ -3,8 +3,7 @@
 from ser_lightning.features.compare147 import ComParE147
 from ser_lightning.features.extraction import build_extractor
 from ser_lightning.features.extractor import FeatureExtractor, Waveform
-from ser_lightning.features.log_mel import LogMelFilterbank
-from ser_lightning.features.spectra import LogPowerSpectrogram, MagnitudeSpectrogram
+from ser_lightning.features.spectra import LogMelFilterbank, LogPowerSpectrogram, MagnitudeSpectrogram
 from ser_lightning.features.store import FeatureStore, Prepared
 from ser_lightning.features.wrappers import SilenceRemoval, SpeedPerturbation
 

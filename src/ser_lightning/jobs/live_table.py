@@ -13,8 +13,7 @@ from rich.table import Column
 from rich.text import Text
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.jobs.events import Change, JobEvent
-from ser_lightning.jobs.plan import Job
+from ser_lightning.jobs.plan import Change, Job, JobEvent
 from ser_lightning.jobs.progress import JobProgress, seconds_left
 from ser_lightning.runs.names import DEFAULT_ROW
 from ser_lightning.runs.scores import read_scores

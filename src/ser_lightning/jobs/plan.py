@@ -1,9 +1,10 @@
-"""Jobs: resources, dependencies, state, and the printed plan."""
+"""Jobs: resources, dependencies, state and its changes, and the printed plan."""
 
 import json
 import shlex
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from enum import Enum
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, Literal
@@ -111,6 +112,37 @@ class Job:
         untested = [] if self.tested else ["--no-test"]
         trusted = [f"--allow={prefix}" for prefix in self.allow]
         return ["run-fold", f"--config={self.folder / CONFIG_FILE}", *untested, *trusted]
+
+
+class Change(Enum):
+    """How a job's state changed."""
+
+    STARTED = "handed to the engine"
+    FINISHED = "finished by this run"
+    FOUND_DONE = "finished by an earlier run"
+    RETRIED = "failed and queued again"
+    LOST = "lost with its machine and queued again"
+    FAILED = "failed, no retries left"
+    NOT_STARTED = "rejected before its start"
+
+
+@dataclass(frozen=True)
+class JobEvent:
+    """A change of one job's state.
+
+    Attributes:
+        job: The job.
+        change: The change.
+        note: The change in words, for the log.
+    """
+
+    job: Job
+    change: Change
+    note: str = ""
+
+
+Observer = Callable[[JobEvent], None]
+"""Called in the runner's thread between two polls; an exception ends the run."""
 
 
 def sort_by_dependency(jobs: Sequence[Job]) -> list[Job]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ser_lightning.jobs.process import LOG_FILE
-from ser_lightning.runs.folder import METRICS_FILE
+from ser_lightning.runs.facts import METRICS_FILE
 
 _SCORE = "validation/UA"
 

@@ -15,9 +15,8 @@ from rich.console import Console
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.engine import Engine, JobExit, SequentialEngine
-from ser_lightning.jobs.events import Change, JobEvent, Observer
 from ser_lightning.jobs.live_table import JobTable
-from ser_lightning.jobs.plan import Job, Resources, is_done, is_outdated, sort_by_dependency
+from ser_lightning.jobs.plan import Change, Job, JobEvent, Observer, Resources, is_done, is_outdated, sort_by_dependency
 from ser_lightning.jobs.process import LOG_FILE, USER_ERROR
 
 INSTALL_RAY = "in the clone, pip install -e '.[ray]', or make setup-dev"

@@ -2,18 +2,19 @@
 
 import shlex
 from collections.abc import Collection, Sequence
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.published.table_file import Row, Table, folder_name, read_table, row_arguments
-from ser_lightning.reports.systems import PaperResult, PaperResultLookup
+from ser_lightning.reports.systems import PaperResult, ReportedSystem
 from ser_lightning.runs.configuration import CHECKPOINT_KEYS_END, differences
 from ser_lightning.runs.folder import CONFIG_FILE, read_config
 from ser_lightning.runs.gathering import CrossValidation
 from ser_lightning.systems import EmotionClassifier
 from ser_lightning.training.arguments import config_files
 from ser_lightning.training.experiment import resolve
+from ser_lightning.types import split_corpus_name
 
 EXPERIMENTS = Path("experiments")  # in the current checkout
 _FOLD_KEYS = ("seed_everything", "data.init_args.fold")
@@ -26,35 +27,37 @@ def table_files(experiments: Path) -> list[Path]:
     return sorted(path for path in found if path.name.startswith(("table", "figure", "parameters")))
 
 
-def publications(experiments: Path) -> PaperResultLookup:
-    """Return a function from a run to its published results, empty if there are no table files.
+def with_published(systems: Sequence[ReportedSystem], experiments: Path = EXPERIMENTS) -> list[ReportedSystem]:
+    """Return systems with the papers' results for them, none if there are no table files.
 
-    A run on another corpus gets the paper's scores too, marked as not comparable.
+    A system on another corpus gets the paper's scores too, marked as not comparable.
 
     Args:
+        systems: Systems of a report.
         experiments: The folder of experiments.
     """
-
-    @cache
-    def tables(paper: str) -> list[tuple[Path, Table]]:
-        return [(path, read_table(path)) for path in table_files(experiments) if path.parent.name == paper]
-
-    def published(runs: Sequence[CrossValidation]) -> list[PaperResult]:
-        facts = runs[0].facts
-        found = [
-            (path, table.title, table.corpus, row)
-            for path, table in tables(facts.paper)
-            for row in table.rows
-            if row.experiment and row.paper
-            if (Path(row.experiment).stem, folder_name(row)) == (facts.experiment, facts.row)
+    papers = {system.runs[0].facts.paper for system in systems}
+    rows: dict[tuple[str, str, str], list[tuple[Path, Table, Row]]] = {}
+    for path in (path for path in table_files(experiments) if path.parent.name in papers):
+        table = read_table(path)
+        for row in table.rows:
+            if row.experiment and row.paper:
+                key = (path.parent.name, Path(row.experiment).stem, folder_name(row))
+                rows.setdefault(key, []).append((path, table, row))
+    found = []
+    for system in systems:
+        facts = system.runs[0].facts
+        entries = rows.get((facts.paper, facts.experiment, facts.row), [])
+        # Two tables may differ in the corpus only.
+        entries = [entry for entry in entries if entry[1].corpus == facts.corpus] or entries
+        results = [
+            PaperResult(
+                f"{table.title}: {row.name}", table.corpus, row.paper, row.note, _differences(path, row, system.runs)
+            )
+            for path, table, row in entries
         ]
-        on_corpus = [entry for entry in found if entry[2] == facts.corpus]  # two tables may differ in the corpus only
-        return [
-            PaperResult(f"{title}: {row.name}", corpus, row.paper, row.note, _differences(path, row, runs))
-            for path, title, corpus, row in on_corpus or found
-        ]
-
-    return published
+        found.append(replace(system, published=results))
+    return found
 
 
 def _differences(path: Path, row: Row, runs: Sequence[CrossValidation]) -> list[str]:
@@ -116,7 +119,7 @@ def check_earlier_stages(system: EmotionClassifier, experiment: Path, corpus: st
     keys = {f"model.init_args.{argument}": path for argument, path in system.sources.items()}
     missing = [key for key, path in keys.items() if path is None and key not in supplied]
     if missing:
-        command = _table_command(experiment, corpus.removesuffix("-synthetic"), missing[0])
+        command = _table_command(experiment, split_corpus_name(corpus)[0], missing[0])
         way_out = f"{command} trains that stage first, fold by fold" if command else f"give --{missing[0]}"
         raise ConfigurationError(
             f"{experiment}: {missing[0]} is missing, the earlier stage's checkpoint on the same fold; {way_out}"

@@ -1,4 +1,4 @@
-"""Write the model card of a checkpoint from the files in its run's folder."""
+"""The model card of a checkpoint, from the files in its run's folder."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -6,30 +6,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ser_lightning.data.corpora import source_of
 from ser_lightning.metrics import recalls, scores
-from ser_lightning.reports.render import markdown
+from ser_lightning.reports.document import markdown
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import BEST, CHECKPOINTS, FACTS_FILE, FILES, read_config
 from ser_lightning.runs.predictions import Predictions, confusion
 from ser_lightning.runs.scores import read_scores
-from ser_lightning.systems.checkpoint import read_checkpoint
 from ser_lightning.systems.classifier import CHECKPOINT_KEY
 from ser_lightning.types import split_corpus_name
 
 
-def model_card(folder: Path, allow: Sequence[str] = ()) -> str:
+def model_card(folder: Path, checkpoint: Mapping[str, Any], source: Mapping[str, Any] | None) -> str:
     """Return the card of ``checkpoints/best.ckpt`` in Markdown.
 
     Args:
         folder: The run's folder. Only the checkpoint and ``config.yaml`` are required; scores are optional.
-        allow: Module prefixes to trust.
+        checkpoint: Content of the checkpoint.
+        source: Attributes of the corpus's ``CorpusSource``, if it has one.
 
     Raises:
         ConfigurationError: If a file of the run cannot be read.
     """
     path = folder / CHECKPOINTS / BEST
-    checkpoint, config = read_checkpoint(path, allow), read_config(folder, ("seed_everything", "data.init_args"))
+    config = read_config(folder, ("seed_everything", "data.init_args"))
     seed, fold = config["seed_everything"], config["data"]["init_args"].get("fold", 0)
     stored = checkpoint[CHECKPOINT_KEY]
     corpus = str(stored["origin"]["corpus"])
@@ -50,7 +49,6 @@ def model_card(folder: Path, allow: Sequence[str] = ()) -> str:
         epoch=int(checkpoint["epoch"]),
         seed=seed,
     )
-    source = source_of(split_corpus_name(corpus)[0])
     values = {"card": card, "facts": facts, "source": source, "origin": stored["origin"]}
     return markdown("model_card.md.j2", values)
 

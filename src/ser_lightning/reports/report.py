@@ -1,19 +1,17 @@
 """Write a report of runs: a page in HTML and Markdown, and all pictures with their numbers."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
-from ser_lightning.reports.document import Document
-from ser_lightning.reports.render import html_page, markdown_page
+from ser_lightning.reports.document import Document, html_page, markdown_page
 from ser_lightning.reports.sections.comparison import comparison_with_papers, hyper_parameters, significance
 from ser_lightning.reports.sections.learning import embeddings_and_attention, reliability, training
 from ser_lightning.reports.sections.overview import left_out_section, opening, run_facts
 from ser_lightning.reports.sections.spread import classes, folds, speakers
-from ser_lightning.reports.systems import AbsentRow, PaperResultLookup, ReportedSystem, find_systems
+from ser_lightning.reports.systems import AbsentRow, ReportedSystem
 from ser_lightning.runs.gathering import LeftOut
 from ser_lightning.runs.summary import corpus_title
 
@@ -21,29 +19,7 @@ PAGE, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
 FIGURES_FILE = "figures.json"  # lists the report's files in figures/
 
 
-def write_report(run_folders: Sequence[Path], out: Path, publications: PaperResultLookup | None = None) -> Path:
-    """Write a report of the experiments in or below ``run_folders``.
-
-    Folds that cannot be read or averaged are left out; the page and standard error name them with the reason.
-
-    Args:
-        run_folders: Folds, seeds or parent folders.
-        out: The folder of ``report.html``, ``report.md`` and ``figures/``.
-        publications: Looks up the papers' results.
-
-    Returns:
-        The page, which is self-contained.
-
-    Raises:
-        ConfigurationError: If a folder does not exist, or no fold can be shown; nothing is written.
-    """
-    systems, left_out = find_systems(run_folders, publications)
-    for one in left_out:
-        print(f"warning: {one.folder} is left out: {one.reason}", file=sys.stderr)
-    return write_systems(systems, out, left_out=left_out)
-
-
-def write_systems(
+def write_report(
     systems: Sequence[ReportedSystem],
     out: Path,
     title: str = "",
@@ -53,14 +29,14 @@ def write_systems(
     """Write a report of systems.
 
     Args:
-        systems: At least one, with unique names.
+        systems: At least one, with unique names, as ``find_systems`` returns them.
         out: The folder of ``report.html``, ``report.md``, ``figures/`` and ``figures.json``, which lists its files.
         title: Title of the page; by default the experiment, or the number of systems.
         absent: Rows of a published table that were not run.
-        left_out: Folders that cannot be shown.
+        left_out: Folders that cannot be shown; the page names them with the reason.
 
     Returns:
-        The page.
+        The page, which is self-contained.
 
     Raises:
         ConfigurationError: If ``out`` cannot be written, or its ``figures.json`` cannot be read.

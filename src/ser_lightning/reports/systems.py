@@ -10,9 +10,7 @@ from typing import Any
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.paired_tests import SAME_SPLIT
-from ser_lightning.runs.folder import EMBEDDINGS_FILE
-from ser_lightning.runs.gathering import CrossValidation, FoldRun, LeftOut, finished_folds, folds_in_all, gather
-from ser_lightning.runs.scores import read_embeddings, read_scores
+from ser_lightning.runs.gathering import CrossValidation, LeftOut, finished_folds, folds_in_all, gather
 from ser_lightning.runs.summary import Summary, corpus_title, summarize
 
 _LONGEST_KEY = 100  # bytes
@@ -93,7 +91,7 @@ class ReportedSystem:
     def configured(self) -> Configured:
         """Configuration of its first fold; without settings if ``config.yaml`` is missing."""
         facts = self.runs[0].facts
-        names = (facts.paper, facts.experiment, facts.corpus + "-synthetic" * facts.synthetic)
+        names = (facts.paper, facts.experiment, facts.corpus_name)
         return Configured.of(names, self.runs[0].folds[0].configuration())
 
     @property
@@ -117,20 +115,13 @@ class ReportedSystem:
         return folds + (f" and added up over {len(self.runs)} seeds" if len(self.runs) > 1 else "")
 
 
-# Returns the papers' results for the seeds of one experiment.
-PaperResultLookup = Callable[[Sequence[CrossValidation]], Sequence[PaperResult]]
-
-
-def find_systems(
-    folders: Sequence[Path], publications: PaperResultLookup | None = None
-) -> tuple[list[ReportedSystem], list[LeftOut]]:
+def find_systems(folders: Sequence[Path]) -> tuple[list[ReportedSystem], list[LeftOut]]:
     """Return the systems in or below ``folders``, in order, and the folders left out.
 
     Folds that cannot be read, or must not be averaged with the rest, are left out.
 
     Args:
         folders: Folds, seeds or parent folders.
-        publications: Looks up the papers' results.
 
     Raises:
         ConfigurationError: If a folder does not exist, or no fold can be shown.
@@ -149,24 +140,13 @@ def find_systems(
             by_experiment.setdefault(fold.parents[1], {})[fold] = None
     systems = []
     for folds in by_experiment.values():
-        runs, others = gather(list(folds), _read_whole)
+        runs, others = gather(list(folds), whole=True)
         left_out += others
         if runs:
-            systems.append(ReportedSystem.of(runs, publications(runs) if publications else ()))
+            systems.append(ReportedSystem.of(runs))
     if not systems:
         raise ConfigurationError("\n".join([one.reason for one in left_out] or ["no folder of a run was given"]))
     return with_unique_names(systems), left_out
-
-
-def _read_whole(folder: Path) -> FoldRun:
-    """Read all files of a fold that a report shows, so that a damaged one excludes the fold up front."""
-    fold = FoldRun.read(folder)
-    read_scores(folder)
-    fold.configuration()
-    fold.history()
-    if (folder / EMBEDDINGS_FILE).is_file():
-        read_embeddings(folder)
-    return fold
 
 
 def picture_groups(

@@ -1,5 +1,6 @@
 """Summaries and published tables for the terminal."""
 
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from ser_lightning.runs.gathering import LeftOut
 from ser_lightning.runs.scores import soft_scores_in_words
 from ser_lightning.runs.summary import METRICS, Scores, SeedSummary, Statistics, Summary, corpus_title
 
@@ -195,3 +197,9 @@ def _protocols(rows: Sequence[TableRow]) -> list[str]:
 
 def _shortened(values: Sequence[str], most: int = 5) -> str:
     return ", ".join(values[:most]) + (f", and {len(values) - most} more" if len(values) > most else "")
+
+
+def warn_of_left_out(left_out: Sequence[LeftOut]) -> None:
+    """Name each folder that is excluded, and the reason, on standard error."""
+    for one in left_out:
+        print(f"warning: {one.folder} is left out: {one.reason}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Content of ``run.json``: a fold's experiment, code and hardware."""
+"""What a fold's training records: ``run.json`` with experiment, code and hardware, and ``metrics.csv`` by epoch."""
 
 import json
 from dataclasses import dataclass, fields
@@ -6,8 +6,12 @@ from pathlib import Path
 from types import GenericAlias
 from typing import Any, Self
 
+import pandas as pd
+
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.types import corpus_name
+
+METRICS_FILE = "metrics.csv"
 
 
 @dataclass(frozen=True)
@@ -114,3 +118,25 @@ def _checked(value: object, kind: object, where: str) -> object:
         name = kind.__name__ if isinstance(kind, type) else str(kind)
         raise ConfigurationError(f"{where} is {value!r}, not of type {name}")
     return tuple(value) if isinstance(value, list) else value
+
+
+def read_history(folder: Path) -> pd.DataFrame | None:
+    """Return a fold's ``metrics.csv`` with one row per epoch, indexed by epoch, or None without the file.
+
+    Of an epoch that was repeated after an interruption, the last repetition counts.
+
+    Raises:
+        ConfigurationError: If the file is not a table with a column ``epoch``.
+    """
+    path = folder / METRICS_FILE
+    if not path.is_file() or not path.stat().st_size:
+        return None
+    try:
+        table = pd.read_csv(path)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} is not a table of epochs ({str(error).strip()}); delete it to skip the curves"
+        ) from error
+    if "epoch" not in table:
+        raise ConfigurationError(f"{path}: no column 'epoch', only {', '.join(map(str, table.columns))}")
+    return table.groupby("epoch").last()

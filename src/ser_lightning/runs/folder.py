@@ -26,7 +26,6 @@ CONFIG_FILE = "config.yaml"
 SPLIT_FILE = "split_hash"
 SOURCES_FILE = "source_hashes.json"
 CHECKPOINTS, BEST, LAST, CARD = "checkpoints", "best.ckpt", "last.ckpt", "best.md"
-METRICS_FILE = "metrics.csv"
 FACTS_FILE = "run.json"
 FILES = {  # predictions by set
     "validation": "validation_predictions.csv",
@@ -241,8 +240,3 @@ def fold_folders(folder: Path) -> list[Path]:
         found += [Path(above, name) for name in below if _FOLD_NAME.fullmatch(name)]
         below[:] = [name for name in below if not _FOLD_NAME.fullmatch(name)]
     return sorted(found)
-
-
-def tested_folds(folder: Path) -> list[Path]:
-    """Return the ``fold_folders`` that contain test predictions."""
-    return [entry for entry in fold_folders(folder.resolve()) if (entry / FILES["test"]).is_file()]

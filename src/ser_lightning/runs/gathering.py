@@ -1,18 +1,17 @@
 """Find finished folds on disk and group them into cross-validations that may be averaged."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import pandas as pd
-
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import relevant
-from ser_lightning.runs.facts import RunFacts
-from ser_lightning.runs.folder import CONFIG_FILE, FACTS_FILE, FILES, METRICS_FILE, read_config, tested_folds
+from ser_lightning.runs.facts import RunFacts, read_history
+from ser_lightning.runs.folder import CONFIG_FILE, EMBEDDINGS_FILE, FACTS_FILE, FILES, fold_folders, read_config
 from ser_lightning.runs.predictions import Predictions
+from ser_lightning.runs.scores import read_embeddings, read_scores
 
 # Facts that must agree before scores are averaged over folds or seeds, the most informative first.
 SAME_EXPERIMENT = (
@@ -36,8 +35,12 @@ class FoldRun:
     predictions: Predictions
 
     @classmethod
-    def read(cls, folder: Path) -> Self:
+    def read(cls, folder: Path, whole: bool = False) -> Self:
         """Read a fold's folder.
+
+        Args:
+            folder: The fold's folder.
+            whole: Whether to read the other files that a report shows too, to find a damaged one up front.
 
         Raises:
             ConfigurationError: If a file is missing or malformed, or the two files disagree.
@@ -51,32 +54,18 @@ class FoldRun:
         if folds != [facts.fold] or not 0 <= facts.fold < facts.num_folds:
             message = f"folds {folds} in predictions.csv, fold {facts.fold} of {facts.num_folds} in run.json"
             raise ConfigurationError(f"{folder}: {message}; delete the folder and run the fold again")
-        return cls(folder, facts, predictions)
+        fold = cls(folder, facts, predictions)
+        if whole:
+            read_scores(folder)
+            fold.configuration()
+            read_history(folder)
+            if (folder / EMBEDDINGS_FILE).is_file():
+                read_embeddings(folder)
+        return fold
 
     def configuration(self) -> dict[str, Any]:
         """Return the values of ``config.yaml`` that affect the result, by key; empty without the file."""
         return relevant(read_config(self.folder)) if (self.folder / CONFIG_FILE).exists() else {}
-
-    def history(self) -> pd.DataFrame | None:
-        """Return ``metrics.csv`` with one row per epoch, indexed by epoch, or None without the file.
-
-        Of an epoch that was repeated after an interruption, the last repetition counts.
-
-        Raises:
-            ConfigurationError: If the file is not a table with a column ``epoch``.
-        """
-        path = self.folder / METRICS_FILE
-        if not path.is_file() or not path.stat().st_size:
-            return None
-        try:
-            table = pd.read_csv(path)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-            raise ConfigurationError(
-                f"{path} is not a table of epochs ({str(error).strip()}); delete it to skip the curves"
-            ) from error
-        if "epoch" not in table:
-            raise ConfigurationError(f"{path}: no column 'epoch', only {', '.join(map(str, table.columns))}")
-        return table.groupby("epoch").last()
 
 
 @dataclass(frozen=True)
@@ -116,26 +105,6 @@ class LeftOut:
     reason: str
 
 
-def find_cross_validations(folders: Sequence[Path]) -> list[CrossValidation]:
-    """Return the cross-validations of one experiment in or below ``folders``, by seed.
-
-    A folder may be a fold, a seed or a parent; duplicates count once.
-
-    Raises:
-        ConfigurationError: If a folder is missing or has no finished fold, or a fold is malformed or must not be
-            averaged with the others (another experiment, corpus, protocol or classes, or the same seed twice).
-    """
-    found: dict[Path, None] = {}
-    for folder in folders:
-        found |= dict.fromkeys(finished_folds(folder))
-    if not found:
-        raise ConfigurationError("no folder of a run was given; give at least one")
-    runs, left_out = gather(list(found))
-    if left_out:
-        raise ConfigurationError(left_out[0].reason)
-    return runs
-
-
 def finished_folds(folder: Path) -> list[Path]:
     """Return the folders of the finished folds in or below ``folder``, sorted.
 
@@ -150,22 +119,26 @@ def finished_folds(folder: Path) -> list[Path]:
     return finished
 
 
-def gather(
-    folders: Sequence[Path], read: Callable[[Path], FoldRun] = FoldRun.read
-) -> tuple[list[CrossValidation], list[LeftOut]]:
+def tested_folds(folder: Path) -> list[Path]:
+    """Return the ``fold_folders`` that contain test predictions."""
+    return [entry for entry in fold_folders(folder.resolve()) if (entry / FILES["test"]).is_file()]
+
+
+def gather(folders: Sequence[Path], whole: bool = False) -> tuple[list[CrossValidation], list[LeftOut]]:
     """Return the cross-validations that may be averaged, by seed, and the folders left out.
 
-    Where folds disagree in a fact of ``SAME_EXPERIMENT``, the largest group stays.
+    A fold that cannot be read is left out. Where folds disagree in a fact of ``SAME_EXPERIMENT``, the largest group
+    stays.
 
     Args:
         folders: Folders of finished folds of one experiment, of one or several seeds.
-        read: Reads a fold; a fold for which it raises is left out.
+        whole: Whether a fold must be readable in full, as ``FoldRun.read`` says.
     """
     left_out: list[LeftOut] = []
     folds: list[FoldRun] = []
     for folder in sorted(folders):
         try:
-            folds.append(read(folder))
+            folds.append(FoldRun.read(folder, whole))
         except ConfigurationError as error:
             left_out.append(LeftOut(folder, str(error)))
         except OSError as error:

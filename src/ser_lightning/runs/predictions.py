@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
+from ser_lightning.metrics import scores
 
 COLUMNS = ("utterance", "speaker", "fold", "target", "predicted")
 PROBABILITY = "probability_"
@@ -110,6 +111,12 @@ def confusion(predictions: Predictions, class_names: Sequence[str]) -> Tensor:
     _, targets, predicted = tensors(predictions.table, class_names)
     counts = torch.zeros(len(class_names), len(class_names), dtype=torch.long)
     return counts.index_put((targets, predicted), torch.ones_like(targets), accumulate=True)
+
+
+def decision_scores(predictions: Predictions) -> dict[str, float]:
+    """Return UA, WA and macro F1 of a fold's decisions, each between 0 and 1."""
+    counts = confusion(predictions, predictions.class_names)
+    return {name: value.item() for name, value in scores(counts).items()}
 
 
 def tensors(table: pd.DataFrame, class_names: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:

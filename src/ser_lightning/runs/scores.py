@@ -1,4 +1,4 @@
-"""Scores and embeddings of a fold's test set."""
+"""Scores of a fold's probabilities, in ``scores.json``, and its embeddings."""
 # Shapes: N utterances, C classes, E channels of an embedding.
 
 import json
@@ -13,21 +13,15 @@ from torch import Tensor
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
-from ser_lightning.metrics import calibration, scores, vote_cross_entropy, vote_kl
+from ser_lightning.metrics import calibration, vote_cross_entropy, vote_kl
 from ser_lightning.runs.folder import EMBEDDINGS_FILE, FILES, SCORES_FILE
-from ser_lightning.runs.predictions import Predictions, confusion, tensors
+from ser_lightning.runs.predictions import Predictions, decision_scores, tensors
 
 SOFT_SCORES = {  # meaning by name in files
     "ECE": "expected calibration error",
     "vote_cross_entropy": "cross entropy under the evaluators' votes",
     "vote_KL": "KL divergence from the evaluators' votes",
 }
-
-
-def decision_scores(predictions: Predictions) -> dict[str, float]:
-    """Return UA, WA and macro F1 of a fold's decisions, each between 0 and 1."""
-    counts = confusion(predictions, predictions.class_names)
-    return {name: value.item() for name, value in scores(counts).items()}
 
 
 def fold_scores(predictions: Predictions, votes: Tensor) -> dict[str, float]:

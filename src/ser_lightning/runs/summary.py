@@ -12,10 +12,11 @@ from ser_lightning.files import write_atomically
 from ser_lightning.metrics import scores
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import FILES
-from ser_lightning.runs.gathering import CrossValidation, FoldRun, find_cross_validations
-from ser_lightning.runs.predictions import Predictions, confusion
-from ser_lightning.runs.scores import decision_scores, mean_soft_scores
+from ser_lightning.runs.gathering import CrossValidation, FoldRun
+from ser_lightning.runs.predictions import Predictions, confusion, decision_scores
+from ser_lightning.runs.scores import mean_soft_scores
 
+SUMMARY_FILE = "summary.json"
 METRICS = {"UA": "UA %", "WA": "WA %", "macro_F1": "macro F1 %"}  # heading by name in files
 
 Scores = dict[str, float]
@@ -162,7 +163,7 @@ class Summary:
 
 
 def summarize(runs: Sequence[CrossValidation]) -> Summary:
-    """Summarize the seeds of one experiment, as ``find_cross_validations`` returns them."""
+    """Summarize the seeds of one experiment, as ``gather`` returns them."""
     seeds = tuple(_summarize_seed(run) for run in runs)
     facts = runs[0].facts
     every = [fold.facts for run in runs for fold in run.folds]
@@ -190,17 +191,10 @@ def summarize(runs: Sequence[CrossValidation]) -> Summary:
     )
 
 
-def write_summary(folder: Path) -> Path:
-    """Write ``summary.json`` of the finished folds in or below ``folder``, atomically; return its path.
-
-    Args:
-        folder: A seed's folder, or the folder of several seeds of one experiment.
-
-    Raises:
-        ConfigurationError: If no fold is finished, or the folds must not be averaged.
-    """
-    path = folder / "summary.json"
-    content = json.dumps(asdict(summarize(find_cross_validations([folder]))), indent=2, allow_nan=False)
+def write_summary(folder: Path, summary: Summary) -> Path:
+    """Write ``summary.json`` into a seed's folder, atomically; return its path."""
+    path = folder / SUMMARY_FILE
+    content = json.dumps(asdict(summary), indent=2, allow_nan=False)
     write_atomically(path, f"{content}\n".encode())
     return path
 

@@ -24,8 +24,8 @@ def config_files(arguments: Sequence[str]) -> list[Path]:
     return [Path(value) for key, value in _pairs(arguments) if key in _CONFIG]
 
 
-def with_corpus_first(arguments: Sequence[str]) -> list[str]:
-    """Return LightningCLI's arguments with the data module's class inserted before the first file.
+def corpus_argument(arguments: Sequence[str]) -> list[str]:
+    """Return the argument that names the data module's class, to precede all others; empty if no file needs it.
 
     A system's file sets arguments of the data module, such as the batch size, but the corpus's file after it names the
     class. The parser reads from left to right and rejects arguments of an unknown class.
@@ -38,12 +38,10 @@ def with_corpus_first(arguments: Sequence[str]) -> list[str]:
             system's; also as ``read_experiment_file``.
     """
     found = {part: _classes(arguments, part) for part in _PARTS}
+    files = config_files(arguments)
     if not any(argument.startswith(_HELP_OPTIONS) or ".help" in argument for argument in arguments):
-        _check_classes(found, config_files(arguments))
-    first = next((i for i, argument in enumerate(arguments) if argument.partition("=")[0] in _CONFIG), None)
-    if first is None or not found["data"]:
-        return list(arguments)
-    return [*arguments[:first], f"--data={found['data'][0][1]}", *arguments[first:]]
+        _check_classes(found, files)
+    return [f"--data={found['data'][0][1]}"] if files and found["data"] else []
 
 
 def _check_classes(found: Mapping[str, Sequence[tuple[Path | None, str]]], files: Sequence[Path]) -> None:

@@ -18,7 +18,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from ser_lightning.allow_list import check_class_paths, enforce_allow_list, with_public_paths
+from ser_lightning.allow_list import check_class_paths, enforce_allow_list, shortest_path
 from ser_lightning.data.corpora import CorpusData
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.folder import CONFIG_FILE, code_version
@@ -27,11 +27,11 @@ from ser_lightning.training.arguments import (
     Execution,
     config_files,
     constructor_error,
+    corpus_argument,
     error_location,
     read_experiment_file,
     shorten_parser_message,
     threads_of_environment,
-    with_corpus_first,
 )
 from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
 from ser_lightning.training.checks import LINKED, check_monitored_scores, check_same_system
@@ -88,7 +88,7 @@ class ExperimentCLI(LightningCLI):
             parser_kwargs={**quiet_errors, **{name: dict(quiet_errors) for name in self.subcommands()}},
             subclass_mode_model=True,
             subclass_mode_data=True,
-            args=with_corpus_first(arguments),
+            args=[*arguments[:run], *corpus_argument(arguments), *arguments[run:]],  # after the subcommand, if any
             run=run,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,  # systems.checkpoint does it, checked
@@ -221,6 +221,16 @@ class ExperimentCLI(LightningCLI):
         config = self.configuration | {"code_version": code_version()}
         tags = [tag for tag in (self.run_name.paper, self.data.corpus_name, self.data.protocol.name) if tag]
         return FoldWandbLogger(folder, self.run_name.fold_name, self.run_name.group, tags, config)
+
+
+def with_public_paths(configuration: Any) -> Any:
+    """Return a nested configuration with every class path shortened by ``shortest_path``."""
+    if isinstance(configuration, Mapping):
+        return {
+            key: shortest_path(value) if key == "class_path" and isinstance(value, str) else with_public_paths(value)
+            for key, value in configuration.items()
+        }
+    return [with_public_paths(value) for value in configuration] if isinstance(configuration, list) else configuration
 
 
 def resolve(arguments: Sequence[str], allow: Sequence[str] = ()) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from ser_lightning.files import write_atomically
-from ser_lightning.runs.folder import METRICS_FILE
+from ser_lightning.runs.facts import METRICS_FILE
 
 PROJECT = "ser-lightning"
 Mode = Literal["online", "offline", "disabled", "shared"]

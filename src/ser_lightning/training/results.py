@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from ser_lightning.data.corpora import CorpusData
+from ser_lightning.data.corpora import CorpusData, source_of
 from ser_lightning.data.targets import vote_distribution
 from ser_lightning.files import write_atomically
 from ser_lightning.reports.figures import confusion_figure, save
@@ -19,6 +19,9 @@ from ser_lightning.reports.model_card import model_card
 from ser_lightning.runs.folder import BEST, CARD, CHECKPOINTS, CONFUSION_PICTURE, EMBEDDINGS_PICTURE, FILES
 from ser_lightning.runs.predictions import Predictions, confusion
 from ser_lightning.runs.scores import SOFT_SCORES, fold_scores, write_embeddings, write_scores
+from ser_lightning.systems.checkpoint import read_checkpoint
+from ser_lightning.systems.classifier import CHECKPOINT_KEY
+from ser_lightning.types import split_corpus_name
 
 OUTPUTS = ("indices", "probabilities", "predicted", "embeddings")  # of a system's steps; the last two are optional
 
@@ -182,7 +185,10 @@ def write_model_card(folder: Path, allow: Sequence[str] = ()) -> Path | None:
     checkpoints = folder / CHECKPOINTS
     if not (checkpoints / BEST).is_file():
         return None
-    card, content = checkpoints / CARD, model_card(folder, allow).encode()
+    checkpoint = read_checkpoint(checkpoints / BEST, allow)
+    corpus, _ = split_corpus_name(str(checkpoint[CHECKPOINT_KEY]["origin"]["corpus"]))
+    source = source_of(corpus)
+    card, content = checkpoints / CARD, model_card(folder, checkpoint, vars(source) if source else None).encode()
     if not card.is_file() or card.read_bytes() != content:
         write_atomically(card, content)
     return card

@@ -9,6 +9,7 @@ from ser_lightning.reports.curves import reliability_figure, reliability_table
 from ser_lightning.reports.document import Block, Paragraph, Picture, Section, SideBySide
 from ser_lightning.reports.figures import MAX_SYSTEMS_PER_FIGURE, png, training_figure
 from ser_lightning.reports.systems import ReportedSystem, picture_groups
+from ser_lightning.runs.facts import read_history
 from ser_lightning.runs.folder import ATTENTION_PICTURE, EMBEDDINGS_FILE, EMBEDDINGS_PICTURE
 from ser_lightning.runs.gathering import FoldRun
 from ser_lightning.runs.predictions import tensors
@@ -22,7 +23,7 @@ def training(systems: Sequence[ReportedSystem]) -> Section:
     blocks: list[Block] = []
     pictures = []
     for system in systems:
-        found = {(run.facts.seed, fold.facts.fold): fold.history() for run in system.runs for fold in run.folds}
+        found = {(fold.facts.seed, fold.facts.fold): read_history(fold.folder) for fold in _folds(system)}
         histories = {f"seed {seed}, fold {fold}": table for (seed, fold), table in found.items() if table is not None}
         without = [f"seed {seed}, fold {fold}" for (seed, fold), table in found.items() if table is None]
         if without:
