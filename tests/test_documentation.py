@@ -282,7 +282,9 @@ def command_with_a_module(page: str) -> list[str]:
 
 
 @pytest.fixture
-def run_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def run_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., str]]:
     """Run ``ser`` in a folder of the reader's modules; return its output."""
 
     def run_ser(words: list[str]) -> str:
@@ -294,7 +296,9 @@ def run_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
         assert main(words[1:]) == 0
         return capsys.readouterr().out
 
-    return run_ser
+    yield run_ser
+    for module in ("my_corpus", "my_system"):
+        sys.modules.pop(module, None)
 
 
 def test_the_corpus_of_the_page_is_found_and_split(

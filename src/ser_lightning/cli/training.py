@@ -98,7 +98,6 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
 
 
 def _run_options(options: argparse.Namespace) -> "RunOptions":
-    from ser_lightning.cross_validation.planner import RunOptions
     from ser_lightning.jobs.plan import Resources
     from ser_lightning.training.arguments import threads_of_environment
 
@@ -106,6 +105,13 @@ def _run_options(options: argparse.Namespace) -> "RunOptions":
     # SLURM's tasks are a cluster's machines here; Lightning would treat them as the processes of one training.
     os.environ.pop("SLURM_NTASKS", None)
     resources = Resources(options.jobs, options.address, options.gpus_per_job, cpus, options.retries)
+    if resources.at_once == 1 and not resources.address and not options.dry_run:
+        from ser_lightning.jobs.engine import PROGRAM, environment
+        from ser_lightning.jobs.process import job_fork_server
+
+        job_fork_server(PROGRAM, environment(resources))  # imports the suite while this process does
+    from ser_lightning.cross_validation.planner import RunOptions
+
     return RunOptions(options.folds, options.seeds, options.runs, tuple(options.allow), resources, options.dry_run)
 
 
@@ -125,11 +131,11 @@ def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _cv(options: argparse.Namespace, overrides: list[str]) -> int:
+    run_options = _run_options(options)
     from ser_lightning.cross_validation.cross_validate import cross_validate
     from ser_lightning.cross_validation.wandb import agent_row
 
     arguments = [*overrides, *row_argument(agent_row(options.row))]
-    run_options = _run_options(options)
     return cross_validate(arguments, run_options, console(run_options.dry_run))
 
 

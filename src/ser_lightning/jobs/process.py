@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ser_lightning.jobs.fork_server import fork_server
+from ser_lightning.jobs.fork_server import ForkServer, fork_server
 
 LOG_FILE = "log.txt"
 USER_ERROR = 78
@@ -76,7 +76,6 @@ class JobProcess(AbstractContextManager["JobProcess"]):
             )
         folder = working_folder / folder
         folder.mkdir(parents=True, exist_ok=True)
-        inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
         began = datetime.now().astimezone().isoformat(timespec="seconds")
         with (folder / LOG_FILE).open("ab", buffering=0) as log:
             try:
@@ -84,8 +83,8 @@ class JobProcess(AbstractContextManager["JobProcess"]):
             except OSError as error:
                 error.filename = str(folder / LOG_FILE)  # a failed write does not name its file
                 raise
-        whole = _ENVIRONMENT | inherited | dict(environment)
-        self._server = fork_server(program, whole)
+        self._server = job_fork_server(program, environment)
+        whole = _whole_environment(environment)
         self._number = self._server.start(arguments, working_folder, whole, folder / LOG_FILE)
 
     def status(self) -> int | None:
@@ -107,6 +106,21 @@ class JobProcess(AbstractContextManager["JobProcess"]):
                 time.sleep(_STOP_POLL_SECONDS)
         if self.status() is None:  # the server has not started it yet
             self._server.close()
+
+
+def job_fork_server(program: Sequence[str], environment: Mapping[str, str]) -> ForkServer:
+    """Return this process's fork server for jobs, started if there is none.
+
+    Args:
+        program: Command of ``ser``.
+        environment: Environment variables of the jobs; they override this process's.
+    """
+    return fork_server(program, _whole_environment(environment))
+
+
+def _whole_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
+    return _ENVIRONMENT | inherited | dict(environment)
 
 
 def run_to_end(
