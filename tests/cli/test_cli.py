@@ -34,7 +34,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_an_untrusted_module_is_rejected_with_the_way_out(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["fit", "--config=experiments/quickstart.yaml", "--model=my_system.Mine", "--print_config"]) == 1
+    assert main(["fit", "--config=experiments/quickstart.yaml", "--model=unknown_system.Mine", "--print_config"]) == 1
     assert "--allow" in capsys.readouterr().err
 
 

@@ -83,9 +83,12 @@ def read_table(path: Path, overrides: Sequence[str] = ()) -> Table:
         for one in overrides:
             override(path, loaded, one)
         table = cast(Table, OmegaConf.to_object(loaded))
-    except (OmegaConfBaseException, TypeError) as error:  # TypeError: a list instead of a mapping, or the reverse
+    except OmegaConfBaseException as error:
         _check_keys(path, content)
         raise schema_error(path, error) from error
+    except TypeError as error:  # a list instead of a mapping, or the reverse
+        _check_keys(path, content)
+        raise ConfigurationError(f"{path}: {error}") from error
     _check_rows(path, table.rows)
     return table
 
