@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch.utils.data import DataLoader
 
-from data_modules.discovery import Found
+from data_modules.discovery import Found, check_spelling
 from ser_lightning.data.batches import FrameDataset, keep_batch, pins_memory, rank_and_world_size
 from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.on_device import DeviceFrames, WaveformDataset
@@ -141,6 +141,7 @@ class CorpusDataModule(DataModule):
         """The content of the folder, cached."""
         if self._found is None:
             found = self.find()
+            check_spelling(f"{self.corpus}: {self.root}", found.utterances)
             if self.recognise == "speaker":
                 speakers = tuple(replace(u, label=u.speaker, votes=()) for u in found.utterances)
                 found = Found(speakers, found.left_out)

@@ -22,6 +22,7 @@ from ser_lightning.data.protocols import ActorFolds, Protocol
 from ser_lightning.data.synthetic import Gender
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
 from ser_lightning.errors import CorpusError
+from ser_lightning.text import identity
 from ser_lightning.types import Utterance
 
 EMOTIONS = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
@@ -191,11 +192,11 @@ def _read_genders(folders: Sequence[Path]) -> Mapping[str, Gender]:
         raise CorpusError(f"{path}: the column {', '.join(sorted(missing))} is missing; {way_out}")
     genders: dict[str, Gender] = {}
     for row in table:
-        match row["Sex"].strip().lower():
+        match identity(row["Sex"]).lower():
             case "male":
-                genders[row["ActorID"].strip()] = "male"
+                genders[identity(row["ActorID"])] = "male"
             case "female":
-                genders[row["ActorID"].strip()] = "female"
+                genders[identity(row["ActorID"])] = "female"
     return genders
 
 

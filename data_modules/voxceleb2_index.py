@@ -24,6 +24,7 @@ from safetensors.torch import save
 from data_modules.discovery import AUDIO_ENDINGS
 from ser_lightning.errors import CorpusError
 from ser_lightning.files import write_atomically
+from ser_lightning.text import identity
 from ser_lightning.types import Utterance
 
 _LOG = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class ClipIndex:
 
     def name(self, clip: int) -> str:
         """Return ``<speaker>/<video>/<clip>``."""
-        return self.relative_path(clip).rpartition(".")[0]
+        return identity(self.relative_path(clip).rpartition(".")[0])
 
     def utterance(self, clip: int) -> Utterance:
         """Return a clip as an utterance, labelled with its speaker."""
