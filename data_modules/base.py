@@ -35,7 +35,8 @@ else:
 class CorpusDataModule(DataModule):
     """One fold of one corpus.
 
-    A corpus subclasses this with ``corpus``, ``class_names``, ``find`` and ``default_protocol``.
+    A corpus subclasses this with ``corpus``, ``class_names``, ``find`` and ``default_protocol``, and with
+    ``known_same_audio`` if its release has utterances with the same audio.
 
     Args:
         root: The corpus folder.
@@ -60,6 +61,7 @@ class CorpusDataModule(DataModule):
 
     corpus: ClassVar[str]
     class_names: tuple[str, ...]
+    known_same_audio: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     def __init__(
         self,
@@ -188,9 +190,9 @@ class CorpusDataModule(DataModule):
         self.leave_out(problems)
         return prepared
 
-    def decoded(self) -> set[Path]:
-        """Return the files with up-to-date stored features, whose audio is therefore usable."""
-        return self.store.stored([u.path for u in self.found.utterances])
+    def sounds(self) -> Mapping[Path, str]:
+        """Return a key for each file with up-to-date stored features, which files with the same samples share."""
+        return self.store.sounds([u.path for u in self.found.utterances])
 
     def leave_out(self, problems: Mapping[Path, str]) -> None:
         """Skip unusable audio, ``problems`` by file, or raise, according to ``on_bad_audio``.

@@ -43,6 +43,13 @@ PAPER_BLOCKS = (*(f"{first}-{first + 8}" for first in range(1001, 1082, 9)), "10
 FAULTY = {"1076_MTI_SAD_XX": "no audio: every sample is zero"}
 """Reason by utterance name, for the unusable files of the release."""
 
+SAME_AUDIO = (
+    ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX"),
+    ("1013_WSI_DIS_XX", "1013_WSI_SAD_XX"),
+    ("1017_IWW_ANG_XX", "1017_IWW_FEA_XX"),
+)
+"""Utterances that are byte-identical in the release under two labels."""
+
 SOURCE = CorpusSource(
     title="CREMA-D (91 actors, 7442 clips)",
     licence="Open Database License (ODbL) 1.0, its contents under the Database Contents License 1.0",
@@ -208,6 +215,7 @@ class CremaD(CorpusDataModule):
 
     corpus = "crema_d"
     class_names = CLASS_NAMES
+    known_same_audio = SAME_AUDIO
 
     def find(self) -> Found:
         """Return the clips below ``root``, without the release's empty one."""

@@ -22,10 +22,12 @@ class Protocol(ABC):
         speakers_disjoint: Whether no speaker is in two sets of a fold. If true, every split is checked; if false,
             reports say so.
         has_test_set: Whether folds have a test set.
+        uses_listed_sets: Whether folds are the sets that the corpus's table lists.
     """
 
     speakers_disjoint: bool = True
     has_test_set: bool = True
+    uses_listed_sets: bool = False
 
     @property
     @abstractmethod
@@ -321,6 +323,8 @@ class ListedFolds(Protocol):
     Args:
         speakers_disjoint: Whether to reject sets that share a speaker. If false, reports say that speakers are shared.
     """
+
+    uses_listed_sets = True
 
     def __init__(self, speakers_disjoint: bool = True) -> None:
         self.speakers_disjoint = speakers_disjoint
