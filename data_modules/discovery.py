@@ -59,7 +59,9 @@ def list_audio(root: Path, corpus: str) -> list[Path]:
             UTF-8.
     """
     if not root.exists():
-        raise CorpusError(f"{corpus}: the folder {root} does not exist; set `root` to the folder with the audio.")
+        raise CorpusError(
+            f"{corpus}: the folder {root} does not exist; set `root` to the folder with the audio.{_looks_like(root)}"
+        )
     if not root.is_dir():
         raise CorpusError(f"{corpus}: {root} is a file; set `root` to the folder with the audio.")
     files = [path for path in files_below(root) if not path.name.startswith(".")]
@@ -238,6 +240,13 @@ def bad_field(path: Path, field: str, value: str, known: Iterable[str]) -> Corpu
         f"{path}: the {field} {value!r} in the file name is unknown; known are {', '.join(known)}. Fix the name, or "
         "move the file out of the corpus folder."
     )
+
+
+def _looks_like(path: Path) -> str:
+    """Return the name next to a missing ``path`` that looks the same, such as that in another form of Unicode."""
+    names = os.listdir(path.parent) if path.parent.is_dir() else []
+    same = [ascii(name) for name in names if identity(name) == identity(path.name)]
+    return f" {path.name!a} was given, and {same[0]} is there: rename it, or paste its name." if same else ""
 
 
 def _advice(files: Iterable[Path]) -> str:

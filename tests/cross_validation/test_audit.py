@@ -15,7 +15,7 @@ from data_modules.iemocap_synthetic import Turn, recordings
 from ser_lightning.audio import read_audio
 from ser_lightning.cross_validation.audit import audit, prepare, usage
 from ser_lightning.cross_validation.cross_validate import cross_validate
-from ser_lightning.cross_validation.planner import RunOptions
+from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
 from ser_lightning.features import LogMelFilterbank
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
@@ -120,8 +120,13 @@ def test_the_same_audio_in_two_sets_is_named_and_fails(tmp_path: Path) -> None:
     root = own_corpus(tmp_path, [*ROWS, ("z4.flac", "z", "a"), ("copy4.wav", "z", "b")])
     pairs = "same audio: 4 = copy4 = z4: speakers y, z; labels a, b; in two sets of fold 0, 1, 2"
     first = check(audit, root)
-    assert check(prepare, root)[0] == 0
+    prepared, lines = check(prepare, root)
+    assert prepared == 0
+    assert "same audio: 4 = copy4 = z4: speakers y, z; labels a, b" in lines
+    assert "3 pairs of utterances have the same audio" in lines
     with_stored = check(audit, root)
+    planned = check(lambda arguments, _, console: len(plan_experiment(arguments, RunOptions(runs=root), console)), root)
+    assert "3 pairs of utterances have the same audio, in two sets of fold 0, 1, 2; ser audit names them" in planned[1]
     (root / "z4.flac").write_bytes((root / "z4.flac").read_bytes() + b"ID3 tag")  # decoded again, with the same samples
     for status, lines in (first, with_stored, check(audit, root)):
         assert status == 1

@@ -221,6 +221,9 @@ def test_a_missing_or_binary_table_is_rejected(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_or_without_audio_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="does not exist"):
         find_utterances(tmp_path / "nowhere")
+    (tmp_path / "jo\u0308rg").mkdir()
+    with pytest.raises(CorpusError, match=r"'j\\xf6rg' was given, and 'jo\\u0308rg' is there"):
+        find_utterances(tmp_path / "jörg")
     recordings(tmp_path, None, "talk.mp3")
     with pytest.raises(CorpusError, match=r"1 \.mp3: unpack archives, and convert"):
         find_utterances(tmp_path)

@@ -132,6 +132,7 @@ def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) ->
         + (f", {prepared.extracted / prepared.seconds:.0f} files/s" if prepared.extracted else ""),
         highlight=False,
     )
+    print_same_audio(data, [], data.sounds(), console)
     return 0
 
 

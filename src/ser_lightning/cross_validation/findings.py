@@ -80,6 +80,12 @@ def class_warnings(data: CorpusData, splits: Sequence[Split]) -> list[str]:
 def print_same_audio(data: CorpusData, splits: Sequence[Split], sounds: Mapping[Path, str], console: Console) -> bool:
     """Print the utterances with the same audio in two sets, or under different speakers or labels.
 
+    Args:
+        data: The data module.
+        splits: The folds; without any, sets are not compared.
+        sounds: A key by audio file that files with the same samples share.
+        console: Console to print to.
+
     Returns:
         Whether any that the release is not known for are in two sets of a fold.
     """

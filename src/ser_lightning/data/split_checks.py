@@ -70,11 +70,17 @@ def pairs_across_sets(groups: Sequence[SameAudio], split: Split) -> list[int]:
 
 
 def same_audio_in_words(groups: Sequence[SameAudio], splits: Sequence[Split]) -> str:
-    """Return, for example, "3 pairs of utterances have the same audio, in two sets of fold 0, 4"."""
+    """Return, for example, "3 pairs of utterances have the same audio, in two sets of fold 0, 4".
+
+    Args:
+        groups: All groups.
+        splits: The folds; without any, none is named.
+    """
     pairs = sum(group.pairs for group in groups)
     folds = [str(split.fold) for split in splits if any(pairs_across_sets(groups, split))]
     have = "pair of utterances has" if pairs == 1 else "pairs of utterances have"
-    return f"{pairs} {have} the same audio, in two sets of " + (f"fold {', '.join(folds)}" if folds else "no fold")
+    where = f"fold {', '.join(folds)}" if folds else "no fold"
+    return f"{pairs} {have} the same audio" + (f", in two sets of {where}" if splits else "")
 
 
 def untrained_classes(split: Split, class_names: Sequence[str], target_kind: TargetKind) -> dict[str, int]:
