@@ -1,29 +1,34 @@
 """Your own recordings: a folder with a table of labels, or with a folder for each label."""
 
-import csv
-import io
+import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from data_modules.base import CorpusDataModule
-from data_modules.discovery import Found, list_audio, warn_of_unread
+from data_modules.discovery import (
+    AUDIO_ENDINGS,
+    CorpusWarning,
+    Found,
+    first_few,
+    list_audio,
+    warn_of_unread,
+)
+from data_modules.label_table import REQUIRED, LabelTable, read_label_table
 from ser_lightning.data.protocols import LeaveOneSpeakerOut, Protocol
 from ser_lightning.data.synthetic import Gender
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
 from ser_lightning.errors import CorpusError
 from ser_lightning.features import FeatureExtractor
-from ser_lightning.files import write_atomically
+from ser_lightning.files import files_below, write_atomically
+from ser_lightning.text import differing_in_case, identity
 from ser_lightning.types import Utterance
 
 LABELS_FILE = "labels.csv"
-COLUMNS = ("path", "speaker", "label")
-"""Required columns of the table; ``gender`` and ``session`` are optional, and others are ignored."""
-
 _TITLE = "audio files"
 _LAYOUTS = (
-    f"Write a {LABELS_FILE} with the columns {','.join(COLUMNS)} into the folder, or arrange the files as "
+    f"Write a {LABELS_FILE} with the columns {','.join(REQUIRED)} into the folder, or arrange the files as "
     "<label>/<speaker>/<file>."
 )
 _SYNTHETIC_SPEAKERS, _SYNTHETIC_TAKES = 50, 6
@@ -61,10 +66,11 @@ def find_utterances(root: Path, labels: Path | None = None) -> Found:
         raise CorpusError(f"{where} lists no recording; write one per line below the column names.")
     counts = Counter(utterance.name for utterance in utterances)
     if duplicates := [name for name, count in counts.items() if count > 1]:
-        endings = ", ".join(sorted({u.path.suffix for u in utterances if u.name == duplicates[0]}))
+        # ascii() tells two forms of one letter apart.
+        files = ", ".join(sorted({ascii(u.path.name) for u in utterances if u.name == duplicates[0]}))
         raise CorpusError(
-            f"{where}: {len(duplicates)} recordings occur more than once, such as {duplicates[0]} ({endings}); keep "
-            "one each."
+            f"{where}: {len(duplicates)} recordings occur more than once, such as {duplicates[0]} ({files}); keep one "
+            "each."
         )
     return Found(tuple(sorted(utterances, key=lambda utterance: utterance.name)), left_out={})
 
@@ -84,58 +90,29 @@ def _of_folders(root: Path, audio: Sequence[Path]) -> tuple[list[Utterance], lis
 def _of_table(root: Path, table: Path) -> tuple[list[Utterance], list[str]]:
     if not root.is_dir():
         raise CorpusError(f"{_TITLE}: {root} is not a folder; set `root` to the folder of the paths in {table}.")
-    utterances, problems = [], []
-    for line, row in _rows(table):
-        utterance = _utterance(root, row)
-        if isinstance(utterance, Utterance):
-            utterances.append(utterance)
-        else:
-            problems.append(f"line {line}: {utterance}")
-    return utterances, problems
+    content = read_label_table(root, table)
+    if content.utterances and not content.problems:
+        _warn_of_unused(root, table, content)
+    return content.utterances, content.problems
 
 
-def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise CorpusError(f"{table} cannot be read ({error.strerror}); set `labels` to a table of labels.") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{table} is not UTF-8 text ({error.reason}); save it as CSV in UTF-8.") from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
-    columns = [column.strip() for column in reader.fieldnames or ()]
-    if missing := [column for column in COLUMNS if column not in columns]:
-        separated = " Separate columns by commas." if len(columns) == 1 and columns[0] not in COLUMNS else ""
-        raise CorpusError(
-            f"{table}: the column {', '.join(missing)} is missing; its first line is {','.join(columns) or 'empty'}. "
-            f"Required are {', '.join(COLUMNS)}, in any order; gender and session are optional.{separated}"
+def _warn_of_unused(root: Path, table: Path, content: LabelTable) -> None:
+    if content.unread:
+        warnings.warn(f"{table}: columns that are not read: {', '.join(content.unread)}.", CorpusWarning, stacklevel=4)
+    names = {utterance.name for utterance in content.utterances}
+    audio = (path for path in files_below(root, only_readable=True) if path.suffix.lower() in AUDIO_ENDINGS)
+    unlisted = [
+        str(relative)
+        for relative in (path.relative_to(root) for path in audio if not path.name.startswith("."))
+        if identity(_name(relative)) not in names
+    ]
+    if unlisted:
+        warnings.warn(
+            f"{_TITLE}: {len(unlisted)} audio files in {root} are not used, because {table} does not list them: "
+            f"{first_few(unlisted)}.",
+            CorpusWarning,
+            stacklevel=4,
         )
-    reader.fieldnames = columns
-    return [(reader.line_num, {key: value.strip() for key, value in row.items() if key and value}) for row in reader]
-
-
-def _utterance(root: Path, row: Mapping[str, str]) -> Utterance | str:
-    """Return the utterance of a row of the table, or the row's fault."""
-    if empty := [column for column in COLUMNS if not row.get(column)]:
-        return f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty"
-    relative = PurePosixPath(row["path"])
-    if relative.is_absolute() or ".." in relative.parts:
-        return f"the path {relative} is not below {root}; write it relative to that folder"
-    path = root / relative
-    if not path.is_file():
-        return f"there is no file {path}"
-    gender: Gender | None
-    match row.get("gender", "").lower():
-        case "female":
-            gender = "female"
-        case "male":
-            gender = "male"
-        case "":
-            gender = None
-        case _:
-            return f"the gender {row['gender']!r} is unknown; write female, male or nothing"
-    return Utterance(
-        _name(relative), path, row["speaker"], row["label"], gender=gender, session=row.get("session") or None
-    )
 
 
 def _name(relative: PurePosixPath | Path) -> str:
@@ -253,10 +230,11 @@ class AudioFiles(CorpusDataModule):
 
     def _emotions(self, classes: tuple[str, ...] | None) -> tuple[str, ...]:
         found = Counter(u.label for u in self.found.utterances if u.label is not None)
-        names = tuple(sorted(found)) if classes is None else tuple(classes)
-        if len(names) < 2 or len(set(names)) < len(names):
+        names = tuple(sorted(found)) if classes is None else tuple(map(identity, classes))
+        if len(names) < 2 or len(set(names)) < len(names) or differing_in_case(names):
             raise CorpusError(
-                f"{_TITLE}: the classes of {self.root} are {', '.join(names)}; at least two are needed, each once. "
+                f"{_TITLE}: the classes of {self.root} are {', '.join(names)}; at least two are needed, each once in "
+                f"one letter case. "
                 f"{_LAYOUTS}"
             )
         if unknown := [f"{name} ({count})" for name, count in sorted(found.items()) if name not in names]:

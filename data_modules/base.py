@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch.utils.data import DataLoader
 
-from data_modules.discovery import Found
+from data_modules.discovery import Found, check_spelling
 from ser_lightning.data.batches import FrameDataset, keep_batch, pins_memory, rank_and_world_size
 from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.on_device import DeviceFrames, WaveformDataset
@@ -35,7 +35,8 @@ else:
 class CorpusDataModule(DataModule):
     """One fold of one corpus.
 
-    A corpus subclasses this with ``corpus``, ``class_names``, ``find`` and ``default_protocol``.
+    A corpus subclasses this with ``corpus``, ``class_names``, ``find`` and ``default_protocol``, and with
+    ``known_same_audio`` if its release has utterances with the same audio.
 
     Args:
         root: The corpus folder.
@@ -60,6 +61,7 @@ class CorpusDataModule(DataModule):
 
     corpus: ClassVar[str]
     class_names: tuple[str, ...]
+    known_same_audio: ClassVar[tuple[tuple[str, ...], ...]] = ()
 
     def __init__(
         self,
@@ -141,6 +143,7 @@ class CorpusDataModule(DataModule):
         """The content of the folder, cached."""
         if self._found is None:
             found = self.find()
+            check_spelling(f"{self.corpus}: {self.root}", found.utterances)
             if self.recognise == "speaker":
                 speakers = tuple(replace(u, label=u.speaker, votes=()) for u in found.utterances)
                 found = Found(speakers, found.left_out)
@@ -187,9 +190,9 @@ class CorpusDataModule(DataModule):
         self.leave_out(problems)
         return prepared
 
-    def decoded(self) -> set[Path]:
-        """Return the files with up-to-date stored features, whose audio is therefore usable."""
-        return self.store.stored([u.path for u in self.found.utterances])
+    def sounds(self) -> Mapping[Path, str]:
+        """Return a key for each file with up-to-date stored features, which files with the same samples share."""
+        return self.store.sounds([u.path for u in self.found.utterances])
 
     def leave_out(self, problems: Mapping[Path, str]) -> None:
         """Skip unusable audio, ``problems`` by file, or raise, according to ``on_bad_audio``.

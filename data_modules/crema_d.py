@@ -22,6 +22,7 @@ from ser_lightning.data.protocols import ActorFolds, Protocol
 from ser_lightning.data.synthetic import Gender
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
 from ser_lightning.errors import CorpusError
+from ser_lightning.text import identity
 from ser_lightning.types import Utterance
 
 EMOTIONS = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
@@ -41,6 +42,13 @@ PAPER_BLOCKS = (*(f"{first}-{first + 8}" for first in range(1001, 1082, 9)), "10
 # 1076_MTI_NEU_XX is nearly silent, but is used.
 FAULTY = {"1076_MTI_SAD_XX": "no audio: every sample is zero"}
 """Reason by utterance name, for the unusable files of the release."""
+
+SAME_AUDIO = (
+    ("1006_TIE_HAP_XX", "1006_TIE_NEU_XX"),
+    ("1013_WSI_DIS_XX", "1013_WSI_SAD_XX"),
+    ("1017_IWW_ANG_XX", "1017_IWW_FEA_XX"),
+)
+"""Utterances that are byte-identical in the release under two labels."""
 
 SOURCE = CorpusSource(
     title="CREMA-D (91 actors, 7442 clips)",
@@ -191,11 +199,11 @@ def _read_genders(folders: Sequence[Path]) -> Mapping[str, Gender]:
         raise CorpusError(f"{path}: the column {', '.join(sorted(missing))} is missing; {way_out}")
     genders: dict[str, Gender] = {}
     for row in table:
-        match row["Sex"].strip().lower():
+        match identity(row["Sex"]).lower():
             case "male":
-                genders[row["ActorID"].strip()] = "male"
+                genders[identity(row["ActorID"])] = "male"
             case "female":
-                genders[row["ActorID"].strip()] = "female"
+                genders[identity(row["ActorID"])] = "female"
     return genders
 
 
@@ -207,6 +215,7 @@ class CremaD(CorpusDataModule):
 
     corpus = "crema_d"
     class_names = CLASS_NAMES
+    known_same_audio = SAME_AUDIO
 
     def find(self) -> Found:
         """Return the clips below ``root``, without the release's empty one."""

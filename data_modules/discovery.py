@@ -14,6 +14,7 @@ from ser_lightning.data.corpora import name_shapes
 from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.errors import CorpusError
 from ser_lightning.files import files_below
+from ser_lightning.text import differing_in_case, identity
 from ser_lightning.types import Utterance
 
 AUDIO_ENDINGS = (".wav", ".flac", ".ogg")
@@ -58,7 +59,9 @@ def list_audio(root: Path, corpus: str) -> list[Path]:
             UTF-8.
     """
     if not root.exists():
-        raise CorpusError(f"{corpus}: the folder {root} does not exist; set `root` to the folder with the audio.")
+        raise CorpusError(
+            f"{corpus}: the folder {root} does not exist; set `root` to the folder with the audio.{_looks_like(root)}"
+        )
     if not root.is_dir():
         raise CorpusError(f"{corpus}: {root} is a file; set `root` to the folder with the audio.")
     files = [path for path in files_below(root) if not path.name.startswith(".")]
@@ -94,7 +97,7 @@ def find_audio(root: Path, corpus: str) -> dict[str, Path]:
 
     first: dict[str, Path] = {}
     for path in sorted(audio, key=rank):
-        first.setdefault(path.stem, path)
+        first.setdefault(identity(path.stem), path)
     return dict(sorted(first.items()))
 
 
@@ -131,6 +134,36 @@ def check_names(root: Path, corpus: str, shape: re.Pattern[str], example: str, a
         f"({example}): {first_few([str(path.relative_to(root)) for path in foreign])}.{advice} Move {them} out of the "
         f"folder, or set `root` to a folder with {corpus} only."
     )
+
+
+def check_spelling(where: str, utterances: Sequence[Utterance]) -> None:
+    """Check that no speaker, label or session is empty, or written in two ways that differ only in letter case.
+
+    Other differences that cannot be seen, such as those of Unicode's forms, do not make two names: see
+    ``text.identity``.
+
+    Args:
+        where: The corpus or its table, for messages.
+        utterances: Every utterance.
+
+    Raises:
+        CorpusError: Naming the spellings, and how many utterances have each.
+    """
+    labels = [(u.name, name) for u in utterances for name in (u.label, *(v for vote in u.votes for v in vote))]
+    for what, named in (
+        ("speaker", [(u.name, u.speaker) for u in utterances]),
+        ("label", labels),
+        ("session", [(u.name, u.session) for u in utterances]),
+    ):
+        if empty := [utterance for utterance, name in named if name == ""]:
+            raise CorpusError(f"{where}: the {what} of {first_few(empty)} is empty; name it.")
+        counts = Counter(name for _, name in named if name is not None)
+        if groups := differing_in_case(counts):
+            shown = " and ".join(f"{name!r} ({counts[name]})" for name in groups[0])
+            raise CorpusError(
+                f"{where}: {what}s differ only in letter case: {shown}. Write one {what} in one way, and give two "
+                "different names."
+            )
 
 
 def parse_names(parse: Callable[[Path], Parsed], paths: Iterable[Path]) -> list[Parsed]:
@@ -207,6 +240,13 @@ def bad_field(path: Path, field: str, value: str, known: Iterable[str]) -> Corpu
         f"{path}: the {field} {value!r} in the file name is unknown; known are {', '.join(known)}. Fix the name, or "
         "move the file out of the corpus folder."
     )
+
+
+def _looks_like(path: Path) -> str:
+    """Return the name next to a missing ``path`` that looks the same, such as that in another form of Unicode."""
+    names = os.listdir(path.parent) if path.parent.is_dir() else []
+    same = [ascii(name) for name in names if identity(name) == identity(path.name)]
+    return f" {path.name!a} was given, and {same[0]} is there: rename it, or paste its name." if same else ""
 
 
 def _advice(files: Iterable[Path]) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ NAME_SHAPE = re.compile(r"Ses\d\d[FM]_(impro|script)\w+")
 _SESSIONS = {1, 2, 3, 4, 5}
 _TITLE = "IEMOCAP"
 _EXAMPLE = "Ses01F_impro01_F000.wav"
+_PARTS = ("dialog", "sentences")  # of a session's folder
+_SESSION = re.compile(r"(?i)session([1-5])")
+_LIKE_A_SESSION = re.compile(r"(?i)ses(s?ion)?[ _.-]*0*\d+.*")
 _LEVELS = 5  # root is a session, holds sessions, or holds them up to three folders below
 
 
@@ -92,10 +96,14 @@ def read_release(root: Path) -> Release:
     Raises:
         CorpusError: If ``root`` is missing or has no session of this corpus, if a session is there twice or has no
             audio, if an annotation is invalid or duplicate, or if audio is named as in another corpus.
+
+    Warns:
+        ReleaseWarning: If a folder or file looks like a part of the release, but has another name or place.
     """
     evaluations: dict[str, Evaluation] = {}
     audio: dict[str, Path] = {}
-    for session in _sessions(root):
+    sessions = _sessions(root)
+    for session in sessions:
         # Its subfolders have each evaluator's files, in other formats.
         for file in sorted((session / "dialog" / "EmoEvaluation").glob("Ses*.txt")):
             for evaluation in read_evaluations(file):
@@ -113,6 +121,7 @@ def read_release(root: Path) -> Release:
             )
         audio |= find_audio(sentences, _TITLE)
     check_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
+    _warn_of_unused(root, sessions)
     return Release(root, dict(sorted(evaluations.items())), audio)
 
 
@@ -149,7 +158,7 @@ def _sessions(root: Path) -> list[Path]:
     for _ in range(_LEVELS):
         named: defaultdict[int, list[Path]] = defaultdict(list)
         for folder in level:
-            if match := re.fullmatch(r"(?i)session([1-5])", folder.absolute().name):
+            if match := _SESSION.fullmatch(folder.absolute().name):
                 named[int(match[1])].append(folder)
         sessions = [_session(number, folders, root) for number, folders in sorted(named.items())]
         if found := [folder for folder in sessions if folder]:
@@ -163,9 +172,44 @@ def _sessions(root: Path) -> list[Path]:
     )
 
 
+def _warn_of_unused(root: Path, sessions: Sequence[Path]) -> None:
+    unused = [
+        str(file)
+        for session in sessions
+        for file in sorted((session / "dialog" / "EmoEvaluation").glob("*.[tT][xX][tT]"))
+        if not (file.name.startswith(".") or (file.name.startswith("Ses") and file.suffix == ".txt"))
+    ]
+    found = {os.path.realpath(session) for session in sessions}
+    numbers = {session.absolute().name[-1] for session in sessions}
+    for folder in [] if root in sessions else _folders_near(root, sessions):
+        match = _SESSION.fullmatch(folder.name)
+        if os.path.realpath(folder) in found or (match and match[1] in numbers):
+            continue  # used, or a copy
+        subfolders = {inner.name for inner in _folders_in(folder)}
+        if subfolders & set(_PARTS) or (subfolders and _LIKE_A_SESSION.fullmatch(folder.name)):
+            unused.append(str(folder))
+    if unused:
+        warnings.warn(
+            f"{_TITLE}: not used, because name or place is not the release's: {first_few(unused)}. Name sessions "
+            "Session1 to Session5, in one folder, and their annotations as Ses01F_impro01.txt, or move them away.",
+            ReleaseWarning,
+            stacklevel=4,
+        )
+
+
+def _folders_near(root: Path, sessions: Sequence[Path]) -> list[Path]:
+    """Return the folders down to the level of ``sessions``, and those in the sessions' neighbours."""
+    level, found = [root], list[Path]()
+    while level and sessions[0] not in level:
+        level = [inner for folder in level for inner in _folders_in(folder)]
+        found += level
+    neighbours = [folder for folder in level if folder.parent == sessions[0].parent and folder not in sessions]
+    return found + [inner for folder in neighbours for inner in _folders_in(folder)]
+
+
 def _session(number: int, folders: Sequence[Path], root: Path) -> Path | None:
     """Return the one of ``folders`` with the same name that is a session, if any."""
-    parts = {folder: sum(os.path.isdir(folder / part) for part in ("dialog", "sentences")) for folder in folders}
+    parts = {folder: sum(os.path.isdir(folder / part) for part in _PARTS) for folder in folders}
     most = max(parts.values())
     # A folder and a link to it count once. One with only annotation or audio counts if no other has both.
     found = {os.path.realpath(folder): folder for folder, count in reversed(parts.items()) if count == most > 0}

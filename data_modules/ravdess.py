@@ -1,15 +1,18 @@
 """RAVDESS speech, audio only: 24 actors, 8 emotions, 1440 clips (Livingstone & Russo 2018, release 1.0.0)."""
 
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from data_modules.base import CorpusDataModule
 from data_modules.discovery import (
+    CorpusWarning,
     Found,
     bad_field,
     check_names,
     find_audio,
+    first_few,
     parse_names,
     warn_if_incomplete,
     warn_of_unread,
@@ -42,6 +45,9 @@ NAME_SHAPE = re.compile(r"\d+(-\d+){6}")
 
 PAPER_BLOCKS = ("1-2", "3-5", "6-7", "8-10", "11-12", "13-14", "15-17", "18-19", "20-22", "23-24")
 """Ten blocks of actors for `ActorFolds`; Mocanu et al. 2021 (section 4.1) do not state the actors of their ten."""
+
+SAME_AUDIO = (("03-01-03-01-02-01-07", "03-01-03-01-02-02-07"),)
+"""Utterances that are byte-identical in the release: all 1440 clips were compared."""
 
 SOURCE = CorpusSource(
     title="RAVDESS, speech part (24 actors, 1440 clips)",
@@ -123,15 +129,23 @@ def find_utterances(root: Path) -> Found:
         CorpusError: If ``root`` is missing, has no speech of this corpus, or has other audio.
 
     Warns:
-        CorpusWarning: If all actors are present but clips are missing, or are only in an unsupported format.
+        CorpusWarning: If song or video is left out, or if all actors are present but clips are missing, or are only in
+            an unsupported format.
     """
     audio = find_audio(root, _TITLE)
     check_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
-    utterances = tuple(utterance for utterance in parse_names(parse_name, audio.values()) if utterance)
+    parsed = dict(zip(audio, parse_names(parse_name, audio.values()), strict=True))
+    utterances = tuple(utterance for utterance in parsed.values() if utterance)
     if not utterances:
         raise CorpusError(
             f"{_TITLE}: all {len(audio)} clips in {root} are song or video, such as {next(iter(audio))}; set `root` to "
             "the speech part, whose names begin with 03-01 (Audio_Speech_Actors_01-24.zip of the release)."
+        )
+    if others := [name for name, utterance in parsed.items() if utterance is None]:
+        warnings.warn(
+            f"{_TITLE}: {len(others)} clips in {root} are song or video and not used: {first_few(others)}.",
+            CorpusWarning,
+            stacklevel=2,
         )
     speech = re.compile(r"03-01(-\d+){5}")
     warn_of_unread(root, _TITLE, lambda path: path.stem, lambda name: name in audio or not speech.fullmatch(name))
@@ -191,6 +205,7 @@ class RAVDESS(CorpusDataModule):
 
     corpus = "ravdess"
     class_names = CLASS_NAMES
+    known_same_audio = SAME_AUDIO
 
     def find(self) -> Found:
         """Return the speech clips below ``root``."""

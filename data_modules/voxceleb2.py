@@ -108,6 +108,7 @@ class VoxCeleb2(DataModule):
 
     corpus = "voxceleb2"
     batches: ClassVar[str] = "length"
+    known_same_audio: ClassVar[tuple[tuple[str, ...], ...]] = ()
     target_kind: ClassVar[TargetKind] = "hard"
 
     def __init__(
@@ -223,9 +224,9 @@ class VoxCeleb2(DataModule):
         counts = (num_clips, 0) if is_new else (0, num_clips)
         return Prepared(*counts, time.monotonic() - started, dict(self.skipped_audio))
 
-    def decoded(self) -> set[Path]:
-        """Return the empty set: clips are not decoded in advance."""
-        return set()
+    def sounds(self) -> Mapping[Path, str]:
+        """Return nothing: clips are not decoded in advance."""
+        return {}
 
     def leave_out(self, problems: Problems) -> None:
         """Record unusable audio, ``problems`` by file, or raise, according to ``on_bad_audio``.

@@ -21,9 +21,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from data_modules.discovery import AUDIO_ENDINGS
+from data_modules.discovery import AUDIO_ENDINGS, first_few
 from ser_lightning.errors import CorpusError
 from ser_lightning.files import write_atomically
+from ser_lightning.text import identity
 from ser_lightning.types import Utterance
 
 _LOG = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ class ClipIndex:
 
     def name(self, clip: int) -> str:
         """Return ``<speaker>/<video>/<clip>``."""
-        return self.relative_path(clip).rpartition(".")[0]
+        return identity(self.relative_path(clip).rpartition(".")[0])
 
     def utterance(self, clip: int) -> Utterance:
         """Return a clip as an utterance, labelled with its speaker."""
@@ -179,6 +180,7 @@ def _build(folder: Path, progress: bool) -> bytes:
     paths, ends, first_clips = bytearray(), array("q"), array("q")
     speakers: list[str] = []
     unread: Counter[str] = Counter()
+    unused = sorted(e.name for e in os.scandir(folder) if _is_unused(e, _SPEAKER.fullmatch(e.name) and e.is_dir()))
     digest = hashlib.sha256()
     names = sorted(e.name for e in os.scandir(folder) if _SPEAKER.fullmatch(e.name) and e.is_dir())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[files]}"))
@@ -187,18 +189,26 @@ def _build(folder: Path, progress: bool) -> bytes:
         task = bar.add_task("looking for clips: speakers", total=len(names), files="")
         for name in names:
             first = len(ends)
-            for path in _clips_of(folder, name, unread):
+            for path in _clips_of(folder, name, unread, unused):
                 paths += path.encode()
                 digest.update(path.rpartition(".")[0].encode() + b"\n")
                 ends.append(len(paths))
             if len(ends) > first:
                 speakers.append(name)
                 first_clips.append(first)
+            else:
+                unused.append(name)
             elapsed = bar.tasks[task].elapsed
             bar.update(
                 task, advance=1, files=f"{len(ends)} files, {len(ends) / elapsed:.0f} files/s" if elapsed else ""
             )
     _report_unread(folder, unread, len(ends))
+    if unused:
+        _LOG.warning(
+            "VoxCeleb2: %d folders or files in %s are not used, because they are not <speaker>/<video>/<clip> or hold "
+            "no clip: %s",
+            *(len(unused), folder, first_few(unused)),
+        )
     first_clips.append(len(ends))
     index = ClipIndex(
         folder,
@@ -213,9 +223,24 @@ def _build(folder: Path, progress: bool) -> bytes:
     return save({name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}, metadata)
 
 
-def _clips_of(folder: Path, speaker: str, unread: Counter[str]) -> Iterator[str]:
-    """Yield the clips of a speaker in order, each once, and count unsupported ones by extension."""
-    for video in sorted(e.name for e in os.scandir(folder / speaker) if e.is_dir() and not e.name.startswith(".")):
+def _is_unused(entry: os.DirEntry[str], has_its_place: object) -> bool:
+    """Whether a folder or an audio file is where the release has none."""
+    is_audio = os.path.splitext(entry.name)[1].lower() in AUDIO_ENDINGS
+    return not (has_its_place or entry.name.startswith(".")) and (is_audio or entry.is_dir())
+
+
+def _clips_of(folder: Path, speaker: str, unread: Counter[str], unused: list[str]) -> Iterator[str]:
+    """Yield the clips of a speaker in order, each once.
+
+    Args:
+        folder: The folder of speakers.
+        speaker: The speaker.
+        unread: Counts unsupported clips by extension.
+        unused: Gets folders and audio files in other places.
+    """
+    entries = list(os.scandir(folder / speaker))
+    unused += sorted(f"{speaker}/{e.name}" for e in entries if _is_unused(e, e.is_dir()))
+    for video in sorted(e.name for e in entries if e.is_dir() and not e.name.startswith(".")):
         best: dict[str, str] = {}
         others: dict[str, str] = {}
         for entry in os.scandir(folder / speaker / video):
@@ -223,6 +248,9 @@ def _clips_of(folder: Path, speaker: str, unread: Counter[str]) -> Iterator[str]
             if entry.name.startswith("."):
                 continue
             if ending.lower() not in AUDIO_ENDINGS:
+                if entry.is_dir():
+                    unused.append(f"{speaker}/{video}/{entry.name}")
+                    continue
                 others[stem] = ending.lower()
             elif stem not in best or _rank(ending) < _rank(best[stem]):
                 best[stem] = ending

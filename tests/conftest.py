@@ -281,6 +281,9 @@ def write_fold(
         "hardware": "2 cores",
         "skipped_audio": {},
         "faulty_left_out": [],
+        "same_audio_across_sets": 0,
+        "untrained_classes": [],
+        "one_speaker_classes": [],
     }
     (folder / "run.json").write_text(json.dumps(said | facts))
     lines = ["epoch,step,train/loss,validation/loss,validation/UA"]

@@ -3,11 +3,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from ser_lightning.data.synthetic import MARKER, is_synthetic
 from ser_lightning.errors import CorpusError
-from ser_lightning.files import files_below
+from ser_lightning.files import csv_file, files_below
 
 
 @pytest.fixture
@@ -66,3 +67,9 @@ def test_a_synthetic_corpus_behind_a_link_is_synthetic(tmp_path: Path, lock: Cal
     (root / "locked").mkdir()
     lock(root / "locked")  # an unreadable folder has no entry
     assert is_synthetic(root)
+
+
+def test_a_csv_file_quotes_what_a_spreadsheet_would_run() -> None:
+    table = pd.DataFrame({"=speaker": ["@a", "b,c"], "UA": [-0.123456789012, 1.0]})
+    assert csv_file(table) == b"'=speaker,UA\n'@a,-0.123456789\n\"b,c\",1\n"
+    assert csv_file(table, digits=2) == b"'=speaker,UA\n'@a,-0.12\n\"b,c\",1\n"

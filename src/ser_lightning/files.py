@@ -1,4 +1,4 @@
-"""Atomic file writes, folder walks, and structured YAML files with errors that name file and key."""
+"""Atomic file writes, CSV files, folder walks, and structured YAML files with errors that name file and key."""
 
 import os
 import uuid
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import yaml
 
 from ser_lightning.errors import ConfigurationError, CorpusError
+from ser_lightning.text import to_cell
 
 if TYPE_CHECKING:
+    import pandas as pd
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
@@ -50,6 +52,17 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def csv_file(table: "pd.DataFrame", digits: int = 9) -> bytes:
+    """Return ``table`` as a CSV file that no spreadsheet runs: see ``text.to_cell``.
+
+    Args:
+        table: Text and numbers; the index is not written.
+        digits: Significant digits of numbers; 9 restore a float32.
+    """
+    cells = table.map(lambda cell: to_cell(cell) if isinstance(cell, str) else cell).rename(columns=to_cell)
+    return cells.to_csv(index=False, float_format=f"%.{digits}g", lineterminator="\n").encode()
 
 
 # Folders that file systems keep at the root of a disk, often unreadable.

@@ -11,6 +11,8 @@ from typing import Literal, Protocol, Self
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ser_lightning.text import identity
+
 Stage = Literal["train", "validation", "test"]
 STAGES: tuple[Stage, ...] = ("train", "validation", "test")
 
@@ -34,6 +36,8 @@ def split_corpus_name(name: str) -> tuple[str, bool]:
 class Utterance:
     """One labelled recording of one speaker.
 
+    All text is kept in one spelling (``text.identity``), wherever it comes from, so that one name is one speaker.
+
     Attributes:
         name: Unique within the corpus; the file name without folder and extension.
         path: The audio file.
@@ -44,6 +48,7 @@ class Utterance:
         level: Intensity, in the corpus's own words.
         votes: Each evaluator's labels, one or several, as class names; these may include emotions outside the
             experiment's classes. Empty for corpora labelled with the emotion that the actor was asked to play.
+        listed_set: The set that a table lists the utterance in, in the table's words, for ``ListedFolds``.
     """
 
     name: str
@@ -54,6 +59,14 @@ class Utterance:
     session: str | None = None
     level: str | None = None
     votes: tuple[tuple[str, ...], ...] = ()
+    listed_set: str | None = None
+
+    def __post_init__(self) -> None:
+        """Bring all text into one spelling."""
+        for field in ("name", "speaker", "label", "session", "level", "listed_set"):
+            if (text := getattr(self, field)) is not None:
+                object.__setattr__(self, field, identity(text))
+        object.__setattr__(self, "votes", tuple(tuple(map(identity, vote)) for vote in self.votes))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,21 @@
 """The audit counts labelled and unlabelled utterances separately."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 from rich.console import Console
 
+from data_modules.audio_files import AudioFiles
 from data_modules.crema_d import FAULTY, CremaD, write_synthetic
 from data_modules.iemocap_synthetic import Turn, recordings
 from ser_lightning.audio import read_audio
 from ser_lightning.cross_validation.audit import audit, prepare, usage
 from ser_lightning.cross_validation.cross_validate import cross_validate
-from ser_lightning.cross_validation.planner import RunOptions
+from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
 from ser_lightning.features import LogMelFilterbank
 
 EMOTIONS = ("neutral", "happy", "sad", "angry")
@@ -94,12 +97,84 @@ def test_faulty_files_of_the_release_are_named(tmp_path: Path) -> None:
     assert usage(data) == f"13 utterances found, 1 left out (1076_MTI_SAD_XX: {FAULTY['1076_MTI_SAD_XX']}), 12 used"
 
 
+def own_corpus(root: Path, rows: list[tuple[str, ...]], columns: str = "path,speaker,label") -> Path:
+    """Recordings of which those with equal digits in their names are copies."""
+    for name, *_ in rows:
+        noise = np.random.default_rng(int("".join(filter(str.isdigit, name)))).normal(size=4000)
+        soundfile.write(root / name, (1000 * noise).astype("int16"), 16000)
+    (root / "labels.csv").write_text("\n".join([columns, *map(",".join, rows)]))
+    return root
+
+
+def check(command: Callable[..., int], root: Path, *options: str) -> tuple[int, list[str]]:
+    own = ["--config=experiments/own_corpus.yaml", f"--data.init_args.root={root}"]
+    console = Console(record=True, width=250)
+    status = command([*own, f"--data.init_args.feature_folder={root}/features", *options], [], console)
+    return status, console.export_text().splitlines()
+
+
+ROWS = [("1.wav", "x", "a"), ("2.wav", "x", "b"), ("3.wav", "y", "a"), ("4.wav", "y", "b"), ("5.wav", "z", "a")]
+
+
+def test_the_same_audio_in_two_sets_is_named_and_fails(tmp_path: Path) -> None:
+    root = own_corpus(tmp_path, [*ROWS, ("z4.flac", "z", "a"), ("copy4.wav", "z", "b")])
+    pairs = "same audio: 4 = copy4 = z4: speakers y, z; labels a, b; in two sets of fold 0, 1, 2"
+    first = check(audit, root)
+    prepared, lines = check(prepare, root)
+    assert prepared == 0
+    assert "same audio: 4 = copy4 = z4: speakers y, z; labels a, b" in lines
+    assert "3 pairs of utterances have the same audio" in lines
+    with_stored = check(audit, root)
+    planned = check(lambda arguments, _, console: len(plan_experiment(arguments, RunOptions(runs=root), console)), root)
+    assert "3 pairs of utterances have the same audio, in two sets of fold 0, 1, 2; ser audit names them" in planned[1]
+    (root / "z4.flac").write_bytes((root / "z4.flac").read_bytes() + b"ID3 tag")  # decoded again, with the same samples
+    for status, lines in (first, with_stored, check(audit, root)):
+        assert status == 1
+        assert pairs in lines
+        assert "3 pairs of utterances have the same audio, in two sets of fold 0, 1, 2" in lines
+
+
+def test_the_same_audio_in_one_set_is_named_and_passes(tmp_path: Path) -> None:
+    root = own_corpus(tmp_path, [*ROWS, ("z1.wav", "x", "b"), ("z3.wav", "y", "a")])
+    status, lines = check(audit, root)
+    assert status == 0
+    assert [line for line in lines if line.startswith("same audio")] == ["same audio: 1 = z1: labels a, b"]
+    assert "2 pairs of utterances have the same audio, in two sets of no fold" in lines
+
+
+def test_known_pairs_of_a_release_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(AudioFiles, "known_same_audio", (("4", "z4"),))
+    status, lines = check(audit, own_corpus(tmp_path, [*ROWS, ("z4.wav", "z", "b")]))
+    assert status == 0
+    assert "same audio (known of the release): 4 = z4: speakers y, z; in two sets of fold 0, 1, 2" in lines
+
+
+def test_classes_that_cannot_be_learnt_are_named(tmp_path: Path) -> None:
+    status, lines = check(audit, own_corpus(tmp_path, [*ROWS, ("6.wav", "z", "c"), ("7.wav", "z", "c")]))
+    assert status == 0
+    assert "c is tested and never trained on in fold 2 (2 utterances)." in lines
+    assert "All utterances of c are of one speaker, z." in lines
+    assert "b is tested and never trained on in fold 0 (1 utterance)." in lines  # fold 0 trains on z
+    assert not any(line.startswith("a is") or "of a are" in line for line in lines)
+
+
+def test_a_split_column_that_is_not_used_is_named(tmp_path: Path) -> None:
+    rows = [(*row, {"x": "train", "y": "dev", "z": "test"}[row[1]]) for row in ROWS]
+    root = own_corpus(tmp_path, rows, "path,speaker,label,split")
+    said = "split column is not used: the protocol is leave one speaker out"
+    assert any(said in line for line in check(audit, root)[1])
+    status, lines = check(audit, root, "--data.init_args.protocol=ListedFolds")
+    assert status == 0
+    assert any("listed folds" in line for line in lines)
+    assert not any(said in line for line in lines)
+
+
 def test_brackets_in_speakers_and_classes_are_shown(tmp_path: Path) -> None:
     lines = ["path,speaker,label"]
     for speaker in ("[a]", "[/b]", "[red]c"):
         for label in ("[angry]", "[/calm]"):
             path = tmp_path / f"{speaker.strip('[]/')[-1]}{label.strip('[]/')}.wav"
-            soundfile.write(path, [0.1, -0.1] * 4000, 16000)
+            soundfile.write(path, [0.1, -0.1] * (4000 + len(lines)), 16000)
             lines.append(f"{path.name},{speaker},{label}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     console = Console(record=True, width=250)

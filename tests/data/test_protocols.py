@@ -8,7 +8,14 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser
 
-from ser_lightning.data.protocols import ActorFolds, LeaveOneSpeakerOut, Protocol, RandomFolds, speaker_overlap
+from ser_lightning.data.protocols import (
+    ActorFolds,
+    LeaveOneSpeakerOut,
+    ListedFolds,
+    Protocol,
+    RandomFolds,
+    speaker_overlap,
+)
 from ser_lightning.errors import ProtocolError
 from ser_lightning.types import STAGES, Split, Stage, Utterance, hash_splits
 
@@ -308,3 +315,45 @@ def test_protocols_are_made_from_yaml_and_say_their_names(written: dict[str, Any
     path = f"ser_lightning.data.protocols.{written['class_path']}"
     config = parser.parse_string(yaml.safe_dump({"protocol": {**written, "class_path": path}}))
     assert parser.instantiate(config).protocol.name == name
+
+
+def listed(*sets: str | None, speakers: Sequence[str] = ACTORS) -> list[Utterance]:
+    utterances = corpus(speakers[: len(sets)], each=1)
+    return [replace(u, listed_set=name) for u, name in zip(utterances, sets, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [("train", "validation", "test"), ("Training", "DEV", "eval"), (" tr", "val ", "Testing"), ("trn", "valid", "tst")],
+)
+def test_listed_sets_may_be_spelt_in_the_usual_ways(sets: tuple[str, ...]) -> None:
+    split = ListedFolds().split(listed(*sets), 0)
+    assert [split.speakers(stage) for stage in STAGES] == [("01",), ("02",), ("03",)]
+    assert ListedFolds().num_folds(listed(*sets)) == 1
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (("train", "dev", None), r"1 of 3 utterances are listed in no set: 03_00\."),
+        (("train", "dev", "fold3"), "the set 'fold3' is unknown"),
+        (("train", "train", "test"), "no utterance is listed in the validation set; the sets listed are test, train"),
+    ],
+)
+def test_faults_of_listed_sets_are_named(sets: tuple[str | None, ...], message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        ListedFolds().split(listed(*sets), 0)
+
+
+def test_listed_sets_share_a_speaker_only_on_request() -> None:
+    utterances = [replace(u, speaker="x") if u.listed_set != "dev" else u for u in listed("train", "dev", "test")]
+    with pytest.raises(ProtocolError, match=r"more than one set: x\..*`speakers_disjoint` to false"):
+        ListedFolds().split(utterances, 0)
+    assert ListedFolds(speakers_disjoint=False).split(utterances, 0).speakers("test") == ("x",)
+
+
+def test_listed_folds_are_chosen_by_name_in_yaml() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--protocol", type=Protocol)
+    for protocol in ("ListedFolds", "{class_path: ListedFolds, init_args: {speakers_disjoint: false}}"):
+        assert isinstance(parser.instantiate(parser.parse_args([f"--protocol={protocol}"])).protocol, ListedFolds)

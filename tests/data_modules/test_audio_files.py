@@ -2,9 +2,10 @@
 
 import csv
 import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -12,10 +13,10 @@ from data_modules import audio_files
 from data_modules.audio_files import AudioFiles, find_utterances
 from data_modules.discovery import CorpusWarning
 from ser_lightning.data.held_out import HeldOutClips
-from ser_lightning.data.protocols import ActorFolds, LeaveOneSpeakerOut
+from ser_lightning.data.protocols import ActorFolds, LeaveOneSpeakerOut, ListedFolds
 from ser_lightning.errors import CorpusError, ProtocolError
 from ser_lightning.features import LogMelFilterbank
-from ser_lightning.types import Utterance
+from ser_lightning.types import STAGES, Utterance
 
 
 def recordings(root: Path, table: str | None = None, *files: str) -> Path:
@@ -32,6 +33,7 @@ def names(root: Path, labels: Path | None = None) -> list[str]:
     return [utterance.name for utterance in find_utterances(root, labels).utterances]
 
 
+SETS = ("Train", "dev", "TEST")
 TABLE = "path,speaker,label,gender,session\nb/1.wav,Bea,glad,female,s1\na/1.flac,Ali,cross,male,s1\n"
 
 
@@ -45,9 +47,10 @@ def test_every_column_of_the_table_is_read(tmp_path: Path) -> None:
     assert found.left_out == {}
 
 
-def test_columns_may_be_in_any_order_with_others_and_blanks(tmp_path: Path) -> None:
-    recordings(tmp_path, "note, label ,path,speaker\nx, glad ,1.wav, Bea \n\n", "1.wav")
-    assert find_utterances(tmp_path).utterances == (Utterance("1", tmp_path / "1.wav", "Bea", "glad"),)
+def test_unread_columns_are_named(tmp_path: Path) -> None:
+    recordings(tmp_path, "note, Label ,path,speaker,\nx, glad ,1.wav, Bea ,\n\n,,,,\n", "1.wav")
+    with pytest.warns(CorpusWarning, match=r"labels\.csv: columns that are not read: note\."):
+        assert find_utterances(tmp_path).utterances == (Utterance("1", tmp_path / "1.wav", "Bea", "glad"),)
 
 
 def test_a_table_as_spreadsheets_save_it_is_read(tmp_path: Path) -> None:
@@ -58,13 +61,14 @@ def test_a_table_as_spreadsheets_save_it_is_read(tmp_path: Path) -> None:
     assert (utterance.name, utterance.speaker) == ("Zoë, 1", "Zoë")
 
 
-def test_what_the_table_does_not_list_is_not_used(tmp_path: Path) -> None:
-    recordings(tmp_path, "path,speaker,label\n1.wav,Bea,glad\n", "1.wav", "2.wav")
-    assert names(tmp_path) == ["1"]
+def test_what_the_table_does_not_list_is_named(tmp_path: Path) -> None:
+    recordings(tmp_path, "path,speaker,label\n1.wav,Bea,glad\n", "1.wav", "1.flac", "a/2.wav", "a/._2.wav", "notes.txt")
+    with pytest.warns(CorpusWarning, match=r"1 audio files .* not used.*: a/2\.wav\."):
+        assert names(tmp_path) == ["1"]
 
 
 def test_another_table_has_paths_relative_to_the_root(tmp_path: Path) -> None:
-    recordings(tmp_path / "audio", TABLE, "a/1.flac", "b/1.wav")
+    recordings(tmp_path / "audio", TABLE, "b/1.wav")
     other = tmp_path / "other.csv"
     other.write_text("path,speaker,label\nb/1.wav,Bea,calm\n")
     assert names(tmp_path / "audio", other) == ["b/1"]
@@ -83,8 +87,8 @@ def test_unsupported_recordings_are_named_without_a_table(tmp_path: Path) -> Non
     recordings(tmp_path, None, "glad/Bea/1.wav", "glad/Bea/1.mp3", "glad/Bea/2.mp3", "cross/Ali/1.mp3")
     with pytest.warns(CorpusWarning, match=r"2 utterances .*: cross/Ali/1 \(\.mp3\), glad/Bea/2 \(\.mp3\)"):
         assert names(tmp_path) == ["glad/Bea/1"]
-    recordings(tmp_path, "path,speaker,label\nglad/Bea/2.mp3,Bea,glad\n")
-    assert names(tmp_path) == ["glad/Bea/2"]
+    recordings(tmp_path, "path,speaker,label\nglad/Bea/2.mp3,Bea,glad\nglad/Bea/1.wav,Bea,glad\n")
+    assert names(tmp_path) == ["glad/Bea/1", "glad/Bea/2"]
 
 
 def test_a_recording_outside_the_layout_is_named_with_both(tmp_path: Path) -> None:
@@ -105,13 +109,23 @@ def test_a_recording_outside_the_layout_is_named_with_both(tmp_path: Path) -> No
         ("", "its first line is empty"),
         ("path,speaker,label\n", "lists no recording"),
         ("path,speaker,label\n1.wav,Bea,\n", "line 2: label is empty"),
-        ("path,speaker,label\n1.wav\n", "line 2: speaker and label are empty"),
+        ("path,speaker,label\n1.wav,,\n", "line 2: speaker and label are empty"),
+        ("path,speaker,label\n1.wav,\u200b,glad\n", "line 2: speaker is empty"),
+        ("path,speaker,label\n1.wav,Bea\n", "line 2: 2 fields, the first line names 3"),
+        ("path,speaker,text,label\n1.wav,Bea,well, no,glad\n", "line 2: 5 fields, the first line names 4; quote what"),
+        ("path,speaker,label,\n1.wav,Bea,glad,sad\n", "line 2: 'sad' is in a column without a name"),
+        ("path,speaker,label,Label\n1.wav,Bea,glad,sad\n", "line 1: the column label occurs twice"),
+        ("path,speaker,label,start,end_time\n1.wav,Bea,glad,0,1\n", "the column start, end_time makes rows parts"),
+        ('path,speaker,label\n1.wav,Bea,glad\n"2.wav,Bea,glad\n', "line 3: a quotation mark is not closed"),
+        ('path,speaker,label\n"1.wav,Bea,glad\n' + "1.wav,Bea,glad\n" * 9000, "line 2: a quotation mark is not closed"),
+        ('path,speaker,label\n1.wav,Bea,"glad\n1.flac,Bea,sad"\n', "line 2: the label has a line break"),
+        ("path,speaker,label\n1.WAV,Bea,glad\n", "has 1.wav, which differs in letter case"),
         ("path,speaker,label\n1.wav,Bea,glad\n9.wav,Bea,glad\n", "line 3: there is no file"),
         ("path,speaker,label\n/tmp/1.wav,Bea,glad\n", "the path /tmp/1.wav is not below"),
         ("path,speaker,label\n../1.wav,Bea,glad\n", "the path ../1.wav is not below"),
         ("path,speaker,label,gender\n1.wav,Bea,glad,f\n", "the gender 'f' is unknown; write female, male or nothing"),
-        ("path,speaker,label\n1.wav,Bea,glad\n1.wav,Bea,sad\n", "more than once, such as 1 (.wav)"),
-        ("path,speaker,label\n1.wav,Bea,glad\n1.flac,Bea,glad\n", "more than once, such as 1 (.flac, .wav)"),
+        ("path,speaker,label\n1.wav,Bea,glad\n1.wav,Bea,sad\n", "more than once, such as 1 ('1.wav')"),
+        ("path,speaker,label\n1.wav,Bea,glad\n1.flac,Bea,glad\n", "more than once, such as 1 ('1.flac', '1.wav')"),
     ],
 )
 def test_faults_of_a_table_are_named_with_their_line(tmp_path: Path, table: str, message: str) -> None:
@@ -119,6 +133,72 @@ def test_faults_of_a_table_are_named_with_their_line(tmp_path: Path, table: str,
     with pytest.raises(CorpusError, match=re.escape(message)) as error:
         find_utterances(tmp_path)
     assert str(tmp_path / "labels.csv") in str(error.value)
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_is_one_in_every_form_of_unicode(tmp_path: Path, form: Literal["NFC", "NFD"]) -> None:
+    rows = ["é/jörg 1.wav,jörg,müde", "é/jörg 2.wav,\u200björg\u00a0,mü\u00adde"]
+    other = unicodedata.normalize("NFD" if form == "NFC" else "NFC", rows[1])
+    recordings(tmp_path, None, *(unicodedata.normalize(form, row.split(",")[0]) for row in rows))
+    (tmp_path / "labels.csv").write_text("\n".join(["path,speaker,label", rows[0], other]))
+    found = find_utterances(tmp_path).utterances
+    assert [(u.name, u.speaker, u.label) for u in found] == [(f"é/jörg {n}", "jörg", "müde") for n in (1, 2)]
+    assert all(u.path.is_file() for u in found)
+
+
+def test_folders_in_two_forms_of_unicode_are_one_speaker(tmp_path: Path) -> None:
+    recordings(tmp_path, None, "froh/jörg/1.wav", unicodedata.normalize("NFD", "froh/jörg/2.wav"))
+    assert {u.speaker for u in find_utterances(tmp_path).utterances} == {"jörg"}
+
+
+def test_files_that_look_the_same_are_named_apart(tmp_path: Path) -> None:
+    recordings(tmp_path, "path,speaker,label\né.wav,Bea,glad\n", "e\u0301.wav", "\u00e9\u200b.wav")
+    with pytest.raises(CorpusError, match=r"'e\\u0301\.wav', '\\xe9\\u200b\.wav'; rename all but one"):
+        find_utterances(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "message"),
+    [
+        (
+            "path,speaker,label",
+            ["1.wav,Bea,glad", "2.wav,bea,sad"],
+            "speakers differ only in letter case: 'Bea' (1) and",
+        ),
+        (
+            "path,speaker,label",
+            ["1.wav,Bea,glad", "2.wav,Ali,Glad"],
+            "labels differ only in letter case: 'Glad' (1) and",
+        ),
+        (
+            "path,speaker,label,session",
+            ["1.wav,Bea,a,S1", "2.wav,Ali,b,s1"],
+            "sessions differ only in letter case: 'S1'",
+        ),
+        ("path,speaker,label", ["1.wav,STRASSE,glad", "2.wav,Straße,sad"], "'STRASSE' (1) and 'Straße' (1)"),
+    ],
+)
+def test_names_that_differ_in_case_are_refused(tmp_path: Path, columns: str, rows: list[str], message: str) -> None:
+    recordings(tmp_path, "\n".join([columns, *rows]), "1.wav", "2.wav")
+    with pytest.raises(CorpusError, match=re.escape(message)):
+        module(tmp_path)
+
+
+def test_classes_in_yaml_are_compared_like_labels(tmp_path: Path) -> None:
+    recordings(tmp_path, "path,speaker,label\n1.wav,Bea,müde\n2.wav,Ali,froh\n", "1.wav", "2.wav")
+    assert module(tmp_path, classes=(unicodedata.normalize("NFD", "müde"), " froh")).class_names == ("müde", "froh")
+    with pytest.raises(CorpusError, match="one letter case"):
+        module(tmp_path, classes=("müde", "froh", "Froh"))
+
+
+def test_a_split_column_is_kept_for_listed_folds(tmp_path: Path) -> None:
+    rows = [
+        f"{n}.wav,{speaker},{'ab'[n % 2]},{split}" for n, (speaker, split) in enumerate(zip("xyz", SETS, strict=True))
+    ]
+    recordings(tmp_path, "\n".join(["path,speaker,label,split", *rows]), "0.wav", "1.wav", "2.wav")
+    data = module(tmp_path, protocol=ListedFolds())
+    assert [split.speakers(stage) for split in (data.split(0),) for stage in STAGES] == [("x",), ("y",), ("z",)]
+    assert module(tmp_path).num_folds() == 3
 
 
 def test_all_faults_of_a_table_are_named_at_once_up_to_ten(tmp_path: Path) -> None:
@@ -141,6 +221,9 @@ def test_a_missing_or_binary_table_is_rejected(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_or_without_audio_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(CorpusError, match="does not exist"):
         find_utterances(tmp_path / "nowhere")
+    (tmp_path / "jo\u0308rg").mkdir()
+    with pytest.raises(CorpusError, match=r"'j\\xf6rg' was given, and 'jo\\u0308rg' is there"):
+        find_utterances(tmp_path / "jörg")
     recordings(tmp_path, None, "talk.mp3")
     with pytest.raises(CorpusError, match=r"1 \.mp3: unpack archives, and convert"):
         find_utterances(tmp_path)

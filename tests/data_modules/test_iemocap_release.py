@@ -35,6 +35,29 @@ def test_a_copy_inside_the_release_counts_once(tmp_path: Path, every_label: Call
     assert {u.path.relative_to(tmp_path).parts[0] for u in find_utterances(tmp_path).utterances} == {"Session1"}
 
 
+@pytest.mark.parametrize("name", ["Session_2", "session 2", "Ses02", "Session6", "extra/Session2", "old/two"])
+def test_what_looks_like_a_session_and_is_not_used_is_named(
+    tmp_path: Path, name: str, every_label: Callable[[Path], Path]
+) -> None:
+    every_label(tmp_path / "release")
+    every_label(tmp_path / "moved")
+    (tmp_path / "release" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "moved" / "Session1").rename(tmp_path / "release" / name)
+    (tmp_path / "release" / "Session3").mkdir()  # empty
+    for root in (tmp_path, tmp_path / "release"):
+        with pytest.warns(ReleaseWarning, match=f"not used.*: {root}.*{name}\\. Name sessions"):
+            assert len(find_utterances(root).utterances) == 10
+    assert len(find_utterances(tmp_path / "release" / "Session1").utterances) == 10
+
+
+def test_an_annotation_of_another_name_is_named(tmp_path: Path, every_label: Callable[[Path], Path]) -> None:
+    folder = every_label(tmp_path) / "Session1" / "dialog" / "EmoEvaluation"
+    (folder / "ses01F_impro02.TXT").touch()
+    (folder / "._Ses01F_impro02.txt").touch()
+    with pytest.warns(ReleaseWarning, match=r"not used.*EmoEvaluation/ses01F_impro02\.TXT\. Name"):
+        find_utterances(tmp_path)
+
+
 def test_hidden_files_and_evaluators_own_files_do_not_count(
     tmp_path: Path, block: Callable[..., str], annotate: Callable[..., Path]
 ) -> None:

@@ -12,6 +12,7 @@ import soundfile
 
 from data_modules import ravdess
 from data_modules.discovery import CorpusWarning
+from ser_lightning.audio import audio_digest
 from ser_lightning.data import corpora
 from ser_lightning.data.protocols import ActorFolds
 from ser_lightning.data.synthetic import is_synthetic, write_marker
@@ -94,7 +95,7 @@ def test_a_file_in_another_actors_folder_is_named_with_both(tmp_path: Path) -> N
         ravdess.find_utterances(tmp_path)
 
 
-def test_song_and_video_in_the_same_tree_are_left_out(tmp_path: Path) -> None:
+def test_song_and_video_in_the_same_tree_are_named_and_left_out(tmp_path: Path) -> None:
     touch(
         tmp_path,
         "Actor_01/03-01-05-01-01-01-01.wav",
@@ -103,7 +104,8 @@ def test_song_and_video_in_the_same_tree_are_left_out(tmp_path: Path) -> None:
         "Actor_01/02-02-05-01-01-01-01.wav",
         "Actor_01/02-01-05-01-01-01-01.mp4",
     )
-    found = ravdess.find_utterances(tmp_path)
+    with pytest.warns(CorpusWarning, match=r"3 clips .* song or video and not used: 01-01-05-01-01-01-01, "):
+        found = ravdess.find_utterances(tmp_path)
     assert [u.name for u in found.utterances] == ["03-01-05-01-01-01-01"]
     assert found.left_out == {}
 
@@ -321,3 +323,11 @@ def test_the_real_release_has_its_known_counts(ravdess_root: Path) -> None:
     }
     assert Counter(u.speaker for u in found.utterances) == dict.fromkeys(ravdess.ACTORS, 60)
     assert Counter(u.gender for u in found.utterances) == {"male": 720, "female": 720}
+
+
+@pytest.mark.corpus
+def test_the_known_pairs_are_all_equal_files_of_the_release(ravdess_root: Path) -> None:
+    named: dict[str, list[str]] = {}
+    for utterance in ravdess.find_utterances(ravdess_root).utterances:
+        named.setdefault(audio_digest(utterance.path), []).append(utterance.name)
+    assert tuple(tuple(names) for names in named.values() if len(names) > 1) == ravdess.SAME_AUDIO

@@ -160,6 +160,15 @@ def test_a_tree_of_m4a_is_rejected_with_a_conversion_command(tmp_path: Path, cac
     assert paths(root, cache) == ["id00012/21Uxsk56VDQ/-2 $x.flac", "id00012/21Uxsk56VDQ/00001.flac"]
 
 
+def test_what_is_not_in_its_place_is_named(root: Path, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    strange = ["id00012/1.wav", "id00012/21Uxsk56VDQ/deep/1.wav", "id00012/.x/1.wav", "id00013_old/v/1.wav", "1.wav"]
+    touch(root, *strange, "id00014/v/notes.txt", "vox2_meta.csv")
+    with caplog.at_level(logging.WARNING):
+        assert paths(root, cache) == ORDERED
+    named = caplog.text.rpartition("hold no clip: ")[2].strip()
+    assert named == "1.wav, id00013_old, id00012/1.wav, id00012/21Uxsk56VDQ/deep, id00014"
+
+
 def test_a_tree_half_converted_is_used_with_a_warning(
     root: Path, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -88,8 +88,21 @@ def test_a_changed_file_and_nothing_else_is_extracted_anew(clips: list[Path], fo
 def test_only_files_that_have_not_changed_count_as_stored(clips: list[Path], folder: Path) -> None:
     FeatureStore(folder, LogMelFilterbank()).prepare(clips[1:], progress=False)
     write_clip(clips[1], seed=99, seconds=0.4)
-    assert FeatureStore(folder, LogMelFilterbank()).stored(clips) == set(clips[2:])
-    assert FeatureStore(folder, MagnitudeSpectrogram()).stored(clips) == set()
+    assert FeatureStore(folder, LogMelFilterbank()).sounds(clips).keys() == set(clips[2:])
+    assert FeatureStore(folder, MagnitudeSpectrogram()).sounds(clips) == {}
+
+
+def test_files_with_the_same_samples_have_one_sound(clips: list[Path], folder: Path, tmp_path: Path) -> None:
+    same = [tmp_path / "copy.wav", tmp_path / "coded.flac"]
+    shutil.copy(clips[0], same[0])
+    samples, rate = soundfile.read(clips[0], dtype="int16")
+    soundfile.write(same[1], samples, rate, subtype="PCM_16")
+    store = FeatureStore(folder, LogMelFilterbank())
+    store.prepare([*clips, *same], progress=False)
+    for one in (store, FeatureStore(folder, LogMelFilterbank())):
+        sounds = one.sounds([*clips, *same])
+        assert sounds[clips[0]] == sounds[same[0]] == sounds[same[1]]
+        assert len(set(sounds.values())) == len(clips)
 
 
 def test_a_touched_or_moved_file_is_known_by_its_content(clips: list[Path], folder: Path, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ import pytest
 import soundfile
 
 from ser_lightning.cli.__main__ import main
-from ser_lightning.inference.classification import Classifier
+from ser_lightning.inference.classification import Classifier, Unusable
+from ser_lightning.inference.tables import CSVWriter
 
 Save = Callable[..., Path]
 NAMES = ("neutral", "happy", "sad", "angry")
@@ -70,6 +71,12 @@ def test_unusable_files_give_status_1_and_a_line_each(
         f"{folder / 'gone.wav'}: missing: there is no such file",
         "2 of 3 files could not be classified",
     ]
+
+
+def test_file_names_that_a_spreadsheet_would_run_are_quoted() -> None:
+    stream = io.StringIO()
+    CSVWriter(stream, ("=angry", "sad"), by_window=False).write(Unusable(Path("=1+1.wav"), "@silent"))
+    assert stream.getvalue().splitlines()[1] == "'=1+1.wav,,,,,,,'@silent"
 
 
 def test_csv_and_json_agree(checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,9 @@ FACTS = RunFacts(
     hardware="1 x cpu",
     skipped_audio={"x.wav": "empty"},
     faulty_left_out=(),
+    same_audio_across_sets=0,
+    untrained_classes=(),
+    one_speaker_classes=(),
 )
 
 

@@ -1,12 +1,13 @@
 """Published tables in the terminal: our scores, the paper's, and notes."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from ser_lightning.reports.terminal import TableRow, comparison
+from ser_lightning.reports.terminal import TableRow, caveats, comparison
 from ser_lightning.runs.gathering import CrossValidation, finished_folds, gather
 from ser_lightning.runs.summary import summarize
 
@@ -106,3 +107,16 @@ def test_at_most_five_differing_keys_are_shown(seed_folder: Path, number: int, e
     unlike = [f"key{n} 1" for n in range(number)]
     text = shown(TableRow("FL", {}, ours, "", differences=unlike))
     assert f"FL: not as in the file: key0 1, key1 1, key2 1, key3 1, {end}\n" in text
+
+
+def test_same_audio_and_unlearnt_classes_are_said(seed_folder: Path) -> None:
+    for fold, facts in enumerate(({}, {"same_audio_across_sets": 3}, {"untrained_classes": ["sad"]})):
+        path = seed_folder / f"fold-{fold:02d}" / "run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"one_speaker_classes": ["calm"]} | facts))
+    said = caveats(summarize(averaged(seed_folder)))
+    for line in (
+        "the same audio is in two sets, by fold (pairs): 1 (3)",
+        "tested and never trained on: fold 2: sad",
+        "only one speaker has the classes calm",
+    ):
+        assert line in said

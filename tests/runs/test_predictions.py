@@ -48,6 +48,18 @@ def test_the_file_has_the_documented_columns(tmp_path: Path) -> None:
     assert (tmp_path / "predictions.csv").read_text().splitlines()[:2] == [HEADER, GOOD]
 
 
+def test_names_that_a_spreadsheet_would_run_are_quoted(tmp_path: Path) -> None:
+    names = {"utterances": ["=1+1", "@a", "'=b"], "speakers": ["-1", "+2", "'3"], "class_names": ("=angry", "sad")}
+    written = _collect(**names)
+    written.write(tmp_path / "predictions.csv")
+    first = (tmp_path / "predictions.csv").read_text().splitlines()[1]
+    assert first == "'=1+1,'-1,2,'=angry,sad,0.25,0.75"
+    read = Predictions.read(tmp_path / "predictions.csv")
+    assert read.class_names == ("=angry", "sad")
+    for column in ("utterance", "speaker", "target", "predicted"):
+        assert read.table[column].tolist() == written.table[column].tolist(), column
+
+
 def test_speakers_keep_leading_zeros_and_na_stays_a_name(tmp_path: Path) -> None:
     read = _read(tmp_path, HEADER, GOOD, "NA,02,2,sad,sad,0,1")
     assert read.table["speaker"].tolist() == ["01", "02"]

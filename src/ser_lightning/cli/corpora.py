@@ -15,7 +15,7 @@ def add_commands(commands: CommandLine) -> None:
         commands.add(
             "audit",
             _audit,
-            "show each fold's utterances, speakers and hours; fail if a speaker is in two sets",
+            "show each fold's utterances, speakers and hours; fail if a speaker or the same audio is in two sets",
             overrides=EXPERIMENT_ARGUMENTS,
         )
     )

@@ -2,21 +2,19 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import cast
 
 from jsonargparse import ArgumentError, ArgumentParser
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
 from ser_lightning.allow_list import check_class_paths, enforce_allow_list
-from ser_lightning.audio import duration_seconds, read_audio
+from ser_lightning.cross_validation.findings import class_warnings, listen, print_same_audio
 from ser_lightning.data.corpora import CorpusData, protocol_hash
 from ser_lightning.data.protocols import speaker_overlap
-from ser_lightning.errors import AudioError, ConfigurationError
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.training.arguments import (
     config_files,
     constructor_error,
@@ -69,26 +67,15 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
         console: Console to print to.
 
     Returns:
-        Exit status: 1 if a speaker is in two sets of a fold, even if the protocol allows it.
+        Exit status: 1 if a speaker is in two sets of a fold, even if the protocol allows it, or the same audio is and
+        the release is not known for it.
 
     Raises:
         AudioError: If audio is unusable and ``on_bad_audio`` is ``stop``.
         ProtocolError: If the corpus does not fit the protocol, or a speaker-independent protocol shares a speaker.
     """
     data = _data_module(arguments, allow)
-    hours: dict[str, float] = {}
-    problems: dict[Path, str] = {}
-    rate = data.extractor.sample_rate_hz
-    decoded = data.decoded()
-    for utterance in track(data.all_utterances, "decoding", console=console, transient=True):
-        try:
-            if utterance.path in decoded:
-                hours[utterance.name] = duration_seconds(utterance.path) / 3600
-            else:
-                hours[utterance.name] = len(read_audio(utterance.path, rate)) / rate / 3600
-        except AudioError as error:
-            problems |= error.problems
-    data.leave_out(problems)
+    hours, sounds = listen(data, console)
     _print_usage(data, console)
     overlaps: dict[int, tuple[str, ...]] = {}
     title = f"{data.corpus_name}: {data.protocol.name}, protocol hash {protocol_hash(data)}"
@@ -100,8 +87,8 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
         table.add_column(heading, justify="right")
     for heading in ("female / male", "speakers"):
         table.add_column(heading)
-    for fold in range(data.num_folds()):
-        split = data.split(fold)
+    splits = [data.split(fold) for fold in range(data.num_folds())]
+    for fold, split in enumerate(splits):
         if shared := speaker_overlap(split):
             overlaps[fold] = shared
         _add_fold(table, split, data.class_names, hours, unlabelled)
@@ -111,9 +98,15 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
         console.print(f"[red]fold {fold}: speakers in more than one set:[/red] {speakers}", highlight=False)
     if overlaps:
         console.print("This protocol mixes speakers by design: its scores do not hold for unseen speakers.")
-        return 1
-    console.print("No speaker is in two sets of a fold.")
-    return 0
+    else:
+        console.print("No speaker is in two sets of a fold.")
+    lines = class_warnings(data, splits)
+    if not data.protocol.uses_listed_sets and any(u.listed_set for u in data.all_utterances):
+        lines.append(f"The table's split column is not used: the protocol is {data.protocol.name}, not ListedFolds.")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    leaks = print_same_audio(data, splits, sounds, console)
+    return 1 if overlaps or leaks else 0
 
 
 def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) -> int:
@@ -139,6 +132,7 @@ def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) ->
         + (f", {prepared.extracted / prepared.seconds:.0f} files/s" if prepared.extracted else ""),
         highlight=False,
     )
+    print_same_audio(data, [], data.sounds(), console)
     return 0
 
 

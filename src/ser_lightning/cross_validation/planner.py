@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ser_lightning.cross_validation.audit import usage
 from ser_lightning.data.corpora import CorpusData
+from ser_lightning.data.split_checks import find_same_audio, same_audio_in_words
 from ser_lightning.errors import ConfigurationError, ProtocolError
 from ser_lightning.jobs.plan import Form, Job, Resources, parse_numbers
 from ser_lightning.published.lookup import check_earlier_stages
@@ -101,6 +102,9 @@ def plan_experiment(
         if data.skipped_audio:
             folds = _chosen_folds(data, asked)  # checked again without the skipped audio
         console.print(usage(data), highlight=False, markup=False, soft_wrap=True)
+        if same := find_same_audio(data.all_utterances, data.sounds(), data.known_same_audio):
+            said = same_audio_in_words(same, [data.split(fold) for fold in folds])
+            console.print(f"{said}; ser audit names them", highlight=False, markup=False, soft_wrap=True)
     jobs = []
     for seed, fold in itertools.product(seeds, [None] if without_folds else folds):
         sources = {key: _of_same_fold(others, seed, fold) for key, others in needs.items()}

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from typing import Protocol as Interface
 
 from ser_lightning.data.protocols import Protocol
@@ -99,6 +99,7 @@ class CorpusData(FoldData, Interface):
         protocol: The protocol that makes folds.
         fold: Index of the fold, counted from 0.
         skipped_audio: Reason by file, for unusable files that were skipped.
+        known_same_audio: Groups of utterances that have the same audio in the release.
     """
 
     corpus: str
@@ -107,6 +108,7 @@ class CorpusData(FoldData, Interface):
     protocol: Protocol
     fold: int
     skipped_audio: Mapping[Path, str]
+    known_same_audio: ClassVar[tuple[tuple[str, ...], ...]]
 
     @property
     def left_out(self) -> Mapping[str, str]:
@@ -128,8 +130,11 @@ class CorpusData(FoldData, Interface):
     def extract(self, progress: bool = True) -> Prepared:
         """Extract missing features, skip unusable files, and return a summary."""
 
-    def decoded(self) -> set[Path]:
-        """Return the files whose audio was decoded without errors and has not changed since."""
+    def sounds(self) -> Mapping[Path, str]:
+        """Return a key for each file whose features are stored, which files with the same samples share.
+
+        These files were decoded without errors and have not changed since.
+        """
 
     def leave_out(self, problems: Mapping[Path, str]) -> None:
         """Skip unusable audio, a reason by file, or raise, as the user chose."""

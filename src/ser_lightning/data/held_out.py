@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ser_lightning.data.protocols import Protocol
 from ser_lightning.errors import ProtocolError
+from ser_lightning.text import identity
 from ser_lightning.types import Stage, Utterance
 
 
@@ -113,12 +114,12 @@ class ListedClips(Protocol):
             ProtocolError: If it cannot be read, or lists nothing.
         """
         try:
-            lines = [line.split()[0] for line in self.file.read_text(encoding="utf-8").splitlines() if line.strip()]
+            lines = [identity(line) for line in self.file.read_text(encoding="utf-8").splitlines()]
         except (OSError, UnicodeDecodeError) as error:
             raise ProtocolError(f"{self.name}: {self.file} cannot be read ({error}); name a list of clips.") from error
-        if not lines:
+        if not any(lines):
             raise ProtocolError(f"{self.name}: {self.file} lists no clip; write one per line.")
-        return lines
+        return [line.split()[0] for line in lines if line]
 
     def stages(self, utterances: Sequence[Utterance], fold: int) -> list[Stage]:
         """Return the set that each of ``utterances`` belongs to.

@@ -22,10 +22,12 @@ class Protocol(ABC):
         speakers_disjoint: Whether no speaker is in two sets of a fold. If true, every split is checked; if false,
             reports say so.
         has_test_set: Whether folds have a test set.
+        uses_listed_sets: Whether folds are the sets that the corpus's table lists.
     """
 
     speakers_disjoint: bool = True
     has_test_set: bool = True
+    uses_listed_sets: bool = False
 
     @property
     @abstractmethod
@@ -97,8 +99,8 @@ class Protocol(ABC):
         split = Split(fold, tuple(sets["train"]), tuple(sets["validation"]), tuple(sets["test"]))
         if self.speakers_disjoint and (shared := speaker_overlap(split)):
             raise ProtocolError(
-                f"{self.name}: fold {fold} has speakers in more than one set: {_first_few(shared)}. Fix the protocol's "
-                "`stages`, or set its `speakers_disjoint` to false."
+                f"{self.name}: fold {fold} has speakers in more than one set: {_first_few(shared)}. Fix the sets, or "
+                "set the protocol's `speakers_disjoint` to false."
             )
         return split
 
@@ -301,6 +303,64 @@ class RandomFolds(Protocol):
         stages: list[Stage] = ["train"] * total
         for position in range(start, validation_end):
             stages[order[position % total]] = "test" if position < end else "validation"
+        return stages
+
+
+_SPELLINGS: dict[str, Stage] = {
+    **dict.fromkeys(("train", "training", "tr", "trn"), "train"),
+    **dict.fromkeys(("validation", "valid", "val", "dev", "devel", "development"), "validation"),
+    **dict.fromkeys(("test", "testing", "te", "tst", "eval", "evaluation"), "test"),
+}
+
+
+class ListedFolds(Protocol):
+    """One fold: the sets that the corpus's table lists, such as the ``split`` column of a ``labels.csv``.
+
+    In any letter case, ``train``, ``training``, ``tr`` and ``trn`` are the training set, ``validation``, ``valid``,
+    ``val``, ``dev``, ``devel`` and ``development`` the validation set, and ``test``, ``testing``, ``te``, ``tst``,
+    ``eval`` and ``evaluation`` the test set.
+
+    Args:
+        speakers_disjoint: Whether to reject sets that share a speaker. If false, reports say that speakers are shared.
+    """
+
+    uses_listed_sets = True
+
+    def __init__(self, speakers_disjoint: bool = True) -> None:
+        self.speakers_disjoint = speakers_disjoint
+
+    @property
+    def name(self) -> str:
+        """Name of the protocol in reports."""
+        return "listed folds"
+
+    def num_folds(self, utterances: Sequence[Utterance]) -> int:
+        """Return 1."""
+        return 1
+
+    def stages(self, utterances: Sequence[Utterance], fold: int) -> list[Stage]:
+        """Return the set that each of ``utterances`` is listed in.
+
+        Raises:
+            ProtocolError: If some are in none, or in one of an unknown name, or if a set is empty.
+        """
+        if unlisted := [u.name for u in utterances if u.listed_set is None]:
+            raise ProtocolError(
+                f"{self.name}: {len(unlisted)} of {len(utterances)} utterances are listed in no set: "
+                f"{_first_few(unlisted)}. Fill the column `split` of the corpus's table, or choose another protocol."
+            )
+        names = sorted({str(u.listed_set) for u in utterances})
+        if unknown := [name for name in names if name.casefold() not in _SPELLINGS]:
+            raise ProtocolError(
+                f"{self.name}: the set {_first_few([repr(name) for name in unknown])} is unknown; write train, "
+                "validation or test."
+            )
+        stages = [_SPELLINGS[str(u.listed_set).casefold()] for u in utterances]
+        if missing := [stage for stage in STAGES if stage not in stages]:
+            raise ProtocolError(
+                f"{self.name}: no utterance is listed in the {' or '.join(missing)} set; the sets listed are "
+                f"{', '.join(names)}. Move some utterances into it, by speaker."
+            )
         return stages
 
 

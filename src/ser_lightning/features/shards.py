@@ -2,10 +2,12 @@
 # Shapes: T frames, F features a frame.
 
 import contextlib
+import hashlib
 import json
 import os
 import uuid
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -32,7 +34,7 @@ class Shards:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._names: dict[Path, dict[str, int]] = {}
+        self._names: dict[Path, dict[str, tuple[int, str]]] = {}
         self._places: dict[str, Path] = {}
 
     def __contains__(self, name: str) -> bool:
@@ -56,8 +58,9 @@ class Shards:
             OSError: If it cannot be written.
         """
         shard = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        write_atomically(shard, save(dict(frames), {name: _checksum(tensor) for name, tensor in frames.items()}))
-        self._names[shard] = {name: len(tensor) for name, tensor in frames.items()}
+        checksums = {name: _checksum(tensor) for name, tensor in frames.items()}
+        write_atomically(shard, save(dict(frames), checksums))
+        self._names[shard] = {name: (len(tensor), checksums[name]) for name, tensor in frames.items()}
         self._places |= dict.fromkeys(frames, shard)
 
     def remove_unfinished(self) -> None:
@@ -67,7 +70,21 @@ class Shards:
 
     def length(self, name: str) -> int:
         """Return T of ``name``."""
-        return self._names[self._places[name]][name]
+        return self._names[self._places[name]][name][0]
+
+    def same_frames(self, names: Iterable[str]) -> dict[str, str]:
+        """Return a key for each of ``names``; those with equal frames share it.
+
+        Only frames of equal length and checksum are read and compared.
+
+        Raises:
+            ConfigurationError: If a shard is damaged, naming it.
+        """
+        marks = {name: self._names[self._places[name]][name] for name in names}
+        counts = Counter(marks.values())
+        frames = self.load(name for name, mark in marks.items() if counts[mark] > 1)
+        digests = {name: hashlib.sha256(tensor.numpy().data).hexdigest() for name, tensor in frames.items()}
+        return {name: digests.get(name, name) for name in marks}
 
     def load(self, names: Iterable[str]) -> dict[str, Tensor]:
         """Return the frames [T, F] of ``names``, memory-mapped.
@@ -93,10 +110,12 @@ class Shards:
         return frames
 
 
-def _read_names(shard: Path) -> dict[str, int]:
+def _read_names(shard: Path) -> dict[str, tuple[int, str]]:
     try:
         with safe_open(shard, framework="pt") as file:
-            return {name: int(file.get_slice(name).get_shape()[0]) for name in file.keys()}  # noqa: SIM118  # the file is not a mapping
+            checksums = file.metadata() or {}
+            names = file.keys()  # the file is not a mapping
+            return {name: (int(file.get_slice(name).get_shape()[0]), checksums.get(name, "")) for name in names}
     except (SafetensorError, OSError) as error:
         raise _damaged(shard, error) from error
 

@@ -110,10 +110,15 @@ class FeatureStore:
         reused = len(unique) - extracted - len(problems)
         return Prepared(extracted, reused, time.monotonic() - started, problems)
 
-    def stored(self, paths: Sequence[Path]) -> set[Path]:
-        """Return those of ``paths`` that have stored frames and have not changed since."""
+    def sounds(self, paths: Sequence[Path]) -> dict[Path, str]:
+        """Return a key for each of ``paths`` that has stored frames and has not changed since.
+
+        Files that are byte-identical, or have equal frames because their samples are equal, share a key.
+        """
         self._shards.refresh()
-        return {path for path, digest in self._digests.known(paths).items() if digest in self._shards}
+        digests = {path: digest for path, digest in self._digests.known(paths).items() if digest in self._shards}
+        keys = self._shards.same_frames(set(digests.values()))
+        return {path: keys[digest] for path, digest in digests.items()}
 
     def lengths(self, paths: Sequence[Path]) -> list[int]:
         """Return the number of frames of each of ``paths``, without reading them.

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol, TextIO
 
 from ser_lightning.inference.classification import Classified, Unusable
+from ser_lightning.text import to_cell
 
 Format = Literal["table", "csv", "json"]
 Result = Classified | Unusable
@@ -88,13 +89,13 @@ class CSVWriter:
         self._by_window = by_window
         where = ["start_seconds", "end_seconds"] if by_window else ["seconds", "windows"]
         columns = ["file", *where, "emotion", "probability", *(f"probability_{name}" for name in class_names), "error"]
-        self._rows.writerow(columns)
+        self._write(columns)
         self._width = len(columns)
 
     def write(self, result: Result) -> None:
         """Write the rows of one file."""
         if isinstance(result, Unusable):
-            self._rows.writerow([result.path, *[""] * (self._width - 2), result.reason])
+            self._write([result.path, *[""] * (self._width - 2), result.reason])
         elif not self._by_window:
             windows = len(result.decisions) if result.windowing else ""
             self._row([result.path, _number(result.seconds), windows], result.emotion, result.probabilities)
@@ -106,12 +107,15 @@ class CSVWriter:
     def end(self) -> None:
         """Write nothing."""
 
+    def _write(self, cells: Sequence[object]) -> None:
+        self._rows.writerow([cell if isinstance(cell, int) else to_cell(str(cell)) for cell in cells])
+
     def _row(self, where: list[object], emotion: str | None, probabilities: Sequence[float]) -> None:
         if emotion is None:  # digital silence
-            self._rows.writerow([*where, *[""] * (self._width - len(where))])
+            self._write([*where, *[""] * (self._width - len(where))])
             return
         decided = probabilities[self._class_names.index(emotion)]
-        self._rows.writerow([*where, emotion, _number(decided), *map(_number, probabilities), ""])
+        self._write([*where, emotion, _number(decided), *map(_number, probabilities), ""])
 
 
 class JSONWriter:

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.files import write_atomically
+from ser_lightning.files import csv_file, write_atomically
 from ser_lightning.reports.figures import GREY, plain, save
 from ser_lightning.runs.folder import EMBEDDINGS_PICTURE, fold_folders
 from ser_lightning.runs.gathering import FoldRun, finished_folds
@@ -132,10 +132,9 @@ def write_embedding_figure(
     ]
     tables = [drawn.table.assign(system=name) for name, drawn in zip(names, maps, strict=True)]
     columns = ["system", "utterance", "speaker", "emotion", "x", "y"]
-    text = pd.concat(tables)[columns].to_csv(index=False, float_format="%.6g", lineterminator="\n")
     corpora = sorted({corpus_title(run.facts) for run in runs})
     picture = embedding_figure(maps, f"Embeddings of test utterances, {' and '.join(corpora)}")
-    write_atomically(out / "embeddings.csv", text.encode())
+    write_atomically(out / "embeddings.csv", csv_file(pd.concat(tables)[columns], digits=6))
     return save(picture, out / EMBEDDINGS_PICTURE)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.files import write_atomically
+from ser_lightning.files import csv_file, write_atomically
 from ser_lightning.reports.document import Document, html_page, markdown_page
 from ser_lightning.reports.sections.comparison import comparison_with_papers, hyper_parameters, significance
 from ser_lightning.reports.sections.learning import embeddings_and_attention, reliability, training
@@ -45,8 +45,7 @@ def write_report(
     files = {f"{picture.name}.png": picture.png for picture in document.pictures()}
     for picture in document.pictures():
         if picture.numbers is not None:
-            text = picture.numbers.to_csv(index=False, float_format="%.9g", lineterminator="\n")
-            files[f"{picture.name}.csv"] = text.encode()
+            files[f"{picture.name}.csv"] = csv_file(picture.numbers)
     try:
         outdated = _figures_written(out) - set(files)
         for name, content in files.items():

@@ -23,6 +23,15 @@ def caveats(summary: Summary) -> list[str]:
         found.append("synthetic speech: these scores say nothing about real recordings")
     if not summary.speakers_disjoint:
         found.append(SPEAKERS_SHARED)
+    folds = {fold.fold: fold for seed in summary.seeds for fold in seed.folds}.values()  # a fold's sets have no seed
+    if leaky := [fold for fold in folds if fold.same_audio_across_sets]:
+        pairs = ", ".join(f"{fold.fold} ({fold.same_audio_across_sets})" for fold in leaky)
+        found.append(f"the same audio is in two sets, by fold (pairs): {pairs}")
+    if untrained := [fold for fold in folds if fold.untrained_classes]:
+        classes = "; ".join(f"fold {fold.fold}: {', '.join(fold.untrained_classes)}" for fold in untrained)
+        found.append(f"tested and never trained on: {classes}")
+    if summary.one_speaker_classes:
+        found.append(f"only one speaker has the classes {', '.join(summary.one_speaker_classes)}")
     for seed in summary.seeds:
         if seed.folds_missing:
             missing = ", ".join(map(str, seed.folds_missing))

@@ -41,6 +41,9 @@ class RunFacts:
         hardware: Device and processor.
         skipped_audio: Reason by unusable file.
         faulty_left_out: Utterances left out: faulty in the corpus's release, or without audio.
+        same_audio_across_sets: Pairs of utterances with the same audio in two sets of this fold.
+        untrained_classes: Classes that this fold tests and never trains on.
+        one_speaker_classes: Classes that only one speaker of the corpus has.
     """
 
     paper: str
@@ -65,6 +68,9 @@ class RunFacts:
     hardware: str
     skipped_audio: dict[str, str]
     faulty_left_out: tuple[str, ...]
+    same_audio_across_sets: int
+    untrained_classes: tuple[str, ...]
+    one_speaker_classes: tuple[str, ...]
 
     @classmethod
     def read(cls, path: Path) -> Self:

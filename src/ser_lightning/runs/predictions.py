@@ -1,7 +1,6 @@
 """Predictions of a fold: target, decision and probabilities of each test utterance, in one CSV file."""
 # Shapes: N utterances, C classes.
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.files import write_atomically
+from ser_lightning.files import csv_file, write_atomically
 from ser_lightning.metrics import scores
+from ser_lightning.text import from_cell
 
 COLUMNS = ("utterance", "speaker", "fold", "target", "predicted")
 PROBABILITY = "probability_"
@@ -94,9 +94,7 @@ class Predictions:
 
     def write(self, path: Path) -> None:
         """Write the file atomically: if it exists, the fold is finished."""
-        text = io.StringIO()
-        self.table.to_csv(text, index=False, float_format="%.9g", lineterminator="\n")  # 9 digits restore a float32
-        write_atomically(path, text.getvalue().encode())
+        write_atomically(path, csv_file(self.table))
 
 
 def confusion(predictions: Predictions, class_names: Sequence[str]) -> Tensor:
@@ -147,7 +145,7 @@ def _read_cells(path: Path) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         message = f"{path} is not a predictions file ({str(error).strip()}); delete it and run the fold again"
         raise ConfigurationError(message) from error
-    return cells.fillna("")  # a line that is too short
+    return cells.fillna("").map(from_cell)  # a line that is too short has missing cells
 
 
 def _class_names(header: list[str], path: Path) -> tuple[str, ...]:

@@ -60,6 +60,8 @@ class FoldSummary:
         utterances: Number of test utterances.
         speakers: Test speakers.
         absent_classes: Classes without a test utterance; UA is the mean over the others.
+        same_audio_across_sets: Pairs of utterances with the same audio in two of its sets.
+        untrained_classes: Classes that it tests and never trains on.
         split_hash: Hash of its split.
         parameters: Number of trainable parameters.
         best_epoch: Epoch of the tested checkpoint, from 0.
@@ -72,6 +74,8 @@ class FoldSummary:
     utterances: int
     speakers: tuple[str, ...]
     absent_classes: tuple[str, ...]
+    same_audio_across_sets: int
+    untrained_classes: tuple[str, ...]
     split_hash: str
     parameters: int
     best_epoch: int
@@ -130,6 +134,7 @@ class Summary:
         hardware: Devices and processors.
         skipped_audio: Reason by unusable file.
         faulty_left_out: Utterances left out: faulty in the corpus's release, or without audio.
+        one_speaker_classes: Classes that only one speaker of the corpus has.
     """
 
     experiment: str
@@ -151,6 +156,7 @@ class Summary:
     hardware: tuple[str, ...]
     skipped_audio: dict[str, str]
     faulty_left_out: tuple[str, ...]
+    one_speaker_classes: tuple[str, ...]
 
     @property
     def statistics(self) -> Statistics:
@@ -188,6 +194,7 @@ def summarize(runs: Sequence[CrossValidation]) -> Summary:
         hardware=tuple(sorted({entry.hardware for entry in every})),
         skipped_audio={path: reason for entry in every for path, reason in sorted(entry.skipped_audio.items())},
         faulty_left_out=tuple(sorted({name for entry in every for name in entry.faulty_left_out})),
+        one_speaker_classes=tuple(sorted({name for entry in every for name in entry.one_speaker_classes})),
     )
 
 
@@ -226,6 +233,8 @@ def _summarize_fold(run: FoldRun) -> FoldSummary:
         utterances=len(table),
         speakers=tuple(sorted(set(table["speaker"]))),
         absent_classes=tuple(name for name in facts.class_names if name not in present),
+        same_audio_across_sets=facts.same_audio_across_sets,
+        untrained_classes=facts.untrained_classes,
         split_hash=facts.split_hash,
         parameters=facts.parameters,
         best_epoch=facts.best_epoch,

@@ -16,6 +16,12 @@ from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 
 from ser_lightning.data.corpora import protocol_hash
+from ser_lightning.data.split_checks import (
+    classes_of_one_speaker,
+    find_same_audio,
+    pairs_across_sets,
+    untrained_classes,
+)
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.runs.facts import RunFacts
@@ -37,7 +43,7 @@ from ser_lightning.training.checks import check_unseen_split
 from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.loggers import FoldWandbLogger
 from ser_lightning.training.results import write_model_card
-from ser_lightning.types import Stage, split_corpus_name
+from ser_lightning.types import STAGES, Stage, split_corpus_name
 
 
 def run_fold(arguments: Sequence[str], allow: Sequence[str] = (), tested: bool = True, wait_seconds: float = 0) -> Path:
@@ -259,6 +265,9 @@ class Fold:
         cli, data, trainer = self.cli, self.cli.data, self.trainer
         name = cli.run_name
         corpus, synthetic = split_corpus_name(data.corpus_name)
+        split = data.split()
+        utterances = [u for stage in STAGES for u in split.of(stage)] if data.protocol.has_test_set else []
+        same_audio = find_same_audio(utterances, data.sounds())
         return RunFacts(
             paper=name.paper,
             experiment=name.experiment,
@@ -268,7 +277,7 @@ class Fold:
             protocol=data.protocol.name,
             speakers_disjoint=data.protocol.speakers_disjoint,
             protocol_hash=protocol_hash(data),
-            split_hash=data.split().hash,
+            split_hash=split.hash,
             fold=data.fold,
             num_folds=data.num_folds(),
             seed=name.seed,
@@ -282,4 +291,7 @@ class Fold:
             hardware=hardware(trainer.strategy.root_device, trainer.world_size),
             skipped_audio={str(path): reason for path, reason in data.skipped_audio.items()},
             faulty_left_out=tuple(sorted(data.left_out)),
+            same_audio_across_sets=sum(pairs_across_sets(same_audio, split)),
+            untrained_classes=tuple(untrained_classes(split, data.class_names, data.target_kind)),
+            one_speaker_classes=tuple(classes_of_one_speaker(utterances, data.class_names)),
         )

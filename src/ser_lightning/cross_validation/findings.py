@@ -1,0 +1,114 @@
+"""What the audit finds in audio and labels: unusable files, the same audio twice, classes that cannot be learnt."""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from ser_lightning.audio import duration_seconds, read_audio
+from ser_lightning.data.corpora import CorpusData
+from ser_lightning.data.split_checks import (
+    classes_of_one_speaker,
+    find_same_audio,
+    pairs_across_sets,
+    same_audio_in_words,
+    untrained_classes,
+)
+from ser_lightning.errors import AudioError
+from ser_lightning.types import STAGES, Split
+
+_MAX_SAME_AUDIO = 20
+
+
+def listen(data: CorpusData, console: Console) -> tuple[dict[str, float], dict[Path, str]]:
+    """Decode the files whose features are not stored, and leave out unusable ones.
+
+    Returns:
+        Hours by utterance name, and by file a key that files with the same samples share.
+    """
+    hours: dict[str, float] = {}
+    sounds: dict[Path, str] = {}
+    problems: dict[Path, str] = {}
+    rate = data.extractor.sample_rate_hz
+    stored, num_samples = data.sounds(), dict[Path, int]()
+
+    def decode(path: Path) -> None:
+        waveform = read_audio(path, rate)
+        num_samples[path] = len(waveform)
+        sounds[path] = hashlib.sha256(waveform.numpy().data).hexdigest()
+
+    for utterance in track(data.all_utterances, "decoding", console=console, transient=True):
+        path = utterance.path
+        try:
+            if path in stored:
+                seconds = duration_seconds(path)
+                num_samples[path], sounds[path] = math.ceil(seconds * rate - 1e-6), stored[path]
+            else:
+                decode(path)
+                seconds = num_samples[path] / rate
+            hours[utterance.name] = seconds / 3600
+        except AudioError as error:
+            problems |= error.problems
+    # Keys of stored and of decoded files cannot be compared, so stored files as long as a decoded one are decoded too.
+    lengths = {num_samples[path] for path in sounds if path not in stored}
+    for path in [path for path in sounds if path in stored and num_samples[path] in lengths]:
+        try:
+            decode(path)
+        except AudioError as error:
+            problems |= error.problems
+    data.leave_out(problems)
+    return hours, sounds
+
+
+def class_warnings(data: CorpusData, splits: Sequence[Split]) -> list[str]:
+    """Return a line for each class that a fold tests and never trains on, and for each that only one speaker has."""
+    if not data.protocol.has_test_set:
+        return []
+    folds: dict[str, list[str]] = {}
+    for split in splits:
+        for name, count in untrained_classes(split, data.class_names, data.target_kind).items():
+            folds.setdefault(name, []).append(f"{split.fold} ({count} utterance{'s' * (count > 1)})")
+    lines = [f"{name} is tested and never trained on in fold {', '.join(where)}." for name, where in folds.items()]
+    usable = (utterance for split in splits[:1] for stage in STAGES for utterance in split.of(stage))
+    alone = classes_of_one_speaker(usable, data.class_names)
+    return [*lines, *(f"All utterances of {name} are of one speaker, {speaker}." for name, speaker in alone.items())]
+
+
+def print_same_audio(data: CorpusData, splits: Sequence[Split], sounds: Mapping[Path, str], console: Console) -> bool:
+    """Print the utterances with the same audio in two sets, or under different speakers or labels.
+
+    Args:
+        data: The data module.
+        splits: The folds; without any, sets are not compared.
+        sounds: A key by audio file that files with the same samples share.
+        console: Console to print to.
+
+    Returns:
+        Whether any that the release is not known for are in two sets of a fold.
+    """
+    usable = [u for u in data.all_utterances if u.path not in data.skipped_audio] if sounds else []
+    groups = find_same_audio(usable, sounds, data.known_same_audio)
+    crossings = [pairs_across_sets(groups, split) for split in splits]
+    leaks, lines = False, []
+    for index, group in enumerate(groups):
+        crossed = [str(split.fold) for split, numbers in zip(splits, crossings, strict=True) if numbers[index]]
+        leaks = leaks or (bool(crossed) and not group.known)
+        notes = [*group.contradictions, *[f"in two sets of fold {', '.join(crossed)}"] * bool(crossed)]
+        if notes:
+            known = " (known of the release)" * group.known
+            lines.append(f"same audio{known}: {' = '.join(u.name for u in group.utterances)}: {'; '.join(notes)}")
+    for line in lines[:_MAX_SAME_AUDIO]:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if len(lines) > _MAX_SAME_AUDIO:
+        console.print(f"same audio: and {len(lines) - _MAX_SAME_AUDIO} more", highlight=False)
+    if groups:
+        console.print(same_audio_in_words(groups, splits), highlight=False, soft_wrap=True)
+    if leaks:
+        console.print(
+            "[red]The same audio is in two sets of a fold:[/red] its test scores are too good. Remove the copies.",
+            highlight=False,
+        )
+    return leaks
