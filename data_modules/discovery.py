@@ -10,17 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from ser_lightning.audio import AUDIO_ENDINGS, UNREAD_ENDINGS
 from ser_lightning.data.corpora import name_shapes
 from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.errors import CorpusError
 from ser_lightning.files import files_below
 from ser_lightning.types import Utterance
 
-AUDIO_ENDINGS = (".wav", ".flac", ".ogg")
-"""Supported file extensions, in the order of preference if an utterance has several files."""
-
-_UNREAD_ENDINGS = (".mp3", ".m4a", ".aac", ".wma", ".opus", ".oga", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
-_FOREIGN_ENDINGS = (*_UNREAD_ENDINGS, ".mp4", ".flv", ".avi", ".zip", ".tar", ".gz")
+_FOREIGN_ENDINGS = (*UNREAD_ENDINGS, ".mp4", ".flv", ".avi", ".zip", ".tar", ".gz")
 _CONVERSION = "`ffmpeg -i IN -ar 16000 -ac 1 OUT.wav`"
 
 Parsed = TypeVar("Parsed")
@@ -189,7 +186,7 @@ def warn_of_unread(root: Path, corpus: str, name_of: Callable[[Path], str], foun
         name_of: Returns the utterance name of a file.
         found: Whether an utterance of that name was found, or does not belong to the corpus.
     """
-    files = [path for path in files_below(root) if path.suffix.lower() in _UNREAD_ENDINGS and path.name[0] != "."]
+    files = [path for path in files_below(root) if path.suffix.lower() in UNREAD_ENDINGS and path.name[0] != "."]
     if unread := sorted({name: path for path in files if not found(name := name_of(path))}.items()):
         shown = first_few([f"{name} ({path.suffix})" for name, path in unread])
         are, them = ("utterance is", "it") if len(unread) == 1 else ("utterances are", "them")

@@ -19,7 +19,7 @@ from ser_lightning.audio import read_audio
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.features import FeatureStore, LogMelFilterbank, LogPowerSpectrogram, MagnitudeSpectrogram
 from ser_lightning.features import SilenceRemoval as Silence
-from ser_lightning.features import shards as digests_module
+from ser_lightning.features import digests as digests_module
 from ser_lightning.features import store as store_module
 
 
