@@ -43,13 +43,14 @@ LARGEST_SAMPLE = 8.0
 LARGEST_OFFSET, SMALLEST_OFFSET = 0.05, 0.01
 """A mean of the samples above the first is an offset; above the second it is one if it outweighs the sound."""
 
-SHORTEST_OFFSET_SECONDS = 0.1
-"""The mean of a shorter file says little: it may hold part of a period."""
+SHORTEST_OFFSET_SECONDS, SHORTEST_OFFSET_SECONDS_OF_PART = 0.1, 1.0
+"""The mean of a shorter file, or part of one, says little: it may be of half a period, or of a pop."""
 
 SMALLEST_MIX = 1e-3
 """Power of the channels' mean, relative to the mean of their powers, below which channels cancel: -30 dB."""
 
-_PIECE_VALUES = 1 << 18  # decoded at once, of all channels: 1 MB
+_PIECE_VALUES = 1 << 16  # decoded at once, of all channels
+_SILENT_POWER = 1e-10  # -100 dB, below 16 bits
 
 
 class Decoder:
@@ -62,18 +63,20 @@ class Decoder:
     Attributes:
         num_samples: Samples a channel that the header declares.
         rate_hz: Sampling rate.
-        position: Samples decoded or skipped so far.
+        position: Samples read or skipped so far.
     """
 
     def __init__(self, path: Path, file: soundfile.SoundFile) -> None:
         self._path, self._file = path, file
         self.num_samples, self.rate_hz = int(file.frames), int(file.samplerate)
         self.position = 0
+        # Pieces do not depend on what is read: libmpg123 gives other samples of a damaged file for other pieces.
         self._piece = max(1, _PIECE_VALUES // file.channels)
+        self._decoded, self._end = 0, self.num_samples
+        self._ahead = np.zeros(0, np.float32)  # decoded, but not read
         self._count = 0  # of the samples below
         self._lowest, self._highest = math.inf, -math.inf
-        self._sum = self._squares = 0.0  # of the mean of the channels
-        self._sums, self._channel_squares = np.zeros(file.channels), np.zeros(file.channels)
+        self._sums, self._squares, self._mix_squares = np.zeros(file.channels), np.zeros(file.channels), 0.0
 
     def read(self, num_samples: int) -> Tensor:
         """Return the next ``num_samples`` [N] of the mean of the channels, float32.
@@ -81,28 +84,32 @@ class Decoder:
         Raises:
             AudioError: If the file ends before, or a sample is NaN, infinite or in an integer scale.
         """
-        pieces = [np.zeros(0, np.float32)]
-        for size in _sizes(num_samples, self._piece):
-            pieces.append(self._mix(self._decode(size)))
-            self.position += size
-        return torch.from_numpy(np.concatenate(pieces))
+        pieces, held = [self._ahead], len(self._ahead)
+        while held < num_samples:
+            pieces.append(self._mix(self._decode(min(self._piece, self._end - self._decoded))))
+            held += len(pieces[-1])
+        joined = np.concatenate(pieces) if len(pieces) > 1 else self._ahead
+        self._ahead = joined[num_samples:]
+        self.position += num_samples
+        return torch.from_numpy(joined[:num_samples])
 
-    def skip(self, num_samples: int) -> None:
-        """Skip the next ``num_samples``.
+    def narrow(self, start: int, end: int) -> None:
+        """Skip to sample ``start`` of a file just opened, and decode no further than ``end``.
 
         Raises:
             AudioError: If the file is damaged.
         """
-        try:
-            with _hidden_chatter(self._file.format):
-                if self._file.seekable():
-                    self._file.seek(self.position + num_samples)
-        except soundfile.LibsndfileError as error:
-            _fail_to_decode(self._path, error)
         if not self._file.seekable():  # such as GSM 6.10
-            for size in _sizes(num_samples, self._piece):
-                self._decode(size)
-        self.position += num_samples
+            while self._decoded < start:
+                self._decode(min(self._piece, start - self._decoded))
+        elif start:
+            try:
+                with _hidden_chatter(self._file.format):
+                    self._file.seek(start)
+            except soundfile.LibsndfileError as error:
+                _fail_to_decode(self._path, error)
+        self.position = self._decoded = start
+        self._end = end
 
     def check(self, *, is_whole: bool) -> None:
         """Reject what has been read if it is not sound.
@@ -113,18 +120,20 @@ class Decoder:
         Raises:
             AudioError: If the channels cancel, the samples have an offset, or all samples of the whole are equal.
         """
-        mean = self._sum / self._count
-        power = max(0.0, self._squares / self._count - mean**2)
-        of_channels = np.maximum(0.0, self._channel_squares / self._count - (self._sums / self._count) ** 2).mean()
-        if len(self._sums) > 1 and power < SMALLEST_MIX * of_channels:
+        means = self._sums / self._count
+        mean = float(means.mean())
+        power = max(0.0, self._mix_squares / self._count - mean**2)
+        of_channels = float(np.maximum(0.0, self._squares / self._count - means**2).mean())
+        if len(self._sums) > 1 and of_channels > _SILENT_POWER and power < SMALLEST_MIX * of_channels:
             below = f"{10 * math.log10(of_channels / power):.0f} dB below them" if power else "silent"
             command = conversion_command(self._path, "-af 'pan=mono|c0=c0' -ar 16000")
             fail(self._path, f"its {len(self._sums)} channels cancel: their mean is {below}; use one: {command}")
         if is_whole and self._lowest == self._highest and (self._count > 1 or not self._highest):
             value = "zero" if not self._highest else f"{self._highest:g}"
             fail(self._path, f"all {self._count} samples are {value}: the file holds no audio")
+        shortest = SHORTEST_OFFSET_SECONDS if is_whole else SHORTEST_OFFSET_SECONDS_OF_PART
         is_offset = abs(mean) > LARGEST_OFFSET or abs(mean) > max(SMALLEST_OFFSET, math.sqrt(power))
-        if is_offset and self._count >= SHORTEST_OFFSET_SECONDS * self.rate_hz:
+        if is_offset and self._count >= shortest * self.rate_hz:
             command = conversion_command(self._path, "-af highpass=f=20 -ac 1 -ar 16000")
             fail(self._path, f"its samples have a constant offset of {mean:.3f} of full scale; remove it: {command}")
 
@@ -136,29 +145,29 @@ class Decoder:
         except soundfile.LibsndfileError as error:
             _fail_to_decode(self._path, error)
         if len(samples) < num_samples:
-            found = self.position + len(samples)
+            found = self._decoded + len(samples)
             fail(self._path, f"truncated: {self.num_samples} samples declared, {found} found; fetch the file again")
+        self._decoded += num_samples
         return samples
 
     def _mix(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the mean [N] of the channels of ``samples`` [N, K], after checking and counting them."""
-        lowest, highest = samples.min(), samples.max()  # NaN if any sample is
-        if not (lowest >= -LARGEST_SAMPLE and highest <= LARGEST_SAMPLE):
+        channels = np.ascontiguousarray(samples.T)
+        if not (channels.min() >= -LARGEST_SAMPLE and channels.max() <= LARGEST_SAMPLE):  # nor if any sample is NaN
             self._fail_at(samples)
-        mix = samples[:, 0] if samples.shape[1] == 1 else samples.mean(axis=1)
-        self._count += len(mix)
+        mix: NDArray[np.float32] = channels[0] if len(channels) == 1 else channels.mean(axis=0)
         self._lowest, self._highest = min(self._lowest, float(mix.min())), max(self._highest, float(mix.max()))
-        self._sum += float(mix.sum(dtype=np.float64))
-        self._squares += float(mix @ mix)
-        if samples.shape[1] > 1:
-            self._sums += samples.sum(axis=0, dtype=np.float64)
-            self._channel_squares += np.einsum("nk,nk->k", samples, samples)
+        self._count += len(mix)
+        self._mix_squares += float(np.square(mix, dtype=np.float64).sum())
+        self._sums += channels.sum(axis=1, dtype=np.float64)
+        self._squares += np.square(channels, dtype=np.float64).sum(axis=1)
         return mix
 
     def _fail_at(self, samples: NDArray[np.float32]) -> NoReturn:
         first = int(np.flatnonzero(~(np.abs(samples) <= LARGEST_SAMPLE).all(axis=1))[0])
         values = samples[first]
-        at = f"sample {self.position + first} (at {(self.position + first) / self.rate_hz:.3f} s)"
+        place = self._decoded - len(samples) + first
+        at = f"sample {place} (at {place / self.rate_hz:.3f} s)"
         if not np.isfinite(values).all():
             fail(self._path, f"{at} is NaN or infinite")
         fail(
@@ -259,11 +268,6 @@ def _hidden_chatter(form: str) -> Iterator[None]:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-
-
-def _sizes(total: int, most: int) -> Iterator[int]:
-    for start in range(0, total, most):
-        yield min(most, total - start)
 
 
 def _message(error: soundfile.LibsndfileError) -> str:

@@ -84,6 +84,8 @@ def check_header(path: Path, file: io.FileIO, size: int) -> dict[int, bytes]:
         _check_chunks(path, file, size, 8, _CAF_CHUNK, b"data")
     elif head.startswith(b".snd") and len(head) >= 12:
         position, promised = struct.unpack(">II", head[4:12])
+        if position < 24:
+            fail(path, f"damaged: its audio begins at byte {position}, in its header; fetch the file again")
         _check_length(path, promised, size - position)
     elif head.startswith(b"riff") and len(head) >= 23:  # Sony Wave64: a GUID, then the length of the whole file
         file.seek(16)

@@ -83,7 +83,7 @@ def read_crop(path: Path, sample_rate_hz: int, num_samples: int, place: float) -
         num_samples = min(num_samples, total)
         start = min(int(place * (total - num_samples + 1)), total - num_samples)
         first, last = ratio.source(start, start + num_samples, file.num_samples)
-        file.skip(first * ratio.before)
+        file.narrow(first * ratio.before, last)
         waveform = file.read(last - first * ratio.before)
         file.check(is_whole=num_samples == total)
     return ratio.resample(waveform)[start - first * ratio.after :][:num_samples]
