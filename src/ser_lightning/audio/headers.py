@@ -14,10 +14,8 @@ from typing import NoReturn
 
 from ser_lightning.errors import AudioError
 
-AUDIO_ENDINGS = (
-    *(".wav", ".flac", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".w64", ".rf64"),
-    *(".ogg", ".oga", ".opus", ".mp3"),
-)
+LOSSY_ENDINGS = (".ogg", ".oga", ".opus", ".mp3")
+AUDIO_ENDINGS = (".wav", ".flac", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd", ".w64", ".rf64", *LOSSY_ENDINGS)
 """Endings of the audio files that are looked for in a folder, in the order of preference if a recording has several."""
 
 UNREAD_ENDINGS = (".m4a", ".m4b", ".aac", ".wma", ".amr")
