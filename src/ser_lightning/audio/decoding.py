@@ -104,7 +104,7 @@ class Decoder:
                 self._decode(min(self._piece, start - self._decoded))
         elif start:
             try:
-                with _hidden_chatter(self._file.format):
+                with _hidden_chatter(self._file.format == "MP3"):
                     self._file.seek(start)
             except soundfile.LibsndfileError as error:
                 _fail_to_decode(self._path, error)
@@ -140,7 +140,7 @@ class Decoder:
     def _decode(self, num_samples: int) -> NDArray[np.float32]:
         """Return the next samples [N, K]."""
         try:
-            with _hidden_chatter(self._file.format):
+            with _hidden_chatter(self._file.format == "MP3"):
                 samples: NDArray[np.float32] = self._file.read(num_samples, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             _fail_to_decode(self._path, error)
@@ -189,18 +189,21 @@ def opened(path: Path) -> Iterator[Decoder]:
         try:
             size = os.fstat(file.fileno()).st_size
             patches = check_header(path, file, size)
+            head = os.pread(file.fileno(), 2, 0)
             file.seek(0)
         except OSError as error:
             fail_to_open(path, error)
         # By descriptor: given a name, soundfile and libsndfile would judge by its ending.
-        with _sound(path, _PatchedFile(file, patches) if patches else file.fileno()) as sound:
+        source = _PatchedFile(file, patches) if patches else file.fileno()
+        is_mp3 = head == b"ID" or (head[0] == 0xFF and head[1:] >= b"\xe0")  # a tag, or a frame
+        with _sound(path, source, is_mp3) as sound:
             _check_declared(path, sound, size)
             yield Decoder(path, sound)
 
 
-def _sound(path: Path, source: "int | _PatchedFile") -> soundfile.SoundFile:
+def _sound(path: Path, source: "int | _PatchedFile", is_mp3: bool) -> soundfile.SoundFile:
     try:
-        with _hidden_chatter("MP3"):
+        with _hidden_chatter(is_mp3):
             sound = soundfile.SoundFile(source, closefd=False)
     except soundfile.LibsndfileError as error:
         fail_to_recognise(path, _message(error))
@@ -255,9 +258,9 @@ _STANDARD_ERROR = threading.Lock()
 
 
 @contextmanager
-def _hidden_chatter(form: str) -> Iterator[None]:
+def _hidden_chatter(is_mp3: bool) -> Iterator[None]:
     """Hide what libmpg123 writes to standard error, even about whole files; libsndfile cannot switch it off."""
-    if form != "MP3" or sys.stderr is None:
+    if not is_mp3 or sys.stderr is None:
         yield
         return
     with _STANDARD_ERROR, open(os.devnull, "wb") as nowhere:
