@@ -176,7 +176,7 @@ _OF_SAMPLES: Mapping[str, Callable[[Samples], Samples]] = {
     "nan": lambda samples: np.where(np.arange(len(samples))[:, None] == 1000, np.float32(np.nan), samples),
     "infinite": lambda samples: np.where(np.arange(len(samples))[:, None] == 1000, np.float32(np.inf), samples),
     "integer-scale": lambda samples: samples * 32768,
-    "cancelling-channels": lambda samples: samples[:, :1] * np.float32([1, -1]),
+    "cancelling-channels": lambda samples: samples[:, :1] * np.array([1, -1], np.float32),
     "offset": lambda samples: samples + np.float32(0.2),
     "silent": lambda samples: samples * 0,
     "constant": lambda samples: samples * 0 + np.float32(0.01),

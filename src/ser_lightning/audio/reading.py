@@ -152,7 +152,7 @@ class _Ratio:
 
     def resample(self, waveform: Tensor) -> Tensor:
         """Return ``waveform`` [N] resampled."""
-        return waveform if self._resampler is None else self._resampler(waveform)  # type: ignore[no-any-return]
+        return waveform if self._resampler is None else self._resampler(waveform)
 
 
 @functools.lru_cache(maxsize=8)  # of at most 16 MB
