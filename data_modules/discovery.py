@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from ser_lightning.audio import AUDIO_ENDINGS, LOSSY_ENDINGS, UNREAD_ENDINGS
 from ser_lightning.data.corpora import name_shapes
 from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.errors import CorpusError
@@ -17,11 +18,7 @@ from ser_lightning.files import files_below
 from ser_lightning.text import differing_in_case, identity
 from ser_lightning.types import Utterance
 
-AUDIO_ENDINGS = (".wav", ".flac", ".ogg")
-"""Supported file extensions, in the order of preference if an utterance has several files."""
-
-_UNREAD_ENDINGS = (".mp3", ".m4a", ".aac", ".wma", ".opus", ".oga", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64")
-_FOREIGN_ENDINGS = (*_UNREAD_ENDINGS, ".mp4", ".flv", ".avi", ".zip", ".tar", ".gz")
+_FOREIGN_ENDINGS = (*UNREAD_ENDINGS, ".mp4", ".flv", ".avi", ".zip", ".tar", ".gz")
 _CONVERSION = "`ffmpeg -i IN -ar 16000 -ac 1 OUT.wav`"
 
 Parsed = TypeVar("Parsed")
@@ -80,7 +77,9 @@ def list_audio(root: Path, corpus: str) -> list[Path]:
 def find_audio(root: Path, corpus: str) -> dict[str, Path]:
     """Return the audio files below ``root`` by name without extension, ordered by name.
 
-    Of several files with one name, the shallowest is taken, then the preferred extension, then the first path.
+    Of several files with one name, the shallowest is taken, then the preferred extension, then the first path. Files in
+    a lossy format, such as CREMA-D's AudioMP3, are taken only if there are no others: results would depend on the
+    mixture.
 
     Args:
         root: The corpus folder.
@@ -90,6 +89,8 @@ def find_audio(root: Path, corpus: str) -> dict[str, Path]:
         CorpusError: As ``list_audio``.
     """
     audio = list_audio(root, corpus)
+    if lossless := [path for path in audio if path.suffix.lower() not in LOSSY_ENDINGS]:
+        audio = lossless
 
     def rank(path: Path) -> tuple[int, int, str]:
         relative = path.relative_to(root)
@@ -214,7 +215,7 @@ def warn_if_incomplete(
 
 
 def warn_of_unread(root: Path, corpus: str, name_of: Callable[[Path], str], found: Callable[[str], bool]) -> None:
-    """Warn of utterances below ``root`` that are only in an unsupported format.
+    """Warn of utterances below ``root`` that are only in a lossy or unsupported format, and not used.
 
     Args:
         root: The corpus folder.
@@ -222,13 +223,14 @@ def warn_of_unread(root: Path, corpus: str, name_of: Callable[[Path], str], foun
         name_of: Returns the utterance name of a file.
         found: Whether an utterance of that name was found, or does not belong to the corpus.
     """
-    files = [path for path in files_below(root) if path.suffix.lower() in _UNREAD_ENDINGS and path.name[0] != "."]
+    endings = (*LOSSY_ENDINGS, *UNREAD_ENDINGS)
+    files = [path for path in files_below(root) if path.suffix.lower() in endings and path.name[0] != "."]
     if unread := sorted({name: path for path in files if not found(name := name_of(path))}.items()):
         shown = first_few([f"{name} ({path.suffix})" for name, path in unread])
         are, them = ("utterance is", "it") if len(unread) == 1 else ("utterances are", "them")
         warnings.warn(
-            f"{corpus}: {len(unread)} {are} in {root} only in an unsupported format: {shown}. Convert {them} to use "
-            f"{them}: {_CONVERSION}.",
+            f"{corpus}: {len(unread)} {are} in {root} only in a lossy or unsupported format: {shown}. Convert {them} "
+            f"to use {them}: {_CONVERSION}.",
             CorpusWarning,
             stacklevel=3,
         )

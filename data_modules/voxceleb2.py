@@ -82,7 +82,7 @@ else:
 class VoxCeleb2(DataModule):
     """Speaker identification: crops are read from disk and frames extracted on the device; no features are stored.
 
-    Clips are ``<speaker>/<video>/<clip>`` below ``root``, in wav, flac or ogg; the release's m4a must be converted
+    Clips are ``<speaker>/<video>/<clip>`` below ``root``, in ``AUDIO_ENDINGS``; the release's m4a must be converted
     first. An index of the clips is built once. Each training epoch uses a new crop of every clip, chosen by (seed,
     epoch, position) for any number of processes. Evaluation uses the middle of each held-out clip, of the same length.
 

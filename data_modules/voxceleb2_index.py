@@ -21,14 +21,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from data_modules.discovery import AUDIO_ENDINGS, first_few
+from data_modules.discovery import first_few
+from ser_lightning.audio import AUDIO_ENDINGS
 from ser_lightning.errors import CorpusError
 from ser_lightning.files import write_atomically
 from ser_lightning.text import identity
 from ser_lightning.types import Utterance
 
 _LOG = logging.getLogger(__name__)
-_VERSION = "1"
+_VERSION = "2"
 _SPEAKER = re.compile(r"id\d{5}")
 _DEPTH = 4  # of the release below the root: vox2/dev/aac, say
 _WATCHED_FOLDERS = 1000
@@ -145,9 +146,9 @@ def find_release(root: Path) -> Path:
 def open_index(root: Path, cache: Path, progress: bool = True) -> tuple[ClipIndex, bool]:
     """Return the index of the clips below ``root``, from ``cache`` if it is up to date.
 
-    It is rebuilt if the modification times of the speakers' folders, or of ``_WATCHED_FOLDERS`` video folders, have
-    changed. Changes to a few clips can go unnoticed; delete the file, whose name is logged, to rebuild the index. Of
-    several processes one builds it and the others wait.
+    It is rebuilt if the ctime of the speakers' folders, or of ``_WATCHED_FOLDERS`` video folders, has changed, which
+    tar and rsync cannot set back. Changes to a few clips can go unnoticed; delete the file, whose name is logged, to
+    rebuild the index. Of several processes one builds it and the others wait.
 
     Args:
         root: The corpus folder.
@@ -284,13 +285,13 @@ def _report_unread(folder: Path, unread: Counter[str], found: int) -> None:
 
 
 def _times(index: ClipIndex) -> str:
-    """Return a digest of the modification times of the speakers' folders and some video folders."""
+    """Return a digest of the change times (ctime) of the speakers' folders and some video folders."""
     clips = np.unique(np.linspace(0, len(index) - 1, _WATCHED_FOLDERS).astype(np.int64))
     videos = dict.fromkeys(index.relative_path(int(clip)).rpartition("/")[0] for clip in clips)
-    times = [(e.name, e.stat().st_mtime_ns) for e in os.scandir(index.folder) if _SPEAKER.fullmatch(e.name)]
+    times = [(e.name, e.stat().st_ctime_ns) for e in os.scandir(index.folder) if _SPEAKER.fullmatch(e.name)]
     for video in videos:
         try:
-            times.append((video, (index.folder / video).stat().st_mtime_ns))
+            times.append((video, (index.folder / video).stat().st_ctime_ns))
         except OSError:
             times.append((video, -1))
     return hashlib.sha256(repr(sorted(times)).encode()).hexdigest()

@@ -12,10 +12,12 @@ import pytest
 from data_modules import audio_files
 from data_modules.audio_files import AudioFiles, find_utterances
 from data_modules.discovery import CorpusWarning
+from ser_lightning.audio import AUDIO_ENDINGS
 from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.protocols import ActorFolds, LeaveOneSpeakerOut, ListedFolds
 from ser_lightning.errors import CorpusError, ProtocolError
 from ser_lightning.features import LogMelFilterbank
+from ser_lightning.inference.recordings import find_recordings
 from ser_lightning.types import STAGES, Utterance
 
 
@@ -84,11 +86,20 @@ def test_without_a_table_folders_say_label_and_speaker(tmp_path: Path) -> None:
 
 
 def test_unsupported_recordings_are_named_without_a_table(tmp_path: Path) -> None:
-    recordings(tmp_path, None, "glad/Bea/1.wav", "glad/Bea/1.mp3", "glad/Bea/2.mp3", "cross/Ali/1.mp3")
-    with pytest.warns(CorpusWarning, match=r"2 utterances .*: cross/Ali/1 \(\.mp3\), glad/Bea/2 \(\.mp3\)"):
+    recordings(tmp_path, None, "glad/Bea/1.wav", "glad/Bea/1.m4a", "glad/Bea/2.m4a", "cross/Ali/1.wma")
+    with pytest.warns(CorpusWarning, match=r"2 utterances .*: cross/Ali/1 \(\.wma\), glad/Bea/2 \(\.m4a\)"):
         assert names(tmp_path) == ["glad/Bea/1"]
-    recordings(tmp_path, "path,speaker,label\nglad/Bea/2.mp3,Bea,glad\nglad/Bea/1.wav,Bea,glad\n")
+    recordings(tmp_path, "path,speaker,label\nglad/Bea/2.m4a,Bea,glad\nglad/Bea/1.wav,Bea,glad\n")
     assert names(tmp_path) == ["glad/Bea/1", "glad/Bea/2"]
+
+
+def test_a_table_folders_and_classify_accept_the_same_formats(tmp_path: Path) -> None:
+    files = [f"glad/Bea/{ending[1:]}{ending}" for ending in AUDIO_ENDINGS]
+    recordings(tmp_path, None, *files, *(f"glad/Bea/{ending[1:]}{ending.upper()}" for ending in (".txt", ".zip")))
+    in_folders = {u.path for u in find_utterances(tmp_path).utterances}
+    recordings(tmp_path, "path,speaker,label\n" + "".join(f"{file},Bea,glad\n" for file in files))
+    in_table = {u.path for u in find_utterances(tmp_path).utterances}
+    assert in_folders == in_table == {tmp_path / file for file in files} == set(find_recordings([tmp_path]))
 
 
 def test_a_recording_outside_the_layout_is_named_with_both(tmp_path: Path) -> None:
@@ -224,8 +235,8 @@ def test_a_folder_that_is_missing_or_without_audio_is_rejected(tmp_path: Path) -
     (tmp_path / "jo\u0308rg").mkdir()
     with pytest.raises(CorpusError, match=r"'j\\xf6rg' was given, and 'jo\\u0308rg' is there"):
         find_utterances(tmp_path / "jörg")
-    recordings(tmp_path, None, "talk.mp3")
-    with pytest.raises(CorpusError, match=r"1 \.mp3: unpack archives, and convert"):
+    recordings(tmp_path, None, "talk.m4a")
+    with pytest.raises(CorpusError, match=r"1 \.m4a: unpack archives, and convert"):
         find_utterances(tmp_path)
     with pytest.raises(CorpusError, match="nowhere is not a folder"):
         find_utterances(tmp_path / "nowhere", tmp_path / "labels.csv")

@@ -7,6 +7,8 @@ import os
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from ser_lightning.audio import read_audio
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.features import FeatureStore, LogMelFilterbank, LogPowerSpectrogram, MagnitudeSpectrogram
 from ser_lightning.features import SilenceRemoval as Silence
-from ser_lightning.features import shards as digests_module
+from ser_lightning.features import digests as digests_module
 from ser_lightning.features import store as store_module
 
 
@@ -105,6 +107,50 @@ def test_files_with_the_same_samples_have_one_sound(clips: list[Path], folder: P
         assert len(set(sounds.values())) == len(clips)
 
 
+@pytest.mark.parametrize("in_place", [True, False])
+def test_audio_replaced_under_its_size_and_time_is_extracted_anew(
+    clips: list[Path], folder: Path, in_place: bool
+) -> None:
+    FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False)
+    before = clips[2].stat()
+    samples, _ = soundfile.read(clips[2])
+    soundfile.write(clips[2] if in_place else clips[2].with_name("new.wav"), samples[::-1], 16000)
+    if not in_place:
+        clips[2].with_name("new.wav").replace(clips[2])
+    os.utime(clips[2], ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = clips[2].stat()
+    assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    store = FeatureStore(folder, LogMelFilterbank())
+    assert store.stored(clips) == set(clips) - {clips[2]}
+    assert store.prepare(clips, progress=False).extracted == 1
+    assert torch.equal(store.load([clips[2]])[0], extract(LogMelFilterbank(), clips[2]))
+
+
+@pytest.mark.parametrize("field", ["st_size", "st_mtime_ns", "st_ctime_ns", "st_ino"])
+def test_a_change_of_any_state_of_a_file_is_noticed(
+    clips: list[Path], folder: Path, monkeypatch: pytest.MonkeyPatch, field: str
+) -> None:
+    FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False)
+    stat = Path.stat
+
+    def changed(self: Path, **options: bool) -> Any:
+        status = stat(self, **options)
+        names = ("st_mode", "st_size", "st_mtime_ns", "st_ctime_ns", "st_ino")
+        values = {name: getattr(status, name) for name in names}
+        return SimpleNamespace(**values | ({field: values[field] + 1} if self == clips[0] else {}))
+
+    monkeypatch.setattr(Path, "stat", changed)
+    assert FeatureStore(folder, LogMelFilterbank()).stored(clips) == set(clips[1:])
+
+
+def test_digests_of_an_older_version_are_computed_again(clips: list[Path], folder: Path) -> None:
+    FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False)
+    status = clips[0].stat()
+    old = {str(clips[0]): [status.st_size, status.st_mtime_ns, "0" * 64]}
+    (folder / "digests.json").write_text(json.dumps({"version": 1, "files": old}))
+    assert FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False).reused == 6
+
+
 def test_a_touched_or_moved_file_is_known_by_its_content(clips: list[Path], folder: Path, tmp_path: Path) -> None:
     FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False)
     os.utime(clips[0])
@@ -138,7 +184,10 @@ def test_arguments_class_version_and_libraries_set_the_folder(folder: Path, monk
     release = store_module._release
     monkeypatch.setattr(store_module, "_release", lambda name: "9.9" if name == "librosa" else release(name))
     folders += [FeatureStore(folder, extractor).folder for extractor in extractors[4:]]
-    assert len(set(folders)) == 6 + 3 + 2
+    monkeypatch.setattr(store_module, "READING_VERSION", 0)
+    folders.append(FeatureStore(folder, inner).folder)
+    monkeypatch.undo()
+    assert len(set(folders)) == 6 + 3 + 2 + 1
     assert FeatureStore(folder, extractors[0]).folder == folders[0]  # which does not use librosa
 
 
@@ -158,7 +207,7 @@ def test_the_folder_says_what_its_frames_are(clips: list[Path], folder: Path) ->
     store.prepare(clips[:1], progress=False)
     content = json.loads((store.folder / "extractor.json").read_text())
     assert content["extractor"]["init_args"]["num_mels"] == 26
-    assert set(content["libraries"]) == {"torch", "torchaudio"}
+    assert set(content["libraries"]) == {"soundfile", "torch", "torchaudio"}
 
 
 def test_bad_audio_is_reported_and_the_rest_stored(clips: list[Path], folder: Path) -> None:

@@ -1,23 +1,17 @@
-"""Files of the feature store: immutable safetensors shards, and digests of the audio files."""
+"""The feature store's files of frames: immutable safetensors shards."""
 # Shapes: T frames, F features a frame.
 
-import contextlib
-import hashlib
-import json
-import os
 import uuid
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ser_lightning.audio import audio_digest, why_unreadable
-from ser_lightning.errors import AudioError, ConfigurationError
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import UNFINISHED_PREFIX, write_atomically
 
 
@@ -129,76 +123,3 @@ def _damaged(shard: Path, error: Exception | str) -> ConfigurationError:
         f"stored features {shard} are damaged or cannot be read ({error}). Delete this file and run again: only its "
         f"utterances are extracted again"
     )
-
-
-class Digests:
-    """SHA-256 by path, size and modification time, in one JSON file that all extractors of a store share.
-
-    Args:
-        path: The JSON file; need not exist.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._found: dict[str, tuple[int, int, str]] = {}
-
-    def compute(self, paths: Iterable[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
-        """Return digests, and reasons for those of ``paths`` that cannot be read.
-
-        Raises:
-            ConfigurationError: If the JSON file is damaged, naming it.
-        """
-        known = self._read() | self._found
-        digests: dict[Path, str] = {}
-        problems: dict[Path, str] = {}
-        for path in paths:
-            key = os.path.abspath(path)
-            try:
-                # stat before the content, so that a change in between is noticed next time.
-                status = path.stat()
-                size, modified_ns, digest = known.get(key, (-1, -1, ""))
-                if (size, modified_ns) != (status.st_size, status.st_mtime_ns):
-                    digest = audio_digest(path)
-                    self._found[key] = (status.st_size, status.st_mtime_ns, digest)
-                digests[path] = digest
-            except AudioError as error:
-                problems |= error.problems
-            except OSError as error:
-                problems[path] = why_unreadable(path, error)
-        return digests, problems
-
-    def known(self, paths: Iterable[Path]) -> dict[Path, str]:
-        """Return the stored digests of those of ``paths`` that have not changed since."""
-        found = self._read() | self._found
-        digests: dict[Path, str] = {}
-        for path in paths:
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                size, modified_ns, digest = found.get(os.path.abspath(path), (-1, -1, ""))
-                if (size, modified_ns) == (status.st_size, status.st_mtime_ns):
-                    digests[path] = digest
-        return digests
-
-    def save(self) -> None:
-        """Add new digests to the JSON file, keeping those that other processes added meanwhile.
-
-        Raises:
-            OSError: If it cannot be written.
-        """
-        if self._found:
-            with FileLock(f"{self.path}.lock"):
-                content = {"version": 1, "files": self._read() | self._found}
-                write_atomically(self.path, json.dumps(content, indent=0).encode())
-            self._found = {}
-
-    def _read(self) -> dict[str, tuple[int, int, str]]:
-        try:
-            files = json.loads(self.path.read_bytes())["files"]
-            return {name: (int(size), int(modified), str(digest)) for name, (size, modified, digest) in files.items()}
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ConfigurationError(
-                f"{self.path} is damaged or cannot be read ({error}). Delete it and run again: only its digests are "
-                f"computed again"
-            ) from error

@@ -16,10 +16,12 @@ from typing import ClassVar
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from ser_lightning.audio import READING_VERSION
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.features.digests import Digests
 from ser_lightning.features.extraction import extract_file, extract_files, show_progress
 from ser_lightning.features.extractor import FeatureExtractor
-from ser_lightning.features.shards import Digests, Shards
+from ser_lightning.features.shards import Shards
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,11 +46,12 @@ class Prepared:
 class FeatureStore:
     """The frames of one extractor, keyed by the content of the audio file.
 
-    The folder ``<class>-<12 hexadecimal digits>`` is determined by the extractor's class, arguments and version and by
-    the releases (major.minor) of its libraries, which ``extractor.json`` in it lists. The key of an audio file's frames
-    is its SHA-256, so a changed file or argument triggers extraction, and a moved file does not. Any number of
-    processes may read and prepare at once: one extracts, the others wait. Frames are written every ``flush_seconds`` or
-    ``flush_bytes``, so a killed process loses no more than that. The folder may be deleted when no process uses it.
+    The folder ``<class>-<12 hexadecimal digits>`` is determined by the extractor's class, arguments and version, by
+    how audio is read, and by the releases (major.minor) of the libraries, which ``extractor.json`` in it lists. The key
+    of an audio file's frames is its SHA-256, so a changed file or argument triggers extraction, and a moved file does
+    not. Any number of processes may read and prepare at once: one extracts, the others wait. Frames are written every
+    ``flush_seconds`` or ``flush_bytes``, so a killed process loses no more than that. The folder may be deleted when no
+    process uses it.
 
     Args:
         folder: Folder of the stores; several extractors share it.
@@ -201,9 +204,10 @@ class FeatureStore:
 def _fingerprint(extractor: FeatureExtractor) -> dict[str, object]:
     """Return everything that determines the frames of an audio file."""
     parts = [module for module in extractor.modules() if isinstance(module, FeatureExtractor)]
-    libraries = {"torch", "torchaudio", *(library for part in parts for library in part.libraries)}
+    libraries = {"soundfile", "torch", "torchaudio", *(library for part in parts for library in part.libraries)}
     return {
         "extractor": _plain(extractor.configuration()),
+        "reading": READING_VERSION,
         "versions": {type(part).__qualname__: part.version for part in parts},
         "libraries": {name: _release(name) for name in sorted(libraries)},
         "sample_rate_hz": extractor.sample_rate_hz,

@@ -9,15 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ser_lightning.audio import duration_seconds, read_audio, read_blocks
+from ser_lightning.audio import AUDIO_ENDINGS, UNREAD_ENDINGS, duration_seconds, read_audio, read_blocks
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import files_below
-
-AUDIO_ENDINGS = frozenset({
-    *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64", ".rf64"),
-    *(".m4a", ".m4b", ".aac", ".wma", ".amr"),  # cannot be decoded; listed so that they are reported
-})  # fmt: skip
-"""Suffixes of audio files below a folder."""
 
 LONGEST_WHOLE_SECONDS = 60.0
 """Longer recordings are classified in windows."""
@@ -149,8 +143,8 @@ def cut(blocks: Iterable[Tensor], window: int, hop: int) -> Iterator[tuple[int, 
 def find_recordings(given: Sequence[Path]) -> Iterator[Path]:
     """Yield the given files, and for a folder the audio files below it, sorted, without opening them.
 
-    Files come before subfolders. Hidden files and other suffixes are skipped; links to folders are followed, each real
-    folder once.
+    Files come before subfolders. Hidden files and other suffixes are skipped; audio in unsupported formats is not, so
+    that it is reported. Links to folders are followed, each real folder once.
 
     Raises:
         ConfigurationError: If a folder contains no audio file.
@@ -164,12 +158,10 @@ def find_recordings(given: Sequence[Path]) -> Iterator[Path]:
             found = True
             yield file
         if not found:
-            raise ConfigurationError(
-                f"{path} contains no audio file; audio files end in {' '.join(sorted(AUDIO_ENDINGS))}"
-            )
+            raise ConfigurationError(f"{path} contains no audio file; audio files end in {' '.join(AUDIO_ENDINGS)}")
 
 
 def _below(root: Path) -> Iterator[Path]:
     for path in files_below(root):
-        if not path.name.startswith(".") and path.suffix.lower() in AUDIO_ENDINGS:
+        if not path.name.startswith(".") and path.suffix.lower() in (*AUDIO_ENDINGS, *UNREAD_ENDINGS):
             yield path

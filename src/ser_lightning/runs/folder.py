@@ -178,13 +178,13 @@ def recorded_sources(folder: Path) -> dict[str, str]:
 
 
 def file_hash(path: Path) -> str:
-    """Return a file's SHA-256, cached until its size or modification time changes."""
+    """Return a file's SHA-256, cached until the file changes."""
     status = path.stat()
-    return _hash(path, status.st_mtime_ns, status.st_size)
+    return _hash(path, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
 
 
 @functools.lru_cache(maxsize=4096)
-def _hash(path: Path, modified: int, size: int) -> str:
+def _hash(path: Path, state: tuple[int, ...]) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
