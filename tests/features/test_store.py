@@ -121,7 +121,7 @@ def test_audio_replaced_under_its_size_and_time_is_extracted_anew(
     after = clips[2].stat()
     assert (after.st_size, after.st_mtime_ns) == (before.st_size, before.st_mtime_ns)
     store = FeatureStore(folder, LogMelFilterbank())
-    assert store.stored(clips) == set(clips) - {clips[2]}
+    assert set(store.sounds(clips)) == set(clips) - {clips[2]}
     assert store.prepare(clips, progress=False).extracted == 1
     assert torch.equal(store.load([clips[2]])[0], extract(LogMelFilterbank(), clips[2]))
 
@@ -140,7 +140,7 @@ def test_a_change_of_any_state_of_a_file_is_noticed(
         return SimpleNamespace(**values | ({field: values[field] + 1} if self == clips[0] else {}))
 
     monkeypatch.setattr(Path, "stat", changed)
-    assert FeatureStore(folder, LogMelFilterbank()).stored(clips) == set(clips[1:])
+    assert set(FeatureStore(folder, LogMelFilterbank()).sounds(clips)) == set(clips[1:])
 
 
 def test_digests_of_an_older_version_are_computed_again(clips: list[Path], folder: Path) -> None:

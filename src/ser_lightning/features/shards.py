@@ -1,6 +1,7 @@
 """The feature store's files of frames: immutable safetensors shards."""
 # Shapes: T frames, F features a frame.
 
+import hashlib
 import uuid
 import zlib
 from collections import Counter
