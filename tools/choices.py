@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from omegaconf import MISSING, OmegaConf
 
-from ser_lightning.files import load_file, yaml_errors
+from ser_lightning.plain_files import load_file, schema_errors
 
 FILE = "choices.yaml"
 
@@ -57,6 +57,6 @@ def read_choices(path: Path) -> list[Choice]:
         ConfigurationError: Naming file and key, if a key is unknown, missing or of the wrong type.
     """
     kind = "file of choices"
-    with yaml_errors(path, kind):
+    with schema_errors(path):
         loaded = OmegaConf.merge(OmegaConf.structured(_File), load_file(path, kind))
         return cast(_File, OmegaConf.to_object(loaded)).choices

@@ -7,7 +7,7 @@ from typing import cast
 from omegaconf import MISSING, OmegaConf
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.files import load_file, yaml_errors
+from ser_lightning.plain_files import load_file, schema_errors
 from ser_lightning.runs.names import DEFAULT_ROW
 
 
@@ -67,7 +67,7 @@ def read_measured(path: Path) -> list[Measured]:
             twice.
     """
     kind = "file of measured scores"
-    with yaml_errors(path, kind):
+    with schema_errors(path):
         loaded = OmegaConf.merge(OmegaConf.structured(_File), load_file(path, kind))
         runs = cast(_File, OmegaConf.to_object(loaded)).runs
     known: set[tuple[str, str, str, str]] = set()

@@ -38,7 +38,7 @@ def save(path: Path, fusion: bool | None = None, extractor: FeatureExtractor = E
     arguments = named | widths | {"criterion": {"class_path": "ser_lightning.losses.WeightedCrossEntropy"}}
     system.configuration = {"class_path": system.class_path, "init_args": arguments}
     system.origin = {"corpus": "iemocap", "extractor": extractor.configuration(), "training_speakers": []}
-    checkpoint = {"state_dict": system.state_dict()}
+    checkpoint = {"state_dict": system.state_dict(), "epoch": 0}
     system.on_save_checkpoint(checkpoint)
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(checkpoint, path)

@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -299,7 +300,7 @@ def test_an_unreadable_metrics_file_is_read_at_the_next_poll(
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(job_progress.pd, "read_csv", fail)
+        patch.setattr(pd, "read_csv", fail)
         assert "0/10" in shown(table, console)[0]
     assert "2/10" in shown(table, console)[0]
 

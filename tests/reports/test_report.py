@@ -177,7 +177,7 @@ def test_a_run_without_metrics_is_named_instead_of_curves(seed_folder: Path, tmp
     for path in seed_folder.glob("fold-*/metrics.csv"):
         path.unlink()
     page = _page(seed_folder, out=tmp_path / "report")
-    assert "No metrics.csv in: seed 0, fold 0; seed 0, fold 1; seed 0, fold 2." in page.text
+    assert "No readable metrics.csv in: seed 0, fold 0; seed 0, fold 1; seed 0, fold 2." in page.text
     assert sum(tag == "img" for tag, _ in page.tags) == 5
 
 

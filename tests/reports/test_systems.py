@@ -72,17 +72,17 @@ def test_picture_groups_have_equal_keys_and_even_sizes(tmp_path: Path, write_fol
 
 def test_unreadable_folds_are_left_out_with_the_reason(tmp_path: Path, write_fold: WriteFold) -> None:
     good = _write(write_fold, tmp_path / "good" / "seed-0", 0, 1, 2, experiment="good")
-    for name, content in (("scores.json", "{"), ("metrics.csv", 'epoch\n"'), ("embeddings.safetensors", "?")):
+    for name, content in (("scores.json", "{"), ("embeddings.safetensors", "?")):
         folder = _write(write_fold, tmp_path / name / "seed-0", 0, 1, experiment=name)
         (folder / "fold-01" / name).write_text(content)
     unfinished = write_fold(tmp_path / "unfinished" / "seed-0", 0, RIGHT)
     (unfinished / "predictions.csv").unlink()
     systems, left_out = find_systems([good, tmp_path, unfinished])
-    assert [len(system.summary.seeds[0].folds) for system in systems] == [3, 1, 1, 1]
+    assert [len(system.summary.seeds[0].folds) for system in systems] == [3, 1, 1]
     reasons = {one.folder: one.reason for one in left_out}
     assert "no finished fold" in reasons.pop(unfinished)
     assert {folder.parents[1].name: folder.name for folder in reasons} == dict.fromkeys(
-        ("scores.json", "metrics.csv", "embeddings.safetensors"), "fold-01"
+        ("scores.json", "embeddings.safetensors"), "fold-01"
     )
     assert all(str(folder / folder.parents[1].name) in reason for folder, reason in reasons.items())
 

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,12 @@ def test_facts_are_read_and_unknown_keys_are_ignored(seed_folder: Path) -> None:
         ("class_names", ["neutral", 2]),
         ("skipped_audio", ["a.wav"]),
         ("skipped_audio", {"a.wav": 1}),
+        ("num_folds", 10**9),
+        ("num_folds", 0),
+        ("parameters", 10**20),
+        ("epochs", -1),
+        ("seconds", math.inf),
+        ("seconds", math.nan),
     ],
 )
 def test_a_value_of_the_wrong_type_is_named(seed_folder: Path, key: str, value: object) -> None:
@@ -50,7 +57,9 @@ def test_a_missing_key_is_named(seed_folder: Path) -> None:
         RunFacts.read(path)
 
 
-@pytest.mark.parametrize(("text", "complaint"), [("{", "JSON file"), ("[]", "JSON object")])
+@pytest.mark.parametrize(
+    ("text", "complaint"), [("{", "JSON file"), ("[]", "JSON object"), ("[" * 100_000, "JSON file")]
+)
 def test_a_file_that_is_not_a_json_object_is_rejected(tmp_path: Path, text: str, complaint: str) -> None:
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(ConfigurationError, match=rf"run\.json.*{complaint}"):

@@ -1,5 +1,6 @@
 """Sweep files: W&B takes every one that is here, and errors name file and key."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -85,10 +86,13 @@ def test_overrides_change_keys_and_parameters_with_dots(tmp_path: Path) -> None:
     assert sweep.file.metric.target == 0.9
 
 
-def test_environment_variables_are_read_as_by_wandbs_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CORPUS_ROOT", "/data/x")
-    command = ["${env}", ".venv/bin/ser", "cv", "--data.init_args.root=${envvar:CORPUS_ROOT}", "${args}"]
-    assert read_sweep(written(tmp_path, command=command)).arguments == ("--data.init_args.root=/data/x",)
+@pytest.mark.parametrize("macro", ["${envvar:WANDB_API_KEY}", "${oc.env:WANDB_API_KEY}", "${WANDB_API_KEY}"])
+def test_a_command_does_not_read_the_environment(macro: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "secret")
+    command = ["${env}", ".venv/bin/ser", "cv", f"--run.row={macro}", "${args}"]
+    with pytest.raises(ConfigurationError, match=re.escape(macro)) as raised:
+        read_sweep(written(tmp_path, command=command))
+    assert "secret" not in str(raised.value)
 
 
 def test_the_program_may_be_separate_from_the_command(tmp_path: Path) -> None:

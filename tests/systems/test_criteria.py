@@ -113,7 +113,7 @@ def test_every_system_takes_every_criterion(system: str, criterion: str, tmp_pat
     torch.testing.assert_close(decision.probabilities, expected_probabilities(criterion, decision.logits))
     torch.testing.assert_close(decision.probabilities.argmax(1), decision.predicted)
 
-    checkpoint: dict[str, Any] = {"state_dict": model.state_dict()}
+    checkpoint: dict[str, Any] = {"state_dict": model.state_dict(), "epoch": 0}
     model.on_save_checkpoint(checkpoint)
     torch.save(checkpoint, tmp_path / "pair.ckpt")
     loaded = load_system(tmp_path / "pair.ckpt")

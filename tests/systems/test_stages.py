@@ -32,7 +32,8 @@ def checkpoint(corpus: str = "iemocap", speakers: tuple[str, ...] = ("Ses01F", "
         "encoder.bias": torch.zeros(2),
         "classifier.weight": torch.ones(4, 2),
     }
-    return {"state_dict": weights, "ser_lightning": {"system": EXISTENCE, "origin": origin}}
+    entry = {"system": EXISTENCE, "is_pretraining": False, "class_names": [], "configuration": {}, "origin": origin}
+    return {"state_dict": weights, "epoch": 0, "ser_lightning": entry}
 
 
 def test_a_stage_is_read_as_it_was_saved(tmp_path: Path) -> None:
@@ -102,6 +103,7 @@ def test_a_checkpoint_that_may_not_be_read_keeps_that_reason(tmp_path: Path, mon
     def refuse(path: Path, **_: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
+    torch.save(checkpoint(), tmp_path / "best.ckpt")
     monkeypatch.setattr(torch, "load", refuse)
     with pytest.raises(PermissionError):
         read_stage(tmp_path / "best.ckpt", "existence_checkpoint")

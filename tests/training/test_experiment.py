@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -229,6 +230,28 @@ def test_a_checkpoint_without_its_arguments_is_rejected(
         given = arguments(tmp_path, "--trainer.logger=false", f"--ckpt_path={tmp_path}/python.ckpt")
         assert main(["test", *given]) == 1
         assert "python.ckpt was saved" in capsys.readouterr().err
+
+
+def test_a_damaged_best_checkpoint_is_made_again_from_the_last(
+    finished: Path, tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "fold"))
+    best, last = (folder / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    content = torch.load(last, weights_only=True)
+    state = next(state for key, state in content["callbacks"].items() if key.startswith("BestCheckpoint"))
+    assert state["best_step"] == torch.load(best, weights_only=True)["global_step"]
+    damaged = bytearray(best.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    for step, status in ((content["global_step"] + 1, 1), (content["global_step"], 0)):
+        state["best_step"] = step
+        torch.save(content, last)
+        best.write_bytes(damaged)
+        assert main(["run-fold", *arguments(folder, "--trainer.logger=false")]) == status
+        assert (best.read_bytes() == last.read_bytes()) == (status == 0)
+        if status:
+            error = capsys.readouterr().err
+            assert "best.ckpt is damaged" in error
+            assert f"delete {folder / 'checkpoints'}" in error
 
 
 @pytest.mark.parametrize(

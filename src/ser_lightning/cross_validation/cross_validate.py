@@ -13,6 +13,7 @@ from ser_lightning.cross_validation.wandb import log_summary_runs, report_to_age
 from ser_lightning.errors import SerError
 from ser_lightning.jobs.plan import Job, Observer, Resources, show_plan, write_configurations
 from ser_lightning.jobs.runner import run_jobs
+from ser_lightning.plain_files import read_json
 from ser_lightning.published.lookup import with_published
 from ser_lightning.reports.figures import confusion_figure, save
 from ser_lightning.reports.report import write_report
@@ -82,7 +83,7 @@ def _write_summary(folder: Path, runs: Sequence[CrossValidation]) -> Summary:
 def _is_up_to_date(path: Path, summary: Summary) -> bool:
     """Whether ``summary.json`` exists and is up to date; a damaged one is rewritten."""
     try:
-        return bool(json.loads(path.read_bytes()) == json.loads(json.dumps(asdict(summary))))
+        return bool(read_json(path) == json.loads(json.dumps(asdict(summary))))
     except (FileNotFoundError, ValueError):
         return False
 

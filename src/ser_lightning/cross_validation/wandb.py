@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch.utilities import rank_zero_warn
 
 from ser_lightning.files import write_atomically
 from ser_lightning.jobs.plan import Change, JobEvent, Observer
 from ser_lightning.metrics import scores
+from ser_lightning.plain_files import read_mapping
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import CONFUSION_PICTURE, FACTS_FILE, FILES, fold_folders, is_finished, read_config
 from ser_lightning.runs.names import DEFAULT_ROW, RunName, trial_row
@@ -225,7 +225,7 @@ def agent_row(row: str | None) -> str | None:
     path = os.environ.get(AGENT_PARAMETERS)
     if path is None:
         return row
-    content = yaml.safe_load(Path(path).read_text())
+    content = read_mapping(Path(path), "file of W&B's parameters")
     parameters = {name: entry["value"] for name, entry in content.items() if isinstance(entry, dict)}
     return trial_row(parameters, row or DEFAULT_ROW)
 

@@ -22,6 +22,7 @@ from ser_lightning.data.synthetic import (
 )
 from ser_lightning.errors import CorpusError
 from ser_lightning.files import write_atomically
+from ser_lightning.plain_files import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,8 @@ def _check_folder(folder: Path, marker: dict[str, str | int | None]) -> None:
     if not is_synthetic(folder):
         raise CorpusError(f"{folder} is not empty and is not a synthetic corpus; choose another folder.")
     try:
-        found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        found = read_json(folder / MARKER)
+    except ValueError as error:
         raise CorpusError(f"{folder / MARKER} cannot be read: {error}. Delete {folder}, or choose another.") from error
     if found != marker:
         raise CorpusError(

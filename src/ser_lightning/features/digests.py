@@ -12,8 +12,10 @@ from filelock import FileLock
 from ser_lightning.audio import audio_digest, why_unreadable
 from ser_lightning.errors import AudioError, ConfigurationError
 from ser_lightning.files import write_atomically
+from ser_lightning.plain_files import read_json
 
 _VERSION = 2
+_MOST_BYTES = 1 << 30  # digests of some million files
 
 
 class _State(NamedTuple):
@@ -104,7 +106,7 @@ class Digests:
 
     def _read(self) -> dict[str, tuple[_State, str]]:
         try:
-            content = json.loads(self.path.read_bytes())
+            content = read_json(self.path, _MOST_BYTES)
             if content["version"] < _VERSION:  # without ctime and inode
                 return {}
             return {

@@ -6,10 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from ser_lightning.jobs.process import LOG_FILE
-from ser_lightning.runs.facts import METRICS_FILE
+from ser_lightning.runs.facts import METRICS_FILE, read_metrics
 
 _SCORE = "validation/UA"
 
@@ -69,11 +67,12 @@ class JobProgress:
             changed = (found.st_mtime_ns, found.st_size)  # the size too: file systems' clocks tick in milliseconds
             if changed == self.read:
                 return
-            rows = pd.read_csv(path)
-            score = float(rows[_SCORE].max()) if _SCORE in rows else math.nan
-        except (OSError, ValueError):  # a stale handle of a network file system, or a partly written file
+        except OSError:  # a stale handle of a network file system
             return
-        self.read, self.epochs, self.score = changed, len(rows), score
+        rows = read_metrics(self.folder)
+        if rows is not None:
+            score = float(rows[_SCORE].max()) if _SCORE in rows else math.nan
+            self.read, self.epochs, self.score = changed, len(rows), score
 
     def _size_of_log(self) -> int:
         try:

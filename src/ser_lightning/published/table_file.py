@@ -14,7 +14,7 @@ from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.files import check_keys, load_file, override, schema_error
+from ser_lightning.plain_files import check_keys, load_file, override, schema_error
 from ser_lightning.runs.names import DEFAULT_ROW
 from ser_lightning.runs.summary import METRICS
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.metrics import recalls, scores
 from ser_lightning.reports.document import markdown
 from ser_lightning.runs.facts import RunFacts
@@ -31,6 +32,8 @@ def model_card(folder: Path, checkpoint: Mapping[str, Any], source: Mapping[str,
     config = read_config(folder, ("seed_everything", "data.init_args"))
     seed, fold = config["seed_everything"], config["data"]["init_args"].get("fold", 0)
     stored = checkpoint[CHECKPOINT_KEY]
+    if missing := {"corpus", "extractor"} - set(stored["origin"]):
+        raise ConfigurationError(f"{path}: origin.{min(missing)} is missing; train it again")
     corpus = str(stored["origin"]["corpus"])
     facts = RunFacts.read(folder / FACTS_FILE) if (folder / FACTS_FILE).is_file() else None
     files = {name: folder / FILES[name] for name in ("validation", "test")}

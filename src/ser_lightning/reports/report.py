@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import csv_file, write_atomically
+from ser_lightning.plain_files import read_json
 from ser_lightning.reports.document import Document, html_page, markdown_page
 from ser_lightning.reports.sections.comparison import comparison_with_papers, hyper_parameters, significance
 from ser_lightning.reports.sections.learning import embeddings_and_attention, reliability, training
@@ -64,7 +65,7 @@ def _figures_written(out: Path) -> set[str]:
     """Return the files in ``figures/`` that an earlier report wrote; the folder may contain others."""
     path = out / FIGURES_FILE
     try:
-        names = set(json.loads(path.read_text())) if path.is_file() else set()
+        names = set(read_json(path)) if path.is_file() else set()
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"{path} is not a list of file names ({error}); delete it") from error
     return {figure.name for figure in (out / FIGURES).glob("*")} & names

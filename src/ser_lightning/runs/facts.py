@@ -1,6 +1,6 @@
 """What a fold's training records: ``run.json`` with experiment, code and hardware, and ``metrics.csv`` by epoch."""
 
-import json
+import reprlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import GenericAlias
@@ -9,9 +9,13 @@ from typing import Any, Self
 import pandas as pd
 
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.plain_files import read_json
 from ser_lightning.types import corpus_name
 
 METRICS_FILE = "metrics.csv"
+MOST_METRICS_BYTES = 1 << 26
+MOST = 1e15  # of any number
+MOST_FOLDS = 100_000
 
 
 @dataclass(frozen=True)
@@ -80,14 +84,14 @@ class RunFacts:
             ConfigurationError: If the file is missing or not JSON, or a key is missing or has the wrong type.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
         except FileNotFoundError as error:
             message = (
                 f"{path} is missing: the fold's training has not finished, or another run's checkpoint was tested "
                 f"here; `ser run-fold --config {path.parent}/config.yaml` finishes it"
             )
             raise ConfigurationError(message) from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:
             message = f"{path} is not a JSON file ({error}); delete the folder and run the fold again"
             raise ConfigurationError(message) from error
         if not isinstance(content, dict):
@@ -97,6 +101,10 @@ class RunFacts:
             if field.name not in content:
                 raise ConfigurationError(f"{path}: no key {field.name!r}; run the fold again with this version")
             values[field.name] = _checked(content[field.name], field.type, f"{path}: {field.name}")
+        if not 1 <= values["num_folds"] <= MOST_FOLDS:
+            raise ConfigurationError(
+                f"{path}: num_folds is {values['num_folds']}, not from 1 to {MOST_FOLDS}; run the fold again"
+            )
         return cls(**values)
 
     @property
@@ -116,33 +124,38 @@ def _checked(value: object, kind: object, where: str) -> object:
         fits = isinstance(value, list) and all(isinstance(item, str) for item in value)
     elif isinstance(kind, GenericAlias):
         fits = isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
-    elif kind is float:
-        fits = isinstance(value, int | float) and not isinstance(value, bool)
+    elif kind in (float, int):
+        fits = type(value) in (int, kind) and 0 <= value < MOST  # type: ignore[operator]  # not isinstance: True is an int
     else:
-        fits = type(value) is kind  # not isinstance: True is an int
+        fits = type(value) is kind
     if not fits:
         name = kind.__name__ if isinstance(kind, type) else str(kind)
-        raise ConfigurationError(f"{where} is {value!r}, not of type {name}")
+        limits = f" from 0 to {MOST:g}" if kind in (float, int) else ""
+        raise ConfigurationError(f"{where} is {reprlib.repr(value)}, not of type {name}{limits}; run the fold again")
     return tuple(value) if isinstance(value, list) else value
 
 
-def read_history(folder: Path) -> pd.DataFrame | None:
-    """Return a fold's ``metrics.csv`` with one row per epoch, indexed by epoch, or None without the file.
+def read_metrics(folder: Path) -> pd.DataFrame | None:
+    """Return a fold's ``metrics.csv`` as numbers; None if it is missing, damaged or empty: no result depends on it.
 
-    Of an epoch that was repeated after an interruption, the last repetition counts.
-
-    Raises:
-        ConfigurationError: If the file is not a table with a column ``epoch``.
+    Values that are not numbers are NaN. Rows without an epoch are dropped.
     """
     path = folder / METRICS_FILE
-    if not path.is_file() or not path.stat().st_size:
-        return None
     try:
-        table = pd.read_csv(path)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ConfigurationError(
-            f"{path} is not a table of epochs ({str(error).strip()}); delete it to skip the curves"
-        ) from error
-    if "epoch" not in table:
-        raise ConfigurationError(f"{path}: no column 'epoch', only {', '.join(map(str, table.columns))}")
-    return table.groupby("epoch").last()
+        if path.stat().st_size > MOST_METRICS_BYTES:
+            return None
+        table = pd.read_csv(path).apply(pd.to_numeric, errors="coerce")
+        epochs = table["epoch"]
+        table = table[epochs.between(0, 2**31) & (epochs % 1 == 0)].astype({"epoch": "int64"})
+    except (OSError, ValueError, KeyError, OverflowError):  # also a stale handle of a network file system
+        return None
+    return table if len(table) else None
+
+
+def read_history(folder: Path) -> pd.DataFrame | None:
+    """Return ``read_metrics`` with one row per epoch, indexed by epoch.
+
+    Of an epoch that was repeated after an interruption, the last repetition counts.
+    """
+    table = read_metrics(folder)
+    return None if table is None else table.groupby("epoch").last()

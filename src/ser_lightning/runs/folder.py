@@ -16,6 +16,7 @@ import yaml
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
+from ser_lightning.plain_files import read_json, read_yaml
 from ser_lightning.runs.configuration import CHECKPOINT_KEYS_END, differing_keys, flatten
 
 if TYPE_CHECKING:
@@ -109,11 +110,11 @@ def read_config(folder: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     """
     path = folder / CONFIG_FILE
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError:
         cause = "file not found"
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        cause = " ".join(str(error).split())
+    except ValueError as error:
+        cause = str(error)
     else:
         if not isinstance(content, dict):
             cause = "no keys"
@@ -170,7 +171,7 @@ def recorded_sources(folder: Path) -> dict[str, str]:
     """
     path = folder / SOURCES_FILE
     try:
-        return {str(key): str(value) for key, value in json.loads(path.read_text()).items()} if path.exists() else {}
+        return {str(key): str(value) for key, value in read_json(path).items()} if path.exists() else {}
     except (ValueError, AttributeError) as error:
         raise ConfigurationError(
             f"{path} is not a record of checkpoint hashes ({error}); delete the folder to run it again"

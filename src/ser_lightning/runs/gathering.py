@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import relevant
-from ser_lightning.runs.facts import RunFacts, read_history
+from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import CONFIG_FILE, EMBEDDINGS_FILE, FACTS_FILE, FILES, fold_folders, read_config
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.scores import read_embeddings, read_scores
@@ -58,7 +58,6 @@ class FoldRun:
         if whole:
             read_scores(folder)
             fold.configuration()
-            read_history(folder)
             if (folder / EMBEDDINGS_FILE).is_file():
                 read_embeddings(folder)
         return fold

@@ -14,6 +14,7 @@ from torch import Tensor
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.metrics import calibration, vote_cross_entropy, vote_kl
+from ser_lightning.plain_files import read_json
 from ser_lightning.runs.folder import EMBEDDINGS_FILE, FILES, SCORES_FILE
 from ser_lightning.runs.predictions import Predictions, decision_scores, tensors
 
@@ -56,7 +57,7 @@ def read_scores(folder: Path) -> dict[str, float]:
     if not path.is_file():
         return {}
     try:
-        return {str(name): float(value) for name, value in json.loads(path.read_text()).items()}
+        return {str(name): float(value) for name, value in read_json(path).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ConfigurationError(
             f"{path} is not a table of scores ({error}); delete the fold's folder and run the fold again"

@@ -5,7 +5,6 @@ overrides, with errors that name file and key. Its ``command`` is a whole cross-
 """
 
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,19 +12,17 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from omegaconf import MISSING, OmegaConf
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.files import yaml_errors
+from ser_lightning.plain_files import parse_yaml, read_mapping, schema_errors
 from ser_lightning.runs.summary import OBJECTIVES
 from ser_lightning.sweeps.space import Categorical, Parameter, as_arguments, read_parameters
 
 _COMMAND = "[ser, cv, --config, <system>.yaml, --config, <corpus>.yaml, '${args}']"
 _ARGUMENTS = "${args}"
-_VARIABLE = re.compile(r"\$\{envvar:(\w+)\}")
 # An override of a parameter: its name, which may hold dots, and the field to set.
-_PARAMETER_KEY = re.compile(r"parameters\.(.+)\.(value|values|min|max|q|distribution|probabilities)=(.*)", re.DOTALL)
+_PARAMETER_KEY = re.compile(r"parameters\.(.+)\.(value|values|min|max|q|distribution|probabilities)=.*", re.DOTALL)
 
 
 class Method(Enum):
@@ -172,10 +169,8 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         ConfigurationError: Naming file and key, if a key is unknown, missing, of the wrong type, or one of W&B's that
             is not supported.
     """
-    with yaml_errors(path, "sweep file; see experiments/sweeps/"):
-        content = yaml.safe_load(path.read_text())
-        if not isinstance(content, dict):
-            raise ConfigurationError(f"{path} has no keys; a sweep needs method, metric, parameters and command")
+    content = read_mapping(path, "sweep file; see experiments/sweeps/")
+    with schema_errors(path):
         schema = OmegaConf.structured(SweepFile)
         # W&B's macros look like OmegaConf's interpolations, which sweep files do not use.
         merged = OmegaConf.merge(schema, OmegaConf.create(_escaped(_overridden(content, overrides))))
@@ -196,18 +191,27 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
 
 def _overridden(content: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Apply ``key=value`` to a file's content; dots in names of parameters are not levels."""
-    others = []
+    others = {}
     for override in overrides:
+        key, _, value = override.partition("=")
+        try:
+            parsed = parse_yaml(value)
+        except ValueError as error:
+            raise ConfigurationError(f"{override}: the value is not YAML: {error}") from error
         if found := _PARAMETER_KEY.fullmatch(override):
-            name, key, value = found.groups()
+            name, key = found.groups()
             parameters = content.setdefault("parameters", {})
+            if not isinstance(parameters, dict):
+                raise ConfigurationError(f"parameters: {parameters!r} does not fit; give keys with values")
             # value and values replace the whole parameter; other fields change a range.
-            earlier = {} if key in ("value", "values") else parameters.get(name, {})
-            parameters[name] = {**earlier, key: yaml.safe_load(value)}
+            earlier = parameters.get(name) if key not in ("value", "values") else None
+            parameters[name] = {**(earlier if isinstance(earlier, dict) else {}), key: parsed}
         else:
-            others.append(override)
-    merged = OmegaConf.merge(OmegaConf.create(_escaped(content)), OmegaConf.from_dotlist(others))
-    return cast(dict[str, Any], OmegaConf.to_container(merged, resolve=True))
+            others[key] = parsed
+    config = OmegaConf.create(_escaped(content))
+    for key, parsed in others.items():
+        OmegaConf.update(config, key, _escaped(parsed))
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
 def _escaped(value: Any) -> Any:
@@ -244,10 +248,13 @@ def _cv_arguments(command: Sequence[str], program: str) -> list[str]:
     parts = [program if part == "${program}" else part for part in command if part != "${env}"]
     if len(parts) < 2 or Path(parts[0]).name != "ser" or parts[1] != "cv" or parts.count(_ARGUMENTS) != 1:
         raise ConfigurationError(f"command is {list(command)}; it must be of the form {_COMMAND}")
-    fixed = [_VARIABLE.sub(lambda found: os.environ.get(found[1], found[1]), part) for part in parts[2:]]
+    fixed = parts[2:]
     fixed.remove(_ARGUMENTS)
     if odd := next((part for part in fixed if "${" in part), None):
-        raise ConfigurationError(f"command: the W&B macro {odd} is not supported; use {_ARGUMENTS}")
+        raise ConfigurationError(
+            f"command: {odd} is not supported, because a shared file must not read the environment; use {_ARGUMENTS}, "
+            "and give other values on the command line"
+        )
     return fixed
 
 

@@ -7,6 +7,7 @@ flattened.
 import itertools
 import json
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -78,7 +79,7 @@ class Range:
         high: The upper bound.
         is_integer: Whether only integers are drawn.
         is_log: Whether the logarithm is uniformly distributed.
-        step: Drawn numbers are rounded to a multiple of it; None: not rounded.
+        step: Drawn numbers are rounded to a multiple of it in the interval; None: not rounded.
     """
 
     low: float
@@ -106,7 +107,10 @@ class Range:
         if self.is_integer:
             return trial.suggest_int(name, int(self.low), int(self.high))
         drawn = trial.suggest_float(name, self.low, self.high, log=self.is_log)
-        return drawn if self.step is None else _multiple(round(drawn / self.step) * self.step, self.step)
+        if self.step is None:
+            return drawn
+        first, last = _multiples(self.low, self.high, self.step)
+        return _multiple(min(max(round(drawn / self.step), first), last) * self.step, self.step)
 
 
 Parameter = Categorical | Range
@@ -167,6 +171,10 @@ def _read_choices(name: str, entry: Mapping[str, Any]) -> Categorical:
     values, shares = entry["values"], entry.get("probabilities", [])
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise ConfigurationError(f"parameters.{name}.values is {values!r}; it must be a list of at least one value")
+    if "probabilities" in entry and not (
+        isinstance(shares, Sequence) and all(_is_number(share) and share >= 0 for share in shares)
+    ):
+        raise ConfigurationError(f"parameters.{name}.probabilities is {shares!r}; it must be a list of numbers from 0")
     if "probabilities" in entry and (len(shares) != len(values) or not math.isclose(sum(shares), 1.0, abs_tol=1e-6)):
         raise ConfigurationError(
             f"parameters.{name}.probabilities is {shares!r}; it must hold a number for each of the {len(values)} "
@@ -179,7 +187,7 @@ def _read_range(name: str, kind: str, entry: Mapping[str, Any]) -> Range:
     numbers = {key: entry[key] for key in ("min", "max", "q") if key in entry}
     wanted = int if kind == "int_uniform" else (int, float)
     for key, value in numbers.items():
-        if not isinstance(value, wanted) or isinstance(value, bool):
+        if not isinstance(value, wanted) or not _is_number(value):
             wanted_type = "an integer" if wanted is int else "a number"
             raise ConfigurationError(f"parameters.{name}.{key} is {value!r}; {kind} needs {wanted_type}")
     low, high, step = numbers["min"], numbers["max"], numbers.get("q", 1.0)
@@ -190,7 +198,18 @@ def _read_range(name: str, kind: str, entry: Mapping[str, Any]) -> Range:
         raise ConfigurationError(f"parameters.{name}.min is {low}; {kind} needs a min above 0")
     if step <= 0:
         raise ConfigurationError(f"parameters.{name}.q is {step}; it must be above 0")
+    if kind.startswith("q_") and operator.gt(*_multiples(low, high, step)):
+        raise ConfigurationError(f"parameters.{name}.q is {step}, but no multiple of it is between {low} and {high}")
     return Range(low, high, kind == "int_uniform", is_log, step if kind.startswith("q_") else None)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _multiples(low: float, high: float, step: float) -> tuple[int, int]:
+    """Return the first and last multiple of ``step`` between ``low`` and ``high``, in steps."""
+    return math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
 
 
 def _multiple(value: float, step: float) -> float:

@@ -19,6 +19,7 @@ from ser_lightning.nn.pooling import Pooling
 from ser_lightning.nn.standardisation import UtteranceStandardisation
 from ser_lightning.nn.support_vectors import SupportVectorMachine
 from ser_lightning.nn.tensors import at_least_float32, frame_mask, gather_batch, gather_to_first, without_autocast
+from ser_lightning.systems.checkpoint import read_checkpoint_file
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, Decision, EmotionClassifier
 from ser_lightning.systems.mocanu2021 import SEResNetVLAD, SpeakerIdentification
 from ser_lightning.systems.stages import start_from
@@ -153,7 +154,7 @@ class MetricLearning(EmotionClassifier):
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
         if not best or self.trainer.interrupted:  # no checkpoint, or training will resume
             return
-        checkpoint = torch.load(best, weights_only=True, map_location="cpu")
+        checkpoint = read_checkpoint_file(Path(best), best, mapped=False)
         self.load_state_dict(checkpoint["state_dict"])
         if self.svm.is_fitted:  # a finished run was started again
             return

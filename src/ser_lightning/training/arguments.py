@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from ser_lightning.errors import ConfigurationError, SerError
+from ser_lightning.plain_files import read_mapping
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,17 +80,7 @@ def read_experiment_file(path: Path) -> Mapping[str, Any]:
     Raises:
         ConfigurationError: If it does not exist, is not a YAML file, or does not hold keys.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
-    except OSError as error:
-        raise ConfigurationError(f"{path}: no such experiment file ({error.strerror}); see experiments/") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not a YAML file: {error}") from error
-    if not isinstance(content, Mapping):
-        raise ConfigurationError(f"{path} does not hold keys; an experiment needs at least model and data")
-    return content
+    return read_mapping(path, "experiment file; see experiments/")
 
 
 def shorten_parser_message(message: str) -> str:

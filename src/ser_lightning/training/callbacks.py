@@ -18,10 +18,14 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ser_lightning.files import write_atomically
 from ser_lightning.runs.folder import CHECKPOINTS
+from ser_lightning.systems.checkpoint import read_checkpoint_file
+
+BEST_STEP = "best_step"
+"""Key of the best epoch's global step in the state of ``BestCheckpoint``."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Atomic checkpoint writes: save next to the target, then rename.
+    """Atomic checkpoint writes: save next to the target, then rename. Reads check the checkpoint's checksums.
 
     Lightning writes to the system's temporary folder and moves the file. If runs are on another disk, that is a copy,
     and a kill during it leaves a truncated checkpoint.
@@ -32,6 +36,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         content = io.BytesIO()
         torch.save(checkpoint, content)
         write_atomically(Path(path), content.getvalue())
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: object = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Return the content of ``path``, on the CPU and without running code.
+
+        Raises:
+            ConfigurationError: If it is damaged or not a checkpoint of this suite.
+        """
+        return read_checkpoint_file(Path(path), str(path), mapped=False)
 
 
 class _RunCheckpoint(ModelCheckpoint):
@@ -77,6 +91,16 @@ class BestCheckpoint(_RunCheckpoint):
             enable_version_counter=False,
             auto_insert_metric_name=False,
         )
+        self._restored_step = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Add the step of the best epoch: last.ckpt can replace a damaged best.ckpt of the same step."""
+        return {**super().state_dict(), BEST_STEP: self._last_global_step_saved or self._restored_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the step of the best epoch."""
+        super().load_state_dict(state_dict)
+        self._restored_step = state_dict.get(BEST_STEP, 0)
 
 
 class LastCheckpoint(_RunCheckpoint):

@@ -61,10 +61,10 @@ def check_unseen_split(checkpoint: Mapping[str, Any], path: Path, data: CorpusDa
     origin, split = checkpoint[CHECKPOINT_KEY]["origin"], data.split()
     if data.protocol.speakers_disjoint:
         check_unseen_speakers(checkpoint, path, data.corpus_name, {evaluated: split.speakers(evaluated)}, split.hash)
-    elif origin["corpus"] == data.corpus_name and origin["split_hash"] != split.hash:
+    elif origin.get("corpus") == data.corpus_name and origin.get("split_hash") != split.hash:
         raise ConfigurationError(
-            f"{path} was trained on split {origin['split_hash']}, but fold {split.fold} has split {split.hash}, whose "
-            "evaluation data may be in its training set; give the checkpoint's fold (--data.init_args.fold)"
+            f"{path} was trained on split {origin.get('split_hash')}, but fold {split.fold} has split {split.hash}, "
+            "whose evaluation data may be in its training set; give the checkpoint's fold (--data.init_args.fold)"
         )
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ser_lightning.data.corpora import protocol_hash
 from ser_lightning.data.split_checks import (
@@ -37,8 +38,9 @@ from ser_lightning.runs.folder import (
     hardware,
     is_finished,
 )
-from ser_lightning.systems.checkpoint import read_checkpoint
+from ser_lightning.systems.checkpoint import read_checkpoint, weight_errors
 from ser_lightning.systems.stages import check_same_extractor
+from ser_lightning.training.callbacks import BEST_STEP, BestCheckpoint
 from ser_lightning.training.checks import check_unseen_split
 from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.loggers import FoldWandbLogger
@@ -117,8 +119,10 @@ class Fold:
         with self._locked():
             self._claim()
             is_scored = not self.cli.model.is_pretraining
-            if not is_finished(self.folder, is_scored, tested):
-                last = self._checkpoint("last")
+            last, is_done = self._checkpoint("last"), is_finished(self.folder, is_scored, tested)
+            if last.exists() and self._writes and (not is_done or self._checkpoint("best").exists()):
+                self._restore_best(last)
+            if not is_done:
                 if last.exists():
                     self.cli.check_checkpoint(last)
                 self._train(last if last.exists() else None)
@@ -223,6 +227,29 @@ class Fold:
                 hashes = {"split_hash": split_hash, "protocol_hash": protocol_hash(data)}
                 logger.experiment.config.update(hashes, allow_val_change=True)
 
+    def _restore_best(self, last: Path) -> None:
+        """Write a missing or damaged ``best.ckpt`` again from ``last.ckpt``, if that is of the best epoch.
+
+        Raises:
+            ConfigurationError: If it is not, or if ``last.ckpt`` is damaged too.
+        """
+        best = self._checkpoint("best")
+        try:
+            read_checkpoint(best, self.cli.allow)
+        except ConfigurationError as error:
+            checkpoint = read_checkpoint(last, self.cli.allow)
+            states = checkpoint.get("callbacks", {}).items()
+            kept = next((state for key, state in states if key.startswith(BestCheckpoint.__name__)), {})
+            if not kept.get("best_model_path"):  # no epoch was the best one yet
+                return
+            if kept.get(BEST_STEP) != checkpoint.get("global_step"):
+                raise ConfigurationError(
+                    f"{error}. {LAST} cannot replace it: it is of a later epoch ({checkpoint['epoch']}); delete "
+                    f"{self.folder / CHECKPOINTS} and run the fold again, to train it anew"
+                ) from error
+            write_atomically(best, last.read_bytes())
+            rank_zero_warn(f"{error}. It was written again from {LAST}, which is of the same epoch")
+
     def _delete_results(self) -> None:
         """Delete the results of an earlier fit, facts first: a partly deleted fold must not look finished."""
         if self._writes:
@@ -233,7 +260,8 @@ class Fold:
         """Fit or resume, predict the validation set with the best epoch, and record the facts."""
         trainer, system, data = self.trainer, self.cli.model, self.cli.datamodule
         version = code_version()  # of the loaded code; the working tree may change during training
-        trainer.fit(system, datamodule=data, ckpt_path=start, weights_only=True)
+        with weight_errors(start):
+            trainer.fit(system, datamodule=data, ckpt_path=start, weights_only=True)
         if trainer.interrupted:
             raise KeyboardInterrupt
         best = self._checkpoint("best")
@@ -249,7 +277,8 @@ class Fold:
 
     def _evaluate(self, subcommand: str, path: Path, **options: Any) -> None:
         method = getattr(self.trainer, subcommand)
-        method(self.cli.model, datamodule=self.cli.datamodule, ckpt_path=path, weights_only=True, **options)
+        with weight_errors(path):
+            method(self.cli.model, datamodule=self.cli.datamodule, ckpt_path=path, weights_only=True, **options)
 
     def _describe(self) -> None:
         """Write the best checkpoint's model card."""
@@ -284,7 +313,7 @@ class Fold:
             class_names=tuple(data.class_names),
             system=type(cli.model).__name__,
             parameters=sum(p.numel() for p in cli.model.parameters() if p.requires_grad),
-            best_epoch=int(torch.load(best, weights_only=True, map_location="cpu", mmap=True)["epoch"]),
+            best_epoch=int(read_checkpoint(best, cli.allow)["epoch"]),
             epochs=trainer.current_epoch,
             seconds=round(cli.training_seconds, 1),
             code_version=version,

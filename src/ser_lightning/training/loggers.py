@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from ser_lightning.files import write_atomically
-from ser_lightning.runs.facts import METRICS_FILE
+from ser_lightning.runs.facts import METRICS_FILE, read_metrics
 
 PROJECT = "ser-lightning"
 Mode = Literal["online", "offline", "disabled", "shared"]
@@ -35,8 +35,10 @@ class MetricsTable(Callback):
         metrics = {name: float(value) for name, value in trainer.logged_metrics.items()}
         rows = pd.DataFrame([{"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics}])
         path = Path(trainer.default_root_dir) / METRICS_FILE
-        if path.exists():
-            earlier = pd.read_csv(path)
+        earlier = read_metrics(path.parent)
+        if earlier is None and path.exists():
+            rank_zero_warn(f"{path} is damaged; its curves start again at epoch {trainer.current_epoch}")
+        if earlier is not None:
             earlier = earlier[earlier["epoch"] < trainer.current_epoch]
             rows = pd.concat([earlier, rows], ignore_index=True) if len(earlier) else rows
         write_atomically(path, rows.to_csv(index=False).encode())

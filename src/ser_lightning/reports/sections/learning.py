@@ -28,7 +28,7 @@ def training(systems: Sequence[ReportedSystem]) -> Section:
         without = [f"seed {seed}, fold {fold}" for (seed, fold), table in found.items() if table is None]
         if without:
             whose = f"{system.name}: no" if len(systems) > 1 else "No"
-            blocks.append(Paragraph(f"{whose} metrics.csv in: {'; '.join(without)}."))
+            blocks.append(Paragraph(f"{whose} readable metrics.csv in: {'; '.join(without)}."))
         if histories:
             title = f"Training: {system.name}" if len(systems) > 1 else "Training"
             numbers = [
