@@ -88,7 +88,7 @@ class CorpusDataModule(DataModule):
             raise ConfigurationError(f"data.init_args.workers is {workers}; workers must be at least 1")
         if crop_frames is not None and crop_frames < 1:
             raise ConfigurationError(f"data.init_args.crop_frames is {crop_frames}; a crop needs at least one frame")
-        self.root = root
+        self.root, feature_folder = root.expanduser(), feature_folder.expanduser()
         self.extractor = extractor
         self.protocol = protocol or (HeldOutClips() if recognise == "speaker" else self.default_protocol())
         self.fold = fold

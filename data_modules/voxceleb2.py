@@ -141,7 +141,7 @@ class VoxCeleb2(DataModule):
         self.fold = fold
         self.batch_size = batch_size
         self.on_bad_audio = on_bad_audio
-        self.feature_folder = feature_folder
+        self.feature_folder = feature_folder.expanduser()
         self.workers = workers
         self.seed = seed
         self.frames = DeviceFrames(extractor)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,7 +23,7 @@ from safetensors.torch import save
 from data_modules.discovery import first_few
 from ser_lightning.audio import AUDIO_ENDINGS
 from ser_lightning.errors import CorpusError
-from ser_lightning.files import write_atomically
+from ser_lightning.files import locked, write_atomically
 from ser_lightning.text import identity
 from ser_lightning.types import Utterance
 
@@ -166,7 +165,7 @@ def open_index(root: Path, cache: Path, progress: bool = True) -> tuple[ClipInde
     if index := _read(file, folder):
         return index, False
     cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(cache / "lock"):
+    with locked(cache / "lock"):
         if index := _read(file, folder):
             return index, False
         write_atomically(file, _build(folder, progress))

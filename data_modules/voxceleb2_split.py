@@ -11,7 +11,6 @@ from typing import Literal, overload
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -23,7 +22,7 @@ from ser_lightning.audio import read_crop
 from ser_lightning.data.held_out import HeldOutClips, ListedClips
 from ser_lightning.errors import AudioError
 from ser_lightning.features import FeatureExtractor
-from ser_lightning.files import write_atomically
+from ser_lightning.files import locked, write_atomically
 from ser_lightning.types import Batch, Stage, Utterance
 
 _THREADS = 16  # mostly waiting for the disk
@@ -128,7 +127,7 @@ def held_out(
     path = folder / f"validation_list-{protocol.clips_per_speaker}-of-each-seed-{protocol.seed}-{key}.txt"
     skipped: dict[Path, str] = {}
     if not path.exists():
-        with FileLock(folder / "lock"):
+        with locked(folder / "lock"):
             if not path.exists():
                 clips, skipped = _draw(index, protocol, sample_rate_hz, num_samples, on_bad_audio)
                 write_atomically(path, "".join(f"{index.relative_path(clip)}\n" for clip in clips).encode())

@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -5,10 +7,11 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from filelock import Timeout
 
 from ser_lightning.data.synthetic import MARKER, is_synthetic
-from ser_lightning.errors import CorpusError
-from ser_lightning.files import csv_file, files_below
+from ser_lightning.errors import ConfigurationError, CorpusError
+from ser_lightning.files import csv_file, files_below, locked
 
 
 @pytest.fixture
@@ -73,3 +76,20 @@ def test_a_csv_file_quotes_what_a_spreadsheet_would_run() -> None:
     table = pd.DataFrame({"=speaker": ["@a", "b,c"], "UA": [-0.123456789012, 1.0]})
     assert csv_file(table) == b"'=speaker,UA\n'@a,-0.123456789\n\"b,c\",1\n"
     assert csv_file(table, digits=2) == b"'=speaker,UA\n'@a,-0.12\n\"b,c\",1\n"
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(ConfigurationError, match=rf"{tmp_path}: .*no locks.*--runs"), locked(tmp_path / "lock"):
+        pass
+
+
+def test_a_lock_is_held_and_released(tmp_path: Path) -> None:
+    with locked(tmp_path / "lock"), pytest.raises(Timeout), locked(tmp_path / "lock", 0):
+        pass
+    with locked(tmp_path / "lock", 0):
+        pass

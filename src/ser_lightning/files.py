@@ -1,12 +1,14 @@
-"""Atomic file writes, CSV files and folder walks."""
+"""Atomic file writes, locks, CSV files and folder walks."""
 
+import errno
 import os
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_lightning.errors import CorpusError
+from ser_lightning.errors import ConfigurationError, CorpusError
 from ser_lightning.text import to_cell
 
 if TYPE_CHECKING:
@@ -58,6 +60,37 @@ def csv_file(table: "pd.DataFrame", digits: int = 9) -> bytes:
     """
     cells = table.map(lambda cell: to_cell(cell) if isinstance(cell, str) else cell).rename(columns=to_cell)
     return cells.to_csv(index=False, float_format=f"%.{digits}g", lineterminator="\n").encode()
+
+
+@contextmanager
+def locked(path: Path, seconds: float = -1) -> Iterator[None]:
+    """Hold the lock of a file; the file is created if missing, and stays.
+
+    Args:
+        path: The file.
+        seconds: How long to wait for another process; negative: until it is done.
+
+    Raises:
+        filelock.Timeout: If another process holds the lock.
+        ConfigurationError: If the file system has no locks.
+    """
+    from filelock import FileLock
+
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=seconds)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        raise ConfigurationError(
+            f"{path.parent}: its file system has no locks ({error.strerror}), which keep two processes out of one "
+            "folder; put runs and features on another one with --runs, --trainer.default_root_dir and "
+            "--data.init_args.feature_folder, or mount this one with locks (docs/scaling.md)"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 # Folders that file systems keep at the root of a disk, often unreadable.

@@ -1,6 +1,7 @@
 """The ``ser`` command: errors, exit status, imports."""
 
 import errno
+import getpass
 import os
 import re
 import subprocess
@@ -106,13 +107,47 @@ def test_a_user_error_in_a_job_has_its_own_exit_status(more: list[str], status: 
         assert "error: nowhere.yaml" in process.stderr.read()
 
 
-def test_a_system_error_without_a_file_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "error", [TimeoutError(errno.ETIMEDOUT, "no answer"), KeyError("no answer"), RuntimeError("no answer\n" * 1000)]
+)
+def test_an_unexpected_error_is_one_line_or_a_traceback(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fail(*_: object) -> int:
-        raise TimeoutError(errno.ETIMEDOUT, "no answer")
+        raise error
 
     monkeypatch.setattr(cli, "_run", fail)
-    with pytest.raises(TimeoutError, match="no answer"):
+    monkeypatch.delenv("SER_TRACEBACK", raising=False)
+    assert main(["synth"]) == 1
+    said = capsys.readouterr().err
+    assert re.match(rf"error: {type(error).__name__}: .*no answer.*SER_TRACEBACK=1", said)
+    assert len(said.splitlines()) == 1
+    monkeypatch.setenv("SER_TRACEBACK", "1")
+    with pytest.raises(type(error), match="no answer"):
         main(["synth"])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's full device")
+def test_output_that_cannot_be_written_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "ser_lightning.cli", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: standard output cannot be written: No space left on device")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_user_without_a_name_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(cli.pwd, "getpwuid", unknown)
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cli, "_run", lambda *_: 0)
+    assert main(["synth"]) == 0
+    assert getpass.getuser() == f"user-{os.getuid()}"
+    assert Path.home().is_dir()
 
 
 def test_a_full_disk_names_the_file(

@@ -235,7 +235,7 @@ def test_a_complete_store_is_usable_read_only(clips: list[Path], folder: Path, m
     def refuse(*arguments: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(store_module, "_locked", refuse)
+    monkeypatch.setattr(store_module, "_sole_writer", refuse)
     monkeypatch.setattr(digests_module, "write_atomically", refuse)
     store = FeatureStore(folder, LogMelFilterbank())
     prepared = store.prepare([*clips, zero], progress=False)

@@ -27,6 +27,9 @@ def run(arguments):
     if kind == "refuses":
         print("error: there is no such corpus\\n  choose another")
         sys.exit(78)
+    if kind == "crashes":
+        print("Traceback ...\\nerror: KeyError: 'x'; see", flush=True)
+        sys.exit(1)
     if kind == "is-killed":
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == "loses-worker" and tries == 0:

@@ -218,3 +218,25 @@ def test_no_job_outlives_a_stopped_run(sent: signal.Signals, at_once: int, fake_
     while processes_writing_below(runs):
         time.sleep(0.05)
     assert not list(runs.glob("seed-0/*/predictions.csv"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel watches on Linux")
+def test_a_job_ends_with_its_parent_even_while_it_holds_the_interpreter() -> None:
+    code = (
+        "from ser_lightning.jobs.process import end_with_parent; end_with_parent(); "
+        "print('watched', flush=True); import ctypes; ctypes.PyDLL(None).sleep(60)"  # as an import of torch does
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, start_new_session=True) as job:
+        assert job.stdin
+        assert job.stdout
+        job.stdout.readline()
+        job.stdin.close()
+        assert job.wait(timeout=5) == -signal.SIGKILL
+
+
+def test_an_unexpected_error_of_a_job_is_shown_in_one_line(job: MakeJob) -> None:
+    failing = job("crashes", "fold-00")
+    (reason,) = run_jobs([failing], QUIET, Resources(retries=0)).values()
+    assert reason.endswith(f"error: KeyError: 'x'; see (traceback: {failing.folder / 'log.txt'})")
+    assert "this is" not in reason

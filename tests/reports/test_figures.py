@@ -1,4 +1,5 @@
 import math
+import re
 from pathlib import Path
 
 import matplotlib as mpl
@@ -101,3 +102,19 @@ def test_a_figure_is_written_atomically_and_reproducibly(tmp_path: Path) -> None
 
 def test_recalls_in_words_leave_out_absent_classes() -> None:
     assert recall_sentence(CONFUSION, NAMES) == "angry 75%, sad 50%"
+
+
+def test_names_in_any_script_are_shown_without_boxes(caplog: pytest.LogCaptureFixture) -> None:
+    # Cyrillic is in the default font; no font has characters of a private area.
+    names = ("злость", "\U000f0000\U000f0001", "a \U000f0002", "\U000f0000\U000f0001 b")
+    figure = confusion_figure(torch.eye(4, dtype=torch.long), names, "")
+    png(figure)  # a missing glyph is a warning, and so an error
+    png(figure)
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels[0] == "злость"
+    first, second, third = (re.sub("[ab ]", "", label) for label in labels[1:])
+    assert {first, second} == {"#1", "#2"}
+    assert third == first
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert f"\U000f0000\U000f0001 is {first}" in line
+    assert f"\U000f0002 is {second}" in line

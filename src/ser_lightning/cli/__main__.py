@@ -7,7 +7,10 @@ import argparse
 import errno
 import gc
 import os
+import pwd
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -21,10 +24,12 @@ from ser_lightning.cli.command_line import (
 )
 from ser_lightning.errors import SerError
 from ser_lightning.jobs.fork_server import OPTION, serve
+from ser_lightning.jobs.process import USER_ERROR, end_with_parent
 
 DESCRIPTION = "Speech emotion recognition: cross-validated, comparable results of published systems."
 TRACEBACK = "SER_TRACEBACK"
-"""Environment variable: if set, errors of the file system are shown with a traceback."""
+"""Environment variable: if set, unexpected errors are shown with a traceback."""
+MOST_CHARACTERS = 500  # of an unexpected error's message
 EXAMPLES = """\
 examples:
   ser synth ravdess .cache/synthetic/ravdess --speakers 8
@@ -35,7 +40,7 @@ examples:
   ser cv --config experiments/huang2020/mean.yaml --config experiments/huang2020/ravdess.yaml \\
     --data.init_args.root /data/ravdess
 
-With SER_TRACEBACK=1 in the environment, errors of the file system are shown with a traceback.
+With SER_TRACEBACK=1 in the environment, unexpected errors are shown with a traceback.
 """
 
 
@@ -44,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     In a job of the runner, such an error has the exit status ``jobs.process.USER_ERROR``.
     """
-    if arguments is None and sys.argv[1:] == [OPTION]:
+    _name_user()
+    if arguments is None and sys.argv[1:2] == [OPTION]:
         serve(training.import_what_jobs_need, main)
     has_plug_ins = any(argument.startswith("--allow") for argument in sys.argv)  # their corpora may need Lightning
     if arguments is None and sys.argv[1:2] in (["audit"], ["prepare"]) and not has_plug_ins:
@@ -54,27 +60,61 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     failure_status = 1
     if "--end-with-parent" in arguments:
-        from ser_lightning.jobs.process import USER_ERROR, end_with_parent
-
         failure_status = USER_ERROR  # not 1, the status of a Python crash, which the runner retries
         arguments.remove("--end-with-parent")
         end_with_parent()
     try:
-        return _run(arguments)
+        try:
+            return _run(arguments)
+        finally:
+            sys.stdout.flush()  # at exit, an error of the last write would come too late
     except SerError as error:
         print(f"error: {error}", file=sys.stderr)
         return failure_status
     except BrokenPipeError:  # the reader, such as head, has exited
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _discard_output()
         return 141
-    except OSError as error:
-        if error.filename is None or TRACEBACK in os.environ:
+    except Exception as error:
+        if TRACEBACK in os.environ:
             raise
-        print(f"error: {_system_error_message(error)}", file=sys.stderr)
+        if failure_status == USER_ERROR:  # a job's log keeps everything
+            traceback.print_exception(error)
+        print(f"error: {_unexpected_error_message(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept", file=sys.stderr)
         return 130
+
+
+def _name_user() -> None:
+    """Name a user without an entry in the password file, such as of ``docker run --user``, before torch asks."""
+    if not any(os.environ.get(name) for name in ("LOGNAME", "USER", "LNAME", "USERNAME")):
+        try:
+            pwd.getpwuid(os.getuid())
+        except KeyError:
+            os.environ["USER"] = f"user-{os.getuid()}"
+            os.environ.setdefault("HOME", tempfile.gettempdir())
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _unexpected_error_message(error: Exception) -> str:
+    """Return what failed, and the way out."""
+    if isinstance(error, OSError):
+        if error.filename is not None:
+            return _system_error_message(error)
+        try:
+            sys.stdout.flush()  # fails again if this is the output that failed
+        except OSError:
+            _discard_output()
+            return f"standard output cannot be written: {error.strerror}; free space there, or write elsewhere"
+    fault = " ".join(str(error).split())
+    shown = fault if len(fault) <= MOST_CHARACTERS else f"{fault[:MOST_CHARACTERS]}..."
+    return (
+        f"{type(error).__name__}{': ' * bool(shown)}{shown}; set {TRACEBACK}=1 in the environment to see the traceback"
+    )
 
 
 def _system_error_message(error: OSError) -> str:

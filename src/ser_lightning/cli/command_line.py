@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +17,17 @@ Function = Callable[[argparse.Namespace, list[str]], int]
 CHECKPOINT = "a run's checkpoints/best.ckpt"
 
 
+def user_path(text: str) -> Path:
+    """Return a path with its ``~``, which shells do not expand in ``--option=~/folder``."""
+    return Path(text).expanduser()
+
+
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+        if message:
+            (file or sys.stderr).write(message)  # argparse would ignore that help cannot be written
+
+
 class CommandLine:
     """The parser of ``ser``, to which each file of this package adds its commands.
 
@@ -25,7 +36,7 @@ class CommandLine:
     """
 
     def __init__(self, description: str = "", epilog: str = "") -> None:
-        self.parser = argparse.ArgumentParser(
+        self.parser = _Parser(
             prog="ser",
             description=description,
             epilog=epilog,
@@ -76,7 +87,7 @@ def row_argument(row: str | None) -> list[str]:
 def add_out(command: argparse.ArgumentParser, default: str, metavar: str, text: str) -> None:
     """Add ``--out``, the file or folder to write."""
     command.add_argument(
-        "--out", type=Path, default=Path(default), metavar=metavar, help=f"{text} (default: {default})"
+        "--out", type=user_path, default=Path(default), metavar=metavar, help=f"{text} (default: {default})"
     )
 
 

@@ -1,10 +1,9 @@
 """Commands about corpora: ``prepare``, ``audit``, ``download``, ``synth``."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from ser_lightning.cli.command_line import CommandLine, add_allow, console
+from ser_lightning.cli.command_line import CommandLine, add_allow, console, user_path
 from ser_lightning.cli.training import EXPERIMENT_ARGUMENTS
 
 
@@ -23,13 +22,13 @@ def add_commands(commands: CommandLine) -> None:
         "download", _download, "show a corpus's licence, then download the corpus or show how to request it"
     )
     command.add_argument("corpus", help="ravdess, crema_d, iemocap, voxceleb2, or another installed corpus")
-    command.add_argument("folder", type=Path, help="output folder")
+    command.add_argument("folder", type=user_path, help="output folder")
     command.add_argument("--yes", action="store_true", help="accept the licence without a prompt")
     command = commands.add("synth", _synth, "write a synthetic corpus in the layout of a real one")
     command.add_argument(
         "corpus", help="ravdess, crema_d, iemocap, voxceleb2, audio_files, or another installed corpus"
     )
-    command.add_argument("folder", type=Path, help="output folder")
+    command.add_argument("folder", type=user_path, help="output folder")
     command.add_argument("--speakers", type=int, default=6, metavar="N", help="number of speakers (default: 6)")
     command.add_argument(
         "--clips-per-speaker", type=int, metavar="N", help="clips of each speaker (default: as in the release)"

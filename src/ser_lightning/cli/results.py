@@ -1,21 +1,20 @@
 """Commands on runs and their checkpoints: ``report``, ``embeddings``, ``classify``, ``export``, ``attention``."""
 
 import argparse
-from pathlib import Path
 
-from ser_lightning.cli.command_line import CHECKPOINT, CommandLine, add_allow, add_out
+from ser_lightning.cli.command_line import CHECKPOINT, CommandLine, add_allow, add_out, user_path
 from ser_lightning.errors import ConfigurationError
 
 
 def add_commands(commands: CommandLine) -> None:
     """Add the commands of this file."""
     command = commands.add("report", _report, "write a page that shows and compares runs")
-    command.add_argument("runs", nargs="+", type=Path, metavar="FOLDER", help="runs, or folders that contain runs")
+    command.add_argument("runs", nargs="+", type=user_path, metavar="FOLDER", help="runs, or folders that contain runs")
     add_out(
         command, "report", "FOLDER", "output folder of report.html, report.md and figures/, each figure with its data"
     )
     command = commands.add("embeddings", _embeddings, "draw the test embeddings of runs, coloured by emotion")
-    command.add_argument("runs", nargs="+", type=Path, metavar="FOLDER", help="folders of folds or seeds")
+    command.add_argument("runs", nargs="+", type=user_path, metavar="FOLDER", help="folders of folds or seeds")
     command.add_argument("--fold", type=int, metavar="N", help="fold of a seed's folder (default: its first)")
     command.add_argument("--titles", nargs="+", default=[], metavar="TITLE", help="titles of the runs, one for each")
     add_out(command, "embeddings", "FOLDER", "output folder of embeddings.png and embeddings.csv")
@@ -27,32 +26,34 @@ def add_commands(commands: CommandLine) -> None:
         "probabilities are averaged over windows of 4 s for recordings above 60 s, and over windows of the system's "
         "longest input for recordings above that.",
     )
-    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT)
+    command.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT", help=CHECKPOINT)
     command.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE|FOLDER", help="recordings, or folders that contain recordings"
+        "files", nargs="+", type=user_path, metavar="FILE|FOLDER", help="recordings, or folders that contain recordings"
     )
     kind = command.add_mutually_exclusive_group()
     kind.add_argument("--csv", dest="format", action="store_const", const="csv", help="write CSV instead of a table")
     kind.add_argument("--json", dest="format", action="store_const", const="json", help="write JSON instead of a table")
-    command.add_argument("--out", type=Path, metavar="FILE", help="output file; .csv or .json sets the format")
+    command.add_argument("--out", type=user_path, metavar="FILE", help="output file; .csv or .json sets the format")
     command.add_argument("--window", type=float, metavar="SECONDS", help="window length, for emotions over time")
     command.add_argument("--hop", type=float, metavar="SECONDS", help="step between windows (default: --window)")
-    command.add_argument("--plot", type=Path, metavar="FILE.png", help="figure of emotions over time; needs --window")
+    command.add_argument(
+        "--plot", type=user_path, metavar="FILE.png", help="figure of emotions over time; needs --window"
+    )
     command.add_argument("--device", default="auto", help="cpu, cuda or cuda:1 (default: a GPU if available)")
     add_allow(command)
     command = commands.add(
         "export", _export, "export a checkpoint's system to ONNX, from features to probabilities, and check it"
     )
-    command.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help=CHECKPOINT)
-    command.add_argument("file", type=Path, metavar="FILE.onnx", help="output file")
+    command.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT", help=CHECKPOINT)
+    command.add_argument("file", type=user_path, metavar="FILE.onnx", help="output file")
     add_allow(command)
     command = commands.add("attention", _attention, "draw the attention of checkpoints' systems over recordings")
-    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="recordings, drawn as columns")
+    command.add_argument("files", nargs="+", type=user_path, metavar="FILE", help="recordings, drawn as columns")
     command.add_argument(
         "--checkpoint",
         action="append",
         required=True,
-        type=Path,
+        type=user_path,
         metavar="CHECKPOINT",
         help=f"{CHECKPOINT}, drawn as a row (repeatable)",
     )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_lightning.cli.command_line import CommandLine, add_allow, add_row, console, row_argument
+from ser_lightning.cli.command_line import CommandLine, add_allow, add_row, console, row_argument, user_path
 from ser_lightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def add_commands(commands: CommandLine) -> None:
         FILE_ARGUMENTS,
     )
     command.add_argument("action", choices=["run", "show"], help="run: train and show; show: show finished runs")
-    command.add_argument("file", type=Path, metavar="FILE", help="table file, experiments/<paper>/<table>.yaml")
+    command.add_argument("file", type=user_path, metavar="FILE", help="table file, experiments/<paper>/<table>.yaml")
     command.add_argument("--rows", action="append", default=[], metavar="NAME", help="row to run (repeatable)")
     _add_run_options(command)
     command = commands.add(
@@ -62,7 +62,7 @@ def add_commands(commands: CommandLine) -> None:
         FILE_ARGUMENTS,
     )
     command.add_argument(
-        "file", type=Path, metavar="FILE", help="sweep file in W&B's format, experiments/sweeps/*.yaml"
+        "file", type=user_path, metavar="FILE", help="sweep file in W&B's format, experiments/sweeps/*.yaml"
     )
     command.add_argument(
         "--trials", type=int, metavar="N", help="largest number of trials (default: the whole grid, or run_cap)"
@@ -76,7 +76,7 @@ def _add_run_options(command: argparse.ArgumentParser) -> None:
     add_allow(command)
     command.add_argument("--folds", metavar="0,3-5", help="folds to run (default: all)")
     command.add_argument("--seeds", default="0", metavar="0,1", help="seeds to run (default: 0)")
-    command.add_argument("--runs", type=Path, default=Path("runs"), metavar="FOLDER", help="folder of all runs")
+    command.add_argument("--runs", type=user_path, default=Path("runs"), metavar="FOLDER", help="folder of all runs")
     group = command.add_argument_group("many jobs at once (docs/scaling.md)")
     group.add_argument(
         "--jobs", type=int, metavar="N", help="jobs at once (default: 1, or on a cluster as many as fit)"

@@ -20,7 +20,7 @@ from ser_lightning.errors import ConfigurationError, ProtocolError
 from ser_lightning.jobs.plan import Form, Job, Resources, parse_numbers
 from ser_lightning.published.lookup import check_earlier_stages
 from ser_lightning.runs.folder import CHECKPOINTS, has_begun, reject_other_run
-from ser_lightning.runs.names import RUNS, fold_name, seed_name
+from ser_lightning.runs.names import RUNS, check_seed, fold_name, seed_name
 from ser_lightning.training.experiment import ExperimentCLI
 
 
@@ -82,6 +82,7 @@ def plan_experiment(
     """
     _reject_planned_keys(arguments)
     seeds = parse_numbers(options.seeds, "--seeds")  # checked before features are extracted
+    check_seed(seeds[-1], "--seeds")
     if options.resources.gpus_per_job is None:
         cli = ExperimentCLI(arguments, run=False, allow=options.allow, trainer_overrides={"logger": False})
     else:  # jobs get their GPUs from Ray: this machine may have none

@@ -7,8 +7,8 @@ perfect on unseen speakers. Scores on it say nothing about real speech.
 # Shapes: N samples, S syllables.
 
 import hashlib
+import io
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Self
@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from ser_lightning.files import files_below
+from ser_lightning.files import files_below, write_atomically
 
 Gender = Literal["female", "male"]
 Waveform = NDArray[np.float32]
@@ -213,11 +213,10 @@ def synthesise(
 
 
 def write_clip(path: Path, waveform: Waveform, sample_rate_hz: int) -> None:
-    """Write a mono waveform [N] as 16-bit WAV; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    soundfile.write(partial, waveform, sample_rate_hz, subtype="PCM_16", format="WAV")
-    partial.replace(path)
+    """Write a mono waveform [N] as 16-bit WAV, atomically."""
+    content = io.BytesIO()
+    soundfile.write(content, waveform, sample_rate_hz, subtype="PCM_16", format="WAV")
+    write_atomically(path, content.getvalue())
 
 
 def marker_content(corpus: str, seed: int, speakers: int, clips_per_speaker: int | None) -> dict[str, str | int | None]:
@@ -234,9 +233,8 @@ def marker_content(corpus: str, seed: int, speakers: int, clips_per_speaker: int
 
 def write_marker(folder: Path, corpus: str, seed: int, speakers: int, clips_per_speaker: int | None = None) -> None:
     """Write the file at the root of a synthetic corpus that marks it as synthetic."""
-    folder.mkdir(parents=True, exist_ok=True)
     marker = marker_content(corpus, seed, speakers, clips_per_speaker)
-    (folder / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+    write_atomically(folder / MARKER, f"{json.dumps(marker, indent=2)}\n".encode())
 
 
 def is_synthetic(root: Path) -> bool:

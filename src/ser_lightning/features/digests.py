@@ -7,11 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from filelock import FileLock
-
 from ser_lightning.audio import audio_digest, why_unreadable
 from ser_lightning.errors import AudioError, ConfigurationError
-from ser_lightning.files import write_atomically
+from ser_lightning.files import locked, write_atomically
 from ser_lightning.plain_files import read_json
 
 _VERSION = 2
@@ -99,7 +97,7 @@ class Digests:
             OSError: If it cannot be written.
         """
         if self._found:
-            with FileLock(f"{self.path}.lock"):
+            with locked(Path(f"{self.path}.lock")):
                 files = {name: [*state, digest] for name, (state, digest) in (self._read() | self._found).items()}
                 write_atomically(self.path, json.dumps({"version": _VERSION, "files": files}, indent=0).encode())
             self._found = {}

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from torch import Tensor
 
 from ser_lightning.audio import READING_VERSION
@@ -22,6 +22,7 @@ from ser_lightning.features.digests import Digests
 from ser_lightning.features.extraction import extract_file, extract_files, show_progress
 from ser_lightning.features.extractor import FeatureExtractor
 from ser_lightning.features.shards import Shards
+from ser_lightning.files import locked
 
 _LOG = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class FeatureStore:
             try:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._digests.save()
-                with _locked(self.folder / "lock"):
+                with _sole_writer(self.folder / "lock"):
                     self._shards.refresh()
                     self._shards.remove_unfinished()
                     self._explain_folder()
@@ -229,14 +230,11 @@ def _plain(value: object) -> object:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        _LOG.info("waiting for another process that prepares %s", path.parent)
-        lock.acquire()
-    try:
+def _sole_writer(path: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path, 0))
+        except Timeout:
+            _LOG.info("waiting for another process that prepares %s", path.parent)
+            stack.enter_context(locked(path))
         yield
-    finally:
-        lock.release()

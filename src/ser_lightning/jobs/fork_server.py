@@ -6,11 +6,13 @@ Python's ``multiprocessing`` would import the caller's main module again in each
 """
 
 import atexit
+import fcntl
 import gc
 import json
 import os
 import select
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -21,7 +23,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 OPTION = "--fork-server"
-"""The only argument of a ``ser`` that is a fork server."""
+"""First argument of a ``ser`` that is a fork server; the second is a pipe that its parent closes by ending."""
+_F_SETSIG = 10  # of Linux; missing in fcntl before Python 3.12
 
 
 class ForkServer:
@@ -34,13 +37,16 @@ class ForkServer:
     """
 
     def __init__(self, program: Sequence[str], environment: Mapping[str, str]) -> None:
+        hangup, self._alive = os.pipe()
         self._process = subprocess.Popen(
-            [*program, OPTION],
+            [*program, OPTION, str(hangup)],
+            pass_fds=(hangup,),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=dict(environment),
             start_new_session=True,  # Ctrl-C reaches the planner only, which stops the jobs
         )
+        os.close(hangup)
         assert self._process.stdout
         os.set_blocking(self._process.stdout.fileno(), False)
         self._number = 0
@@ -93,6 +99,7 @@ class ForkServer:
         atexit.unregister(self.close)
         with self._process as process:  # waits
             process.kill()
+        os.close(self._alive)
 
     def _read_replies(self) -> None:
         assert self._process.stdout
@@ -116,6 +123,7 @@ def serve(prepare: Callable[[], None], run: Callable[[Sequence[str]], int]) -> N
         run: Runs a job's arguments and returns its exit status, in a process whose working folder, environment, output
             and ``sys.argv`` are the job's.
     """
+    kill_at_hangup(int(sys.argv[2]), os.getpid())
     requests, replies = os.dup(0), os.dup(1)
     os.dup2(2, 1)  # what an import prints is not a reply
     prepare()
@@ -143,6 +151,26 @@ def serve(prepare: Callable[[], None], run: Callable[[Sequence[str]], int]) -> N
         running[pid] = (request["number"], alive)
         _reply(replies, request["number"], "pid", pid)
     os._exit(0)  # at once: the jobs' pipes close, and they end
+
+
+def kill_at_hangup(pipe: int, process: int) -> None:
+    """Have the kernel kill a process as soon as the other end of a pipe is closed, to which nobody writes.
+
+    A Python thread would wait until an import of torch, which takes up to 20 s on a busy machine, lets it run. Only
+    Linux can do this.
+
+    Args:
+        pipe: The end to read from; nothing happens if it is not a pipe.
+        process: The process's id; negative: of a process group.
+    """
+    if sys.platform == "linux" and stat.S_ISFIFO(os.fstat(pipe).st_mode):
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, process)
+        fcntl.fcntl(pipe, _F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
+        closed = select.poll()
+        closed.register(pipe, 0)
+        if closed.poll(0):  # before the kernel was asked
+            os.kill(process, signal.SIGKILL)
 
 
 def _requests(requests: int, wake: int, on_wake: Callable[[], None]) -> Iterator[dict[str, Any]]:

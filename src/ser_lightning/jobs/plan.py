@@ -1,6 +1,7 @@
 """Jobs: resources, dependencies, state and its changes, and the printed plan."""
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -170,6 +171,10 @@ def write_configurations(jobs: Iterable[Job]) -> None:
             write_config(job.folder, job.configuration)
 
 
+_NUMBER = re.compile(r"[0-9]{1,12}")
+_MOST_NUMBERS = 100_000
+
+
 def parse_numbers(text: str, option: str) -> list[int]:
     """Return the sorted, distinct numbers of a list such as ``0,3-5``.
 
@@ -183,9 +188,12 @@ def parse_numbers(text: str, option: str) -> list[int]:
     numbers: set[int] = set()
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+        ends = [int(end) for end in (first, last or first) if _NUMBER.fullmatch(end)]
+        if len(ends) < 2 or (dash and not last) or ends[1] < ends[0]:
             raise ConfigurationError(f"{option} {text}: '{part}' is neither a number nor a range such as 3-5")
-        numbers.update(range(int(first), int(last or first) + 1))
+        if ends[1] - ends[0] >= _MOST_NUMBERS:
+            raise ConfigurationError(f"{option} {text}: '{part}' is more than {_MOST_NUMBERS} numbers")
+        numbers.update(range(ends[0], ends[1] + 1))
     return sorted(numbers)
 
 

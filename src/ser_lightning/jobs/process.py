@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ser_lightning.jobs.fork_server import ForkServer, fork_server
+from ser_lightning.jobs.fork_server import ForkServer, fork_server, kill_at_hangup
 
 LOG_FILE = "log.txt"
 USER_ERROR = 78
@@ -147,6 +147,7 @@ def end_with_parent() -> None:
     The fork server holds the write end of standard input, never writes, and ends with its own parent: end of file
     means that one of them is gone. A signal handler in the parent would miss SIGKILL.
     """
+    kill_at_hangup(0, -os.getpgid(0))
 
     def wait() -> None:
         while os.read(0, 1024):

@@ -143,7 +143,7 @@ class _Schedule:
                 self._queue_again(job, Change.RETRIED, f"failed ({_status_text(status)}), will be retried")
             else:
                 times = f" {self._retries + 1} times" if self._retries else ""
-                end = job_exit.note or f"end of its log:\n{_log_tail(job)}"
+                end = job_exit.note or _last_error(job)
                 self._fail(job, f"failed{times}, {_status_text(status)}; {end}")
 
     def _may_appear_later(self, job: Job) -> bool:
@@ -214,6 +214,15 @@ def _status_text(status: int) -> str:
 def _user_error(job: Job) -> str:
     """Return the error message at the end of a job's log; jobs with equal messages are reported together."""
     return re.split(r"^error: ", _log_tail(job, lines=1000), flags=re.MULTILINE)[-1]
+
+
+def _last_error(job: Job) -> str:
+    """Return the error in the last line of a job's log, or the end of the log."""
+    end = _log_tail(job)
+    last = end.rpartition("\n")[2]
+    if last.startswith("error: "):
+        return f"{last} (traceback: {job.folder / LOG_FILE})"
+    return f"end of its log:\n{end}"
 
 
 def _log_tail(job: Job, lines: int = 20) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ser_lightning.files import write_atomically
 from ser_lightning.metrics import recalls, unweighted_accuracy, weighted_accuracy
+from ser_lightning.reports.fonts import use_fonts_for_all_names
 from ser_lightning.reports.uncertainty import Estimate
 
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#767676"  # of Okabe and Ito's palette, distinct to colour-blind readers
@@ -30,6 +31,7 @@ def png(figure: Figure) -> bytes:
     """Return the figure as PNG, cropped to its content; equal figures give equal bytes."""
     content = io.BytesIO()
     FigureCanvasAgg(figure)
+    use_fonts_for_all_names(figure)
     figure.savefig(content, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight", pad_inches=0.15)
     return content.getvalue()
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import flatten
 
 RUNS = Path("runs")
@@ -78,6 +79,23 @@ class RunName:
     def row_folder(self, runs: Path = RUNS) -> Path:
         """Return the folder of the row's seeds below ``runs``."""
         return (runs / self.group).parent
+
+
+MOST_SEED = 2**32 - 1
+
+
+def check_seed(seed: object, key: str) -> None:
+    """Check that ``seed`` is one that NumPy and torch accept.
+
+    Args:
+        seed: The value.
+        key: Its key or option, for the error.
+
+    Raises:
+        ConfigurationError: If it is not.
+    """
+    if type(seed) is not int or not 0 <= seed <= MOST_SEED:
+        raise ConfigurationError(f"{key} {seed}: a seed is an integer from 0 to {MOST_SEED}")
 
 
 def seed_name(seed: int) -> str:

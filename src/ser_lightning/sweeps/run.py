@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from rich.console import Console
 from rich.markup import escape
 
@@ -21,7 +20,7 @@ from ser_lightning.cross_validation.cross_validate import cross_validate, run_pl
 from ser_lightning.cross_validation.planner import RunOptions, build_on_cpu, plan_experiment
 from ser_lightning.cross_validation.wandb import log_summary_runs
 from ser_lightning.errors import SerError
-from ser_lightning.files import write_atomically
+from ser_lightning.files import locked, write_atomically
 from ser_lightning.jobs.plan import Form, Job, parse_numbers, show_plan
 from ser_lightning.reports.figures import save
 from ser_lightning.runs.names import DEFAULT_ROW, trial_row
@@ -228,7 +227,7 @@ def _finish(settings: SweepSettings, trials: TrialStore, folder: Path) -> int:
         console.print("other processes still run trials; the last to end tests the best trial", highlight=False)
         return 0
     failed = [record for record in records if record.state == FAILED]
-    with FileLock(folder / ".winner.lock"):  # if processes end together, the second finds the test done
+    with locked(folder / ".winner.lock"):  # if processes end together, the second finds the test done
         status = cross_validate(settings.trial(parameters), settings.options, console)
     return 1 if failed else status
 

@@ -8,13 +8,13 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import optuna
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
@@ -25,6 +25,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.files import locked
 from ser_lightning.sweeps.file import Method, Sweep
 
 RANDOM_BEFORE_BAYES = 5
@@ -139,13 +140,13 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         self._folder = folder
         self._running = running
         self._process = f"{socket.gethostname()}:{uuid.uuid4().hex}"
-        self._lock = FileLock(self._lock_path(self._process))
+        self._lock = ExitStack()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="trials' heartbeat", daemon=True)
 
     def __enter__(self) -> Self:
         """Take the lock and start the heartbeat."""
-        self._lock.acquire()
+        self._lock.enter_context(locked(self._lock_path(self._process)))
         self._thread.start()
         return self
 
@@ -155,8 +156,8 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         """Stop the heartbeat and release the lock."""
         self._stopped.set()
         self._thread.join()
-        self._lock.release()
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        self._lock.close()
+        self._lock_path(self._process).unlink(missing_ok=True)
 
     def sign(self, trial: optuna.Trial) -> None:
         """Record that this process runs a trial."""
@@ -172,7 +173,7 @@ class Heartbeat(AbstractContextManager["Heartbeat"]):
         path = self._lock_path(process)
         if process.split(":")[0] == socket.gethostname() and path.exists():
             try:
-                with FileLock(path, timeout=0):
+                with locked(path, 0):
                     path.unlink(missing_ok=True)
                     return True
             except Timeout:

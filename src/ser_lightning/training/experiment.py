@@ -5,6 +5,7 @@ every YAML would have to repeat them.
 """
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +23,7 @@ from ser_lightning.allow_list import check_class_paths, enforce_allow_list, shor
 from ser_lightning.data.corpora import CorpusData
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.folder import CONFIG_FILE, code_version
-from ser_lightning.runs.names import ExperimentName, RunName, name_from_path
+from ser_lightning.runs.names import ExperimentName, RunName, check_seed, name_from_path
 from ser_lightning.training.arguments import (
     Execution,
     config_files,
@@ -46,6 +47,9 @@ TRAINER_DEFAULTS = {
     "log_every_n_steps": 1,
     "enable_model_summary": False,
 }
+
+# Environment variables from which Lightning takes the processes of a training.
+SLURM_TASKS = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_NNODES")
 
 # Arguments of Lightning's methods, not of the experiment.
 SUBCOMMAND_OPTIONS = ("ckpt_path", "weights_only", "verbose", "return_predictions")
@@ -112,6 +116,11 @@ class ExperimentCLI(LightningCLI):
                 f"{error_location(str(error), self._arguments)}: {shorten_parser_message(str(error))}"
             ) from error
 
+    def _set_seed(self) -> None:
+        """Check the seed before NumPy rejects it, and set it."""
+        check_seed(self._get(self.config, "seed_everything"), "seed_everything")
+        super()._set_seed()
+
     def _parse_ckpt_path(self) -> None:
         """Do nothing, where LightningCLI would let the checkpoint override the configuration.
 
@@ -177,11 +186,14 @@ class ExperimentCLI(LightningCLI):
         )
         source = self.config_files[0] if self.config_files else Path()
         default_folder = source.parent if source.name == CONFIG_FILE else self.run_name.folder()
-        folder = Path(trainer["default_root_dir"] or default_folder)
+        folder = Path(trainer["default_root_dir"] or default_folder).expanduser()
         if trainer["fast_dev_run"]:
             kwargs["logger"] = False
         elif trainer["logger"] in (None, True):
             kwargs["logger"] = self._wandb_logger(folder)
+        if _has_one_device(trainer):  # SLURM's other tasks are not processes of this training
+            for name in SLURM_TASKS:
+                os.environ.pop(name, None)
         kwargs["plugins"] = [*(trainer["plugins"] or []), AtomicCheckpointIO()]
         try:
             # Lightning uses this timer for the limit.
@@ -189,6 +201,13 @@ class ExperimentCLI(LightningCLI):
             ours = [EpochSeed(seed), ResultFiles(), self._timer, *([] if trainer["fast_dev_run"] else [MetricsTable()])]
             trainer["callbacks"] = [*(trainer["callbacks"] or []), *ours]
             return super().instantiate_trainer(default_root_dir=folder, **kwargs)
+        except (RuntimeError, ValueError) as error:
+            if "SLURM" not in str(error):
+                raise
+            raise ConfigurationError(
+                f"trainer.devices is {trainer['devices']}, which does not fit SLURM's tasks: {error} Or set "
+                "trainer.devices=1"
+            ) from error
         except MisconfigurationException as error:
             raise ConfigurationError(
                 f"trainer: {error} (accelerator {trainer['accelerator']}, devices {trainer['devices']}, strategy "
@@ -231,6 +250,12 @@ def with_public_paths(configuration: Any) -> Any:
             for key, value in configuration.items()
         }
     return [with_public_paths(value) for value in configuration] if isinstance(configuration, list) else configuration
+
+
+def _has_one_device(trainer: Any) -> bool:
+    """Whether a trainer's configuration trains on one device of one node."""
+    on_cpu = trainer["accelerator"] == "cpu" or (trainer["accelerator"] == "auto" and not torch.cuda.is_available())
+    return str(trainer["devices"]) in ("1", *(["auto"] if on_cpu else [])) and trainer["num_nodes"] == 1
 
 
 def resolve(arguments: Sequence[str], allow: Sequence[str] = ()) -> dict[str, Any]:

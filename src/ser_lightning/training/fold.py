@@ -6,15 +6,15 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 
 from ser_lightning.data.corpora import protocol_hash
 from ser_lightning.data.split_checks import (
@@ -24,7 +24,7 @@ from ser_lightning.data.split_checks import (
     untrained_classes,
 )
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.files import write_atomically
+from ser_lightning.files import locked, write_atomically
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import (
     BEST,
@@ -183,12 +183,11 @@ class Fold:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the folder's lock; at the end close the W&B run and, on success, destroy the process group."""
-        lock = None
+        stack = ExitStack()
         if self._writes:
             self.folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(self.folder / ".lock", timeout=self._wait_seconds)
             try:
-                lock.acquire()
+                stack.enter_context(locked(self.folder / ".lock", self._wait_seconds))
             except Timeout as error:
                 raise ConfigurationError(f"another process is running {self.folder}; wait for it or stop it") from error
         try:
@@ -199,8 +198,7 @@ class Fold:
         else:
             self._close_loggers(exit_code=0)
         finally:
-            if lock is not None:
-                lock.release()
+            stack.close()
         # Lightning leaves the process group open, and its threads can abort a process that exits. After a failure this
         # call could wait for the other processes forever.
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -248,7 +246,7 @@ class Fold:
                     f"{self.folder / CHECKPOINTS} and run the fold again, to train it anew"
                 ) from error
             write_atomically(best, last.read_bytes())
-            rank_zero_warn(f"{error}. It was written again from {LAST}, which is of the same epoch")
+            rank_zero_info(f"{error}. It was written again from {LAST}, which is of the same epoch")
 
     def _delete_results(self) -> None:
         """Delete the results of an earlier fit, facts first: a partly deleted fold must not look finished."""

@@ -5,7 +5,7 @@ import secrets
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import pandas as pd
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.runs.facts import METRICS_FILE, read_metrics
 
@@ -115,7 +116,13 @@ def wandb_mode() -> Mode:
     """Return ``WANDB_MODE``, or ``online`` if W&B has an API key and ``offline`` if not."""
     import wandb
 
-    chosen = os.environ.get("WANDB_MODE") or ("online" if wandb.login(prompt=False) else "offline")
+    chosen = os.environ.get("WANDB_MODE", "").strip().lower()
+    if not chosen:
+        return "online" if wandb.login(prompt=False) else "offline"
+    chosen = {"dryrun": "offline", "run": "online"}.get(chosen, chosen)  # W&B's earlier names
+    if chosen not in (modes := get_args(Mode)):
+        raise ConfigurationError(f"WANDB_MODE is '{chosen}'; use {', '.join(modes)}")
+    os.environ["WANDB_MODE"] = chosen  # W&B reads it too, and rejects Offline
     return cast(Mode, chosen)
 
 
