@@ -133,7 +133,7 @@ def test_output_that_cannot_be_written_is_one_line() -> None:
         command = [sys.executable, "-m", "ser_lightning.cli", "--help"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: standard output cannot be written: No space left on device")
+    assert done.stderr.startswith("error: standard output or a file cannot be written: No space left on device")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -154,3 +154,9 @@ def test_early_termination_begins_where_wandbs_does(tmp_path: Path) -> None:
 def test_reading_a_sweep_needs_no_optuna(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     read_sweep(written(tmp_path))
+
+
+@pytest.mark.parametrize("option", [["--allow", "os"], ["--allow=os"], ["--address=elsewhere:6379"]])
+def test_a_file_does_not_trust_modules_or_machines(option: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=f"command: {option[0]}"):
+        read_sweep(written(tmp_path, command=["ser", "cv", "--config=x.yaml", *option, "${args}"]))

@@ -105,16 +105,13 @@ def _unexpected_error_message(error: Exception) -> str:
     if isinstance(error, OSError):
         if error.filename is not None:
             return _system_error_message(error)
-        try:
-            sys.stdout.flush()  # fails again if this is the output that failed
-        except OSError:
-            _discard_output()
-            return f"standard output cannot be written: {error.strerror}; free space there, or write elsewhere"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _discard_output()  # or the rest would be written at exit
+            return f"standard output or a file cannot be written: {error.strerror}; free space there"
     fault = " ".join(str(error).split())
     shown = fault if len(fault) <= MOST_CHARACTERS else f"{fault[:MOST_CHARACTERS]}..."
-    return (
-        f"{type(error).__name__}{': ' * bool(shown)}{shown}; set {TRACEBACK}=1 in the environment to see the traceback"
-    )
+    name = f"{type(error).__name__}: {shown}" if shown else type(error).__name__
+    return f"{name}; set {TRACEBACK}=1 in the environment to see the traceback"
 
 
 def _system_error_message(error: OSError) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 from ser_lightning.errors import ProtocolError
 from ser_lightning.types import STAGES, Split, Stage, Utterance
 
+MOST_FOLDS = 100_000
+
 
 class Protocol(ABC):
     """A rule that divides a corpus into train, validation and test sets for each fold.
@@ -140,9 +142,10 @@ class ActorFolds(Protocol):
                     "`blocks: even`."
                 )
             self._num_folds = len(self._ranges)
-        if self._num_folds < 3:
+        if not 3 <= self._num_folds <= MOST_FOLDS:
             raise ProtocolError(
-                f"num_folds is {self._num_folds}; choose at least 3 blocks: one each for test, validation and training."
+                f"num_folds is {self._num_folds}; choose at least 3 and at most {MOST_FOLDS} blocks: "
+                "one each for test, validation and training."
             )
 
     @property

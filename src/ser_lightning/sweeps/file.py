@@ -21,6 +21,7 @@ from ser_lightning.sweeps.space import Categorical, Parameter, as_arguments, rea
 
 _COMMAND = "[ser, cv, --config, <system>.yaml, --config, <corpus>.yaml, '${args}']"
 _ARGUMENTS = "${args}"
+_CALLERS_OPTIONS = ("--allow", "--address")  # they run code, here or from another machine
 # An override of a parameter: its name, which may hold dots, and the field to set.
 _PARAMETER_KEY = re.compile(r"parameters\.(.+)\.(value|values|min|max|q|distribution|probabilities)=.*", re.DOTALL)
 
@@ -254,6 +255,10 @@ def _cv_arguments(command: Sequence[str], program: str) -> list[str]:
         raise ConfigurationError(
             f"command: {odd} is not supported, because a shared file must not read the environment; use {_ARGUMENTS}, "
             "and give other values on the command line"
+        )
+    if untrusted := next((part for part in fixed if part.split("=")[0] in _CALLERS_OPTIONS), None):
+        raise ConfigurationError(
+            f"command: {untrusted} is for the caller of ser sweep, not for a shared file; remove it"
         )
     return fixed
 

@@ -84,11 +84,11 @@ def read_experiment_file(path: Path) -> Mapping[str, Any]:
 
 
 def shorten_parser_message(message: str) -> str:
-    """Remove repeated values and type names from jsonargparse's message."""
+    """Return jsonargparse's message in one line, without repeated values and type names."""
     noise = ("- Expected a <class 'NoneType'>", "Given value", "Subtypes:", "Errors:", "Does not validate against any")
     lines = (line for line in message.splitlines() if not line.strip().startswith(noise))
     hint = "Add the import path to import_path_allowlist in set_parsing_settings to allow it."
-    return "\n".join(lines).replace(hint, "If you trust it, add --allow and its module.")
+    return " ".join(" ".join(lines).split()).replace(hint, "If you trust it, add --allow and its module.")
 
 
 def error_location(message: str, arguments: Sequence[str]) -> str:

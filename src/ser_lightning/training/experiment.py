@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import torch
 import yaml
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
@@ -145,6 +145,9 @@ class ExperimentCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Name the run, check the sampler and set the number of threads."""
+        for section in ("trainer", "best_checkpoint", "run", "execution"):
+            if not isinstance(value := self._get(self.config, section), Namespace):
+                raise ConfigurationError(f"{section} is {value!r:.100}; give keys with values")
         name = self._get(self.config, "run")
         paper, experiment = name_from_path(self.config_files[0] if self.config_files else Path("command_line"))
         name["paper"] = paper if name["paper"] is None else name["paper"]
@@ -167,6 +170,13 @@ class ExperimentCLI(LightningCLI):
             raise constructor_error(error) from error
         check_monitored_scores(self.trainer, self.model.epoch_scores)
         self.model.check_targets(self.data.target_kind)  # before hours of extraction
+        try:
+            self.model.configure_optimizers()
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"model.init_args.optimizer and scheduler are {self.configuration['model']['init_args']['optimizer']} "
+                f"and {self.configuration['model']['init_args']['scheduler']}: {error}"
+            ) from error
         system = self.configuration["model"]
         linked = {"num_features": self.model.num_features, "class_names": list(self.model.class_names)}
         self.model.configuration = {**system, "init_args": {**system["init_args"], **linked}}
@@ -208,7 +218,7 @@ class ExperimentCLI(LightningCLI):
                 f"trainer.devices is {trainer['devices']}, which does not fit SLURM's tasks: {error} Or set "
                 "trainer.devices=1"
             ) from error
-        except MisconfigurationException as error:
+        except (MisconfigurationException, TypeError) as error:
             raise ConfigurationError(
                 f"trainer: {error} (accelerator {trainer['accelerator']}, devices {trainer['devices']}, strategy "
                 f"{trainer['strategy']}); choose what this machine has, such as --config experiments/trainer/cpu.yaml"
