@@ -106,7 +106,7 @@ def test_an_utterance_tested_in_two_folds_is_named(seed_folder: Path) -> None:
     assert re.search(r"'fold0-003' .*fold-00 .*fold-02", reason(seed_folder))
 
 
-@pytest.mark.parametrize(("key", "value"), [("fold", 1), ("num_folds", 0)])
+@pytest.mark.parametrize(("key", "value"), [("fold", 1), ("fold", 7)])
 def test_a_fold_whose_files_disagree_is_rejected(seed_folder: Path, key: str, value: int) -> None:
     _change(seed_folder / "fold-00", **{key: value})
     with pytest.raises(ConfigurationError, match=r"fold-00.*\[0\] in predictions\.csv.*fold . of . in run\.json"):
@@ -156,4 +156,12 @@ def test_the_history_keeps_the_last_repetition_of_an_epoch(seed_folder: Path) ->
 
 def test_a_fold_without_metrics_has_no_history(seed_folder: Path) -> None:
     (seed_folder / "fold-00" / "metrics.csv").unlink()
+    assert read_history(seed_folder / "fold-00") is None
+
+
+@pytest.mark.parametrize(
+    "content", ['epoch\n"', "\0\0", "", "step,loss\n0,1\n", "epoch,loss\nnan,1\n", "epoch\n1e400\n"]
+)
+def test_a_damaged_metrics_file_is_no_history(content: str, seed_folder: Path) -> None:
+    (seed_folder / "fold-00" / "metrics.csv").write_text(content)
     assert read_history(seed_folder / "fold-00") is None

@@ -24,6 +24,7 @@ from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
 from ser_lightning.cli.__main__ import main
 from ser_lightning.cross_validation.wandb import log_summary_runs, report_to_agent
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.plan import Change, Job, JobEvent
 from ser_lightning.runs.folder import code_version
 from ser_lightning.runs.names import trial_row
@@ -31,7 +32,7 @@ from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
 from ser_lightning.training.callbacks import EpochSeed
 from ser_lightning.training.fold import run_fold
-from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable
+from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable, wandb_mode
 
 Arguments = Callable[..., list[str]]
 
@@ -458,3 +459,34 @@ def test_a_wandb_agents_trials_have_own_summaries_and_folders(arguments: Argumen
             (own,) = offline_runs(folder / fold)
             assert own.run.run_id not in ("first", "second")
             assert own.run.sweep_id == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "mode"), [("Offline", "offline"), ("ONLINE ", "online"), ("dryrun", "offline"), ("disabled", "disabled")]
+)
+def test_wandbs_mode_is_read_in_any_case(given: str, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", given)
+    assert wandb_mode() == os.environ["WANDB_MODE"] == mode
+
+
+def test_an_unknown_mode_of_wandb_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offlin")
+    with pytest.raises(ConfigurationError, match=r"WANDB_MODE is 'offlin'.*offline"):
+        wandb_mode()
+
+
+@pytest.mark.parametrize("content", [b"\x00" * 50, b'epoch\n"', b"", b"epoch,step\n\xff\xfe", b"step\n1\n"])
+def test_a_damaged_metrics_file_is_started_again(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(content)
+    trainer = SimpleNamespace(
+        state=SimpleNamespace(fn="fit"),
+        sanity_checking=False,
+        is_global_zero=True,
+        logged_metrics={"validation/UA": 0.5},
+        current_epoch=3,
+        global_step=12,
+        default_root_dir=str(tmp_path),
+    )
+    with pytest.warns(UserWarning, match="metrics.csv is damaged"):
+        MetricsTable().on_validation_end(cast(Trainer, trainer), LightningModule())
+    assert (tmp_path / "metrics.csv").read_text() == "epoch,step,validation/UA\n3,12,0.5\n"

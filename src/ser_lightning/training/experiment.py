@@ -115,6 +115,8 @@ class ExperimentCLI(LightningCLI):
             raise ConfigurationError(
                 f"{error_location(str(error), self._arguments)}: {shorten_parser_message(str(error))}"
             ) from error
+        except (IndexError, ValueError) as error:  # PyYAML's, of values such as !!int ''
+            raise ConfigurationError(f"command line: a value is not YAML: {error}") from error
 
     def _set_seed(self) -> None:
         """Check the seed before NumPy rejects it, and set it."""
@@ -173,10 +175,8 @@ class ExperimentCLI(LightningCLI):
         try:
             self.model.configure_optimizers()
         except (TypeError, ValueError) as error:
-            raise ConfigurationError(
-                f"model.init_args.optimizer and scheduler are {self.configuration['model']['init_args']['optimizer']} "
-                f"and {self.configuration['model']['init_args']['scheduler']}: {error}"
-            ) from error
+            given = {key: self.configuration["model"]["init_args"].get(key) for key in ("optimizer", "scheduler")}
+            raise ConfigurationError(f"model.init_args: {given} cannot be built: {error}") from error
         system = self.configuration["model"]
         linked = {"num_features": self.model.num_features, "class_names": list(self.model.class_names)}
         self.model.configuration = {**system, "init_args": {**system["init_args"], **linked}}
