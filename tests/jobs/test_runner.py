@@ -240,3 +240,29 @@ def test_an_unexpected_error_of_a_job_is_shown_in_one_line(job: MakeJob) -> None
     (reason,) = run_jobs([failing], QUIET, Resources(retries=0)).values()
     assert reason.endswith(f"error: KeyError: 'x'; see (traceback: {failing.folder / 'log.txt'})")
     assert "this is" not in reason
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel watches on Linux")
+def test_a_fork_server_ends_with_its_parent_even_while_it_imports(tmp_path: Path) -> None:
+    program, began = tmp_path / "program.py", tmp_path / "began"
+    program.write_text(
+        "import ctypes, os, pathlib\n"
+        "from ser_lightning.jobs.fork_server import serve\n"
+        "def prepare():\n"
+        f"    pathlib.Path({str(began)!r}).symlink_to(f'/proc/{{os.getpid()}}/stat')\n"
+        "    ctypes.PyDLL(None).sleep(60)  # holds the interpreter, as an import of torch does\n"
+        "serve(prepare, print)\n"
+    )
+    code = (
+        "import os, sys, time; from ser_lightning.jobs.fork_server import ForkServer; "
+        "server = ForkServer([sys.executable, sys.argv[1]], os.environ); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(program)]) as parent:
+        while not began.is_symlink():
+            assert parent.poll() is None
+            time.sleep(0.02)
+        parent.kill()
+    until = time.monotonic() + 5
+    while began.exists() and ") Z" not in began.read_text():
+        assert time.monotonic() < until
+        time.sleep(0.02)
