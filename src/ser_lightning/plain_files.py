@@ -89,14 +89,17 @@ def _check_events(text: str) -> None:
             sizes[name or ""] = values - before
         elif isinstance(event, yaml.AliasEvent):
             if any(name == anchor for name, _ in opened):
-                raise ValueError(f"line {event.start_mark.line + 1}: *{anchor} contains itself")
+                raise ValueError(f"{_line(event)}: *{anchor} contains itself")
             values += sizes.get(str(anchor), 1)
         elif isinstance(event, yaml.ScalarEvent):
             values += 1
             sizes[anchor or ""] = 1
         if len(opened) > MOST_LEVELS or values > MOST_YAML_VALUES:
-            line = event.start_mark.line + 1
-            raise ValueError(f"line {line}: more than {MOST_LEVELS} levels or {MOST_YAML_VALUES} values")
+            raise ValueError(f"{_line(event)}: more than {MOST_LEVELS} levels or {MOST_YAML_VALUES} values")
+
+
+def _line(event: yaml.Event) -> str:
+    return f"line {event.start_mark.line + 1}" if event.start_mark else "line unknown"
 
 
 def check_extent(content: object) -> None:

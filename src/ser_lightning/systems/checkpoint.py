@@ -128,7 +128,7 @@ def _fault(checkpoint: Mapping[Any, Any]) -> str:
     return ""
 
 
-def _are_names(value: Sequence[object]) -> bool:
+def _are_names(value: Any) -> bool:
     return all(isinstance(name, str) for name in value)
 
 

@@ -237,7 +237,7 @@ class Fold:
         except ConfigurationError as error:
             checkpoint = read_checkpoint(last, self.cli.allow)
             states = checkpoint.get("callbacks", {}).items()
-            kept = next((state for key, state in states if key.startswith(BestCheckpoint.__name__)), {})
+            kept: dict[str, Any] = next((state for key, state in states if key.startswith(BestCheckpoint.__name__)), {})
             if not kept.get("best_model_path"):  # no epoch was the best one yet
                 return
             if kept.get(BEST_STEP) != checkpoint.get("global_step"):
