@@ -1,7 +1,7 @@
 """What a fold's training records: ``run.json`` with experiment, code and hardware, and ``metrics.csv`` by epoch."""
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import GenericAlias
 from typing import Any, Self
@@ -34,13 +34,14 @@ class RunFacts:
         class_names: The classes, in the order of the logits.
         system: Name of the system.
         parameters: Number of trainable parameters.
-        best_epoch: Epoch of the tested checkpoint, from 0.
+        best_epoch: Epoch of the tested checkpoint, from 0; -1 if training diverged before there was one.
         epochs: Epochs trained.
         seconds: Duration of the fold.
         code_version: Version of the code.
         hardware: Device and processor.
         skipped_audio: Reason by unusable file.
         faulty_left_out: Utterances left out: faulty in the corpus's release, or without audio.
+        diverged: Where and how training diverged; such a fold has no results. Empty if it did not.
     """
 
     paper: str
@@ -65,6 +66,7 @@ class RunFacts:
     hardware: str
     skipped_audio: dict[str, str]
     faulty_left_out: tuple[str, ...]
+    diverged: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -89,6 +91,8 @@ class RunFacts:
         values: dict[str, Any] = {}
         for field in fields(cls):
             if field.name not in content:
+                if field.default is not MISSING:
+                    continue
                 raise ConfigurationError(f"{path}: no key {field.name!r}; run the fold again with this version")
             values[field.name] = _checked(content[field.name], field.type, f"{path}: {field.name}")
         return cls(**values)

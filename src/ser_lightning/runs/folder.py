@@ -212,7 +212,7 @@ def hardware(device: "torch.device", num_processes: int) -> str:
 
 
 def is_finished(folder: Path, scored: bool = True, tested: bool = True) -> bool:
-    """Return whether a job has finished: its facts and its predictions, if any, exist.
+    """Return whether a job has finished: its facts and its predictions, if any, exist, and it did not diverge.
 
     The test predictions are written last; without a test, the facts are, after the validation predictions.
 
@@ -228,7 +228,17 @@ def is_finished(folder: Path, scored: bool = True, tested: bool = True) -> bool:
         names = os.listdir(folder)
     except FileNotFoundError:
         return False
-    return FACTS_FILE in names and (not scored or FILES["test" if tested else "validation"] in names)
+    has_results = FACTS_FILE in names and (not scored or FILES["test" if tested else "validation"] in names)
+    return has_results and not divergence(folder)
+
+
+def divergence(folder: Path) -> str:
+    """Return where and how a fold's training diverged; empty if it did not, or if ``run.json`` cannot be read."""
+    try:
+        content = json.loads((folder / FACTS_FILE).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return ""
+    return str(content.get("diverged", "")) if isinstance(content, dict) else ""
 
 
 def fold_folders(folder: Path) -> list[Path]:

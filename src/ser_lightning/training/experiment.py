@@ -35,6 +35,7 @@ from ser_lightning.training.arguments import (
 )
 from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
 from ser_lightning.training.checks import LINKED, check_monitored_scores, check_same_system
+from ser_lightning.training.divergence import DivergenceGuard
 from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.training.results import ResultFiles
 
@@ -186,7 +187,9 @@ class ExperimentCLI(LightningCLI):
         try:
             # Lightning uses this timer for the limit.
             self._timer = Timer(trainer["max_time"])
-            ours = [EpochSeed(seed), ResultFiles(), self._timer, *([] if trainer["fast_dev_run"] else [MetricsTable()])]
+            ours = [DivergenceGuard(), EpochSeed(seed), ResultFiles(), self._timer]
+            if not trainer["fast_dev_run"]:
+                ours.append(MetricsTable())
             trainer["callbacks"] = [*(trainer["callbacks"] or []), *ours]
             return super().instantiate_trainer(default_root_dir=folder, **kwargs)
         except MisconfigurationException as error:

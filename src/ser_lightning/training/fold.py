@@ -7,7 +7,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from lightning.pytorch import Trainer
 
 from ser_lightning.data.corpora import protocol_hash
-from ser_lightning.errors import ConfigurationError
+from ser_lightning.errors import ConfigurationError, DivergenceError
 from ser_lightning.files import write_atomically
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import (
@@ -227,10 +227,14 @@ class Fold:
         """Fit or resume, predict the validation set with the best epoch, and record the facts."""
         trainer, system, data = self.trainer, self.cli.model, self.cli.datamodule
         version = code_version()  # of the loaded code; the working tree may change during training
-        trainer.fit(system, datamodule=data, ckpt_path=start, weights_only=True)
+        best = self._checkpoint("best")
+        try:
+            trainer.fit(system, datamodule=data, ckpt_path=start, weights_only=True)
+        except DivergenceError as error:
+            self._write_facts(replace(self._facts(best, version), diverged=str(error)))
+            raise
         if trainer.interrupted:
             raise KeyboardInterrupt
-        best = self._checkpoint("best")
         if self._is_dry or not best.exists():  # no epoch was validated
             return
         facts = self._facts(best, version)
@@ -238,6 +242,9 @@ class Fold:
             loggers, trainer.loggers = trainer.loggers, []  # already logged during fit
             self._evaluate("validate", best, verbose=False)
             trainer.loggers = loggers
+        self._write_facts(facts)
+
+    def _write_facts(self, facts: RunFacts) -> None:
         if self._writes:
             write_atomically(self.folder / FACTS_FILE, json.dumps(asdict(facts), indent=2).encode())
 
@@ -275,7 +282,7 @@ class Fold:
             class_names=tuple(data.class_names),
             system=type(cli.model).__name__,
             parameters=sum(p.numel() for p in cli.model.parameters() if p.requires_grad),
-            best_epoch=int(torch.load(best, weights_only=True, map_location="cpu", mmap=True)["epoch"]),
+            best_epoch=_epoch(best) if best.exists() else -1,
             epochs=trainer.current_epoch,
             seconds=round(cli.training_seconds, 1),
             code_version=version,
@@ -283,3 +290,7 @@ class Fold:
             skipped_audio={str(path): reason for path, reason in data.skipped_audio.items()},
             faulty_left_out=tuple(sorted(data.left_out)),
         )
+
+
+def _epoch(checkpoint: Path) -> int:
+    return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["epoch"])
