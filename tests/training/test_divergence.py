@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from ser_lightning.cli.main import main
 from torch import Tensor, nn
 
+from ser_lightning.cli.__main__ import main
 from ser_lightning.errors import DivergenceError
 from ser_lightning.reports.systems import find_systems
 from ser_lightning.runs.folder import is_finished

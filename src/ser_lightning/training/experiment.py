@@ -34,7 +34,13 @@ from ser_lightning.training.arguments import (
     threads_of_environment,
 )
 from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
-from ser_lightning.training.checks import LINKED, check_monitored_scores, check_same_system
+from ser_lightning.training.checks import (
+    LINKED,
+    check_monitored_scores,
+    check_resumes_exactly,
+    check_same_system,
+    check_will_validate,
+)
 from ser_lightning.training.divergence import DivergenceGuard
 from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.training.results import ResultFiles
@@ -179,6 +185,9 @@ class ExperimentCLI(LightningCLI):
         source = self.config_files[0] if self.config_files else Path()
         default_folder = source.parent if source.name == CONFIG_FILE else self.run_name.folder()
         folder = Path(trainer["default_root_dir"] or default_folder)
+        if self.subcommand in (None, "fit"):
+            check_resumes_exactly(trainer, self.allow)
+            check_will_validate(trainer)
         if trainer["fast_dev_run"]:
             kwargs["logger"] = False
         elif trainer["logger"] in (None, True):

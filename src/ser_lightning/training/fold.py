@@ -99,6 +99,9 @@ class Fold:
         self._wait_seconds = wait_seconds
         self._is_dry = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]  # undeclared
         self._writes = cli.trainer.is_global_zero and not self._is_dry
+        # Lightning's handler ends a process with status 0 on SIGTERM, and in several processes may wait forever. Under
+        # SLURM, another one saves checkpoints inside an epoch. The process's own handlers stay.
+        self.trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def run(self, tested: bool = True) -> None:
         """Fit or resume, validate, record the facts, test, and write the model card; a finished fold is skipped.
@@ -229,14 +232,20 @@ class Fold:
         version = code_version()  # of the loaded code; the working tree may change during training
         best = self._checkpoint("best")
         try:
-            trainer.fit(system, datamodule=data, ckpt_path=start, weights_only=True)
+            with _interruptions():
+                trainer.fit(system, datamodule=data, ckpt_path=start, weights_only=True)
         except DivergenceError as error:
             self._write_facts(replace(self._facts(best, version), diverged=str(error)))
             raise
-        if trainer.interrupted:
-            raise KeyboardInterrupt
-        if self._is_dry or not best.exists():  # no epoch was validated
+        if self._is_dry:
             return
+        if not best.exists():
+            trainer_settings = self.cli.configuration["trainer"]
+            limits = ", ".join(f"{key} {trainer_settings[key]}" for key in ("max_epochs", "max_steps", "max_time"))
+            raise ConfigurationError(
+                f"{self.folder}: training ended before an epoch was validated ({limits}), so there is no best "
+                f"checkpoint; {CHECKPOINTS}/{LAST} is kept. Raise the limit, and delete the folder or use --row NAME"
+            )
         facts = self._facts(best, version)
         if not system.is_pretraining:
             loggers, trainer.loggers = trainer.loggers, []  # already logged during fit
@@ -250,7 +259,8 @@ class Fold:
 
     def _evaluate(self, subcommand: str, path: Path, **options: Any) -> None:
         method = getattr(self.trainer, subcommand)
-        method(self.cli.model, datamodule=self.cli.datamodule, ckpt_path=path, weights_only=True, **options)
+        with _interruptions():
+            method(self.cli.model, datamodule=self.cli.datamodule, ckpt_path=path, weights_only=True, **options)
 
     def _describe(self) -> None:
         """Write the best checkpoint's model card."""
@@ -294,3 +304,14 @@ class Fold:
 
 def _epoch(checkpoint: Path) -> int:
     return int(torch.load(checkpoint, weights_only=True, map_location="cpu", mmap=True)["epoch"])
+
+
+@contextmanager
+def _interruptions() -> Iterator[None]:
+    """Raise Ctrl-C or SIGTERM again, for which Lightning exits with status 1."""
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
