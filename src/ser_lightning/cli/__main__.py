@@ -17,6 +17,7 @@ from ser_lightning.cli.command_line import (
     CommandLine,
     list_lightning_commands,
     parse_suite_options,
+    reject_abbreviations,
     run_lightning,
 )
 from ser_lightning.errors import SerError
@@ -135,6 +136,7 @@ def _run(arguments: list[str]) -> int:
     options, rest = all_commands.parse_known_args(arguments)
     if rest and not options.takes_overrides:
         all_commands.error(f"unrecognized arguments: {' '.join(rest)}")
+    reject_abbreviations(options.parser, rest)
     _check_config_files(rest)
     _prepare_process(options)
     status: int = options.function(options, rest)

@@ -1,6 +1,7 @@
 """Jobs: resources, dependencies, state and its changes, and the printed plan."""
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from rich.console import Console
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import flatten
 from ser_lightning.runs.folder import CONFIG_FILE, file_hash, is_finished, recorded_sources, write_config
+
+_MOST_NUMBERS = 10_000
 
 
 @dataclass(frozen=True)
@@ -170,22 +173,28 @@ def write_configurations(jobs: Iterable[Job]) -> None:
             write_config(job.folder, job.configuration)
 
 
-def parse_numbers(text: str, option: str) -> list[int]:
+def parse_numbers(text: str, option: str, largest: int = 9999) -> list[int]:
     """Return the sorted, distinct numbers of a list such as ``0,3-5``.
 
     Args:
         text: The list.
         option: The option that holds it, for the error.
+        largest: The largest possible number.
 
     Raises:
-        ConfigurationError: If a part is neither a number nor a range.
+        ConfigurationError: If a part is neither a number nor a range, or a number is too large.
     """
     numbers: set[int] = set()
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()) or (dash and int(last) < int(first)):
+        found = re.fullmatch(r"([0-9]{1,19})(?:-([0-9]{1,19}))?", part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if last < first:
             raise ConfigurationError(f"{option} {text}: '{part}' is neither a number nor a range such as 3-5")
-        numbers.update(range(int(first), int(last or first) + 1))
+        if last > largest:
+            raise ConfigurationError(f"{option} {text}: {last} is too large; the numbers are 0 to {largest}")
+        if last - first > _MOST_NUMBERS:
+            raise ConfigurationError(f"{option} {text}: {part} is more than {_MOST_NUMBERS} numbers")
+        numbers.update(range(first, last + 1))
     return sorted(numbers)
 
 

@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ import yaml
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.runs.configuration import CHECKPOINT_KEYS_END, differing_keys, flatten
+from ser_lightning.runs.names import is_fold_name
 
 if TYPE_CHECKING:
     import torch
@@ -37,9 +37,6 @@ EMBEDDINGS_FILE = "embeddings.safetensors"
 CONFUSION_PICTURE, EMBEDDINGS_PICTURE, ATTENTION_PICTURE = "confusion.png", "embeddings.png", "attention.png"
 # Results of a training, in the order in which they are deleted before the next one.
 RESULTS = (FACTS_FILE, *FILES.values(), SCORES_FILE, CONFUSION_PICTURE, EMBEDDINGS_FILE, EMBEDDINGS_PICTURE)
-
-
-_FOLD_NAME = re.compile(r"fold-\d+")
 
 
 def has_begun(folder: Path) -> bool:
@@ -243,10 +240,10 @@ def divergence(folder: Path) -> str:
 
 def fold_folders(folder: Path) -> list[Path]:
     """Return ``folder`` if it is a fold's, else the folds' folders below it, sorted."""
-    if _FOLD_NAME.fullmatch(folder.name):
+    if is_fold_name(folder.name):
         return [folder]
     found = []
     for above, below, _ in os.walk(folder):
-        found += [Path(above, name) for name in below if _FOLD_NAME.fullmatch(name)]
-        below[:] = [name for name in below if not _FOLD_NAME.fullmatch(name)]
+        found += [Path(above, name) for name in below if is_fold_name(name)]
+        below[:] = [name for name in below if not is_fold_name(name)]
     return sorted(found)

@@ -5,6 +5,7 @@ every YAML would have to repeat them.
 """
 
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -25,12 +26,12 @@ from ser_lightning.runs.folder import CONFIG_FILE, code_version
 from ser_lightning.runs.names import ExperimentName, RunName, name_from_path
 from ser_lightning.training.arguments import (
     Execution,
+    check_seed,
     config_files,
     constructor_error,
     corpus_argument,
-    error_location,
+    parser_error,
     read_experiment_file,
-    shorten_parser_message,
     threads_of_environment,
 )
 from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
@@ -79,13 +80,15 @@ class ExperimentCLI(LightningCLI):
     ) -> None:
         self.allow = tuple(allow)
         self._build = build
+        self._has_subcommand = run
         self._trainer_overrides = trainer_overrides
         self.config_files = config_files(arguments)
         for path in self.config_files:
             check_class_paths(read_experiment_file(path), str(path), self.allow)
+        check_seed(arguments)
         self._arguments = tuple(arguments)
         enforce_allow_list(self.allow)
-        quiet_errors = {"exit_on_error": False}
+        quiet_errors = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -115,9 +118,8 @@ class ExperimentCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise ConfigurationError(
-                f"{error_location(str(error), self._arguments)}: {shorten_parser_message(str(error))}"
-            ) from error
+            read_by = self._subcommand_parsers.get(args[0], parser) if self._has_subcommand and args else parser
+            raise parser_error(str(error), self._arguments, read_by) from error
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing, where LightningCLI would let the checkpoint override the configuration.
@@ -192,6 +194,9 @@ class ExperimentCLI(LightningCLI):
             kwargs["logger"] = False
         elif trainer["logger"] in (None, True):
             kwargs["logger"] = self._wandb_logger(folder)
+        if trainer["devices"] in (1, "1") and trainer["num_nodes"] == 1:
+            # Lightning would treat SLURM's tasks as the processes of one training.
+            os.environ.pop("SLURM_NTASKS", None)
         kwargs["plugins"] = [*(trainer["plugins"] or []), AtomicCheckpointIO()]
         try:
             # Lightning uses this timer for the limit.
@@ -201,6 +206,14 @@ class ExperimentCLI(LightningCLI):
                 ours.append(MetricsTable())
             trainer["callbacks"] = [*(trainer["callbacks"] or []), *ours]
             return super().instantiate_trainer(default_root_dir=folder, **kwargs)
+        except RuntimeError as error:
+            if "SLURM_NTASKS" not in os.environ:
+                raise
+            raise ConfigurationError(
+                f"trainer.devices is {trainer['devices']}, but SLURM_NTASKS is {os.environ['SLURM_NTASKS']}: "
+                f"{' '.join(str(error).split())}; start the processes by srun with --ntasks-per-node equal to devices, "
+                "or unset SLURM_NTASKS and let this process start them"
+            ) from error
         except MisconfigurationException as error:
             raise ConfigurationError(
                 f"trainer: {error} (accelerator {trainer['accelerator']}, devices {trainer['devices']}, strategy "
