@@ -310,8 +310,10 @@ def test_equal_errors_of_several_folds_are_printed_once(
 def test_a_failed_fold_is_reported_with_log_and_exit_status(
     done: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*done, "--row=broken", "--folds=0", "--retries=0", "--trainer.limit_val_batches=0"]) == 1
+    broken = seed_folder(Path(done[1].removeprefix("--runs="))).parents[1] / "broken" / "seed-0" / "fold-00"
+    (broken / "confusion.png").mkdir(parents=True)  # a file cannot take its place
+    assert main([*done, "--row=broken", "--folds=0", "--retries=0"]) == 1
     printed = capsys.readouterr().out
     assert "fold-00 is missing" in printed
     assert "exit status" in printed
-    assert "best.ckpt" in printed
+    assert "confusion.png" in printed

@@ -93,6 +93,15 @@ def test_steps_that_end_before_the_first_validation_are_refused_before_training(
     )
 
 
+def test_a_share_of_batches_below_one_is_one_error(
+    tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run-fold", *arguments(tmp_path, "--trainer.logger=false", "--trainer.limit_val_batches=0.001")]) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: trainer: ")
+    assert "0.001" in said
+
+
 def test_time_that_ends_before_the_first_validation_keeps_the_last_checkpoint(
     tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 
 from ser_lightning.data.corpora import protocol_hash
@@ -232,7 +233,7 @@ class Fold:
         version = code_version()  # of the loaded code; the working tree may change during training
         best = self._checkpoint("best")
         try:
-            with _interruptions():
+            with _clear_errors():
                 trainer.fit(system, datamodule=data, ckpt_path=start, weights_only=True)
         except DivergenceError as error:
             self._write_facts(replace(self._facts(best, version), diverged=str(error)))
@@ -259,7 +260,7 @@ class Fold:
 
     def _evaluate(self, subcommand: str, path: Path, **options: Any) -> None:
         method = getattr(self.trainer, subcommand)
-        with _interruptions():
+        with _clear_errors():
             method(self.cli.model, datamodule=self.cli.datamodule, ckpt_path=path, weights_only=True, **options)
 
     def _describe(self) -> None:
@@ -307,11 +308,17 @@ def _epoch(checkpoint: Path) -> int:
 
 
 @contextmanager
-def _interruptions() -> Iterator[None]:
-    """Raise Ctrl-C or SIGTERM again, for which Lightning exits with status 1."""
+def _clear_errors() -> Iterator[None]:
+    """Raise Ctrl-C and SIGTERM again, for which Lightning exits with status 1; make Lightning's own errors clear ones.
+
+    Raises:
+        ConfigurationError: If Lightning finds that settings do not fit each other or the data.
+    """
     try:
         yield
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):
             raise error.__context__ from None
         raise
+    except MisconfigurationException as error:
+        raise ConfigurationError(f"trainer: {' '.join(str(error).split())}") from error
