@@ -1,4 +1,4 @@
-"""Checks before training or scoring: checkpoints against the configuration, and monitored scores."""
+"""Checks before training or scoring: checkpoints against the configuration, settings, and monitored scores."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
