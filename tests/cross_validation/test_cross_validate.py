@@ -218,7 +218,7 @@ def test_a_stage_of_another_seed_is_named(tmp_path: Path) -> None:
 def test_an_experiment_without_a_file_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = yaml.safe_load(Path("experiments/quickstart.yaml").read_text())
     given = [f"--{key}={json.dumps(content[key])}" for key in ("model", "data")]
-    assert main(["cv", f"--runs={tmp_path}", *given]) == 1
+    assert main(["cv", f"--runs={tmp_path}", "--trainer.max_epochs=1", *given]) == 1
     assert "--config" in capsys.readouterr().err
 
 

@@ -20,7 +20,6 @@ from ser_lightning.jobs.plan import Form, Job, Resources, parse_numbers
 from ser_lightning.published.lookup import check_earlier_stages
 from ser_lightning.runs.folder import CHECKPOINTS, has_begun, reject_other_run
 from ser_lightning.runs.names import LARGEST_SEED, RUNS, fold_name, seed_name
-from ser_lightning.training.arguments import config_files
 from ser_lightning.training.experiment import ExperimentCLI
 
 
@@ -87,12 +86,12 @@ def plan_experiment(
         ProtocolError: If a fold does not exist, or the corpus cannot be divided.
     """
     _reject_planned_keys(arguments)
-    if not config_files(arguments):
-        raise ConfigurationError("no experiment given; name its YAML: --config experiments/....yaml")
     if options.resources.gpus_per_job is None:
         cli = ExperimentCLI(arguments, run=False, allow=options.allow, trainer_overrides={"logger": False})
     else:  # jobs get their GPUs from Ray: this machine may have none
         cli = build_on_cpu(arguments, options.allow)
+    if not cli.config_files:
+        raise ConfigurationError("no experiment given; name its YAML: --config experiments/....yaml")
     resolved = cli.configuration
     if folder := resolved["trainer"]["default_root_dir"]:
         raise ConfigurationError(
