@@ -69,7 +69,7 @@ def test_weights_that_are_not_finite_under_a_finite_loss_are_named() -> None:
     training.step(1.0)
     with torch.no_grad():
         training.system.weight[1, 0] = math.nan
-    with pytest.raises(DivergenceError, match=r"epoch 2, step 1: weights .*\(utterances train-2\)"):
+    with pytest.raises(DivergenceError, match=r"epoch 2, step 1: norm of the weights .*\(utterances train-2\)"):
         training.step(1.0, 12)  # the second copy of utterance 2, at another speed
 
 

@@ -92,7 +92,7 @@ class DivergenceGuard(Callback):
             found = [one for part in _of_all_processes(trainer, mine) for one in part]
             first = min(step for step, _, _ in found)
             culprits = [(finite_loss, names) for step, finite_loss, names in found if step == first]
-            what = "weights are" if all(finite_loss for finite_loss, _ in culprits) else "loss is"
+            what = "norm of the weights is" if all(finite_loss for finite_loss, _ in culprits) else "loss is"
             self._stop(trainer, f"step {first}: {what} not finite", [name for _, names in culprits for name in names])
         self._steps.clear()
 

@@ -243,9 +243,10 @@ class Fold:
         if not best.exists():
             trainer_settings = self.cli.configuration["trainer"]
             limits = ", ".join(f"{key} {trainer_settings[key]}" for key in ("max_epochs", "max_steps", "max_time"))
+            kept = f"; {CHECKPOINTS}/{LAST} is kept" if self._checkpoint("last").exists() else ""
             raise ConfigurationError(
                 f"{self.folder}: training ended before an epoch was validated ({limits}), so there is no best "
-                f"checkpoint; {CHECKPOINTS}/{LAST} is kept. Raise the limit, and delete the folder or use --row NAME"
+                f"checkpoint{kept}. Raise the limit, and delete the folder or use --row NAME"
             )
         facts = self._facts(best, version)
         if not system.is_pretraining:
