@@ -50,3 +50,7 @@ class ProtocolError(SerError):
 
 class ConfigurationError(SerError):
     """A setting, a command-line value or a checkpoint is invalid."""
+
+
+class DivergenceError(SerError):
+    """Training diverged: a loss, a weight or an output is not a finite number."""

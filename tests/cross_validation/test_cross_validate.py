@@ -16,8 +16,9 @@ import yaml
 from rich.console import Console
 
 from ser_lightning.cli.__main__ import main
-from ser_lightning.cross_validation import cross_validate
+from ser_lightning.cross_validation import cross_validate, planner
 from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.plan import Job, Resources, show_plan, write_configurations
 from ser_lightning.runs.folder import read_config
 from ser_lightning.training.experiment import ExperimentCLI
@@ -177,6 +178,10 @@ def test_a_fold_resumes_with_another_root(done: list[str], synthetic_ravdess: Pa
         ("--folds=7", "--folds 7"),
         ("--folds=a", "--folds a: 'a'"),
         ("--seeds=0,x", "--seeds 0,x: 'x'"),
+        ("--seeds=5000000000", "--seeds 5000000000: 5000000000 is too large; the numbers are 0 to 4294967295"),
+        ("--fold=1", "--fold is not an option; give its full name, --folds"),
+        ("--row=", "--row (run.row) '' "),
+        ("--row=../x", "--row (run.row) '../x' "),
         ("--data.init_args.fold=1", "use --folds"),
         ("--seed_everything=1", "use --seeds"),
     ],
@@ -190,10 +195,30 @@ def test_unusable_folds_and_seeds_are_rejected(
     assert "features" not in said.out
 
 
+def test_seeds_and_folders_of_the_yaml_are_not_ignored(done: list[str], tmp_path: Path) -> None:
+    given = done[2:]
+    for trainer, seeds, planned in (({}, None, [7]), ({}, "1,3", [1, 3]), ({"default_root_dir": "here"}, None, [])):
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"seed_everything": 7, "trainer": trainer}))
+        options = RunOptions(folds="0", seeds=seeds, runs=tmp_path, dry_run="json")
+        if planned:
+            jobs = plan_experiment([*given, f"--config={tmp_path}/mine.yaml"], options, QUIET)
+            assert [(job.seed, job.folder.parent.name) for job in jobs] == [(seed, f"seed-{seed}") for seed in planned]
+            assert [job.configuration["seed_everything"] for job in jobs] == planned
+        else:
+            with pytest.raises(ConfigurationError, match=r"trainer.default_root_dir is here.*--runs"):
+                plan_experiment([*given, f"--config={tmp_path}/mine.yaml"], options, QUIET)
+
+
+def test_a_stage_of_another_seed_is_named(tmp_path: Path) -> None:
+    stage = Job(tmp_path, {}, "first", "default", fold=0, seed=7)
+    with pytest.raises(ConfigurationError, match=r"first is planned with seed 7.* seed 0.*--seeds"):
+        planner._of_same_fold([stage], 0, 0)
+
+
 def test_an_experiment_without_a_file_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = yaml.safe_load(Path("experiments/quickstart.yaml").read_text())
     given = [f"--{key}={json.dumps(content[key])}" for key in ("model", "data")]
-    assert main(["cv", f"--runs={tmp_path}", *given]) == 1
+    assert main(["cv", f"--runs={tmp_path}", "--trainer.max_epochs=1", *given]) == 1
     assert "--config" in capsys.readouterr().err
 
 
@@ -285,8 +310,10 @@ def test_equal_errors_of_several_folds_are_printed_once(
 def test_a_failed_fold_is_reported_with_log_and_exit_status(
     done: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*done, "--row=broken", "--folds=0", "--retries=0", "--trainer.limit_val_batches=0"]) == 1
+    broken = seed_folder(Path(done[1].removeprefix("--runs="))).parents[1] / "broken" / "seed-0" / "fold-00"
+    (broken / "confusion.png").mkdir(parents=True)  # a file cannot take its place
+    assert main([*done, "--row=broken", "--folds=0", "--retries=0"]) == 1
     printed = capsys.readouterr().out
     assert "fold-00 is missing" in printed
     assert "exit status" in printed
-    assert "best.ckpt" in printed
+    assert "confusion.png" in printed

@@ -258,7 +258,7 @@ def test_pre_training_rows_take_trainer_and_once_arguments() -> None:
     assert row_arguments(Path("p/table.yaml"), whole, []) == ["--config=p/mine.yaml", "--run.row=default"]
 
 
-@pytest.mark.parametrize("stray", [["ravdess"], ["--a=1", "ravdess"], ["--a", "1", "ravdess"], ["corpus=x", "ravdess"]])
+@pytest.mark.parametrize("stray", [["ravdess"], ["--x=1", "ravdess"], ["--x", "1", "ravdess"], ["corpus=x", "ravdess"]])
 def test_a_stray_argument_is_named(stray: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["table", "show", "experiments/huang2020/table1.yaml", "--folds", "0", *stray]) == 1
     assert "'ravdess' is neither a key=value" in capsys.readouterr().err

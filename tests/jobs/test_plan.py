@@ -43,6 +43,7 @@ def test_an_unplanned_dependency_and_a_cycle_are_named() -> None:
 
 def test_lists_of_numbers_and_ranges_are_read() -> None:
     assert parse_numbers("0,3-5, 4", "--folds") == [0, 3, 4, 5]
-    for wrong in ("a", "5-3", "1,", "-1", "0-", "²", "0-999999999", "9" * 5000):
-        with pytest.raises(ConfigurationError, match=f"--seeds {wrong}"):
-            parse_numbers(wrong, "--seeds")
+    assert parse_numbers("4294967295", "--seeds", 4294967295) == [4294967295]
+    for wrong in ("a", "5-3", "1,", "-1", "\u00b2", "9" * 5000, "4294967296", "0-4294967295"):
+        with pytest.raises(ConfigurationError, match=f"^--seeds {wrong}: "):
+            parse_numbers(wrong, "--seeds", 4294967295)

@@ -178,6 +178,7 @@ from pathlib import Path
 from rich.console import Console
 from ser_lightning.jobs import engine
 from ser_lightning.jobs.plan import Job, Resources, write_configurations
+from ser_lightning.jobs.process import Termination, sigterm_raises
 from ser_lightning.jobs.runner import run_jobs
 
 program, runs, at_once = sys.argv[1:]
@@ -186,7 +187,10 @@ folders = [Path(runs) / "seed-0" / f"fold-{fold:02d}" for fold in range(2)]
 jobs = [Job(folder, {"kind": "waits"}, "x", "default", fold=0, seed=0) for folder in folders]
 write_configurations(jobs)
 try:
-    run_jobs(jobs, Console(), Resources(jobs=int(at_once)))
+    with sigterm_raises():
+        run_jobs(jobs, Console(), Resources(jobs=int(at_once)))
+except Termination:
+    sys.exit(143)
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -214,7 +218,7 @@ def test_no_job_outlives_a_stopped_run(sent: signal.Signals, at_once: int, fake_
         assert process.poll() is None, "it ended by itself"
         time.sleep(0.05)
     process.send_signal(sent)
-    assert process.wait() == (-signal.SIGKILL if sent == signal.SIGKILL else 130)
+    assert process.wait() == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130, signal.SIGTERM: 143}[sent]
     while processes_writing_below(runs):
         time.sleep(0.05)
     assert not list(runs.glob("seed-0/*/predictions.csv"))

@@ -244,6 +244,19 @@ def test_an_argument_cannot_fix_a_parameter(fake_jobs: FakeJobs, settings: Calla
         run_sweep(replace(tiny, arguments=(*tiny.arguments, f"--{CLUSTERS}=3")), None, None)
 
 
+def test_seed_and_name_of_a_sweep_are_not_ignored(
+    fake_jobs: FakeJobs, settings: Callable[..., SweepSettings], tmp_path: Path
+) -> None:
+    (tmp_path / "seven.yaml").write_text("seed_everything: 7")
+    given = settings()
+    given = replace(given, arguments=(*given.arguments, f"--config={tmp_path}/seven.yaml"))
+    for row in ("", ".", "../x"):
+        with pytest.raises(ConfigurationError, match=r"--row '"):
+            run_sweep(replace(given, row=row), 1, None)
+    assert run_sweep(given, 1, None) == 0
+    assert {job.seed for job in fake_jobs.ran} == {7}
+
+
 def test_a_dry_run_shows_every_trials_jobs(
     fake_jobs: FakeJobs, settings: Callable[..., SweepSettings], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,13 +31,31 @@ def test_checkpoints_are_saved_last_and_the_best_one_first() -> None:
     assert kinds.index(EpochSeed) < kinds.index(BestCheckpoint) < kinds.index(LastCheckpoint)
 
 
-@pytest.mark.parametrize(
-    ("patience", "waited", "stops"), [(2, 0, False), (2, 1, False), (2, 2, True), (0, 0, False), (0, 1, True)]
-)
-def test_a_run_resumed_with_exhausted_patience_stops_at_once(patience: int, waited: int, stops: bool) -> None:
-    stopping = EarlyStopping(monitor="validation/loss", mode="min", patience=patience)
-    state = {"wait_count": waited, "stopped_epoch": 0, "best_score": torch.tensor(1.0), "patience": patience}
-    stopping.load_state_dict(state)
-    trainer: Any = SimpleNamespace(should_stop=False)
-    stopping.on_train_start(trainer, None)  # type: ignore[arg-type]
-    assert trainer.should_stop is stops
+def validate(stopping: EarlyStopping, trainer: Any, score: float) -> None:
+    trainer.callback_metrics = {"validation/UA": torch.tensor(score)}
+    stopping.on_validation_end(trainer, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("patience", [0, 1, 2])
+@pytest.mark.parametrize("killed_after", range(5))
+def test_exhausted_patience_outlasts_a_kill_and_a_better_score(patience: int, killed_after: int) -> None:
+    def start() -> tuple[EarlyStopping, Any]:
+        decide = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)
+        state = SimpleNamespace(fn="fit")
+        trainer = SimpleNamespace(
+            should_stop=False, strategy=decide, state=state, sanity_checking=False, fast_dev_run=False, current_epoch=0
+        )
+        return EarlyStopping(monitor="validation/UA", mode="max", patience=patience), trainer
+
+    scores = [0.5, 0.4, 0.4, 0.6, 0.5]  # with min_epochs, training continues after the patience is exhausted
+    stopping, trainer = start()
+    stops = []
+    for epoch, score in enumerate(scores):
+        validate(stopping, trainer, score)
+        if epoch == killed_after:
+            state = stopping.state_dict()
+            stopping, trainer = start()
+            stopping.load_state_dict(state)
+            stopping.on_train_start(trainer, None)
+        stops.append(trainer.should_stop)
+    assert stops == [epoch >= max(1, patience) for epoch in range(5)]

@@ -271,12 +271,14 @@ def test_a_damaged_best_checkpoint_is_made_again_from_the_last(
         (["--model.init_args.optimizer=torch.optim.Adam", "--model.init_args.optimizer.lr=null"], "optimizer"),
         (["--model.init_args.optimizer=torch.optim.Adam", "--model.init_args.optimizer.lr=-1"], "-1"),
         (["--model.init_args.cells=many"], "many"),
-        (["--seed_everything=-1"], "seed_everything -1"),
-        (["--seed_everything=5000000000"], "seed_everything 5000000000"),
-        (["--seed_everything=true"], "True"),
         (["--trainer.max_epochs=" + "9" * 5000], "max_epochs"),
         (["--trainer.max_epochs=2026-13-45"], "max_epochs"),
         (["--data.init_args.fold=!!int ''"], "not YAML"),
+        (["--trainer.max_epoch=3"], "--trainer.max_epoch=3; give the full name, --trainer.max_epochs"),
+        (["--seed", "3"], "--seed 3; give the full name, --seed_everything"),
+        (["--ro", "x"], "--ro is not an option; give its full name, --row"),
+        (["--seed_everything=-1"], "--seed_everything is -1; a seed is a number from 0 to 4294967295"),
+        (["--seed_everything=true"], "--seed_everything is true"),
     ],
 )
 def test_a_wrong_argument_is_one_error_that_names_it(
@@ -405,6 +407,31 @@ def test_a_wrong_key_is_reported_where_it_was_given(more: list[str], place: str,
     with pytest.raises(ConfigurationError) as refused:
         ExperimentCLI([f"--config={path}", *more], run=False)
     assert str(refused.value).startswith(f"{path}: " if place == "mine.yaml" else f"{place}: "), refused.value
+
+
+@pytest.mark.parametrize("seed", [True, False, None, -1, 2**32, 1.5, "x"])
+def test_a_seed_that_is_not_a_number_in_range_is_named(seed: object, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({"seed_everything": seed}))
+    with pytest.raises(ConfigurationError, match=rf"mine.yaml: seed_everything is {seed};"):
+        ExperimentCLI(["--config=experiments/quickstart.yaml", f"--config={tmp_path}/mine.yaml"], run=False)
+
+
+@pytest.mark.parametrize("command", ["run-fold", "audit", "prepare"])
+def test_an_abbreviated_option_is_refused(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--config=experiments/quickstart.yaml", "--seed=3"]) == 1
+    assert "--seed=3; give the full name, --seed_everything" in capsys.readouterr().err
+
+
+def test_slurms_tasks_are_not_the_processes_of_one_device(
+    tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm = {"NTASKS": "4", "JOB_ID": "7", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in (slurm | {"JOB_NODELIST": "n1"}).items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    given = arguments(tmp_path, "--trainer.logger=false", "--trainer.accelerator=cpu")
+    with pytest.raises(ConfigurationError, match=r"trainer.devices is 2, but SLURM_NTASKS is 4.*--ntasks-per-node"):
+        ExperimentCLI([*given, "--trainer.devices=2"], run=False)
+    assert ExperimentCLI([*given, "--trainer.devices=1"], run=False).trainer.world_size == 1
 
 
 def test_a_file_in_another_encoding_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,18 @@
 """The lifecycle of a fold: all entry points write the same files, one process at a time."""
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
 from ser_lightning.cli.__main__ import main
 from ser_lightning.training import fold as lifecycle
+from ser_lightning.training.callbacks import EpochSeed
 
 Arguments = Callable[..., list[str]]
 
@@ -63,6 +66,41 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, arguments: Arguments) -> None:
     for command in ("fit", "run-fold"):
         assert main([command, *arguments(tmp_path / "dry", "--trainer.fast_dev_run=true")]) == 0
     assert not (tmp_path / "dry").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "by_signal", "status", "word"),
+    [("run-fold", True, 143, "terminated"), ("fit", False, 130, "interrupted")],
+)
+def test_a_stopped_training_says_so_and_resumes(
+    command: str,
+    by_signal: bool,
+    status: int,
+    word: str,
+    tmp_path: Path,
+    arguments: Arguments,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    begin_epoch, on_sigterm = EpochSeed.on_train_epoch_start, signal.getsignal(signal.SIGTERM)
+
+    def stop_in_the_second(seed: EpochSeed, trainer: Trainer, system: LightningModule) -> None:
+        if trainer.current_epoch == 1:
+            if by_signal:
+                signal.raise_signal(signal.SIGTERM)
+            raise KeyboardInterrupt  # Ctrl-C, which a test in the background ignores
+        begin_epoch(seed, trainer, system)
+
+    monkeypatch.setattr(EpochSeed, "on_train_epoch_start", stop_in_the_second)
+    given = arguments(tmp_path, "--trainer.logger=false")
+    assert main([command, *given]) == status
+    assert capsys.readouterr().err.strip().splitlines()[-1].startswith(f"{word}; what was finished is kept")
+    assert signal.getsignal(signal.SIGTERM) == on_sigterm
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+    assert not (tmp_path / "run.json").exists()
+    monkeypatch.undo()
+    assert main(["run-fold", *given]) == 0
+    assert json.loads((tmp_path / "run.json").read_text())["epochs"] == 2
 
 
 @pytest.mark.parametrize("command", ["run-fold", "fit", "test"])

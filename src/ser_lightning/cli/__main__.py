@@ -20,11 +20,12 @@ from ser_lightning.cli.command_line import (
     CommandLine,
     list_lightning_commands,
     parse_suite_options,
+    reject_abbreviations,
     run_lightning,
 )
 from ser_lightning.errors import SerError
 from ser_lightning.jobs.fork_server import OPTION, serve
-from ser_lightning.jobs.process import USER_ERROR, end_with_parent
+from ser_lightning.jobs.process import USER_ERROR, Termination, end_with_parent, sigterm_raises
 
 DESCRIPTION = "Speech emotion recognition: cross-validated, comparable results of published systems."
 TRACEBACK = "SER_TRACEBACK"
@@ -45,13 +46,26 @@ With SER_TRACEBACK=1 in the environment, unexpected errors are shown with a trac
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit status: 0 done, 1 an error that the user can fix, 130 interrupted.
+    """Run the command line; return the exit status.
 
-    In a job of the runner, such an error has the exit status ``jobs.process.USER_ERROR``.
+    0: done; 1: an error that the user can fix, in a job of the runner ``jobs.process.USER_ERROR``; 130: interrupted by
+    Ctrl-C; 141: the reader of standard output has exited; 143: terminated by SIGTERM.
     """
     _name_user()
     if arguments is None and sys.argv[1:2] == [OPTION]:
         serve(training.import_what_jobs_need, main)
+    try:
+        with sigterm_raises():
+            return _main(arguments)
+    except Termination:
+        print("terminated; what was finished is kept", file=sys.stderr)
+        return 143
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     has_plug_ins = any(argument.startswith("--allow") for argument in sys.argv)  # their corpora may need Lightning
     if arguments is None and sys.argv[1:2] in (["audit"], ["prepare"]) and not has_plug_ins:
         from ser_lightning.data.module import leave_out_lightning
@@ -81,9 +95,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exception(error)
         print(f"error: {_unexpected_error_message(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is kept", file=sys.stderr)
-        return 130
 
 
 def _name_user() -> None:
@@ -163,6 +174,7 @@ def _run(arguments: list[str]) -> int:
     options, rest = all_commands.parse_known_args(arguments)
     if rest and not options.takes_overrides:
         all_commands.error(f"unrecognized arguments: {' '.join(rest)}")
+    reject_abbreviations(options.parser, rest)
     _check_config_files(rest)
     _prepare_process(options)
     status: int = options.function(options, rest)
@@ -199,11 +211,10 @@ def _quiet_libraries() -> None:
         ".*`srun` command is available.*",  # under SLURM, the runner starts the training processes
     ):
         warnings.filterwarnings("ignore", message=message)
-    # Announcements of missing devices and of products.
+    # Announcements of missing devices, of products, and of what this command says itself when it is interrupted.
+    unwanted = ("GPU available: False", "TPU available", "\N{ELECTRIC LIGHT BULB} Tip", "\nDetected KeyboardInterrupt")
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(
-        lambda record: (
-            not record.getMessage().startswith(("GPU available: False", "TPU available", "\N{ELECTRIC LIGHT BULB} Tip"))
-        )
+        lambda record: not record.getMessage().startswith(unwanted)
     )
     logging.getLogger("lightning.fabric.utilities.seed").addFilter(
         lambda record: not record.getMessage().startswith("Seed set to")  # config.yaml holds it

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ser_lightning.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -32,7 +34,7 @@ class CommandLine:
     """The parser of ``ser``, to which each file of this package adds its commands.
 
     Attributes:
-        parser: The parser; its options include the command's ``function`` and ``takes_overrides``.
+        parser: The parser; its options include the command's ``function``, ``takes_overrides`` and ``parser``.
     """
 
     def __init__(self, description: str = "", epilog: str = "") -> None:
@@ -57,7 +59,7 @@ class CommandLine:
         command = self._commands.add_parser(
             name, help=text, description=description, epilog=epilog or None, allow_abbrev=False
         )
-        command.set_defaults(function=function, takes_overrides=bool(overrides))
+        command.set_defaults(function=function, takes_overrides=bool(overrides), parser=command)
         return command
 
 
@@ -101,6 +103,18 @@ def console(dry_run: str | None = None) -> "Console":
     return Console() if sys.stdout.isatty() else Console(width=160)
 
 
+def reject_abbreviations(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:
+    """Reject abbreviations of ``parser``'s options among LightningCLI's arguments, such as ``--fold`` for ``--folds``.
+
+    Raises:
+        ConfigurationError: Naming the argument and the full option.
+    """
+    for key in (argument.partition("=")[0] for argument in rest if argument.startswith("--")):
+        full = [option for option in parser._option_string_actions if option.startswith(key)]
+        if full and key not in ("--", "--run"):  # --run is LightningCLI's
+            raise ConfigurationError(f"{key} is not an option; give its full name, {' or '.join(full)}")
+
+
 LIGHTNING_COMMANDS = {
     "fit": "train on one fold (LightningCLI)",
     "validate": "score a checkpoint on the fold's validation set (LightningCLI)",
@@ -120,7 +134,9 @@ def parse_suite_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, l
     parser = argparse.ArgumentParser(prog="ser", add_help=False, allow_abbrev=False)
     add_row(parser)
     add_allow(parser)
-    return parser.parse_known_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    reject_abbreviations(parser, rest)
+    return options, rest
 
 
 def run_lightning(command: str, options: argparse.Namespace, arguments: Sequence[str]) -> int:

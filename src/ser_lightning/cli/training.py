@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ser_lightning.cli.command_line import CommandLine, add_allow, add_row, console, row_argument, user_path
+from ser_lightning.cli.command_line import (
+    CommandLine,
+    add_allow,
+    add_row,
+    console,
+    reject_abbreviations,
+    row_argument,
+    user_path,
+)
 from ser_lightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -75,7 +83,7 @@ def add_commands(commands: CommandLine) -> None:
 def _add_run_options(command: argparse.ArgumentParser) -> None:
     add_allow(command)
     command.add_argument("--folds", metavar="0,3-5", help="folds to run (default: all)")
-    command.add_argument("--seeds", default="0", metavar="0,1", help="seeds to run (default: 0)")
+    command.add_argument("--seeds", metavar="0,1", help="seeds to run (default: seed_everything of the YAML)")
     command.add_argument("--runs", type=user_path, default=Path("runs"), metavar="FOLDER", help="folder of all runs")
     group = command.add_argument_group("many jobs at once (docs/scaling.md)")
     group.add_argument(
@@ -143,8 +151,6 @@ def _table(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.cross_validation.tables import run_table, show_table
 
     keys, overrides = split_keys(overrides)
-    if any(override.startswith("--row=") for override in overrides):
-        raise ConfigurationError("--row names a variant of one experiment; --rows NAME runs one row of a table")
     run_options = _run_options(options)
     if options.action == "run":
         return run_table(options.file, keys, overrides, options.rows, run_options, console(run_options.dry_run))
@@ -170,10 +176,10 @@ def _sweep(options: argparse.Namespace, overrides: list[str]) -> int:
     commands = CommandLine()
     add_commands(commands)
     cv_options, arguments = commands.parser.parse_known_args(["cv", *sweep.arguments, *rows, *allowed, *overrides])
+    reject_abbreviations(cv_options.parser, arguments)
     run_options = _run_options(cv_options)
-    settings = SweepSettings(
-        sweep, tuple(arguments), cv_options.row or DEFAULT_ROW, run_options, console(run_options.dry_run)
-    )
+    row = DEFAULT_ROW if cv_options.row is None else cv_options.row
+    settings = SweepSettings(sweep, tuple(arguments), row, run_options, console(run_options.dry_run))
     return run_sweep(settings, options.trials, options.storage)
 
 

@@ -14,14 +14,12 @@ from ser_lightning.allow_list import check_class_paths, enforce_allow_list
 from ser_lightning.cross_validation.findings import class_warnings, listen, print_same_audio
 from ser_lightning.data.corpora import CorpusData, protocol_hash
 from ser_lightning.data.protocols import speaker_overlap
-from ser_lightning.errors import ConfigurationError
 from ser_lightning.training.arguments import (
     config_files,
     constructor_error,
     corpus_argument,
-    error_location,
+    parser_error,
     read_experiment_file,
-    shorten_parser_message,
 )
 from ser_lightning.types import STAGES, Split, Utterance
 
@@ -151,9 +149,9 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
     for path in config_files(arguments):
         check_class_paths(read_experiment_file(path), str(path), allow)
     enforce_allow_list(allow)
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
     parser.add_argument("-c", "--config", action="config")
-    parser.add_argument("--seed_everything", type=bool | int, default=0)
+    parser.add_argument("--seed_everything", type=int, default=0)
     parser.add_subclass_arguments(DataModule, "data", required=True)
     parser.link_arguments("seed_everything", "data.init_args.seed")
     for part in _NOT_DATA:
@@ -162,9 +160,7 @@ def _data_module(arguments: Sequence[str], allow: Sequence[str]) -> CorpusData:
         parsed = parser.parse_args([*corpus_argument(arguments), *_data_arguments(arguments)])
         return cast(CorpusData, parser.instantiate(parsed).data)
     except ArgumentError as error:
-        raise ConfigurationError(
-            f"{error_location(str(error), arguments)}: {shorten_parser_message(str(error))}"
-        ) from error
+        raise parser_error(str(error), arguments, parser) from error
     except ValueError as error:
         raise constructor_error(error) from error
 

@@ -20,7 +20,7 @@ from ser_lightning.errors import ConfigurationError, ProtocolError
 from ser_lightning.jobs.plan import Form, Job, Resources, parse_numbers
 from ser_lightning.published.lookup import check_earlier_stages
 from ser_lightning.runs.folder import CHECKPOINTS, has_begun, reject_other_run
-from ser_lightning.runs.names import RUNS, check_seed, fold_name, seed_name
+from ser_lightning.runs.names import LARGEST_SEED, RUNS, fold_name, seed_name
 from ser_lightning.training.experiment import ExperimentCLI
 
 
@@ -30,7 +30,7 @@ class RunOptions:
 
     Attributes:
         folds: Folds to run, such as ``0,3-5``; all if None.
-        seeds: Seeds to run, such as ``0,1``.
+        seeds: Seeds to run, such as ``0,1``; the experiment's ``seed_everything`` if None.
         runs: Folder of all runs.
         allow: Module prefixes that the user trusts.
         resources: Resources of the plan and of each job.
@@ -39,12 +39,18 @@ class RunOptions:
     """
 
     folds: str | None = None
-    seeds: str = "0"
+    seeds: str | None = None
     runs: Path = RUNS
     allow: tuple[str, ...] = ()
     resources: Resources = field(default_factory=Resources)
     dry_run: Form | None = None
     tested: bool = True
+
+    def chosen_seeds(self, configuration: Mapping[str, Any]) -> list[int]:
+        """Return the seeds of an experiment with this configuration."""
+        if self.seeds is None:
+            return [configuration["seed_everything"]]
+        return parse_numbers(self.seeds, "--seeds", LARGEST_SEED)
 
 
 def build_on_cpu(arguments: Sequence[str], allow: Sequence[str] = ()) -> ExperimentCLI:
@@ -81,8 +87,6 @@ def plan_experiment(
         ProtocolError: If a fold does not exist, or the corpus cannot be divided.
     """
     _reject_planned_keys(arguments)
-    seeds = parse_numbers(options.seeds, "--seeds")  # checked before features are extracted
-    check_seed(seeds[-1], "--seeds")
     if options.resources.gpus_per_job is None:
         cli = ExperimentCLI(arguments, run=False, allow=options.allow, trainer_overrides={"logger": False})
     else:  # jobs get their GPUs from Ray: this machine may have none
@@ -90,6 +94,11 @@ def plan_experiment(
     if not cli.config_files:
         raise ConfigurationError("no experiment given; name its YAML: --config experiments/....yaml")
     resolved = cli.configuration
+    if folder := resolved["trainer"]["default_root_dir"]:
+        raise ConfigurationError(
+            f"trainer.default_root_dir is {folder}, but each fold has a folder of its own below --runs; leave it out"
+        )
+    seeds = options.chosen_seeds(resolved)  # checked before features are extracted
     _check_gpu_shares(resolved["trainer"]["accelerator"], options.resources)
     check_earlier_stages(cli.model, cli.config_files[0], cli.data.corpus_name, needs)
     data, name = cli.data, cli.run_name
@@ -134,6 +143,11 @@ def plan_experiment(
 def _of_same_fold(jobs: Sequence[Job], seed: int, fold: int | None) -> Path:
     """Return the folder of the job with this seed and fold, or with this seed and no fold."""
     by_fold = {job.fold: job.folder for job in jobs if job.seed == seed}
+    if not by_fold:
+        raise ConfigurationError(
+            f"{jobs[0].experiment} is planned with seed {jobs[0].seed}, and what needs it with seed {seed}: their "
+            "files' seed_everything differ; give --seeds"
+        )
     return by_fold.get(fold) or by_fold[None]
 
 

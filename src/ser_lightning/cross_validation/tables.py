@@ -1,7 +1,8 @@
 """Run published tables, and show our scores next to the paper's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -16,7 +17,7 @@ from ser_lightning.reports.report import write_report
 from ser_lightning.reports.systems import AbsentRow, Configured, PaperResult, ReportedSystem
 from ser_lightning.reports.terminal import TableRow, comparison, warn_of_left_out
 from ser_lightning.runs.configuration import relevant
-from ser_lightning.runs.gathering import CrossValidation, LeftOut, gather, tested_folds
+from ser_lightning.runs.gathering import CrossValidation, LeftOut, diverged_folds, gather, tested_folds
 from ser_lightning.runs.names import fold_name, seed_name
 from ser_lightning.runs.summary import summarize
 
@@ -133,8 +134,10 @@ def show_table(
             other, theirs = by_folder.setdefault(folder, (row, given))
             if (theirs, other.needs) != (given, row.needs):
                 raise _same_folder_error(path, other.name, row.name, folder)
-            runs, others = gather(_finished_folds(folder, options), whole=True)
+            runs, others = gather(_finished_folds(folder, options, cli.configuration), whole=True)
             left_out += others
+            for seed in options.chosen_seeds(cli.configuration):
+                left_out += diverged_folds(folder / seed_name(seed))
         summary = summarize(runs) if runs else None
         differences = differences_from_file(path, row, runs, options.allow) if runs else []
         shown = TableRow(row.name, row.paper, summary, row.note, row.parameters, row.experiment is None, differences)
@@ -169,9 +172,9 @@ def _write_report(
     return write_report(systems, folder / path.parent.name / path.stem / corpora, title, absent, left_out)
 
 
-def _finished_folds(folder: Path, options: RunOptions) -> list[Path]:
+def _finished_folds(folder: Path, options: RunOptions, configuration: Mapping[str, Any]) -> list[Path]:
     """Return the folders of the chosen seeds' and folds' tested runs."""
     folds = None if options.folds is None else set(map(fold_name, parse_numbers(options.folds, "--folds")))
-    seeds = [folder / seed_name(seed) for seed in parse_numbers(options.seeds, "--seeds")]
+    seeds = [folder / seed_name(seed) for seed in options.chosen_seeds(configuration)]
     tested = [fold for seed in seeds for fold in tested_folds(seed)]
     return [fold for fold in tested if folds is None or fold.name in folds]

@@ -16,6 +16,8 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import flatten
 from ser_lightning.runs.folder import CONFIG_FILE, file_hash, is_finished, recorded_sources, write_config
 
+_MOST_NUMBERS = 10_000
+
 
 @dataclass(frozen=True)
 class Resources:
@@ -171,29 +173,28 @@ def write_configurations(jobs: Iterable[Job]) -> None:
             write_config(job.folder, job.configuration)
 
 
-_NUMBER = re.compile(r"[0-9]{1,12}")
-_MOST_NUMBERS = 100_000
-
-
-def parse_numbers(text: str, option: str) -> list[int]:
+def parse_numbers(text: str, option: str, largest: int = 9999) -> list[int]:
     """Return the sorted, distinct numbers of a list such as ``0,3-5``.
 
     Args:
         text: The list.
         option: The option that holds it, for the error.
+        largest: The largest possible number.
 
     Raises:
-        ConfigurationError: If a part is neither a number nor a range.
+        ConfigurationError: If a part is neither a number nor a range, or a number is too large.
     """
     numbers: set[int] = set()
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        ends = [int(end) for end in (first, last or first) if _NUMBER.fullmatch(end)]
-        if len(ends) < 2 or (dash and not last) or ends[1] < ends[0]:
+        found = re.fullmatch(r"([0-9]{1,19})(?:-([0-9]{1,19}))?", part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if last < first:
             raise ConfigurationError(f"{option} {text}: '{part}' is neither a number nor a range such as 3-5")
-        if ends[1] - ends[0] >= _MOST_NUMBERS:
-            raise ConfigurationError(f"{option} {text}: '{part}' is more than {_MOST_NUMBERS} numbers")
-        numbers.update(range(ends[0], ends[1] + 1))
+        if last > largest:
+            raise ConfigurationError(f"{option} {text}: {last} is too large; the numbers are 0 to {largest}")
+        if last - first > _MOST_NUMBERS:
+            raise ConfigurationError(f"{option} {text}: {part} is more than {_MOST_NUMBERS} numbers")
+        numbers.update(range(first, last + 1))
     return sorted(numbers)
 
 

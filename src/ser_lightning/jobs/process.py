@@ -9,11 +9,11 @@ import shlex
 import signal
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 from ser_lightning.jobs.fork_server import ForkServer, fork_server, kill_at_hangup
@@ -139,6 +139,40 @@ def run_to_end(
         while (status := process.status()) is None:
             time.sleep(POLL_SECONDS)
     return status
+
+
+class Termination(KeyboardInterrupt):
+    """SIGTERM, which batch systems send before SIGKILL; code that handles Ctrl-C handles it alike."""
+
+
+@contextmanager
+def sigterm_raises() -> Iterator[None]:
+    """Raise ``Termination`` in the main thread on the first SIGTERM and ignore further ones; restore at the end.
+
+    Processes forked meanwhile are ended by SIGTERM as usual.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    process, received = os.getpid(), threading.Event()
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != process:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        elif not received.is_set():
+            received.set()
+            raise Termination
+
+    earlier = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except BaseException as error:
+        if received.is_set():  # Ray and Lightning raise exceptions of their own in its place
+            raise Termination from error
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
 
 
 def end_with_parent() -> None:

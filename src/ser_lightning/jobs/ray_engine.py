@@ -6,7 +6,9 @@ Imported only if Ray is installed and needed.
 import logging
 import os
 import secrets
+import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -129,6 +131,7 @@ def ray_session(resources: Resources) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     with tempfile.TemporaryDirectory(prefix="ser-ray-", dir=_short_folder(), ignore_cleanup_errors=True) as folder:
         if resources.address:
             _join(resources.address)
@@ -144,6 +147,8 @@ def ray_session(resources: Resources) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)  # Ray has set its own, which exits with status 15
         try:
             yield
         finally:

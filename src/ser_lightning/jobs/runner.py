@@ -3,13 +3,10 @@
 import importlib.util
 import re
 import signal
-import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
@@ -52,7 +49,7 @@ def run_jobs(
         schedule = _Schedule(ordered, (table, *observers), resources)
         schedule.resolve_waiting()
         if schedule.ready:  # starting Ray takes seconds: skip it if everything is done
-            with _engine(resources, console) as engine, _sigterm_interrupts():
+            with _engine(resources, console) as engine:
                 _run(schedule, engine, table)
     return schedule.failures
 
@@ -188,23 +185,6 @@ def _engine(resources: Resources, console: Console) -> Engine:
         markup=False,
     )
     return SequentialEngine(resources)
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Make SIGTERM, which batch systems send before SIGKILL, stop jobs as Ctrl-C does."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    earlier = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier or signal.SIG_DFL)
 
 
 def _status_text(status: int) -> str:

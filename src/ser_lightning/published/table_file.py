@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.plain_files import check_keys, load_file, override, schema_error
-from ser_lightning.runs.names import DEFAULT_ROW
+from ser_lightning.runs.names import DEFAULT_ROW, check_folder_name
 from ser_lightning.runs.summary import METRICS
 
 
@@ -112,10 +112,7 @@ def _check_rows(path: Path, rows: Sequence[Row]) -> None:
             raise ConfigurationError(f"{path}: rows: '{row.name}' occurs twice; rename one of them")
         if unknown := sorted(set(row.paper) - set(METRICS)):
             raise ConfigurationError(f"{at}: paper.{unknown[0]} is not a known score; use {' or '.join(METRICS)}")
-        if folder_name(row) in ("", ".", ".."):
-            raise ConfigurationError(
-                f"{at}: the name cannot name a folder; use letters from a to z, digits or any of . = + -"
-            )
+        check_folder_name(folder_name(row), f"{at}: in letters from a to z, digits and . = + - the name")
         for argument, needed in row.needs.items():
             if needed not in known:
                 raise ConfigurationError(

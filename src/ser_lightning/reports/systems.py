@@ -10,7 +10,7 @@ from typing import Any
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.reports.paired_tests import SAME_SPLIT
-from ser_lightning.runs.gathering import CrossValidation, LeftOut, finished_folds, folds_in_all, gather
+from ser_lightning.runs.gathering import CrossValidation, LeftOut, diverged_folds, finished_folds, folds_in_all, gather
 from ser_lightning.runs.summary import Summary, corpus_title, summarize
 
 _LONGEST_KEY = 100  # bytes
@@ -126,9 +126,10 @@ def find_systems(folders: Sequence[Path]) -> tuple[list[ReportedSystem], list[Le
     Raises:
         ConfigurationError: If a folder does not exist, or no fold can be shown.
     """
-    left_out = []
+    left_out: list[LeftOut] = []
     by_experiment: dict[Path, dict[Path, None]] = {}
     for folder in folders:
+        left_out += [one for one in diverged_folds(folder) if one not in left_out]
         try:
             found = finished_folds(folder)
         except ConfigurationError as error:

@@ -1,7 +1,7 @@
 """What a fold's training records: ``run.json`` with experiment, code and hardware, and ``metrics.csv`` by epoch."""
 
 import reprlib
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from types import GenericAlias
 from typing import Any, Self
@@ -38,7 +38,7 @@ class RunFacts:
         class_names: The classes, in the order of the logits.
         system: Name of the system.
         parameters: Number of trainable parameters.
-        best_epoch: Epoch of the tested checkpoint, from 0.
+        best_epoch: Epoch of the tested checkpoint, from 0; -1 if training diverged before there was one.
         epochs: Epochs trained.
         seconds: Duration of the fold.
         code_version: Version of the code.
@@ -48,6 +48,7 @@ class RunFacts:
         same_audio_across_sets: Pairs of utterances with the same audio in two sets of this fold.
         untrained_classes: Classes that this fold tests and never trains on.
         one_speaker_classes: Classes that only one speaker of the corpus has.
+        diverged: Where and how training diverged; such a fold has no results. Empty if it did not.
     """
 
     paper: str
@@ -75,6 +76,7 @@ class RunFacts:
     same_audio_across_sets: int
     untrained_classes: tuple[str, ...]
     one_speaker_classes: tuple[str, ...]
+    diverged: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -99,6 +101,8 @@ class RunFacts:
         values: dict[str, Any] = {}
         for field in fields(cls):
             if field.name not in content:
+                if field.default is not MISSING:
+                    continue
                 raise ConfigurationError(f"{path}: no key {field.name!r}; run the fold again with this version")
             values[field.name] = _checked(content[field.name], field.type, f"{path}: {field.name}")
         if not 1 <= values["num_folds"] <= MOST_FOLDS:

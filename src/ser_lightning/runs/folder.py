@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.plain_files import read_json, read_yaml
 from ser_lightning.runs.configuration import CHECKPOINT_KEYS_END, differing_keys, flatten
+from ser_lightning.runs.names import is_fold_name
 
 if TYPE_CHECKING:
     import torch
@@ -38,9 +38,6 @@ EMBEDDINGS_FILE = "embeddings.safetensors"
 CONFUSION_PICTURE, EMBEDDINGS_PICTURE, ATTENTION_PICTURE = "confusion.png", "embeddings.png", "attention.png"
 # Results of a training, in the order in which they are deleted before the next one.
 RESULTS = (FACTS_FILE, *FILES.values(), SCORES_FILE, CONFUSION_PICTURE, EMBEDDINGS_FILE, EMBEDDINGS_PICTURE)
-
-
-_FOLD_NAME = re.compile(r"fold-\d+")
 
 
 def has_begun(folder: Path) -> bool:
@@ -213,7 +210,7 @@ def hardware(device: "torch.device", num_processes: int) -> str:
 
 
 def is_finished(folder: Path, scored: bool = True, tested: bool = True) -> bool:
-    """Return whether a job has finished: its facts and its predictions, if any, exist.
+    """Return whether a job has finished: its facts and its predictions, if any, exist, and it did not diverge.
 
     The test predictions are written last; without a test, the facts are, after the validation predictions.
 
@@ -229,15 +226,25 @@ def is_finished(folder: Path, scored: bool = True, tested: bool = True) -> bool:
         names = os.listdir(folder)
     except FileNotFoundError:
         return False
-    return FACTS_FILE in names and (not scored or FILES["test" if tested else "validation"] in names)
+    has_results = FACTS_FILE in names and (not scored or FILES["test" if tested else "validation"] in names)
+    return has_results and not divergence(folder)
+
+
+def divergence(folder: Path) -> str:
+    """Return where and how a fold's training diverged; empty if it did not, or if ``run.json`` cannot be read."""
+    try:
+        content = json.loads((folder / FACTS_FILE).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return ""
+    return str(content.get("diverged", "")) if isinstance(content, dict) else ""
 
 
 def fold_folders(folder: Path) -> list[Path]:
     """Return ``folder`` if it is a fold's, else the folds' folders below it, sorted."""
-    if _FOLD_NAME.fullmatch(folder.name):
+    if is_fold_name(folder.name):
         return [folder]
     found = []
     for above, below, _ in os.walk(folder):
-        found += [Path(above, name) for name in below if _FOLD_NAME.fullmatch(name)]
-        below[:] = [name for name in below if not _FOLD_NAME.fullmatch(name)]
+        found += [Path(above, name) for name in below if is_fold_name(name)]
+        below[:] = [name for name in below if not is_fold_name(name)]
     return sorted(found)

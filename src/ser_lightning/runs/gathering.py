@@ -9,7 +9,15 @@ from typing import Any, Self
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import relevant
 from ser_lightning.runs.facts import RunFacts
-from ser_lightning.runs.folder import CONFIG_FILE, EMBEDDINGS_FILE, FACTS_FILE, FILES, fold_folders, read_config
+from ser_lightning.runs.folder import (
+    CONFIG_FILE,
+    EMBEDDINGS_FILE,
+    FACTS_FILE,
+    FILES,
+    divergence,
+    fold_folders,
+    read_config,
+)
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.scores import read_embeddings, read_scores
 
@@ -43,10 +51,12 @@ class FoldRun:
             whole: Whether to read the other files that a report shows too, to find a damaged one up front.
 
         Raises:
-            ConfigurationError: If a file is missing or malformed, or the two files disagree.
+            ConfigurationError: If a file is missing or malformed, the two files disagree, or training diverged.
         """
         predictions = Predictions.read(folder / FILES["test"])
         facts = RunFacts.read(folder / FACTS_FILE)
+        if facts.diverged:
+            raise ConfigurationError(facts.diverged)
         if predictions.class_names != facts.class_names:
             names = f"{list(predictions.class_names)} in predictions.csv, {list(facts.class_names)} in run.json"
             raise ConfigurationError(f"{folder}: classes {names}; delete the folder and run the fold again")
@@ -121,6 +131,12 @@ def finished_folds(folder: Path) -> list[Path]:
 def tested_folds(folder: Path) -> list[Path]:
     """Return the ``fold_folders`` that contain test predictions."""
     return [entry for entry in fold_folders(folder.resolve()) if (entry / FILES["test"]).is_file()]
+
+
+def diverged_folds(folder: Path) -> list[LeftOut]:
+    """Return the folds in or below ``folder`` whose training diverged, and which were therefore not tested."""
+    folds = [fold for fold in fold_folders(folder.resolve()) if not (fold / FILES["test"]).is_file()]
+    return [LeftOut(fold, reason) for fold in folds if (reason := divergence(fold))]
 
 
 def gather(folders: Sequence[Path], whole: bool = False) -> tuple[list[CrossValidation], list[LeftOut]]:

@@ -7,6 +7,7 @@ from the data module.
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,35 @@ from ser_lightning.runs.configuration import flatten
 
 RUNS = Path("runs")
 DEFAULT_ROW = "default"
+LARGEST_SEED = 2**32 - 1
+"""NumPy's limit."""
+_MOST_BYTES = 200  # file systems allow 255, and names of temporary files are longer
+_FOLD_NAME = re.compile(r"fold-\d+")
+
+
+def check_folder_name(name: str, key: str) -> None:
+    """Reject a name that would not be one folder of its own, or would be taken for a fold's.
+
+    Args:
+        name: The name.
+        key: The option or key that holds it, for the error.
+
+    Raises:
+        ConfigurationError: Naming key and name.
+    """
+    if name.strip(" .") == "":
+        problem = "is empty or dots only"
+    elif name != name.strip():
+        problem = "begins or ends with a space"
+    elif not name.isprintable() or set(name) & set("/\\"):
+        problem = "holds a slash, a backslash or an invisible character"
+    elif len(name.encode(errors="replace")) > _MOST_BYTES:
+        problem = f"is longer than {_MOST_BYTES} bytes"
+    elif is_fold_name(name):
+        problem = "is the name of a fold's folder"
+    else:
+        return
+    raise ConfigurationError(f"{key} '{name}' {problem}, but it names a folder; choose a name such as 'dropout-0.3'")
 
 
 @dataclass(frozen=True)
@@ -61,6 +91,12 @@ class RunName:
     seed: int
     fold: int
 
+    def __post_init__(self) -> None:
+        """Reject parts that do not name a folder."""
+        named = {"run.experiment": self.experiment, "the corpus": self.corpus, "--row (run.row)": self.row}
+        for key, name in (({"run.paper": self.paper} if self.paper else {}) | named).items():
+            check_folder_name(name, key)
+
     @property
     def group(self) -> str:
         """Name common to all folds of this experiment and seed; also their folder below ``runs``."""
@@ -81,23 +117,6 @@ class RunName:
         return (runs / self.group).parent
 
 
-MOST_SEED = 2**32 - 1
-
-
-def check_seed(seed: object, key: str) -> None:
-    """Check that ``seed`` is one that NumPy and torch accept.
-
-    Args:
-        seed: The value.
-        key: Its key or option, for the error.
-
-    Raises:
-        ConfigurationError: If it is not.
-    """
-    if type(seed) is not int or not 0 <= seed <= MOST_SEED:
-        raise ConfigurationError(f"{key} {seed}: a seed is an integer from 0 to {MOST_SEED}")
-
-
 def seed_name(seed: int) -> str:
     """Return the name of a seed's folder: ``seed-0`` and so on."""
     return f"seed-{seed}"
@@ -106,6 +125,11 @@ def seed_name(seed: int) -> str:
 def fold_name(fold: int) -> str:
     """Return the name of a fold's folder: ``fold-00`` and so on."""
     return f"fold-{fold:02d}"
+
+
+def is_fold_name(name: str) -> bool:
+    """Return whether a folder's name is that of a fold."""
+    return _FOLD_NAME.fullmatch(name) is not None
 
 
 def trial_row(parameters: Mapping[str, Any], row: str = DEFAULT_ROW) -> str:

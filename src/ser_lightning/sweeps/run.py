@@ -23,7 +23,7 @@ from ser_lightning.errors import SerError
 from ser_lightning.files import locked, write_atomically
 from ser_lightning.jobs.plan import Form, Job, parse_numbers, show_plan
 from ser_lightning.reports.figures import save
-from ser_lightning.runs.names import DEFAULT_ROW, trial_row
+from ser_lightning.runs.names import DEFAULT_ROW, check_folder_name, trial_row
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
 from ser_lightning.sweeps.file import Method, Sweep, trial_arguments
 from ser_lightning.sweeps.report import format_value, parameter_figure, trials_table
@@ -88,6 +88,7 @@ def run_sweep(settings: SweepSettings, limit: int | None, storage: str | None) -
         ConfigurationError: If the settings are not valid, or earlier trials were run with other settings.
     """
     settings.sweep.reject_swept_keys(settings.arguments)
+    check_folder_name(settings.row, "--row")
     # Built only to learn what all trials share.
     cli = build_on_cpu(settings.arguments, settings.options.allow)
     name = settings.sweep.path.stem if settings.row == DEFAULT_ROW else settings.row
@@ -97,13 +98,14 @@ def run_sweep(settings: SweepSettings, limit: int | None, storage: str | None) -
         if settings.options.folds is None
         else parse_numbers(settings.options.folds, "--folds")
     )
-    at_once = _trials_at_once(settings, len(folds))
+    seeds = settings.options.chosen_seeds(cli.configuration)
+    at_once = _trials_at_once(settings, len(folds), len(seeds))
     if settings.options.dry_run:
         return _show_plan(settings, settings.options.dry_run, limit)
     with TrialStore(
         settings.sweep, folder.relative_to(settings.options.runs).as_posix(), folder, storage, limit
     ) as trials:
-        trials.check_shared_settings(_shared_settings(settings, folds, cli.configuration))
+        trials.check_shared_settings(_shared_settings(settings, folds, seeds, cli.configuration))
         trials.requeue_failed()
         while batch := trials.begin(at_once):
             for trial in batch:
@@ -113,22 +115,22 @@ def run_sweep(settings: SweepSettings, limit: int | None, storage: str | None) -
         return _finish(settings, trials, folder)
 
 
-def _trials_at_once(settings: SweepSettings, folds: int) -> int:
+def _trials_at_once(settings: SweepSettings, folds: int, seeds: int) -> int:
     """Return the number of parallel trials; with early termination each runs one fold at a time."""
     if settings.options.resources.at_once is None:
         return _TRIALS_ON_A_CLUSTER
-    together = len(parse_numbers(settings.options.seeds, "--seeds")) * (
-        1 if settings.sweep.file.early_terminate else folds
-    )
+    together = seeds * (1 if settings.sweep.file.early_terminate else folds)
     return math.ceil(settings.options.resources.at_once / together)
 
 
-def _shared_settings(settings: SweepSettings, folds: Sequence[int], configuration: Mapping[str, Any]) -> dict[str, Any]:
+def _shared_settings(
+    settings: SweepSettings, folds: Sequence[int], seeds: Sequence[int], configuration: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what trials must share to be comparable, as JSON types."""
     file = settings.sweep.file
     search = {
         "folds": list(folds),
-        "seeds": parse_numbers(settings.options.seeds, "--seeds"),
+        "seeds": list(seeds),
         "method": file.method.value,
         "metric": file.metric.name,
         "parameters": {name: str(parameter) for name, parameter in settings.sweep.parameters.items()},

@@ -3,13 +3,16 @@
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ser_lightning.errors import ConfigurationError, SerError
 from ser_lightning.plain_files import read_mapping
+from ser_lightning.runs.names import LARGEST_SEED
 
 if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
     from torch import nn
 
 _PARTS = ("model", "data")
@@ -83,7 +86,20 @@ def read_experiment_file(path: Path) -> Mapping[str, Any]:
     return read_mapping(path, "experiment file; see experiments/")
 
 
-def shorten_parser_message(message: str) -> str:
+def parser_error(message: str, arguments: Sequence[str], parser: "ArgumentParser") -> ConfigurationError:
+    """Return a clear error for the parser's message.
+
+    Args:
+        message: jsonargparse's message.
+        arguments: The parsed arguments.
+        parser: The parser of the command.
+    """
+    return ConfigurationError(
+        f"{_error_location(message, arguments)}: {_shorten_parser_message(message)}{_full_names(message, parser)}"
+    )
+
+
+def _shorten_parser_message(message: str) -> str:
     """Return jsonargparse's message in one line, without repeated values and type names."""
     noise = ("- Expected a <class 'NoneType'>", "Given value", "Subtypes:", "Errors:", "Does not validate against any")
     lines = (line for line in message.splitlines() if not line.strip().startswith(noise))
@@ -91,7 +107,7 @@ def shorten_parser_message(message: str) -> str:
     return " ".join(" ".join(lines).split()).replace(hint, "If you trust it, add --allow and its module.")
 
 
-def error_location(message: str, arguments: Sequence[str]) -> str:
+def _error_location(message: str, arguments: Sequence[str]) -> str:
     """Return the argument or the files that the parser's message is about.
 
     Args:
@@ -110,6 +126,38 @@ def error_location(message: str, arguments: Sequence[str]) -> str:
             if names[0] == part and (names[-1] == wrong or in_value):
                 return f"command line, {key}"
     return files
+
+
+def check_seed(arguments: Sequence[str]) -> None:
+    """Check the seed in files and arguments; a run's folder bears its name, so it must be a number.
+
+    Raises:
+        ConfigurationError: Naming the file or argument, and the value.
+    """
+    given: list[tuple[str, object]] = []
+    for key, value in _pairs(arguments):
+        if key in _CONFIG:
+            content = read_experiment_file(Path(value))
+            given += [(f"{value}: seed_everything", content["seed_everything"])] if "seed_everything" in content else []
+        elif key == "--seed_everything":
+            given.append((key, int(value) if re.fullmatch(r"-?[0-9]{1,19}", value) else value))
+    for place, seed in given:
+        if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:  # True is an int
+            raise ConfigurationError(f"{place} is {seed}; a seed is a number from 0 to {LARGEST_SEED}")
+
+
+def _full_names(message: str, parser: "ArgumentParser") -> str:
+    """Return a hint at the options that unknown ones in the parser's message abbreviate or misspell, or nothing."""
+    if not message.startswith("unrecognized arguments"):
+        return ""
+    known = list(parser._option_string_actions)
+    wrong = [word.partition("=")[0] for word in message.split() if word.startswith("--")]
+    full = [
+        name
+        for key in wrong
+        for name in [option for option in known if option.startswith(key)] or get_close_matches(key, known, 1)
+    ]
+    return f"; give the full name, {' or '.join(dict.fromkeys(full))}" if full else ""
 
 
 def constructor_error(error: ValueError) -> SerError:

@@ -6,6 +6,7 @@ end of validation, the best one first: in the other order, a run killed between 
 """
 
 import io
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,10 +15,12 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
-from ser_lightning.runs.folder import CHECKPOINTS
+from ser_lightning.runs.folder import CHECKPOINTS, LAST
 from ser_lightning.systems.checkpoint import read_checkpoint_file
 
 BEST_STEP = "best_step"
@@ -102,6 +105,21 @@ class BestCheckpoint(_RunCheckpoint):
         super().load_state_dict(state_dict)
         self._restored_step = state_dict.get(BEST_STEP, 0)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Reject a number of steps that ends before the first validation.
+
+        Raises:
+            ConfigurationError: Naming both numbers.
+        """
+        super().on_train_start(trainer, pl_module)
+        epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        needed = epoch * (trainer.check_val_every_n_epoch or 1)
+        if trainer.max_steps != -1 and trainer.max_steps < needed:
+            raise ConfigurationError(
+                f"trainer.max_steps is {trainer.max_steps}, but the first validation comes after {needed} steps, so "
+                f"there would be no best checkpoint; give at least {needed}"
+            )
+
 
 class LastCheckpoint(_RunCheckpoint):
     """Keep the latest epoch as ``checkpoints/last.ckpt``."""
@@ -109,12 +127,18 @@ class LastCheckpoint(_RunCheckpoint):
     def __init__(self) -> None:
         super().__init__(monitor=None, filename="last", save_on_train_epoch_end=False, enable_version_counter=False)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the weights also if training ended before the first validation."""
+        if not self.best_model_path and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # undeclared
+            trainer.save_checkpoint(Path(str(self.dirpath)) / LAST)
+
 
 class EarlyStopping(LightningEarlyStopping):
     """Stop once a validation score has not improved for ``patience`` epochs.
 
     Lightning's default checks at the end of the training epoch, after the checkpoint, which cannot be resumed. This one
-    checks at the end of validation; a run resumed with its patience exhausted stops at once.
+    checks at the end of validation. Once patience is exhausted, training ends, but not before ``trainer.min_epochs``,
+    also if the score improves until then; a resumed run ends after the same epoch.
 
     Args:
         monitor: Score to watch, such as ``validation/loss``.
@@ -129,8 +153,8 @@ class EarlyStopping(LightningEarlyStopping):
         )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop a resumed run whose patience was exhausted when it was interrupted."""
-        if self.wait_count >= max(1, self.patience):
+        """Stop a resumed run whose patience was exhausted before it was interrupted: Lightning forgets that."""
+        if self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED:
             trainer.should_stop = True
 
 

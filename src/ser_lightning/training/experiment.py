@@ -23,19 +23,26 @@ from ser_lightning.allow_list import check_class_paths, enforce_allow_list, shor
 from ser_lightning.data.corpora import CorpusData
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.folder import CONFIG_FILE, code_version
-from ser_lightning.runs.names import ExperimentName, RunName, check_seed, name_from_path
+from ser_lightning.runs.names import ExperimentName, RunName, name_from_path
 from ser_lightning.training.arguments import (
     Execution,
+    check_seed,
     config_files,
     constructor_error,
     corpus_argument,
-    error_location,
+    parser_error,
     read_experiment_file,
-    shorten_parser_message,
     threads_of_environment,
 )
 from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
-from ser_lightning.training.checks import LINKED, check_monitored_scores, check_same_system
+from ser_lightning.training.checks import (
+    LINKED,
+    check_monitored_scores,
+    check_resumes_exactly,
+    check_same_system,
+    check_will_validate,
+)
+from ser_lightning.training.divergence import DivergenceGuard
 from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable
 from ser_lightning.training.results import ResultFiles
 
@@ -76,13 +83,15 @@ class ExperimentCLI(LightningCLI):
     ) -> None:
         self.allow = tuple(allow)
         self._build = build
+        self._has_subcommand = run
         self._trainer_overrides = trainer_overrides
         self.config_files = config_files(arguments)
         for path in self.config_files:
             check_class_paths(read_experiment_file(path), str(path), self.allow)
+        check_seed(arguments)
         self._arguments = tuple(arguments)
         enforce_allow_list(self.allow)
-        quiet_errors = {"exit_on_error": False}
+        quiet_errors = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             LightningModule,
             LightningDataModule,
@@ -112,16 +121,10 @@ class ExperimentCLI(LightningCLI):
         try:
             self.config = parser.parse_args(args)
         except ArgumentError as error:
-            raise ConfigurationError(
-                f"{error_location(str(error), self._arguments)}: {shorten_parser_message(str(error))}"
-            ) from error
+            read_by = self._subcommand_parsers.get(args[0], parser) if self._has_subcommand and args else parser
+            raise parser_error(str(error), self._arguments, read_by) from error
         except (IndexError, ValueError) as error:  # PyYAML's, of values such as !!int ''
             raise ConfigurationError(f"command line: a value is not YAML: {error}") from error
-
-    def _set_seed(self) -> None:
-        """Check the seed before NumPy rejects it, and set it."""
-        check_seed(self._get(self.config, "seed_everything"), "seed_everything")
-        super()._set_seed()
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing, where LightningCLI would let the checkpoint override the configuration.
@@ -197,6 +200,9 @@ class ExperimentCLI(LightningCLI):
         source = self.config_files[0] if self.config_files else Path()
         default_folder = source.parent if source.name == CONFIG_FILE else self.run_name.folder()
         folder = Path(trainer["default_root_dir"] or default_folder).expanduser()
+        if self.subcommand in (None, "fit"):
+            check_resumes_exactly(trainer, self.allow)
+            check_will_validate(trainer)
         if trainer["fast_dev_run"]:
             kwargs["logger"] = False
         elif trainer["logger"] in (None, True):
@@ -208,7 +214,9 @@ class ExperimentCLI(LightningCLI):
         try:
             # Lightning uses this timer for the limit.
             self._timer = Timer(trainer["max_time"])
-            ours = [EpochSeed(seed), ResultFiles(), self._timer, *([] if trainer["fast_dev_run"] else [MetricsTable()])]
+            ours = [DivergenceGuard(), EpochSeed(seed), ResultFiles(), self._timer]
+            if not trainer["fast_dev_run"]:
+                ours.append(MetricsTable())
             trainer["callbacks"] = [*(trainer["callbacks"] or []), *ours]
             return super().instantiate_trainer(default_root_dir=folder, **kwargs)
         except (RuntimeError, ValueError) as error:

@@ -7,12 +7,13 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import Timeout
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -23,7 +24,7 @@ from ser_lightning.data.split_checks import (
     pairs_across_sets,
     untrained_classes,
 )
-from ser_lightning.errors import ConfigurationError
+from ser_lightning.errors import ConfigurationError, DivergenceError
 from ser_lightning.files import locked, write_atomically
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import (
@@ -107,6 +108,9 @@ class Fold:
         self._wait_seconds = wait_seconds
         self._is_dry = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]  # undeclared
         self._writes = cli.trainer.is_global_zero and not self._is_dry
+        # Lightning's handler ends a process with status 0 on SIGTERM, and in several processes may wait forever. Under
+        # SLURM, another one saves checkpoints inside an epoch. The process's own handlers stay.
+        self.trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
 
     def run(self, tested: bool = True) -> None:
         """Fit or resume, validate, record the facts, test, and write the model card; a finished fold is skipped.
@@ -258,24 +262,37 @@ class Fold:
         """Fit or resume, predict the validation set with the best epoch, and record the facts."""
         trainer, system, data = self.trainer, self.cli.model, self.cli.datamodule
         version = code_version()  # of the loaded code; the working tree may change during training
-        with weight_errors(start):
-            trainer.fit(system, datamodule=data, ckpt_path=start, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         best = self._checkpoint("best")
-        if self._is_dry or not best.exists():  # no epoch was validated
+        try:
+            with _clear_errors(), weight_errors(start):
+                trainer.fit(system, datamodule=data, ckpt_path=start, weights_only=True)
+        except DivergenceError as error:
+            self._write_facts(replace(self._facts(best, version), diverged=str(error)))
+            raise
+        if self._is_dry:
             return
+        if not best.exists():
+            trainer_settings = self.cli.configuration["trainer"]
+            limits = ", ".join(f"{key} {trainer_settings[key]}" for key in ("max_epochs", "max_steps", "max_time"))
+            kept = f"; {CHECKPOINTS}/{LAST} is kept" if self._checkpoint("last").exists() else ""
+            raise ConfigurationError(
+                f"{self.folder}: training ended before an epoch was validated ({limits}), so there is no best "
+                f"checkpoint{kept}. Raise the limit, and delete the folder or use --row NAME"
+            )
         facts = self._facts(best, version)
         if not system.is_pretraining:
             loggers, trainer.loggers = trainer.loggers, []  # already logged during fit
             self._evaluate("validate", best, verbose=False)
             trainer.loggers = loggers
+        self._write_facts(facts)
+
+    def _write_facts(self, facts: RunFacts) -> None:
         if self._writes:
             write_atomically(self.folder / FACTS_FILE, json.dumps(asdict(facts), indent=2).encode())
 
     def _evaluate(self, subcommand: str, path: Path, **options: Any) -> None:
         method = getattr(self.trainer, subcommand)
-        with weight_errors(path):
+        with _clear_errors(), weight_errors(path):
             method(self.cli.model, datamodule=self.cli.datamodule, ckpt_path=path, weights_only=True, **options)
 
     def _describe(self) -> None:
@@ -311,7 +328,7 @@ class Fold:
             class_names=tuple(data.class_names),
             system=type(cli.model).__name__,
             parameters=sum(p.numel() for p in cli.model.parameters() if p.requires_grad),
-            best_epoch=int(read_checkpoint(best, cli.allow)["epoch"]),
+            best_epoch=int(read_checkpoint(best, cli.allow)["epoch"]) if best.exists() else -1,
             epochs=trainer.current_epoch,
             seconds=round(cli.training_seconds, 1),
             code_version=version,
@@ -322,3 +339,20 @@ class Fold:
             untrained_classes=tuple(untrained_classes(split, data.class_names, data.target_kind)),
             one_speaker_classes=tuple(classes_of_one_speaker(utterances, data.class_names)),
         )
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """Raise Ctrl-C and SIGTERM again, for which Lightning exits with status 1; make Lightning's own errors clear ones.
+
+    Raises:
+        ConfigurationError: If Lightning finds that settings do not fit each other or the data.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise error.__context__ from None
+        raise
+    except MisconfigurationException as error:
+        raise ConfigurationError(f"trainer: {' '.join(str(error).split())}") from error
