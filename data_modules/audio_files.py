@@ -8,7 +8,6 @@ from typing import Literal
 
 from data_modules.base import CorpusDataModule
 from data_modules.discovery import (
-    AUDIO_ENDINGS,
     CorpusWarning,
     Found,
     first_few,
@@ -16,6 +15,7 @@ from data_modules.discovery import (
     warn_of_unread,
 )
 from data_modules.label_table import REQUIRED, LabelTable, read_label_table
+from ser_lightning.audio import AUDIO_ENDINGS
 from ser_lightning.data.protocols import LeaveOneSpeakerOut, Protocol
 from ser_lightning.data.synthetic import Gender
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus

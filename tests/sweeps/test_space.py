@@ -1,5 +1,6 @@
 """Parameters in W&B's format: what is drawn stays within them, as W&B draws it, and what is not supported is named."""
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -88,6 +89,14 @@ def test_a_grid_counts_as_wandbs_does() -> None:
         ({"min": 0.0, "max": 1.0, "distribution": "log_uniform_values"}, "min is 0.0"),
         ({"min": 0.0, "max": 1.0, "distribution": "q_uniform", "q": 0}, "q is 0"),
         ({"value": 1, "valu": 2}, "x.valu "),
+        ({"min": 0.0, "max": math.inf}, "max is inf"),
+        ({"min": math.nan, "max": 1.0}, "min is nan"),
+        ({"min": 0.0, "max": 1.0, "distribution": "q_uniform", "q": math.nan}, "q is nan"),
+        ({"min": 0.6, "max": 0.9, "distribution": "q_uniform", "q": 0.5}, "no multiple"),
+        ({"values": [1, 2], "probabilities": [1.5, -0.5]}, "probabilities"),
+        ({"values": [1, 2], "probabilities": ["a", 1]}, "probabilities"),
+        ({"values": [1, 2], "probabilities": 1}, "probabilities is 1"),
+        ({"parameters": 5}, "5 is not a group"),
         (3, r"x: 3 "),
     ],
 )
@@ -123,3 +132,19 @@ def test_parameters_become_arguments_of_equal_yaml_value(value: Any, text: str) 
 def _quiet() -> Callable[[], None]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return lambda: None
+
+
+@pytest.mark.parametrize("kind", ["q_uniform", "q_log_uniform_values"])
+@pytest.mark.parametrize(("low", "high", "q"), [(0.3, 0.95, 0.2), (1, 9, 4), (0.01, 0.99, 0.1)])
+def test_rounded_numbers_stay_within_their_range(kind: str, low: float, high: float, q: float) -> None:
+    drawn = read_parameters({"x": {"distribution": kind, "min": low, "max": high, "q": q}})["x"]
+    for number in (low, high, (low + high) / 2):
+        value = drawn.draw(optuna.trial.FixedTrial({"x": number}), "x")
+        assert low <= value <= high
+        assert value / q == pytest.approx(round(value / q))
+
+
+def test_a_grid_too_large_to_list_is_named() -> None:
+    for entry in ({"min": 0, "max": 10**12}, {"min": 0.0, "max": 1.0, "q": 1e-9, "distribution": "q_uniform"}):
+        with pytest.raises(ConfigurationError, match=r"parameters\.x: a grid of"):
+            read_parameters({"x": entry})["x"].grid("x")

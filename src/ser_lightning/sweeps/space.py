@@ -35,6 +35,9 @@ _FIELDS = {
 }
 
 
+MOST_GRID_VALUES = 10_000  # of one parameter
+
+
 @dataclass(frozen=True)
 class Categorical:
     """One of several values; a constant has one value.
@@ -92,13 +95,15 @@ class Range:
         """Return every number.
 
         Raises:
-            ConfigurationError: If the range is continuous.
+            ConfigurationError: If the range is continuous, or has too many numbers.
         """
         if self.is_integer:
+            _check_grid(name, self.high - self.low + 1)
             return range(int(self.low), int(self.high) + 1)
         if self.step is None or self.is_log:
             raise ConfigurationError(f"parameters.{name}: a grid needs values, an int_uniform or a q_uniform")
         # As in W&B, without the end: min, min + q, and so on below max.
+        _check_grid(name, (self.high - self.low) / self.step)
         count = math.ceil((self.high - self.low) / self.step - 1e-9)
         return [_multiple(self.low + self.step * index, self.step) for index in range(count)]
 
@@ -126,6 +131,8 @@ def read_parameters(content: Mapping[str, Any], group: str = "") -> dict[str, Pa
     Raises:
         ConfigurationError: Naming a parameter that cannot be drawn.
     """
+    if not isinstance(content, Mapping):
+        raise ConfigurationError(f"parameters.{group}{content!r:.100} is not a group of parameters")
     found: dict[str, Parameter] = {}
     for key, entry in content.items():
         name = f"{group}{key}"
@@ -201,6 +208,11 @@ def _read_range(name: str, kind: str, entry: Mapping[str, Any]) -> Range:
     if kind.startswith("q_") and operator.gt(*_multiples(low, high, step)):
         raise ConfigurationError(f"parameters.{name}.q is {step}, but no multiple of it is between {low} and {high}")
     return Range(low, high, kind == "int_uniform", is_log, step if kind.startswith("q_") else None)
+
+
+def _check_grid(name: str, count: float) -> None:
+    if count > MOST_GRID_VALUES:
+        raise ConfigurationError(f"parameters.{name}: a grid of {count:.6g} values; {MOST_GRID_VALUES} are the most")
 
 
 def _is_number(value: object) -> bool:
