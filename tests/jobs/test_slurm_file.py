@@ -28,6 +28,7 @@ def test_each_node_gets_its_cores_and_the_head_its_name(repository: Path, tmp_pa
     steps = [line for line in calls.read_text().splitlines() if line.startswith("srun ")]
     assert len(steps) == 2
     assert all("--cpus-per-task=32 " in step and "--num-cpus=32 " in step for step in steps), steps
-    assert "--nodes=1 --ntasks=1 --nodelist=node1 ray start --head --port=20007" in steps[0]
-    assert "--nodes=2 --ntasks=2 --exclude=node1 ray start --address=node1:20007" in steps[1]
+    head, others = sorted(steps, key=lambda step: "--head" not in step)  # both run in the background
+    assert "--nodes=1 --ntasks=1 --nodelist=node1 ray start --head --port=20007" in head
+    assert "--nodes=2 --ntasks=2 --exclude=node1 ray start --address=node1:20007" in others
     assert "ser table run TABLE.yaml --address node1:20007" in calls.read_text()
