@@ -422,18 +422,6 @@ def test_an_abbreviated_option_is_refused(command: str, capsys: pytest.CaptureFi
     assert "--seed=3; give the full name, --seed_everything" in capsys.readouterr().err
 
 
-def test_slurms_tasks_are_not_the_processes_of_one_device(
-    tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    slurm = {"NTASKS": "4", "JOB_ID": "7", "JOB_NAME": "train", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
-    for name, value in (slurm | {"JOB_NODELIST": "n1"}).items():
-        monkeypatch.setenv(f"SLURM_{name}", value)
-    given = arguments(tmp_path, "--trainer.logger=false", "--trainer.accelerator=cpu")
-    with pytest.raises(ConfigurationError, match=r"trainer.devices is 2, but SLURM_NTASKS is 4.*--ntasks-per-node"):
-        ExperimentCLI([*given, "--trainer.devices=2"], run=False)
-    assert ExperimentCLI([*given, "--trainer.devices=1"], run=False).trainer.world_size == 1
-
-
 def test_a_file_in_another_encoding_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(Path("experiments/quickstart.yaml").read_text(), encoding="utf-16")
