@@ -284,6 +284,7 @@ def write_fold(
         "same_audio_across_sets": 0,
         "untrained_classes": [],
         "one_speaker_classes": [],
+        "diverged": "",
     }
     (folder / "run.json").write_text(json.dumps(said | facts))
     lines = ["epoch,step,train/loss,validation/loss,validation/UA"]

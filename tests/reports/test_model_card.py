@@ -45,6 +45,7 @@ FACTS = RunFacts(
     same_audio_across_sets=0,
     untrained_classes=(),
     one_speaker_classes=(),
+    diverged="",
 )
 
 

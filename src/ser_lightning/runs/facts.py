@@ -1,7 +1,7 @@
 """What a fold's training records: ``run.json`` with experiment, code and hardware, and ``metrics.csv`` by epoch."""
 
 import reprlib
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import GenericAlias
 from typing import Any, Self
@@ -76,7 +76,7 @@ class RunFacts:
     same_audio_across_sets: int
     untrained_classes: tuple[str, ...]
     one_speaker_classes: tuple[str, ...]
-    diverged: str = ""
+    diverged: str
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -101,8 +101,6 @@ class RunFacts:
         values: dict[str, Any] = {}
         for field in fields(cls):
             if field.name not in content:
-                if field.default is not MISSING:
-                    continue
                 raise ConfigurationError(f"{path}: no key {field.name!r}; run the fold again with this version")
             values[field.name] = _checked(content[field.name], field.type, f"{path}: {field.name}")
         if not 1 <= values["num_folds"] <= MOST_FOLDS:

@@ -7,7 +7,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -267,7 +267,7 @@ class Fold:
             with _clear_errors(), weight_errors(start):
                 trainer.fit(system, datamodule=data, ckpt_path=start, weights_only=True)
         except DivergenceError as error:
-            self._write_facts(replace(self._facts(best, version), diverged=str(error)))
+            self._write_facts(self._facts(best, version, diverged=str(error)))
             raise
         if self._is_dry:
             return
@@ -305,7 +305,7 @@ class Fold:
         names = {"best": BEST, "last": LAST}
         return self.folder / CHECKPOINTS / names[given] if given in names else Path(given)
 
-    def _facts(self, best: Path, version: str) -> RunFacts:
+    def _facts(self, best: Path, version: str, diverged: str = "") -> RunFacts:
         cli, data, trainer = self.cli, self.cli.data, self.trainer
         name = cli.run_name
         corpus, synthetic = split_corpus_name(data.corpus_name)
@@ -338,6 +338,7 @@ class Fold:
             same_audio_across_sets=sum(pairs_across_sets(same_audio, split)),
             untrained_classes=tuple(untrained_classes(split, data.class_names, data.target_kind)),
             one_speaker_classes=tuple(classes_of_one_speaker(utterances, data.class_names)),
+            diverged=diverged,
         )
 
 
