@@ -45,7 +45,7 @@ def three_and_two_ghosts(dim: int) -> GhostVLAD:
 
 def build(pooling: Any = three, criterion: Criterion | None = None, encoder: Any = narrow, **more: Any) -> SEResNetVLAD:
     torch.manual_seed(0)
-    settled: dict[str, Any] = {"optimizer": adam, "embedding_dim": 6}
+    settled: dict[str, Any] = {"normalisation": "per_frame", "optimizer": adam, "embedding_dim": 6}
     return SEResNetVLAD(
         NUM_BINS, EMOTIONS, encoder, pooling, criterion or WeightedCrossEntropy("none"), **settled | more
     )
@@ -53,13 +53,13 @@ def build(pooling: Any = three, criterion: Criterion | None = None, encoder: Any
 
 def metric_learning(pooling: Any = three_and_two_ghosts, **more: Any) -> MetricLearning:
     torch.manual_seed(0)
-    settled: dict[str, Any] = {"optimizer": adam, "embedding_dim": 6}
+    settled: dict[str, Any] = {"normalisation": "per_frame", "optimizer": adam, "embedding_dim": 6}
     return MetricLearning(NUM_BINS, EMOTIONS, narrow, pooling, lambda c: TripletLoss(c, 0.2), **settled | more)
 
 
 def speaker_identification(encoder: Any = narrow, **more: Any) -> SpeakerIdentification:
     torch.manual_seed(1)
-    settled: dict[str, Any] = {"optimizer": adam, "embedding_dim": 6}
+    settled: dict[str, Any] = {"normalisation": "per_frame", "optimizer": adam, "embedding_dim": 6}
     criterion = WeightedCrossEntropy("none")
     return SpeakerIdentification(NUM_BINS, SPEAKERS, encoder, three, criterion, **settled | more)
 
@@ -143,7 +143,9 @@ def test_gradients_reach_every_parameter(model: SEResNetVLAD, frames: Tensor) ->
 
 
 def test_the_network_ends_in_two_layers_of_the_papers_sizes() -> None:
-    model = SEResNetVLAD(257, EMOTIONS, ThinSEResNet34, lambda dim: GhostVLAD(dim, 8, 2), WeightedCrossEntropy())
+    model = SEResNetVLAD(
+        257, EMOTIONS, ThinSEResNet34, lambda dim: GhostVLAD(dim, 8, 2), WeightedCrossEntropy(), "none"
+    )
     assert model.network.pooling.output_dim == 8 * 512
     assert (model.network.connected.in_features, model.network.connected.out_features) == (8 * 512, 512)
     assert (model.output[1].in_features, model.output[1].out_features) == (512, 4)
@@ -262,6 +264,19 @@ def test_a_missing_or_unsuitable_stage_is_rejected(stages: Any, noise: Any, trai
         train(build(pretrained_checkpoint=stages["speakers"]), noise(window_seconds=0.003), tmp_path / "c")
 
 
+@pytest.mark.parametrize(("earlier", "named"), [({"normalisation": "per_bin"}, "per_bin"), ({}, "not given")])
+def test_a_stage_with_another_normalisation_is_rejected(
+    earlier: dict[str, str], named: str, stages: Any, noise: Any, train: Train, tmp_path: Path
+) -> None:
+    checkpoint = torch.load(stages["speakers"], weights_only=True)
+    system = build(pretrained_checkpoint=tmp_path / "other.ckpt")
+    system.configuration = {"init_args": {"normalisation": "per_frame"}}
+    checkpoint["ser_lightning"]["configuration"] = {"init_args": earlier}
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    with pytest.raises(ConfigurationError, match=rf"other\.ckpt .*normalisation {named}.*per_frame"):
+        train(system, noise(), tmp_path)
+
+
 @pytest.mark.parametrize("make", [build, metric_learning])
 @pytest.mark.parametrize(
     ("source", "fold", "named"),
@@ -357,7 +372,9 @@ def test_the_rate_drops_tenfold_every_20_epochs_despite_resume(
     def run(folder: Path, **options: Any) -> dict[int, float]:
         torch.manual_seed(0)
         criterion = WeightedCrossEntropy("none")
-        system = TinyNetwork(NUM_BINS, EMOTIONS, narrow, three, criterion, adam, scheduler=by_ten, embedding_dim=3)
+        system = TinyNetwork(
+            NUM_BINS, EMOTIONS, narrow, three, criterion, "per_frame", adam, scheduler=by_ten, embedding_dim=3
+        )
         rates = Rates()
         monkeypatch.setattr(system, "configure_callbacks", lambda: [rates])
         with contextlib.suppress(halt):

@@ -52,7 +52,7 @@ def build(metric_loss: Any = constraint, rate: float = 5e-3, **changes: Any) -> 
     def adam(parameters: Any) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=rate)
 
-    settled: dict[str, Any] = {"optimizer": adam, "embedding_dim": 6}
+    settled: dict[str, Any] = {"normalisation": "per_frame", "optimizer": adam, "embedding_dim": 6}
     return MetricLearning(NUM_BINS, EMOTIONS, narrow, lambda dim: NetVLAD(dim, 3), metric_loss, **settled | changes)
 
 
@@ -188,7 +188,7 @@ def test_until_the_svm_is_fitted_the_epochs_class_means_predict(noise: Any, trai
             return embeddings
 
     torch.manual_seed(0)
-    system = Watched(NUM_BINS, EMOTIONS, narrow, lambda dim: NetVLAD(dim, 3), constraint, embedding_dim=6)
+    system = Watched(NUM_BINS, EMOTIONS, narrow, lambda dim: NetVLAD(dim, 3), constraint, "per_frame", embedding_dim=6)
     train(system, noise(), tmp_path, max_epochs=2)
     last = stored(tmp_path, "last")["state_dict"]
     directions, labels = (torch.cat(column) for column in zip(*seen[len(seen) // 2 :], strict=True))

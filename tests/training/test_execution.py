@@ -30,9 +30,11 @@ def ghosts(dim: int) -> GhostVLAD:
 
 
 SYSTEMS: dict[str, Callable[[], EmotionClassifier]] = {
-    "S3": lambda: SEResNetVLAD(NUM_BINS, EMOTIONS, narrow, ghosts, WeightedCrossEntropy("none"), embedding_dim=6),
+    "S3": lambda: SEResNetVLAD(
+        NUM_BINS, EMOTIONS, narrow, ghosts, WeightedCrossEntropy("none"), "per_frame", embedding_dim=6
+    ),
     "S4": lambda: MetricLearning(
-        NUM_BINS, EMOTIONS, narrow, ghosts, lambda names: TripletLoss(names, 0.5), embedding_dim=6
+        NUM_BINS, EMOTIONS, narrow, ghosts, lambda names: TripletLoss(names, 0.5), "per_frame", embedding_dim=6
     ),
     "Huang": lambda: PooledLSTM(NUM_BINS, EMOTIONS, lambda dim: NetVLAD(dim, 3), LabelSmoothing(), cells=4),
 }

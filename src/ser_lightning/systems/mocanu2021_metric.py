@@ -16,7 +16,7 @@ from ser_lightning.losses import MetricLoss, WeightedCrossEntropy
 from ser_lightning.nn.encoders import Encoder
 from ser_lightning.nn.heads import EmbeddingNetwork
 from ser_lightning.nn.pooling import Pooling
-from ser_lightning.nn.standardisation import UtteranceStandardisation
+from ser_lightning.nn.standardisation import Normalisation, UtteranceStandardisation
 from ser_lightning.nn.support_vectors import SupportVectorMachine
 from ser_lightning.nn.tensors import at_least_float32, frame_mask, gather_batch, gather_to_first, without_autocast
 from ser_lightning.systems.checkpoint import read_checkpoint_file
@@ -41,6 +41,8 @@ class MetricLearning(EmotionClassifier):
         encoder: Makes the encoder of F bins, ``ThinSEResNet34``.
         pooling: Makes the aggregation over time, ``GhostVLAD``.
         metric_loss: Makes the loss of the class names, ``TripletLoss`` (eqs. 2-3) or ``EmotionConstraint`` (eqs. 5-7).
+        normalisation: What of a spectrogram has zero mean and unit deviation: ``per_frame``, ``per_spectrogram`` or
+            ``per_bin``; in training over the crop, if utterances are cropped. ``none`` leaves magnitudes as they are.
         optimizer: Makes the optimiser.
         scheduler: Makes the learning-rate schedule; None keeps the rate constant.
         embedding_dim: E, neurons of the fully connected layer.
@@ -60,6 +62,7 @@ class MetricLearning(EmotionClassifier):
         encoder: Callable[[int], Encoder],
         pooling: Callable[[int], Pooling],
         metric_loss: Callable[[Sequence[str]], MetricLoss],
+        normalisation: Normalisation,
         optimizer: OptimizerCallable = torch.optim.Adam,
         scheduler: LRSchedulerCallable | None = None,
         embedding_dim: int = 512,
@@ -67,7 +70,7 @@ class MetricLearning(EmotionClassifier):
     ) -> None:
         # The logged validation loss: of the class means' cosines, later of the SVM's probabilities.
         criterion = WeightedCrossEntropy("none")
-        standardisation = UtteranceStandardisation(num_features)
+        standardisation = UtteranceStandardisation(normalisation)
         super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
         self.pretrained_checkpoint = pretrained_checkpoint
         self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim, len(self.class_names))
