@@ -234,6 +234,19 @@ def test_frames_made_on_the_device_are_made_once(noise: Any, train: Train, tmp_p
     assert_same_weights(stored(tmp_path / "stored")["state_dict"], stored(tmp_path / "device")["state_dict"])
 
 
+def test_shares_of_violated_and_seen_constraints_are_logged(noise: Any, train: Train, tmp_path: Path) -> None:
+    class Counted(TripletLoss):
+        """Violates 8 of 10 constraints in every batch, and sees 2."""
+
+        def violations(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+            return torch.tensor([10, 8, 2])
+
+    train(build(lambda names: Counted(names, 0.2)), noise(), tmp_path, max_epochs=2)
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert table["train/violated_share"].tolist() == pytest.approx([0.8, 0.8])
+    assert table["train/seen_share"].tolist() == pytest.approx([0.25, 0.25])
+
+
 def test_batches_without_terms_are_counted(noise: Any, train: Train, tmp_path: Path) -> None:
     class Sometimes(TripletLoss):
         """Has terms in every second batch."""

@@ -54,6 +54,7 @@ class MetricLearning(EmotionClassifier):
     class_sums: Tensor
     class_counts: Tensor
     batches_without_terms: Tensor
+    violations: Tensor
 
     def __init__(
         self,
@@ -80,6 +81,7 @@ class MetricLearning(EmotionClassifier):
         self.register_buffer("class_sums", torch.zeros(len(self.class_names), embedding_dim), persistent=False)
         self.register_buffer("class_counts", torch.zeros(len(self.class_names)), persistent=False)
         self.register_buffer("batches_without_terms", torch.zeros(()), persistent=False)
+        self.register_buffer("violations", torch.zeros(3, dtype=torch.int64), persistent=False)
 
     def on_fit_start(self) -> None:
         """Load the network of the earlier stage.
@@ -104,7 +106,7 @@ class MetricLearning(EmotionClassifier):
 
     def on_train_epoch_start(self) -> None:
         """Reset the sums of the previous epoch."""
-        for total in (self.class_sums, self.class_counts, self.batches_without_terms):
+        for total in (self.class_sums, self.class_counts, self.batches_without_terms, self.violations):
             total.zero_()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -117,6 +119,7 @@ class MetricLearning(EmotionClassifier):
             self.class_sums.index_add_(0, labels, directions)
             self.class_counts.index_add_(0, labels, torch.ones_like(directions[:, 0]))
             self.batches_without_terms += terms == 0
+            self.violations += self.metric_loss.violations(embeddings, labels)
         self.train_loss.update(loss.detach().expand(len(labels)))
         return loss
 
@@ -126,10 +129,17 @@ class MetricLearning(EmotionClassifier):
             self.class_means.copy_(self.class_sums / self.class_counts.clamp(min=1).unsqueeze(1))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores, and how many batches of the epoch had no loss terms."""
+        """Log the scores, how many batches had no loss terms, and the shares of violated and of seen constraints.
+
+        ``train/violated_share`` is the share of the epoch's constraints on negatives that were violated, and
+        ``train/seen_share`` the share of these that contributed to the loss.
+        """
         super().on_validation_epoch_end()
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.log("train/batches_without_terms", self.batches_without_terms)
+            shares = self.violations[1:] / self.violations[:2].clamp(min=1)
+            self.log("train/violated_share", shares[0])
+            self.log("train/seen_share", shares[1])
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return class scores [B, C]: log-probabilities of the SVM, or cosines with the class means."""
