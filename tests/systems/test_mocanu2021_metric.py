@@ -114,6 +114,48 @@ def test_the_svm_predicts_and_its_probabilities_are_the_steps(finished: Path, no
             torch.testing.assert_close(outputs["probabilities"], probabilities.float(), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("selection", ["training_speakers", "validation_set"])
+def test_the_svm_is_chosen_on_the_speakers_that_its_key_names(
+    selection: str, noise: Any, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    loaded: list[str] = []
+    fit = metric_learning.fit_svm
+
+    def watched(*arguments: Any) -> Any:
+        given.append(arguments)
+        return fit(*arguments)
+
+    data = noise()
+    system = build(svm_selection=selection)
+    monkeypatch.setattr(metric_learning, "fit_svm", watched)
+    monkeypatch.setattr(system, "_embed_set", lambda loader: loaded.append(loader.name) or embed(loader))
+    embed = MetricLearning._embed_set.__get__(system)
+    loaders = data.evaluation_dataloader
+
+    def named(name: str) -> Any:
+        loader = loaders(name)
+        loader.name = name
+        return loader
+
+    monkeypatch.setattr(data, "evaluation_dataloader", named)
+    train(system, data, tmp_path)
+    ((embeddings, _, speakers, _, validation),) = given
+    split = data.split()
+    assert len(embeddings) == len(split.train)
+    assert set(speakers) == set(split.speakers("train"))
+    assert set(speakers).isdisjoint({*split.speakers("validation"), *split.speakers("test")})
+    assert loaded == (["train"] if selection == "training_speakers" else ["train", "validation"])
+    assert validation is None or len(validation[1]) == len(split.validation)
+
+
+def test_too_few_training_speakers_are_named_before_training(noise: Any, train: Train, tmp_path: Path) -> None:
+    data = noise()
+    data.keep("train", lambda utterance: utterance.speaker == "03")
+    with pytest.raises(ConfigurationError, match=r"speakers 03 .*svm_selection"):
+        train(build(), data, tmp_path)
+
+
 @pytest.mark.parametrize("cut", [(1, 0), (1, 2), (2, 3)])
 def test_a_run_cut_in_the_middle_ends_with_the_same_bits(
     cut: tuple[int, int], finished: Path, noise: Any, train: Train, halt: Any, tmp_path: Path
@@ -207,7 +249,7 @@ def test_until_the_svm_is_fitted_the_epochs_class_means_predict(noise: Any, trai
 
 
 def test_a_discarded_svm_leaves_no_buffers_on_another_device() -> None:
-    system = build().to("meta")  # a device that every machine has
+    system = build(svm_selection="validation_set").to("meta")  # a device that every machine has
     system.trainer = cast(Any, SimpleNamespace(world_size=1, datamodule=None))
     system.on_fit_start()
     assert {value.device.type for value in system.state_dict().values()} == {"meta"}

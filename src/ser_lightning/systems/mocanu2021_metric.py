@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -23,7 +24,7 @@ from ser_lightning.systems.checkpoint import read_checkpoint_file
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, Decision, EmotionClassifier
 from ser_lightning.systems.mocanu2021 import SEResNetVLAD, SpeakerIdentification
 from ser_lightning.systems.stages import start_from
-from ser_lightning.systems.svm_fitting import fit_svm
+from ser_lightning.systems.svm_fitting import check_parts, fit_svm
 from ser_lightning.types import Batch
 
 
@@ -32,8 +33,8 @@ class MetricLearning(EmotionClassifier):
 
     There are no logits while the network trains. Validation classifies by the nearest class mean: the largest cosine
     between an utterance's embedding and the mean of each class's normalised training embeddings of this epoch. After
-    training, the best epoch's network embeds both sets; the SVM is fitted on the training set, its C and gamma are
-    chosen on the validation set, and it is stored in ``best.ckpt`` as tensors. From then on the SVM classifies.
+    training, the best epoch's network embeds the training set; the SVM is fitted on it, and stored in ``best.ckpt`` as
+    tensors. From then on the SVM classifies.
 
     Args:
         num_features: F; linked from the data module.
@@ -48,6 +49,8 @@ class MetricLearning(EmotionClassifier):
         embedding_dim: E, neurons of the fully connected layer.
         pretrained_checkpoint: Checkpoint of an earlier stage; layers that fit are loaded, none is frozen (section 4.3).
             None trains from scratch.
+        svm_selection: What chooses the SVM's C and gamma: ``training_speakers`` cross-validation over groups of them,
+            with the network that has trained on all; ``validation_set`` the validation set's WA.
     """
 
     class_means: Tensor
@@ -68,12 +71,14 @@ class MetricLearning(EmotionClassifier):
         scheduler: LRSchedulerCallable | None = None,
         embedding_dim: int = 512,
         pretrained_checkpoint: Path | None = None,
+        svm_selection: Literal["training_speakers", "validation_set"] = "training_speakers",
     ) -> None:
         # The logged validation loss: of the class means' cosines, later of the SVM's probabilities.
         criterion = WeightedCrossEntropy("none")
         standardisation = UtteranceStandardisation(normalisation)
         super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
         self.pretrained_checkpoint = pretrained_checkpoint
+        self.svm_selection = svm_selection
         self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim, len(self.class_names))
         self.metric_loss = metric_loss(self.class_names)
         self.svm = SupportVectorMachine(len(self.class_names))
@@ -87,13 +92,17 @@ class MetricLearning(EmotionClassifier):
         """Load the network of the earlier stage.
 
         Raises:
-            ConfigurationError: If several processes would have unequal shares of a batch, which cannot be gathered.
+            ConfigurationError: If several processes would have unequal shares of a batch, which cannot be gathered, or
+                the training speakers are too few to choose the SVM.
         """
         if self.trainer.world_size > 1 and self.data_module.batches != "class":
             raise ConfigurationError(
                 f"data.init_args.batches is {self.data_module.batches}: {self.trainer.world_size} processes would have "
                 "unequal shares of its last batch; set data.init_args.batches to class"
             )
+        if self.svm_selection == "training_speakers":
+            utterances = self.data_module.set_utterances("train")
+            check_parts([u.speaker for u in utterances], [u.label for u in utterances])
         # A resumed best checkpoint holds an SVM fitted on embeddings that are about to change.
         self.svm = SupportVectorMachine(len(self.class_names)).to(self.device)  # other modules are already there
         stages = (SpeakerIdentification, SEResNetVLAD, MetricLearning)
@@ -174,11 +183,13 @@ class MetricLearning(EmotionClassifier):
         self.to(self.trainer.strategy.root_device)  # Lightning has moved it to the CPU
         data_module = self.data_module
         train = self._embed_set(data_module.evaluation_dataloader("train"))
-        validation = self._embed_set(data_module.evaluation_dataloader("validation"))
-        if train is not None and validation is not None:
+        validation = None
+        if self.svm_selection == "validation_set":
+            validation = self._embed_set(data_module.evaluation_dataloader("validation"))
+        if train is not None:
             speakers = [utterance.speaker for utterance in data_module.set_utterances("train")]
             speakers *= len(train[1]) // len(speakers)  # copies at other speeds follow
-            self.svm, chosen = fit_svm(*train, speakers, *validation, len(self.class_names))
+            self.svm, chosen = fit_svm(*train, speakers, len(self.class_names), validation)
             shown = ", ".join(f"{key} {value}" for key, value in chosen.items() if key != "grid")
             rank_zero_info(f"support vector machine: {shown}")
             checkpoint["state_dict"] |= {f"svm.{key}": value for key, value in self.svm.state_dict().items()}
