@@ -57,11 +57,11 @@ def metric_learning(pooling: Any = three_and_two_ghosts, **more: Any) -> MetricL
     return MetricLearning(NUM_BINS, EMOTIONS, narrow, pooling, lambda c: TripletLoss(c, 0.2), **settled | more)
 
 
-def speaker_identification(encoder: Any = narrow, **more: Any) -> SpeakerIdentification:
+def speaker_identification(encoder: Any = narrow, pooling: Any = three, **more: Any) -> SpeakerIdentification:
     torch.manual_seed(1)
     settled: dict[str, Any] = {"normalisation": "per_frame", "optimizer": adam, "embedding_dim": 6}
     criterion = WeightedCrossEntropy("none")
-    return SpeakerIdentification(NUM_BINS, SPEAKERS, encoder, three, criterion, **settled | more)
+    return SpeakerIdentification(NUM_BINS, SPEAKERS, encoder, pooling, criterion, **settled | more)
 
 
 def settle(model: nn.Module) -> None:
@@ -161,6 +161,7 @@ def stages(noise: Any, train: Train, tmp_path_factory: pytest.TempPathFactory) -
         train(system, data, folder / name).save_checkpoint(folder / f"{name}.ckpt")
 
     keep("speakers", speaker_identification(), noise(**foreign))
+    keep("ghosts", speaker_identification(pooling=three_and_two_ghosts), noise(**foreign))
     wider = speaker_identification(lambda dim: ThinSEResNet34(dim, channels=8))
     keep("wider", wider, noise(**foreign))
     keep("own_speakers", speaker_identification(), noise(recognise="speaker"))
@@ -218,6 +219,23 @@ def test_a_netvlad_checkpoint_starts_a_ghostvlad_with_new_ghosts(
     assert "pooling.ghost" in lines
     assert "of layers of another shape" not in lines
     assert "of the checkpoint alone" not in lines
+
+
+@pytest.mark.parametrize("make", [build, metric_learning])
+def test_pre_trained_ghosts_are_loaded_to_the_bit(
+    make: Any, stages: Any, noise: Any, train: Train, said: list[str], monkeypatch: Any, tmp_path: Path
+) -> None:
+    system = make(three_and_two_ghosts, pretrained_checkpoint=stages["ghosts"])
+    fresh = {name: value.clone() for name, value in system.state_dict().items()}
+    weights = start(system, noise(), monkeypatch, train, tmp_path).weights
+    there = torch.load(stages["ghosts"], weights_only=True)["state_dict"]
+    network = [name for name in weights if name.startswith("network.")]
+    assert all(torch.equal(weights[name], there[name]) for name in network)
+    ghost = "network.pooling.ghost_assignment.weight"
+    assert ghost in network
+    assert not torch.equal(fresh[ghost], there[ghost])
+    (lines,) = said
+    assert "newly initialised" not in lines
 
 
 def test_with_other_clusters_all_other_weights_are_loaded(
