@@ -14,7 +14,7 @@ import yaml
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.published.lookup import EXPERIMENTS, table_files
-from ser_lightning.published.table_file import Row, Table, folder_name, read_table
+from ser_lightning.published.table_file import Row, Table, experiment_file, folder_name, read_table
 from ser_lightning.reports.document import Table as DocumentTable
 from ser_lightning.reports.document import escape, markdown_table
 from tools.choices import FILE, Choice, read_choices
@@ -61,12 +61,12 @@ def reproduction_ledger(experiments: Path, measured: Path) -> str:
     runs = read_measured(measured)
     tables = {path: read_table(path) for path in table_files(experiments)}
     shown = _rows_of_runs(tables, runs, measured)
-    choices = {path.parent: read_choices(path) for path in sorted(experiments.glob(f"*/{FILE}"))}
+    choices = {path.parent.name: read_choices(path) for path in sorted(experiments.glob(f"*/{FILE}"))}
     parts = [_INTRODUCTION]
-    parts += [_section(path, experiments, table, shown, choices[path.parent]) for path, table in tables.items()]
+    parts += [_section(path, experiments, table, shown, choices) for path, table in tables.items()]
     parts += [_without_scores(), _record(runs), _CHOICES]
     parts.append(_choices_table("all papers", read_choices(experiments / FILE)))
-    parts += [_choices_table(folder.name, found) for folder, found in choices.items()]
+    parts += [_choices_table(paper, found) for paper, found in choices.items()]
     return "\n".join(parts)
 
 
@@ -75,8 +75,8 @@ def _rows_of_runs(
 ) -> dict[tuple[Path, str], list[Measured]]:
     """Return the measured runs of each table's row, by the table's path and the row's name.
 
-    A run belongs to tables on its corpus, or to those on the paper's if there are none. A run that is not a row of a
-    table belongs to none: it must not look like a row's result.
+    A run belongs to tables on its corpus, and to its own paper's tables if none of these is on its corpus. A run that
+    is not a row of a table belongs to none: it must not look like a row's result.
     """
     found: dict[tuple[Path, str], list[Measured]] = {}
     for run in runs:
@@ -84,7 +84,7 @@ def _rows_of_runs(
             (path, table.corpus, row)
             for path, table in tables.items()
             for row in table.rows
-            if row.experiment and (path.parent.name, Path(row.experiment).stem) == (run.paper, run.experiment)
+            if row.experiment and _paper_and_experiment(path, row) == (run.paper, run.experiment)
         ]
         its_own = [(path, corpus, row.name) for path, corpus, row in rows if folder_name(row) == run.row]
         if not rows or not (its_own or run.note):
@@ -94,9 +94,16 @@ def _rows_of_runs(
                 "note on how it differs"
             )
         here = [entry for entry in its_own if entry[1] == run.corpus]
-        for path, _, name in here or its_own:
+        if all(path.parent.name != run.paper for path, _, _ in here):
+            here += [entry for entry in its_own if entry[0].parent.name == run.paper]
+        for path, _, name in here:
             found.setdefault((path, name), []).append(run)
     return found
+
+
+def _paper_and_experiment(path: Path, row: Row) -> tuple[str, str]:
+    file = experiment_file(path, row)
+    return file.parent.name, file.stem
 
 
 def _section(
@@ -104,7 +111,7 @@ def _section(
     experiments: Path,
     table: Table,
     shown: Mapping[tuple[Path, str], Sequence[Measured]],
-    choices: Sequence[Choice],
+    choices: Mapping[str, Sequence[Choice]],
 ) -> str:
     file = f"experiments/{path.relative_to(experiments).as_posix()}"
     pretrained = any(row.once for row in table.rows)
@@ -116,8 +123,9 @@ def _section(
         ours = _our_scores(shown.get((path, row.name), ())) if row.experiment else "-"
         link = "-"
         if row.experiment:
-            holding = [one for one in choices if one.holds_for(Path(row.experiment).stem, row.corpus)]
-            link = f"[{len(holding)}](#{path.parent.name})"
+            paper, experiment = _paper_and_experiment(path, row)
+            holding = [one for one in choices[paper] if one.holds_for(experiment, Path(row.corpus).name)]
+            link = f"[{len(holding)}](#{paper})"
         rows.append([row.name, _command(file, table, row), _paper_scores(row), ours, link])
     if all(row.experiment is None or row.once for row in table.rows):
         raise ConfigurationError(f"{path}: no row can be run")

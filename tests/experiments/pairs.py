@@ -36,7 +36,7 @@ SYSTEMS = [path for paper in CORPORA for path in sorted((FOLDER / paper).glob("*
 PAIRS = [
     (system, system.with_name(f"{corpus}.yaml"))
     for system in SYSTEMS
-    for corpus in (OF_SPEAKERS if system.stem == "speaker_id" else CORPORA[system.parent.name])
+    for corpus in (OF_SPEAKERS if system.stem.startswith("speaker_id") else CORPORA[system.parent.name])
 ]
 EXPERIMENTS: list[tuple[Path, ...]] = [
     *((path,) for path in sorted(FOLDER.glob("*.yaml")) if class_path(path, "model")),

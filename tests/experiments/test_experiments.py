@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from ser_lightning.published.lookup import table_files
-from ser_lightning.published.table_file import Row, read_table, row_arguments
+from ser_lightning.published.table_file import Row, experiment_file, read_table, row_arguments
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.fold import run_fold
@@ -45,7 +45,7 @@ Train = Callable[..., Path]
 
 
 def files_of_row(table: Path, row: Row) -> tuple[Path, ...]:
-    return files_of(table.parent / str(row.experiment), row.corpus)
+    return files_of(experiment_file(table, row), Path(row.corpus).name)
 
 
 def is_the_experiment_itself(table: Path, row: Row) -> bool:
@@ -120,6 +120,7 @@ SYSTEM = {
     "mocanu2021/s4_triplet": ("MetricLearning", "TripletLoss", 1e-3, 60, 32, "GhostVLAD"),
     "mocanu2021/s5_emotion_constraint": ("MetricLearning", "EmotionConstraint", 1e-3, 60, 32, "GhostVLAD"),
     "mocanu2021/speaker_id": ("SpeakerIdentification", "WeightedCrossEntropy", 1e-3, None, None, "NetVLAD"),
+    "mocanu2021/speaker_id_ghostvlad": ("SpeakerIdentification", "WeightedCrossEntropy", 1e-3, None, None, "GhostVLAD"),
     "zhou2020/am_softmax": ("ConvBLSTMAttention", "AMSoftmax", 1e-4, 100, 32, "WeightedPooling"),
     "zhou2020/baseline": ("ConvBLSTMAttention", "WeightedCrossEntropy", 1e-4, 100, 32, "WeightedPooling"),
     "zhou2020/combined_pooling": (

@@ -32,6 +32,17 @@ def test_the_sounds_are_those_of_librosa_joined_in_order() -> None:
     assert torch.equal(lengths, expected_lengths)
 
 
+@pytest.mark.parametrize("waveform", [speech_and_silence(), torch.zeros(4000)])
+def test_the_sounds_are_followed_by_their_reverse_if_asked(waveform: torch.Tensor) -> None:
+    plain, doubled = (SilenceRemoval(MagnitudeSpectrogram(), 30.0, append_reversed=asked) for asked in (False, True))
+    sound = plain.cut(waveform)
+    assert torch.equal(doubled.cut(waveform), torch.cat([sound, sound.flip(0)]))
+    stored, _ = doubled.split_for_device()
+    samples, lengths = stored(waveform[None], torch.tensor([len(waveform)]))
+    assert torch.equal(samples[0, :, 0], doubled.cut(waveform))
+    assert lengths.tolist() == [2 * len(sound)]
+
+
 def test_a_higher_threshold_never_keeps_less() -> None:
     kept = [
         len(SilenceRemoval(MagnitudeSpectrogram(), top_db).cut(speech_and_silence())) for top_db in (5.0, 30.0, 90.0)

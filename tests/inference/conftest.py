@@ -45,11 +45,14 @@ def zhou(name: str, criterion: dict[str, Any], **more: Any) -> tuple[str, dict[s
     }
 
 
-def mocanu(system: str, aggregation: dict[str, Any], **more: Any) -> tuple[str, dict[str, Any]]:
+def mocanu(
+    system: str, aggregation: dict[str, Any], normalisation: str = "per_frame", **more: Any
+) -> tuple[str, dict[str, Any]]:
     encoder = {"class_path": "ser_lightning.nn.encoders.ThinSEResNet34", "init_args": {"channels": 4}}
     return f"ser_lightning.systems.{system}", {
         "encoder": encoder,
         "pooling": aggregation,
+        "normalisation": normalisation,
         "embedding_dim": 8,
         **more,
     }
@@ -71,9 +74,11 @@ SYSTEMS = {
     "ando_pretraining": ("ser_lightning.systems.ExistencePretraining", ANDO),
     "ando_fusion": ("ser_lightning.systems.ExistencePretraining", {**ANDO, "fusion": True}),
     "mocanu_s2": mocanu("SEResNetVLAD", pooling("NetVLAD", clusters=3), criterion=CROSS_ENTROPY),
-    "mocanu_am": mocanu("SEResNetVLAD", pooling("NetVLAD", clusters=3), criterion=AM_SOFTMAX),
-    "mocanu_s3": mocanu("SEResNetVLAD", pooling("GhostVLAD", clusters=3, ghosts=2), criterion=CROSS_ENTROPY),
-    "mocanu_means": mocanu("MetricLearning", pooling("NetVLAD", clusters=3), **TRIPLETS),
+    "mocanu_am": mocanu("SEResNetVLAD", pooling("NetVLAD", clusters=3), "per_bin", criterion=AM_SOFTMAX),
+    "mocanu_s3": mocanu(
+        "SEResNetVLAD", pooling("GhostVLAD", clusters=3, ghosts=2), "per_spectrogram", criterion=CROSS_ENTROPY
+    ),
+    "mocanu_means": mocanu("MetricLearning", pooling("NetVLAD", clusters=3), "none", **TRIPLETS),
     "mocanu_svm": mocanu("MetricLearning", pooling("NetVLAD", clusters=3), **TRIPLETS),
     "speakers": mocanu("SpeakerIdentification", pooling("NetVLAD", clusters=3), criterion=CROSS_ENTROPY),
 }

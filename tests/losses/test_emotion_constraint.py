@@ -1,6 +1,7 @@
 """Eqs. 5 to 7 of Mocanu et al. 2021."""
 
 from math import cos, radians, sin
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -24,6 +25,9 @@ CORPORA = pytest.mark.parametrize(
 
 ALPHA, BETA, MARGIN = 0.1, 0.15, 0.1
 
+Selection = Literal["hinge", "band", "nearest"]
+SELECTIONS = pytest.mark.parametrize("negatives", ["hinge", "band", "nearest"])
+
 
 def random_batch(num_classes: int, size: int, seed: int) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
@@ -45,12 +49,13 @@ def in_plain_loops(
     names: tuple[str, ...],
     polarities: dict[str, list[str]],
     same_related: bool = False,
-) -> tuple[float, int]:
+    negatives: Selection = "hinge",
+) -> tuple[float, int, list[int]]:
     polarity_of = {emotion: polarity for polarity, emotions in polarities.items() for emotion in emotions}
     d = distances_between(embeddings).numpy()
     emotions = [names[label] for label in labels]
     batch = range(len(emotions))
-    total, terms = 0.0, 0
+    total, terms, violations = 0.0, 0, [0, 0, 0]
     for a in batch:
         own = emotions[a]
         mates = [e for e in names if e != own and own in polarity_of and polarity_of.get(e) == polarity_of[own]]
@@ -71,27 +76,35 @@ def in_plain_loops(
         r1 = min(related, key=lambda r: d[a, r])
         r2 = r1 if same_related else max(related, key=lambda r: d[a, r])
         pulls = [max(d[a, p] - d[a, r1] + ALPHA, 0.0) for p in positives]
-        pushes = [
-            d[a, r2] - d[a, n] + BETA
-            for n in batch
-            if emotions[n] != own and emotions[n] not in mates and d[a, r2] < d[a, n] < d[a, r2] + BETA
-        ]
+        others = [n for n in batch if emotions[n] != own and emotions[n] not in mates]
+        violated = [n for n in others if d[a, n] < d[a, r2] + BETA]
+        seen = {
+            "hinge": violated,
+            "band": [n for n in violated if d[a, n] > d[a, r2]],
+            "nearest": sorted(violated, key=lambda n: d[a, n])[:1],
+        }[negatives]
+        pushes = [d[a, r2] - d[a, n] + BETA for n in seen]
+        violations = [one + len(more) for one, more in zip(violations, (others, violated, seen), strict=True)]
         total += (np.mean(pulls) if pulls else 0.0) + (np.mean(pushes) if pushes else 0.0)
         terms += sum(loss > 0 for loss in pulls) + len(pushes)
-    return total / len(emotions), terms
+    return total / len(emotions), terms, violations
 
 
+@SELECTIONS
 @pytest.mark.parametrize("same_related", [False, True])
 @pytest.mark.parametrize("seed", range(4))
 @CORPORA
 def test_loss_and_terms_equal_plain_loops(
-    names: tuple[str, ...], polarities: dict[str, list[str]], seed: int, same_related: bool
+    names: tuple[str, ...], polarities: dict[str, list[str]], seed: int, same_related: bool, negatives: Selection
 ) -> None:
     embeddings, labels = random_batch(len(names), 24, seed)
-    expected, expected_terms = in_plain_loops(embeddings, labels, names, polarities, same_related)
-    loss, terms = EmotionConstraint(names, ALPHA, BETA, polarities, MARGIN, same_related)(embeddings, labels)
-    assert loss.item() == pytest.approx(expected, rel=1e-12)
-    assert terms.item() == expected_terms > 0
+    expected = in_plain_loops(embeddings, labels, names, polarities, same_related, negatives)
+    constraint = EmotionConstraint(names, ALPHA, BETA, polarities, MARGIN, same_related, negatives)
+    loss, terms = constraint(embeddings, labels)
+    assert loss.item() == pytest.approx(expected[0], rel=1e-12)
+    assert terms.item() == expected[1] > 0
+    assert constraint.violations(embeddings, labels).tolist() == expected[2]
+    assert expected[2][1] > 0
 
 
 # Six utterances on a circle: sad at 0 and 4 degrees, angry at 7 and 20, happy at 26, neutral at 190.
@@ -101,8 +114,9 @@ SIX_NAMES = ("sad", "angry", "happy", "neutral")
 SIX_POLARITIES = {"negative": ["sad", "angry"], "positive": ["happy"], "centre": ["neutral"]}
 
 
+@SELECTIONS
 @pytest.mark.parametrize("same_related", [False, True])
-def test_terms_of_six_utterances_are_those_worked_out_by_hand(same_related: bool) -> None:
+def test_terms_of_six_utterances_are_those_worked_out_by_hand(same_related: bool, negatives: Selection) -> None:
     pulls = [
         distance(4) - distance(7) + ALPHA,  # sad at 0: the other sad at 4, the nearest angry at 7
         distance(4) - distance(3) + ALPHA,  # sad at 4: sad at 0, angry at 7
@@ -112,13 +126,55 @@ def test_terms_of_six_utterances_are_those_worked_out_by_hand(same_related: bool
     pushes = [
         distance(20) - distance(26) + BETA,  # sad at 0: the farthest angry at 20, happy at 26
         distance(16) - distance(22) + BETA,  # sad at 4: angry at 20, happy at 26
-        # angry at 7: happy is 0.21 farther than the farthest sad; angry at 20: happy is nearer than the farthest sad
+        # angry at 7: happy is 0.21 farther than the farthest sad
+        distance(20) - distance(6) + BETA,  # angry at 20: the farthest sad at 0, happy at 26; neutral never violates
     ]
-    if same_related:
-        pushes = []  # happy is 0.27 and more farther than the nearest related, or nearer than it
-    loss, terms = EmotionConstraint(SIX_NAMES, ALPHA, BETA, SIX_POLARITIES, MARGIN, same_related)(SIX, SIX_LABELS)
+    if same_related:  # for the others, happy is 0.2 and more farther than the nearest related
+        pushes = [distance(16) - distance(6) + BETA]  # angry at 20: sad at 4, happy at 26
+    if negatives == "band":
+        pushes.pop()  # nearer than r2
+    constraint = EmotionConstraint(SIX_NAMES, ALPHA, BETA, SIX_POLARITIES, MARGIN, same_related, negatives)
+    loss, terms = constraint(SIX, SIX_LABELS)
     assert terms.item() == len(pulls) + len(pushes)
     assert loss.item() == pytest.approx((sum(pulls) + sum(pushes)) / 6, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("negatives", "pushes"),
+    [
+        # Sad at 0, the farthest angry at 40; happy at -10 and at 42 violate, at 52 does not.
+        ("hinge", [distance(40) - distance(10) + BETA, distance(40) - distance(42) + BETA]),
+        ("band", [distance(40) - distance(42) + BETA]),
+        ("nearest", [distance(40) - distance(10) + BETA]),
+    ],
+)
+def test_each_selection_counts_the_negatives_that_it_names(negatives: Selection, pushes: list[float]) -> None:
+    polarities = {"negative": ["sad", "angry"], "positive": ["happy"]}
+    embeddings, labels = at_degrees(0, 40, -10, 42, 52).requires_grad_(), torch.tensor([0, 1, 2, 2, 2])
+    constraint = EmotionConstraint(SIX_NAMES[:3], ALPHA, BETA, polarities, negatives=negatives)
+    pairs = constraint._pairs(distances_between(embeddings.detach()), labels)
+    losses = (pairs.farthest - distances_between(embeddings.detach()) + BETA)[0, pairs.seen[0]]
+    assert losses.tolist() == pytest.approx(pushes, rel=1e-9)
+    assert pairs.violated[0].tolist() == [False, False, True, True, False]
+
+
+@pytest.mark.parametrize("negatives", ["hinge", "nearest"])
+def test_two_points_of_mixed_polarity_are_torn_apart(negatives: Selection) -> None:
+    """Sad = happy and angry = surprised: eq. 6 is violated by each pair, and the band sees none."""
+    names, polarities = ("sad", "angry", "happy", "surprised"), {k: WHEEL[k] for k in ("negative", "positive")}
+    labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    embeddings = at_degrees(0, 0, 60, 60, 0, 0, 60, 60).requires_grad_()
+    constraint = EmotionConstraint(names, ALPHA, BETA, polarities, negatives=negatives)
+    loss, _ = constraint(embeddings, labels)
+    loss.backward()
+    # Each anchor: r2 at distance 1, two negatives at its own point and two at r2's; the first term is satisfied.
+    expected = {"hinge": 1 - 0.5 + BETA, "nearest": 1 - 0 + BETA}[negatives]
+    assert loss.item() == pytest.approx(expected, rel=1e-9)
+    assert embeddings.grad is not None
+    assert (embeddings.grad.norm(dim=1) > 0.01).all()
+    band = EmotionConstraint(names, ALPHA, BETA, polarities, negatives="band")
+    assert band(embeddings, labels)[0] == 0.0
+    assert band.violations(embeddings, labels).tolist() == [32, 32, 0]
 
 
 @pytest.mark.parametrize("same_related", [False, True])
@@ -178,10 +234,13 @@ def test_a_related_emotion_is_never_a_negative() -> None:
     assert loss.item() == pytest.approx(np.mean(pulls), rel=1e-9)
 
 
+@SELECTIONS
 @CORPORA
-def test_its_gradient_survives_finite_differences(names: tuple[str, ...], polarities: dict[str, list[str]]) -> None:
+def test_its_gradient_survives_finite_differences(
+    names: tuple[str, ...], polarities: dict[str, list[str]], negatives: Selection
+) -> None:
     embeddings, labels = random_batch(len(names), 14, 3)
-    constraint = EmotionConstraint(names, ALPHA, BETA, polarities, MARGIN)
+    constraint = EmotionConstraint(names, ALPHA, BETA, polarities, MARGIN, negatives=negatives)
     torch.autograd.gradcheck(lambda inputs: constraint(inputs, labels)[0], embeddings.requires_grad_())
 
 

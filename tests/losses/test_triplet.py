@@ -57,6 +57,11 @@ def test_triplets_and_loss_equal_plain_loops(margin: float, seed: int) -> None:
     expected = np.mean([distances[a, p] - distances[a, n] + margin for a, p, n in triplets])
     loss, terms = TripletLoss(NAMES, margin)(embeddings, labels)
     assert terms.item() == len(triplets)
+    size = range(17)
+    every = [(a, p, n) for a, p, n in product(size, size, size) if a != p and labels[a] == labels[p] != labels[n]]
+    violated = sum(bool(distances[a, n] < distances[a, p] + margin) for a, p, n in every)
+    expected_counts = [len(every), violated, len(triplets)]
+    assert TripletLoss(NAMES, margin).violations(embeddings, labels).tolist() == expected_counts
     assert loss.item() == pytest.approx(expected, rel=1e-12)
     for ours, theirs in zip(our_counts(distances, labels, margin), counts_of(triplets, 17), strict=True):
         assert torch.equal(ours, theirs)

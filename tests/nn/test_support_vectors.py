@@ -27,7 +27,7 @@ def embeddings(count: int, classes: int, seed: int, spread: float = 1.2) -> tupl
 
 def fit(classes: int, train: Tensor, labels: Tensor) -> tuple[SupportVectorMachine, dict[str, Any]]:
     speakers = [f"{index // 7 % SPEAKERS:02d}" for index in range(len(labels))]
-    return fit_svm(train, labels, speakers, train[:40], labels[:40], classes, costs=[2.0], gammas=[0.7])
+    return fit_svm(train, labels, speakers, classes, (train[:40], labels[:40]), costs=[2.0], gammas=[0.7])
 
 
 def unit(points: Tensor) -> np.ndarray[Any, Any]:

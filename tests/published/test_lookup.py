@@ -57,6 +57,13 @@ def test_a_run_of_a_tables_row_finds_that_row(tmp_path: Path) -> None:
     assert published(_run(tmp_path / "other", row="K=5")) == []  # not legible in the paper
 
 
+def test_a_run_finds_its_row_in_another_papers_table(tmp_path: Path) -> None:
+    (found,) = published(_run(tmp_path, experiment="netvlad_unigram", corpus="crema_d"))
+    assert found.source == "Mocanu et al. 2021, Table 3, CREMA-D, other papers' systems: Huang et al. 2020"
+    assert found.scores == {"WA": 61.53}
+    assert found.note.startswith("inferred: ")
+
+
 def test_each_system_gets_its_own_results(tmp_path: Path) -> None:
     systems = [ReportedSystem.of(_run(tmp_path / row, row=row)) for row in ("K=4", "K=5", "default")]
     assert [len(system.published) for system in with_published(systems)] == [1, 0, 1]

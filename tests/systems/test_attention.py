@@ -136,9 +136,11 @@ def test_a_system_without_attention_over_time_says_so(pooling: Any, frames: Tens
     for system in (
         PooledLSTM(F, EMOTIONS, pooling, LabelSmoothing(), cells=4),
         ConvBLSTMAttention(F, EMOTIONS, pooling, WeightedCrossEntropy(), **ZHOU),
-        SEResNetVLAD(F, EMOTIONS, narrow, pooling, WeightedCrossEntropy(), embedding_dim=4),
-        MetricLearning(F, EMOTIONS, narrow, pooling, lambda names: TripletLoss(names, 0.1), embedding_dim=4),
-        SpeakerIdentification(F, EMOTIONS, narrow, pooling, WeightedCrossEntropy(), embedding_dim=4),
+        SEResNetVLAD(F, EMOTIONS, narrow, pooling, WeightedCrossEntropy(), "per_frame", embedding_dim=4),
+        MetricLearning(
+            F, EMOTIONS, narrow, pooling, lambda names: TripletLoss(names, 0.1), "per_frame", embedding_dim=4
+        ),
+        SpeakerIdentification(F, EMOTIONS, narrow, pooling, WeightedCrossEntropy(), "per_frame", embedding_dim=4),
     ):
         with pytest.raises(ConfigurationError, match=f"{type(system).__name__} .*attention"):
             system.attention(frames.float(), LENGTHS)

@@ -26,6 +26,7 @@ ANDO = {"channels": [2, 3, 4], "cells": 4, "attention_dim": 5, "hidden_dim": 6}
 VLAD = {"class_path": f"{POOLING}.NetVLAD", "init_args": {"clusters": 3}}
 MOCANU = {
     "encoder": {"class_path": "ser_lightning.nn.encoders.ThinSEResNet34", "init_args": {"channels": 4}},
+    "normalisation": "per_frame",
     "pooling": VLAD,
     "embedding_dim": 8,
 }

@@ -49,10 +49,14 @@ SYSTEMS: dict[str, Callable[[], EmotionClassifier]] = {
     "Ando, existence": lambda: MultiLabelEmotionExistence(
         40, EMOTIONS, ExistenceLoss(), channels=(3, 4, 2), cells=5, attention_dim=6
     ),
-    "Mocanu, S1": lambda: SEResNetVLAD(40, EMOTIONS, narrow, netvlad, WeightedCrossEntropy(), embedding_dim=6),
-    "Mocanu, AM-softmax": lambda: SEResNetVLAD(40, EMOTIONS, narrow, netvlad, AMSoftmax(10.0, 0.4), embedding_dim=6),
+    "Mocanu, S1": lambda: SEResNetVLAD(
+        40, EMOTIONS, narrow, netvlad, WeightedCrossEntropy(), "per_frame", embedding_dim=6
+    ),
+    "Mocanu, AM-softmax": lambda: SEResNetVLAD(
+        40, EMOTIONS, narrow, netvlad, AMSoftmax(10.0, 0.4), "per_frame", embedding_dim=6
+    ),
     "Mocanu, speakers": lambda: SpeakerIdentification(
-        40, EMOTIONS, narrow, netvlad, AMSoftmax(10.0, 0.4), embedding_dim=6
+        40, EMOTIONS, narrow, netvlad, AMSoftmax(10.0, 0.4), "per_frame", embedding_dim=6
     ),
 }
 
@@ -107,7 +111,9 @@ def test_a_model_of_float64_has_losses_of_float64(model: EmotionClassifier) -> N
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_metric_learning_compares_embeddings_rounded_once(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    model = MetricLearning(40, EMOTIONS, narrow, netvlad, lambda c: TripletLoss(c, 0.5), embedding_dim=6).to(dtype)
+    model = MetricLearning(
+        40, EMOTIONS, narrow, netvlad, lambda c: TripletLoss(c, 0.5), "per_frame", embedding_dim=6
+    ).to(dtype)
     seen: list[Tensor] = []
     model.metric_loss.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
     pairs = batch(dtype)

@@ -50,6 +50,7 @@ SYSTEMS: dict[str, Callable[[], EmotionClassifier]] = {
         lambda dim: ThinSEResNet34(dim, channels=2),
         lambda dim: NetVLAD(dim, 3),
         WeightedCrossEntropy(),
+        normalisation="per_frame",
         embedding_dim=6,
     ),
 }

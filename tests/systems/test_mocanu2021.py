@@ -45,7 +45,7 @@ def three_and_two_ghosts(dim: int) -> GhostVLAD:
 
 def build(pooling: Any = three, criterion: Criterion | None = None, encoder: Any = narrow, **more: Any) -> SEResNetVLAD:
     torch.manual_seed(0)
-    settled: dict[str, Any] = {"optimizer": adam, "embedding_dim": 6}
+    settled: dict[str, Any] = {"normalisation": "per_frame", "optimizer": adam, "embedding_dim": 6}
     return SEResNetVLAD(
         NUM_BINS, EMOTIONS, encoder, pooling, criterion or WeightedCrossEntropy("none"), **settled | more
     )
@@ -53,15 +53,15 @@ def build(pooling: Any = three, criterion: Criterion | None = None, encoder: Any
 
 def metric_learning(pooling: Any = three_and_two_ghosts, **more: Any) -> MetricLearning:
     torch.manual_seed(0)
-    settled: dict[str, Any] = {"optimizer": adam, "embedding_dim": 6}
+    settled: dict[str, Any] = {"normalisation": "per_frame", "optimizer": adam, "embedding_dim": 6}
     return MetricLearning(NUM_BINS, EMOTIONS, narrow, pooling, lambda c: TripletLoss(c, 0.2), **settled | more)
 
 
-def speaker_identification(encoder: Any = narrow, **more: Any) -> SpeakerIdentification:
+def speaker_identification(encoder: Any = narrow, pooling: Any = three, **more: Any) -> SpeakerIdentification:
     torch.manual_seed(1)
-    settled: dict[str, Any] = {"optimizer": adam, "embedding_dim": 6}
+    settled: dict[str, Any] = {"normalisation": "per_frame", "optimizer": adam, "embedding_dim": 6}
     criterion = WeightedCrossEntropy("none")
-    return SpeakerIdentification(NUM_BINS, SPEAKERS, encoder, three, criterion, **settled | more)
+    return SpeakerIdentification(NUM_BINS, SPEAKERS, encoder, pooling, criterion, **settled | more)
 
 
 def settle(model: nn.Module) -> None:
@@ -143,7 +143,9 @@ def test_gradients_reach_every_parameter(model: SEResNetVLAD, frames: Tensor) ->
 
 
 def test_the_network_ends_in_two_layers_of_the_papers_sizes() -> None:
-    model = SEResNetVLAD(257, EMOTIONS, ThinSEResNet34, lambda dim: GhostVLAD(dim, 8, 2), WeightedCrossEntropy())
+    model = SEResNetVLAD(
+        257, EMOTIONS, ThinSEResNet34, lambda dim: GhostVLAD(dim, 8, 2), WeightedCrossEntropy(), "none"
+    )
     assert model.network.pooling.output_dim == 8 * 512
     assert (model.network.connected.in_features, model.network.connected.out_features) == (8 * 512, 512)
     assert (model.output[1].in_features, model.output[1].out_features) == (512, 4)
@@ -159,6 +161,7 @@ def stages(noise: Any, train: Train, tmp_path_factory: pytest.TempPathFactory) -
         train(system, data, folder / name).save_checkpoint(folder / f"{name}.ckpt")
 
     keep("speakers", speaker_identification(), noise(**foreign))
+    keep("ghosts", speaker_identification(pooling=three_and_two_ghosts), noise(**foreign))
     wider = speaker_identification(lambda dim: ThinSEResNet34(dim, channels=8))
     keep("wider", wider, noise(**foreign))
     keep("own_speakers", speaker_identification(), noise(recognise="speaker"))
@@ -218,6 +221,23 @@ def test_a_netvlad_checkpoint_starts_a_ghostvlad_with_new_ghosts(
     assert "of the checkpoint alone" not in lines
 
 
+@pytest.mark.parametrize("make", [build, metric_learning])
+def test_pre_trained_ghosts_are_loaded_to_the_bit(
+    make: Any, stages: Any, noise: Any, train: Train, said: list[str], monkeypatch: Any, tmp_path: Path
+) -> None:
+    system = make(three_and_two_ghosts, pretrained_checkpoint=stages["ghosts"])
+    fresh = {name: value.clone() for name, value in system.state_dict().items()}
+    weights = start(system, noise(), monkeypatch, train, tmp_path).weights
+    there = torch.load(stages["ghosts"], weights_only=True)["state_dict"]
+    network = [name for name in weights if name.startswith("network.")]
+    assert all(torch.equal(weights[name], there[name]) for name in network)
+    ghost = "network.pooling.ghost_assignment.weight"
+    assert ghost in network
+    assert not torch.equal(fresh[ghost], there[ghost])
+    (lines,) = said
+    assert "newly initialised" not in lines
+
+
 def test_with_other_clusters_all_other_weights_are_loaded(
     stages: Any, noise: Any, train: Train, said: list[str], monkeypatch: Any, tmp_path: Path
 ) -> None:
@@ -260,6 +280,19 @@ def test_a_missing_or_unsuitable_stage_is_rejected(stages: Any, noise: Any, trai
     train(metric_learning(pretrained_checkpoint=tmp_path / "metric.ckpt"), noise(), tmp_path / "b")
     with pytest.raises(ConfigurationError, match=r"speakers\.ckpt .*0\.004.*0\.003"):
         train(build(pretrained_checkpoint=stages["speakers"]), noise(window_seconds=0.003), tmp_path / "c")
+
+
+@pytest.mark.parametrize(("earlier", "named"), [({"normalisation": "per_bin"}, "per_bin"), ({}, "not given")])
+def test_a_stage_with_another_normalisation_is_rejected(
+    earlier: dict[str, str], named: str, stages: Any, noise: Any, train: Train, tmp_path: Path
+) -> None:
+    checkpoint = torch.load(stages["speakers"], weights_only=True)
+    system = build(pretrained_checkpoint=tmp_path / "other.ckpt")
+    system.configuration = {"init_args": {"normalisation": "per_frame"}}
+    checkpoint["ser_lightning"]["configuration"] = {"init_args": earlier}
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    with pytest.raises(ConfigurationError, match=rf"other\.ckpt .*normalisation {named}.*per_frame"):
+        train(system, noise(), tmp_path)
 
 
 @pytest.mark.parametrize("make", [build, metric_learning])
@@ -357,7 +390,9 @@ def test_the_rate_drops_tenfold_every_20_epochs_despite_resume(
     def run(folder: Path, **options: Any) -> dict[int, float]:
         torch.manual_seed(0)
         criterion = WeightedCrossEntropy("none")
-        system = TinyNetwork(NUM_BINS, EMOTIONS, narrow, three, criterion, adam, scheduler=by_ten, embedding_dim=3)
+        system = TinyNetwork(
+            NUM_BINS, EMOTIONS, narrow, three, criterion, "per_frame", adam, scheduler=by_ten, embedding_dim=3
+        )
         rates = Rates()
         monkeypatch.setattr(system, "configure_callbacks", lambda: [rates])
         with contextlib.suppress(halt):

@@ -52,7 +52,7 @@ def build(metric_loss: Any = constraint, rate: float = 5e-3, **changes: Any) -> 
     def adam(parameters: Any) -> torch.optim.Optimizer:
         return torch.optim.Adam(parameters, lr=rate)
 
-    settled: dict[str, Any] = {"optimizer": adam, "embedding_dim": 6}
+    settled: dict[str, Any] = {"normalisation": "per_frame", "optimizer": adam, "embedding_dim": 6}
     return MetricLearning(NUM_BINS, EMOTIONS, narrow, lambda dim: NetVLAD(dim, 3), metric_loss, **settled | changes)
 
 
@@ -112,6 +112,48 @@ def test_the_svm_predicts_and_its_probabilities_are_the_steps(finished: Path, no
             assert torch.equal(outputs["predicted"], predicted)
             assert torch.equal(outputs["embeddings"], system.embed(batch))
             torch.testing.assert_close(outputs["probabilities"], probabilities.float(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("selection", ["training_speakers", "validation_set"])
+def test_the_svm_is_chosen_on_the_speakers_that_its_key_names(
+    selection: str, noise: Any, train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Any] = []
+    loaded: list[str] = []
+    fit = metric_learning.fit_svm
+
+    def watched(*arguments: Any) -> Any:
+        given.append(arguments)
+        return fit(*arguments)
+
+    data = noise()
+    system = build(svm_selection=selection)
+    monkeypatch.setattr(metric_learning, "fit_svm", watched)
+    monkeypatch.setattr(system, "_embed_set", lambda loader: loaded.append(loader.name) or embed(loader))
+    embed = MetricLearning._embed_set.__get__(system)
+    loaders = data.evaluation_dataloader
+
+    def named(name: str) -> Any:
+        loader = loaders(name)
+        loader.name = name
+        return loader
+
+    monkeypatch.setattr(data, "evaluation_dataloader", named)
+    train(system, data, tmp_path)
+    ((embeddings, _, speakers, _, validation),) = given
+    split = data.split()
+    assert len(embeddings) == len(split.train)
+    assert set(speakers) == set(split.speakers("train"))
+    assert set(speakers).isdisjoint({*split.speakers("validation"), *split.speakers("test")})
+    assert loaded == (["train"] if selection == "training_speakers" else ["train", "validation"])
+    assert validation is None or len(validation[1]) == len(split.validation)
+
+
+def test_too_few_training_speakers_are_named_before_training(noise: Any, train: Train, tmp_path: Path) -> None:
+    data = noise()
+    data.keep("train", lambda utterance: utterance.speaker == "03")
+    with pytest.raises(ConfigurationError, match=r"speakers 03 .*svm_selection"):
+        train(build(), data, tmp_path)
 
 
 @pytest.mark.parametrize("cut", [(1, 0), (1, 2), (2, 3)])
@@ -188,7 +230,7 @@ def test_until_the_svm_is_fitted_the_epochs_class_means_predict(noise: Any, trai
             return embeddings
 
     torch.manual_seed(0)
-    system = Watched(NUM_BINS, EMOTIONS, narrow, lambda dim: NetVLAD(dim, 3), constraint, embedding_dim=6)
+    system = Watched(NUM_BINS, EMOTIONS, narrow, lambda dim: NetVLAD(dim, 3), constraint, "per_frame", embedding_dim=6)
     train(system, noise(), tmp_path, max_epochs=2)
     last = stored(tmp_path, "last")["state_dict"]
     directions, labels = (torch.cat(column) for column in zip(*seen[len(seen) // 2 :], strict=True))
@@ -207,7 +249,7 @@ def test_until_the_svm_is_fitted_the_epochs_class_means_predict(noise: Any, trai
 
 
 def test_a_discarded_svm_leaves_no_buffers_on_another_device() -> None:
-    system = build().to("meta")  # a device that every machine has
+    system = build(svm_selection="validation_set").to("meta")  # a device that every machine has
     system.trainer = cast(Any, SimpleNamespace(world_size=1, datamodule=None))
     system.on_fit_start()
     assert {value.device.type for value in system.state_dict().values()} == {"meta"}
@@ -232,6 +274,19 @@ def test_frames_made_on_the_device_are_made_once(noise: Any, train: Train, tmp_p
     train(build(), plain, tmp_path / "stored", max_epochs=2)
     train(build(), noise(squared=True), tmp_path / "device", max_epochs=2)
     assert_same_weights(stored(tmp_path / "stored")["state_dict"], stored(tmp_path / "device")["state_dict"])
+
+
+def test_shares_of_violated_and_seen_constraints_are_logged(noise: Any, train: Train, tmp_path: Path) -> None:
+    class Counted(TripletLoss):
+        """Violates 8 of 10 constraints in every batch, and sees 2."""
+
+        def violations(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+            return torch.tensor([10, 8, 2])
+
+    train(build(lambda names: Counted(names, 0.2)), noise(), tmp_path, max_epochs=2)
+    table = pd.read_csv(tmp_path / "metrics.csv")
+    assert table["train/violated_share"].tolist() == pytest.approx([0.8, 0.8])
+    assert table["train/seen_share"].tolist() == pytest.approx([0.25, 0.25])
 
 
 def test_batches_without_terms_are_counted(noise: Any, train: Train, tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def build() -> MetricLearning:
         lambda dim: ThinSEResNet34(dim, channels=2),
         lambda dim: GhostVLAD(dim, 3, 2),
         lambda names: EmotionConstraint(names, 0.3, 0.4, {"negative": ["sad", "angry"]}),
+        normalisation="per_frame",
         embedding_dim=6,
     ).double()
 

@@ -42,7 +42,9 @@ def build(criterion: Criterion) -> SpeakerIdentification:
     def narrow(num_features: int) -> ThinSEResNet34:
         return ThinSEResNet34(num_features, channels=2)
 
-    return SpeakerIdentification(NUM_BINS, SPEAKERS, narrow, lambda dim: NetVLAD(dim, 3), criterion, embedding_dim=6)
+    return SpeakerIdentification(
+        NUM_BINS, SPEAKERS, narrow, lambda dim: NetVLAD(dim, 3), criterion, "per_frame", embedding_dim=6
+    )
 
 
 @pytest.fixture(params=CRITERIA)

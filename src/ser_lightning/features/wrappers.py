@@ -23,6 +23,8 @@ class SilenceRemoval(FeatureExtractor):
         top_db: Threshold of silence, in dB below the loudest window.
         energy_window_seconds: Length of the energy windows.
         energy_hop_seconds: Time from one energy window to the next; segments begin and end on multiples of it.
+        append_reversed: Append the joined segments once more, reversed in time, as the reference network does when it
+            evaluates.
 
     Raises:
         ConfigurationError: If a number is not positive.
@@ -38,6 +40,7 @@ class SilenceRemoval(FeatureExtractor):
         top_db: float,
         energy_window_seconds: float = 0.064,
         energy_hop_seconds: float = 0.016,
+        append_reversed: bool = False,
     ) -> None:
         super().__init__()
         if min(top_db, energy_window_seconds, energy_hop_seconds) <= 0:
@@ -49,6 +52,7 @@ class SilenceRemoval(FeatureExtractor):
         self.top_db = top_db
         self.energy_window_seconds = energy_window_seconds
         self.energy_hop_seconds = energy_hop_seconds
+        self.append_reversed = append_reversed
         self.sample_rate_hz = extractor.sample_rate_hz
         self.num_features = extractor.num_features
         self.hop_seconds = extractor.hop_seconds
@@ -67,11 +71,13 @@ class SilenceRemoval(FeatureExtractor):
     def split_for_device(self) -> tuple[FeatureExtractor, FeatureExtractor]:
         """Return the silence removal, which runs on the CPU, and the wrapped extractor's device part."""
         stored, device = self.extractor.split_for_device()
-        cutting = SilenceRemoval(stored, self.top_db, self.energy_window_seconds, self.energy_hop_seconds)
+        cutting = SilenceRemoval(
+            stored, self.top_db, self.energy_window_seconds, self.energy_hop_seconds, self.append_reversed
+        )
         return cutting, device
 
     def cut(self, waveform: Tensor) -> Tensor:
-        """Return the non-silent parts of ``waveform`` [N], concatenated."""
+        """Return the non-silent parts of ``waveform`` [N], concatenated, and their reverse if it is appended."""
         from librosa.effects import split  # heavy, and most systems do not need it
 
         stretches = split(
@@ -80,9 +86,9 @@ class SilenceRemoval(FeatureExtractor):
             frame_length=round(self.energy_window_seconds * self.sample_rate_hz),
             hop_length=round(self.energy_hop_seconds * self.sample_rate_hz),
         )
-        if len(stretches) == 0:
-            return waveform
-        return torch.cat([waveform[start:end] for start, end in stretches.tolist()])
+        if len(stretches):
+            waveform = torch.cat([waveform[start:end] for start, end in stretches.tolist()])
+        return torch.cat([waveform, waveform.flip(0)]) if self.append_reversed else waveform
 
 
 class SpeedPerturbation(FeatureExtractor):

@@ -2,6 +2,7 @@
 # Shapes: B utterances, E embedding dimensions, C classes.
 
 from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,13 +23,12 @@ class EmotionConstraint(MetricLoss):
 
     - p: the first term is the mean over all of the anchor's positives, because eq. 5 should hold for each; with the
       hardest alone, one outlier would decide an anchor's gradient.
-    - n: the second term is the mean over the negatives that are semi-hard relative to r2,
-      D(a, r2) < D(a, n) < D(a, r2) + beta; they are of another polarity.
+    - n: negatives are of another polarity; the second term is the mean over those that ``negatives`` selects.
     - An anchor whose emotion has no related one contributes the mean of D(a, p) - D(a, n) + margin over its semi-hard
       triplets, with negatives of any other emotion.
     - An anchor without active terms counts as zero in the mean.
 
-    The number of terms counts pairs (a, p), pairs (a, n) and triplets with a positive loss.
+    The number of terms counts pairs (a, p), pairs (a, n) and triplets with a positive loss; violations are of eq. 6.
 
     Args:
         class_names: The emotions, in the order of labels.
@@ -38,6 +38,8 @@ class EmotionConstraint(MetricLoss):
             one of its polarity in the corpus, or in none, has no related one.
         margin: Margin of the plain triplets.
         same_related: Use r1 for r2 too: the nearest related utterance is in both terms.
+        negatives: Which n of those that violate eq. 6 count: ``hinge`` all; ``band`` those with D(a, r2) < D(a, n), as
+            in semi-hard triplets, which leaves the worst violations without gradient; ``nearest`` the nearest one.
 
     Raises:
         ValueError: If an emotion is in two polarities, or may be misspelt, or none has a related one.
@@ -54,6 +56,7 @@ class EmotionConstraint(MetricLoss):
         polarities: Mapping[str, Sequence[str]],
         margin: float = 0.1,
         same_related: bool = False,
+        negatives: Literal["hinge", "band", "nearest"] = "hinge",
     ) -> None:
         super().__init__(class_names)
         for name, value in (("alpha", alpha), ("beta", beta), ("margin", margin)):
@@ -63,6 +66,7 @@ class EmotionConstraint(MetricLoss):
         self.beta = beta
         self.margin = margin
         self.same_related = same_related
+        self.negatives = negatives
         polarity = _polarity_indices(self.class_names, polarities)
         alone = [polarity.count(index) == 1 for index in polarity]
         if all(alone):
@@ -78,30 +82,64 @@ class EmotionConstraint(MetricLoss):
     def forward(self, embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the loss of ``embeddings`` [B, E] with ``labels`` [B], and the number of terms above zero."""
         distances = distances_between(embeddings)
-        polarity = self.polarity[labels]
-        same = labels.unsqueeze(1) == labels
-        same_polarity = polarity.unsqueeze(1) == polarity
-        positive = same.clone().fill_diagonal_(False)
-
-        losses, terms = self._constrained(distances, positive, same_polarity & ~same, ~same_polarity)
+        pairs = self._pairs(distances, labels)
+        pulls = (distances - pairs.nearest + self.alpha).relu().masked_fill(~pairs.positive, 0.0)
+        pushes = torch.where(pairs.seen, pairs.farthest - distances + self.beta, 0.0)
+        losses = _mean(pulls, pairs.positive) + _mean(pushes, pairs.seen)
+        terms = (pulls > 0).sum(1) + pairs.seen.sum(1)
         if self.has_alone:
             alone = self.alone[labels]
-            sums, counts = semi_hard_sums(distances, positive, ~same, self.margin)
+            sums, counts = semi_hard_sums(distances, pairs.positive, labels.unsqueeze(1) != labels, self.margin)
             losses = torch.where(alone, sums / counts.clamp(min=1), losses)
             terms = torch.where(alone, counts, terms)
         return in_dtype_of(embeddings, losses.mean()), terms.sum()
 
-    def _constrained(
-        self, distances: Tensor, positive: Tensor, related: Tensor, negative: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return each anchor's two terms, summed, and their number of pairs above zero [B]; 0 without related ones."""
+    @torch.no_grad()
+    def violations(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Count pairs (a, n) of anchors with related utterances, violations of eq. 6, and the selected ones [3]."""
+        pairs = self._pairs(distances_between(embeddings), labels)
+        return torch.stack([chosen.sum() for chosen in (pairs.negative, pairs.violated, pairs.seen)])
+
+    def _pairs(self, distances: Tensor, labels: Tensor) -> "_Pairs":
+        """Return which columns of ``distances`` [B, B] count for the anchor of each row, and how far r1 and r2 are."""
+        polarity = self.polarity[labels]
+        same = labels.unsqueeze(1) == labels
+        same_polarity = polarity.unsqueeze(1) == polarity
+        related = same_polarity & ~same
         nearest = distances.masked_fill(~related, torch.inf).amin(1, keepdim=True)
-        pulls = (distances - nearest + self.alpha).relu().masked_fill(~positive, 0.0)
         farthest = nearest if self.same_related else distances.masked_fill(~related, -torch.inf).amax(1, keepdim=True)
-        semi_hard = negative & (farthest < distances) & (distances < farthest + self.beta)
-        pushes = torch.where(semi_hard, farthest - distances + self.beta, 0.0)
-        losses = pulls.sum(1) / positive.sum(1).clamp(min=1) + pushes.sum(1) / semi_hard.sum(1).clamp(min=1)
-        return losses, (pulls > 0).sum(1) + semi_hard.sum(1)
+        negative = ~same_polarity & related.any(1, keepdim=True)
+        violated = seen = negative & (distances < farthest + self.beta)
+        if self.negatives == "band":
+            seen = violated & (farthest < distances)
+        elif self.negatives == "nearest":
+            seen = violated & (distances == distances.masked_fill(~negative, torch.inf).amin(1, keepdim=True))
+        return _Pairs(same.clone().fill_diagonal_(False), nearest, farthest, negative, violated, seen)
+
+
+class _Pairs(NamedTuple):
+    """Pairs of an anchor, in a row, and another utterance, in a column [B, B]; distances [B, 1].
+
+    Attributes:
+        positive: Of the same emotion.
+        nearest: D(a, r1); infinite if the anchor has no related utterance.
+        farthest: D(a, r2); infinite if the anchor has no related utterance.
+        negative: Of another polarity, if the anchor has a related utterance.
+        violated: Negatives that violate eq. 6.
+        seen: Violated ones that contribute to the loss.
+    """
+
+    positive: Tensor
+    nearest: Tensor
+    farthest: Tensor
+    negative: Tensor
+    violated: Tensor
+    seen: Tensor
+
+
+def _mean(losses: Tensor, chosen: Tensor) -> Tensor:
+    """Return the mean [B] of ``losses`` [B, B] over the ``chosen`` pairs of each row, outside which they are zero."""
+    return losses.sum(1) / chosen.sum(1).clamp(min=1)
 
 
 def _polarity_indices(class_names: tuple[str, ...], polarities: Mapping[str, Sequence[str]]) -> list[int]:

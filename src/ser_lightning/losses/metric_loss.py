@@ -37,6 +37,18 @@ class MetricLoss(nn.Module, ABC):
             The loss, in the dtype of ``embeddings`` but at least float32, and the number of terms, an integer.
         """
 
+    @abstractmethod
+    def violations(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Count the batch's constraints on negatives [3], without gradient or device synchronisation.
+
+        Args:
+            embeddings: [B, E].
+            labels: Class index of each utterance [B].
+
+        Returns:
+            The number of all constraints, of violated ones, and of violated ones that contribute to the loss, as int64.
+        """
+
 
 def distances_between(embeddings: Tensor) -> Tensor:
     """Return the Euclidean distances [B, B], in float64, between the directions of ``embeddings`` [B, E].

@@ -37,6 +37,17 @@ class TripletLoss(MetricLoss):
         terms = counts.sum()
         return in_dtype_of(embeddings, sums.sum() / terms.clamp(min=1)), terms
 
+    @torch.no_grad()
+    def violations(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Count all triplets, those with D(a, n) < D(a, p) + m, and the semi-hard ones [3]."""
+        distances = distances_between(embeddings)
+        same = labels.unsqueeze(1) == labels
+        positive = same.clone().fill_diagonal_(False)
+        negatives = distances.masked_fill(same, torch.inf).sort(dim=1).values
+        violated = positive * torch.searchsorted(negatives, distances + self.margin)
+        _, semi_hard = semi_hard_sums(distances, positive, ~same, self.margin)
+        return torch.stack([(positive.sum(1) * (~same).sum(1)).sum(), violated.sum(), semi_hard.sum()])
+
 
 def semi_hard_sums(distances: Tensor, positive: Tensor, negative: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     """Return for each anchor the sum of D(a, p) - D(a, n) + margin over its semi-hard triplets, and their number [B].

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.published.table_file import Row, Table, folder_name, read_table, row_arguments
+from ser_lightning.published.table_file import Row, Table, experiment_file, folder_name, read_table, row_arguments
 from ser_lightning.reports.systems import PaperResult, ReportedSystem
 from ser_lightning.runs.configuration import CHECKPOINT_KEYS_END, differences
 from ser_lightning.runs.folder import CONFIG_FILE, read_config
@@ -36,14 +36,13 @@ def with_published(systems: Sequence[ReportedSystem], experiments: Path = EXPERI
         systems: Systems of a report.
         experiments: The folder of experiments.
     """
-    papers = {system.runs[0].facts.paper for system in systems}
     rows: dict[tuple[str, str, str], list[tuple[Path, Table, Row]]] = {}
-    for path in (path for path in table_files(experiments) if path.parent.name in papers):
+    for path in table_files(experiments):
         table = read_table(path)
         for row in table.rows:
             if row.experiment and row.paper:
-                key = (path.parent.name, Path(row.experiment).stem, folder_name(row))
-                rows.setdefault(key, []).append((path, table, row))
+                file = experiment_file(path, row)
+                rows.setdefault((file.parent.name, file.stem, folder_name(row)), []).append((path, table, row))
     found = []
     for system in systems:
         facts = system.runs[0].facts

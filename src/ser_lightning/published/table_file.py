@@ -4,6 +4,7 @@ A file such as `experiments/ando2019/table3.yaml` is an OmegaConf structured con
 interpolation; errors name file and key.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -139,6 +140,11 @@ def folder_name(row: Row) -> str:
     return re.sub(r"[^A-Za-z0-9.=+-]+", "_", row.name).strip("_")
 
 
+def experiment_file(path: Path, row: Row) -> Path:
+    """Return the YAML of a row's system, which may be in another paper's folder."""
+    return Path(os.path.normpath(path.parent / str(row.experiment)))
+
+
 ONCE = "--once"
 """Precedes the caller's arguments for rows that are trained once."""
 
@@ -157,5 +163,5 @@ def row_arguments(path: Path, row: Row, arguments: Sequence[str]) -> list[str]:
         shared = [argument for argument in callers if argument.startswith(("--trainer", "--config"))]
         callers = [*shared, *arguments[split + 1 :]]
     files = [row.experiment, f"{row.corpus}.yaml" if row.corpus else None]
-    configs = [f"--config={path.parent / file}" for file in files if file]
+    configs = [f"--config={os.path.normpath(path.parent / file)}" for file in files if file]
     return [*configs, *row.overrides, *callers, f"--run.row={folder_name(row)}"]

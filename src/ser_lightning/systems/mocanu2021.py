@@ -14,7 +14,7 @@ from ser_lightning.metrics import SpeakerScores
 from ser_lightning.nn.encoders import Encoder
 from ser_lightning.nn.heads import EmbeddingNetwork
 from ser_lightning.nn.pooling import Pooling
-from ser_lightning.nn.standardisation import UtteranceStandardisation
+from ser_lightning.nn.standardisation import Normalisation, UtteranceStandardisation
 from ser_lightning.nn.tensors import at_least_float32, frame_mask
 from ser_lightning.systems.classifier import Decision, EmotionClassifier
 from ser_lightning.systems.stages import start_from
@@ -34,6 +34,8 @@ class SpeakerIdentification(EmotionClassifier):
         encoder: Makes the encoder of F bins, ``ThinSEResNet34``.
         pooling: Makes the aggregation over time, ``NetVLAD`` or ``GhostVLAD``.
         criterion: Training criterion.
+        normalisation: What of a spectrogram has zero mean and unit deviation: ``per_frame``, ``per_spectrogram`` or
+            ``per_bin``; in training over the crop, if utterances are cropped. ``none`` leaves magnitudes as they are.
         optimizer: Makes the optimiser.
         scheduler: Makes the learning-rate schedule; None keeps the rate constant.
         embedding_dim: Neurons of the fully connected layer that later stages start from.
@@ -48,11 +50,12 @@ class SpeakerIdentification(EmotionClassifier):
         encoder: Callable[[int], Encoder],
         pooling: Callable[[int], Pooling],
         criterion: Criterion,
+        normalisation: Normalisation,
         optimizer: OptimizerCallable = torch.optim.Adam,
         scheduler: LRSchedulerCallable | None = None,
         embedding_dim: int = 512,
     ) -> None:
-        standardisation = UtteranceStandardisation(num_features)
+        standardisation = UtteranceStandardisation(normalisation)
         super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
         self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim, len(self.class_names))
         self.output = nn.Sequential(nn.ReLU(), criterion.head(embedding_dim, len(self.class_names)))
@@ -72,7 +75,7 @@ class SEResNetVLAD(EmotionClassifier):
 
     The network ends in two fully connected layers, of 512 neurons and of one per emotion, and is trained with cross
     entropy. The ReLU between them is not stated; it follows the encoder's speaker-recognition network, and without an
-    activation they would be a single layer. Each spectrogram is standardised by itself (section 3.1).
+    activation they would be a single layer.
 
     Args:
         num_features: F; linked from the data module.
@@ -80,6 +83,8 @@ class SEResNetVLAD(EmotionClassifier):
         encoder: Makes the encoder of F bins, ``ThinSEResNet34``.
         pooling: Makes the aggregation over time, ``NetVLAD`` or ``GhostVLAD``.
         criterion: Training criterion.
+        normalisation: What of a spectrogram has zero mean and unit deviation: ``per_frame``, ``per_spectrogram`` or
+            ``per_bin``; in training over the crop, if utterances are cropped. ``none`` leaves magnitudes as they are.
         optimizer: Makes the optimiser.
         scheduler: Makes the learning-rate schedule; None keeps the rate constant.
         embedding_dim: Neurons of the first fully connected layer.
@@ -94,12 +99,13 @@ class SEResNetVLAD(EmotionClassifier):
         encoder: Callable[[int], Encoder],
         pooling: Callable[[int], Pooling],
         criterion: Criterion,
+        normalisation: Normalisation,
         optimizer: OptimizerCallable = torch.optim.Adam,
         scheduler: LRSchedulerCallable | None = None,
         embedding_dim: int = 512,
         pretrained_checkpoint: Path | None = None,
     ) -> None:
-        standardisation = UtteranceStandardisation(num_features)
+        standardisation = UtteranceStandardisation(normalisation)
         super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
         self.pretrained_checkpoint = pretrained_checkpoint
         self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim, len(self.class_names))

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -16,14 +17,14 @@ from ser_lightning.losses import MetricLoss, WeightedCrossEntropy
 from ser_lightning.nn.encoders import Encoder
 from ser_lightning.nn.heads import EmbeddingNetwork
 from ser_lightning.nn.pooling import Pooling
-from ser_lightning.nn.standardisation import UtteranceStandardisation
+from ser_lightning.nn.standardisation import Normalisation, UtteranceStandardisation
 from ser_lightning.nn.support_vectors import SupportVectorMachine
 from ser_lightning.nn.tensors import at_least_float32, frame_mask, gather_batch, gather_to_first, without_autocast
 from ser_lightning.systems.checkpoint import read_checkpoint_file
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, Decision, EmotionClassifier
 from ser_lightning.systems.mocanu2021 import SEResNetVLAD, SpeakerIdentification
 from ser_lightning.systems.stages import start_from
-from ser_lightning.systems.svm_fitting import fit_svm
+from ser_lightning.systems.svm_fitting import check_parts, fit_svm
 from ser_lightning.types import Batch
 
 
@@ -32,8 +33,8 @@ class MetricLearning(EmotionClassifier):
 
     There are no logits while the network trains. Validation classifies by the nearest class mean: the largest cosine
     between an utterance's embedding and the mean of each class's normalised training embeddings of this epoch. After
-    training, the best epoch's network embeds both sets; the SVM is fitted on the training set, its C and gamma are
-    chosen on the validation set, and it is stored in ``best.ckpt`` as tensors. From then on the SVM classifies.
+    training, the best epoch's network embeds the training set; the SVM is fitted on it, and stored in ``best.ckpt`` as
+    tensors. From then on the SVM classifies.
 
     Args:
         num_features: F; linked from the data module.
@@ -41,17 +42,22 @@ class MetricLearning(EmotionClassifier):
         encoder: Makes the encoder of F bins, ``ThinSEResNet34``.
         pooling: Makes the aggregation over time, ``GhostVLAD``.
         metric_loss: Makes the loss of the class names, ``TripletLoss`` (eqs. 2-3) or ``EmotionConstraint`` (eqs. 5-7).
+        normalisation: What of a spectrogram has zero mean and unit deviation: ``per_frame``, ``per_spectrogram`` or
+            ``per_bin``; in training over the crop, if utterances are cropped. ``none`` leaves magnitudes as they are.
         optimizer: Makes the optimiser.
         scheduler: Makes the learning-rate schedule; None keeps the rate constant.
         embedding_dim: E, neurons of the fully connected layer.
         pretrained_checkpoint: Checkpoint of an earlier stage; layers that fit are loaded, none is frozen (section 4.3).
             None trains from scratch.
+        svm_selection: What chooses the SVM's C and gamma: ``training_speakers`` cross-validation over groups of them,
+            with the network that has trained on all; ``validation_set`` the validation set's WA.
     """
 
     class_means: Tensor
     class_sums: Tensor
     class_counts: Tensor
     batches_without_terms: Tensor
+    violations: Tensor
 
     def __init__(
         self,
@@ -60,16 +66,19 @@ class MetricLearning(EmotionClassifier):
         encoder: Callable[[int], Encoder],
         pooling: Callable[[int], Pooling],
         metric_loss: Callable[[Sequence[str]], MetricLoss],
+        normalisation: Normalisation,
         optimizer: OptimizerCallable = torch.optim.Adam,
         scheduler: LRSchedulerCallable | None = None,
         embedding_dim: int = 512,
         pretrained_checkpoint: Path | None = None,
+        svm_selection: Literal["training_speakers", "validation_set"] = "training_speakers",
     ) -> None:
         # The logged validation loss: of the class means' cosines, later of the SVM's probabilities.
         criterion = WeightedCrossEntropy("none")
-        standardisation = UtteranceStandardisation(num_features)
+        standardisation = UtteranceStandardisation(normalisation)
         super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
         self.pretrained_checkpoint = pretrained_checkpoint
+        self.svm_selection = svm_selection
         self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim, len(self.class_names))
         self.metric_loss = metric_loss(self.class_names)
         self.svm = SupportVectorMachine(len(self.class_names))
@@ -77,18 +86,23 @@ class MetricLearning(EmotionClassifier):
         self.register_buffer("class_sums", torch.zeros(len(self.class_names), embedding_dim), persistent=False)
         self.register_buffer("class_counts", torch.zeros(len(self.class_names)), persistent=False)
         self.register_buffer("batches_without_terms", torch.zeros(()), persistent=False)
+        self.register_buffer("violations", torch.zeros(3, dtype=torch.int64), persistent=False)
 
     def on_fit_start(self) -> None:
         """Load the network of the earlier stage.
 
         Raises:
-            ConfigurationError: If several processes would have unequal shares of a batch, which cannot be gathered.
+            ConfigurationError: If several processes would have unequal shares of a batch, which cannot be gathered, or
+                the training speakers are too few to choose the SVM.
         """
         if self.trainer.world_size > 1 and self.data_module.batches != "class":
             raise ConfigurationError(
                 f"data.init_args.batches is {self.data_module.batches}: {self.trainer.world_size} processes would have "
                 "unequal shares of its last batch; set data.init_args.batches to class"
             )
+        if self.svm_selection == "training_speakers":
+            utterances = self.data_module.set_utterances("train")
+            check_parts([u.speaker for u in utterances], [u.label for u in utterances])
         # A resumed best checkpoint holds an SVM fitted on embeddings that are about to change.
         self.svm = SupportVectorMachine(len(self.class_names)).to(self.device)  # other modules are already there
         stages = (SpeakerIdentification, SEResNetVLAD, MetricLearning)
@@ -101,7 +115,7 @@ class MetricLearning(EmotionClassifier):
 
     def on_train_epoch_start(self) -> None:
         """Reset the sums of the previous epoch."""
-        for total in (self.class_sums, self.class_counts, self.batches_without_terms):
+        for total in (self.class_sums, self.class_counts, self.batches_without_terms, self.violations):
             total.zero_()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -114,6 +128,7 @@ class MetricLearning(EmotionClassifier):
             self.class_sums.index_add_(0, labels, directions)
             self.class_counts.index_add_(0, labels, torch.ones_like(directions[:, 0]))
             self.batches_without_terms += terms == 0
+            self.violations += self.metric_loss.violations(embeddings, labels)
         self.train_loss.update(loss.detach().expand(len(labels)))
         return loss
 
@@ -123,10 +138,17 @@ class MetricLearning(EmotionClassifier):
             self.class_means.copy_(self.class_sums / self.class_counts.clamp(min=1).unsqueeze(1))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the scores, and how many batches of the epoch had no loss terms."""
+        """Log the scores, how many batches had no loss terms, and the shares of violated and of seen constraints.
+
+        ``train/violated_share`` is the share of the epoch's constraints on negatives that were violated, and
+        ``train/seen_share`` the share of these that contributed to the loss.
+        """
         super().on_validation_epoch_end()
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self.log("train/batches_without_terms", self.batches_without_terms)
+            shares = self.violations[1:] / self.violations[:2].clamp(min=1)
+            self.log("train/violated_share", shares[0])
+            self.log("train/seen_share", shares[1])
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return class scores [B, C]: log-probabilities of the SVM, or cosines with the class means."""
@@ -161,11 +183,13 @@ class MetricLearning(EmotionClassifier):
         self.to(self.trainer.strategy.root_device)  # Lightning has moved it to the CPU
         data_module = self.data_module
         train = self._embed_set(data_module.evaluation_dataloader("train"))
-        validation = self._embed_set(data_module.evaluation_dataloader("validation"))
-        if train is not None and validation is not None:
+        validation = None
+        if self.svm_selection == "validation_set":
+            validation = self._embed_set(data_module.evaluation_dataloader("validation"))
+        if train is not None:
             speakers = [utterance.speaker for utterance in data_module.set_utterances("train")]
             speakers *= len(train[1]) // len(speakers)  # copies at other speeds follow
-            self.svm, chosen = fit_svm(*train, speakers, *validation, len(self.class_names))
+            self.svm, chosen = fit_svm(*train, speakers, len(self.class_names), validation)
             shown = ", ".join(f"{key} {value}" for key, value in chosen.items() if key != "grid")
             rank_zero_info(f"support vector machine: {shown}")
             checkpoint["state_dict"] |= {f"svm.{key}": value for key, value in self.svm.state_dict().items()}

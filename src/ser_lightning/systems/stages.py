@@ -57,6 +57,28 @@ def check_same_extractor(checkpoint: Mapping[str, Any], path: Path, extractor: M
         )
 
 
+def check_same_normalisation(checkpoint: Mapping[str, Any], path: Path, configuration: Mapping[str, Any]) -> None:
+    """Reject a checkpoint trained on frames that were normalised in another way.
+
+    Args:
+        checkpoint: The earlier stage's checkpoint; not checked if its system was built in Python.
+        path: Its file.
+        configuration: Class path and arguments of this stage's system.
+
+    Raises:
+        ConfigurationError: Naming both normalisations.
+    """
+    earlier = checkpoint[CHECKPOINT_KEY]["configuration"]
+    if not earlier or not configuration:
+        return
+    there, here = (one["init_args"].get("normalisation") for one in (earlier, configuration))
+    if there != here:
+        raise ConfigurationError(
+            f"{path} was trained with model.init_args.normalisation {there or 'not given'}, but this stage has {here}; "
+            "configure the same normalisation, or train the earlier stage again"
+        )
+
+
 def check_unseen_speakers(
     checkpoint: Mapping[str, Any], path: Path, corpus: str, evaluated: Mapping[str, Sequence[str]], split_hash: str
 ) -> None:
@@ -217,13 +239,14 @@ def start_from(
         systems: Systems that the earlier stage may have trained.
 
     Raises:
-        ConfigurationError: If the checkpoint is missing, of another system or extractor, was trained on this fold's
-            evaluation speakers, or has no layer that fits.
+        ConfigurationError: If the checkpoint is missing, of another system, extractor or normalisation, was trained on
+            this fold's evaluation speakers, or has no layer that fits.
     """
     if path is None or system.trainer.ckpt_path is not None:
         return
     checkpoint = read_stage(path, "pretrained_checkpoint", *systems)
     check_same_extractor(checkpoint, path, system.origin["extractor"])
+    check_same_normalisation(checkpoint, path, system.configuration)
     data_module = system.data_module
     split = data_module.split()
     evaluated = {name: split.speakers(name) for name in ("validation", "test")}

@@ -1,7 +1,7 @@
 """Fitting of the support vector machine after metric learning (Mocanu et al. 2021, systems S4 and S5)."""
-# Shapes: M training and N validation utterances, E channels of an embedding, C classes, K of them in training.
+# Shapes: M training utterances, N in all, E channels of an embedding, C classes, K of them in training.
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 COSTS = (0.1, 1.0, 10.0, 100.0)
 GAMMAS = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0)
-CALIBRATION_PARTS = 5  # scikit-learn's default
+PARTS = 5  # scikit-learn's default
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -28,45 +28,47 @@ def fit_svm(
     train_embeddings: Tensor,
     train_labels: Tensor,
     train_speakers: Sequence[str],
-    validation_embeddings: Tensor,
-    validation_labels: Tensor,
     num_classes: int,
+    validation: tuple[Tensor, Tensor] | None = None,
     costs: Sequence[float] = COSTS,
     gammas: Sequence[float] = GAMMAS,
 ) -> tuple[SupportVectorMachine, dict[str, Any]]:
-    """Fit a support vector machine with RBF kernel; choose C and gamma by validation WA.
+    """Fit a support vector machine with RBF kernel; choose C and gamma by WA on other speakers.
 
     The paper states only the kernel. Chosen here: embeddings are L2-normalised, as the metric losses compare them;
     gamma is a multiple of scikit-learn's "scale", 1 / (E * variance); ties go to the smallest gamma, then the smallest
-    C, which gives the smoothest decision. Validation embeddings choose only these two numbers. Probabilities are
-    calibrated on training embeddings by speaker-independent cross-validation; if that would leave a class out of a fit,
-    on the decisions over the training set itself, which is over-confident. The result is deterministic.
+    C, which gives the smoothest decision. C and gamma are chosen by cross-validation over the training speakers, or on
+    a validation set, which then chooses only these two numbers. Probabilities are calibrated by the same
+    cross-validation; if that would leave a class out of a fit, on the decisions over the training set itself, which is
+    over-confident. The result is deterministic.
 
     Args:
         train_embeddings: Training embeddings [M, E].
         train_labels: Their class indices [M].
         train_speakers: Their M speakers.
-        validation_embeddings: Validation embeddings [N, E].
-        validation_labels: Their class indices [N].
         num_classes: C; classes without a training embedding are never predicted.
+        validation: Embeddings and class indices of the validation set that chooses C and gamma; None chooses them by
+            cross-validation over the training speakers.
         costs: Candidates for C.
         gammas: Candidates for gamma, as multiples of "scale".
 
     Returns:
         The SVM, on the device of ``train_embeddings``, and a JSON-serialisable record: ``C``, ``gamma_multiple``,
-        ``gamma``, ``validation_WA``, ``support_vectors`` (their number), ``calibration_parts`` (groups of speakers; 0:
-        calibrated on the training set itself) and ``grid`` (``C``, ``gamma_multiple`` and ``validation_WA`` of every
-        pair tried).
+        ``gamma``, ``selection_WA`` (over all scored utterances), ``support_vectors`` (their number),
+        ``calibration_parts`` (groups of speakers; 0: calibrated on the training set itself) and ``grid`` (``C``,
+        ``gamma_multiple`` and ``selection_WA`` of every pair tried).
 
     Raises:
-        ConfigurationError: If an embedding is not finite, or fewer than two classes have training embeddings.
+        ConfigurationError: If an embedding is not finite, fewer than two classes have training embeddings, or there are
+            too few speakers for the cross-validation.
         ValueError: If the arguments' lengths differ, labels are out of range, or there are no candidates.
     """
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.svm import SVC
 
     _check(train_embeddings, train_labels, num_classes, "training")
-    _check(validation_embeddings, validation_labels, num_classes, "validation")
+    if validation is not None:
+        _check(*validation, num_classes, "validation")
     if len(train_speakers) != len(train_labels):
         raise ValueError(f"{len(train_speakers)} speakers for {len(train_labels)} training embeddings")
     if not costs or not gammas or min(*costs, *gammas) <= 0:
@@ -77,14 +79,18 @@ def fit_svm(
             f"only class {labels[0]} has training embeddings, but a support vector machine needs two; "
             "check the labels of the training split"
         )
-    scale = _scale(points)
-    grid = _search(
-        points, labels, _normalised(validation_embeddings), validation_labels.cpu().numpy(), costs, gammas, scale
-    )
-    best = max(grid, key=lambda pair: (pair["validation_WA"], -pair["gamma_multiple"], -pair["C"]))
+    scale, all_indices = _scale(points), np.arange(len(labels))
+    parts = parts_by_speaker(train_speakers, labels.tolist())
+    if validation is None:
+        check_parts(train_speakers, labels.tolist())
+        grid = _search(points, labels, parts, costs, gammas, scale)
+    else:
+        every_point = np.concatenate([points, _normalised(validation[0])])
+        every_label = np.concatenate([labels, validation[1].cpu().numpy()])
+        split = all_indices, np.arange(len(labels), len(every_label))
+        grid = _search(every_point, every_label, [split], costs, gammas, scale)
+    best = max(grid, key=lambda pair: (pair["selection_WA"], -pair["gamma_multiple"], -pair["C"]))
     classifier = SVC(kernel="rbf", C=best["C"], gamma=scale * best["gamma_multiple"])
-    parts = _parts_by_speaker(train_speakers, labels)
-    all_indices = np.arange(len(labels))
     fitted = CalibratedClassifierCV(classifier, ensemble=False, cv=parts or [(all_indices, all_indices)])
     fitted.fit(points, labels)
     machine = _as_tensors(fitted, num_classes).to(train_embeddings.device)
@@ -92,7 +98,7 @@ def fit_svm(
         "C": best["C"],
         "gamma_multiple": best["gamma_multiple"],
         "gamma": machine.gamma.item(),
-        "validation_WA": best["validation_WA"],
+        "selection_WA": best["selection_WA"],
         "support_vectors": len(machine.support_vectors),
         "calibration_parts": len(parts),
         "grid": grid,
@@ -128,25 +134,38 @@ def _scale(points: Array) -> float:
 def _search(
     points: Array,
     labels: Labels,
-    validation_points: Array,
-    validation_labels: Labels,
+    splits: Sequence[tuple[Labels, Labels]],
     costs: Sequence[float],
     gammas: Sequence[float],
     scale: float,
 ) -> list[dict[str, float]]:
-    """Return the validation WA of each pair of gamma and C; distances are computed once."""
+    """Return the WA of each pair of gamma and C, over the utterances that ``splits`` score.
+
+    Args:
+        points: Normalised embeddings [N, E].
+        labels: Their class indices [N].
+        splits: Indices to fit on and to score.
+        costs: Candidates for C.
+        gammas: Candidates for gamma, as multiples of ``scale``.
+        scale: The unit of gamma.
+    """
     from sklearn.svm import SVC
 
     distances = _squared_distances(points, points)
-    validation_distances = _squared_distances(validation_points, points)
+    scored_in_all = sum(len(scored) for _, scored in splits)
     grid = []
     for multiple in gammas:
         kernel = np.exp(-scale * multiple * distances)
-        validation_kernel = np.exp(-scale * multiple * validation_distances)
-        for cost in costs:
-            predicted = SVC(kernel="precomputed", C=cost).fit(kernel, labels).predict(validation_kernel)
-            accuracy = float((predicted == validation_labels).mean())
-            grid.append({"C": float(cost), "gamma_multiple": float(multiple), "validation_WA": accuracy})
+        right = dict.fromkeys(costs, 0)
+        for fit_on, scored in splits:
+            fit_kernel, score_kernel = kernel[np.ix_(fit_on, fit_on)], kernel[np.ix_(scored, fit_on)]
+            for cost in costs:
+                predicted = SVC(kernel="precomputed", C=cost).fit(fit_kernel, labels[fit_on]).predict(score_kernel)
+                right[cost] += int((predicted == labels[scored]).sum())
+        grid += [
+            {"C": float(cost), "gamma_multiple": float(multiple), "selection_WA": right[cost] / scored_in_all}
+            for cost in costs
+        ]
     return grid
 
 
@@ -156,20 +175,42 @@ def _squared_distances(left: Array, right: Array) -> Array:
     return distances
 
 
-def _parts_by_speaker(speakers: Sequence[str], labels: Labels) -> list[tuple[Labels, Labels]]:
-    """Divide utterances for calibration into pairs of indices to fit and to score, with no speaker in both.
+def parts_by_speaker(speakers: Sequence[str], labels: Sequence[Hashable]) -> list[tuple[Labels, Labels]]:
+    """Divide utterances for cross-validation into pairs of indices to fit and to score, with no speaker in both.
 
     Speakers are assigned to parts round-robin. The result has the most parts that leave every class in each fit, or is
     empty if there is no such number.
+
+    Args:
+        speakers: Speaker of each utterance.
+        labels: Class of each utterance.
     """
     names = sorted(set(speakers))
     rank = {name: position for position, name in enumerate(names)}
     ranks = np.array([rank[speaker] for speaker in speakers])
-    for parts in range(min(CALIBRATION_PARTS, len(names)), 1, -1):
-        scored = [ranks % parts == part for part in range(parts)]
-        if all(len(set(labels[~chosen])) == len(set(labels)) for chosen in scored):
-            return [(np.flatnonzero(~chosen), np.flatnonzero(chosen)) for chosen in scored]
+    for parts in range(min(PARTS, len(names)), 1, -1):
+        assigned = ranks % parts
+        fits = [{label for label, own in zip(labels, assigned, strict=True) if own != part} for part in range(parts)]
+        if all(classes == set(labels) for classes in fits):
+            return [(np.flatnonzero(assigned != part), np.flatnonzero(assigned == part)) for part in range(parts)]
     return []
+
+
+def check_parts(speakers: Sequence[str], labels: Sequence[Hashable]) -> None:
+    """Check that cross-validation over speakers leaves every class in each fit.
+
+    Args:
+        speakers: Speaker of each training utterance.
+        labels: Class of each training utterance.
+
+    Raises:
+        ConfigurationError: Naming the speakers and the way out.
+    """
+    if not parts_by_speaker(speakers, labels):
+        raise ConfigurationError(
+            f"the training speakers {', '.join(sorted(set(speakers)))} cannot be divided so that every class remains "
+            "in each part of a cross-validation; set model.init_args.svm_selection to validation_set"
+        )
 
 
 def _as_tensors(fitted: "CalibratedClassifierCV", num_classes: int) -> SupportVectorMachine:

@@ -236,3 +236,13 @@ def test_one_translation_serves_utterances_of_any_length() -> None:
         with torch.no_grad():
             network(torch.randn(3, num_frames, 40), torch.tensor([num_frames, num_frames - 3, num_frames - 9]))
         assert counter.frame_count == 1, f"{num_frames} frames were translated anew"
+
+
+def test_orthogonal_weights_neither_stretch_nor_shrink() -> None:
+    torch.manual_seed(0)
+    network = ThinSEResNet34(NUM_BINS, 8, initialisation="orthogonal")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            weights = module.weight.flatten(1)
+            weights = weights if weights.shape[0] <= weights.shape[1] else weights.T
+            torch.testing.assert_close(weights @ weights.T, torch.eye(len(weights)), atol=1e-5, rtol=0)

@@ -5,7 +5,7 @@ each residual block ends in the squeeze-and-excitation of Hu et al. 2018.
 """
 # Shapes: B utterances, C channels, F bins, T frames (padded), D channels of a descriptor; maps are [B, C, F, T].
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -128,6 +128,7 @@ class ThinSEResNet34(Encoder):
         input_dim: F of the input.
         channels: Channels of the first convolution. All widths scale with it; D is eight times as many.
         reduction: Reduction of squeeze-and-excitation.
+        initialisation: Of the convolutions' weights: ``kaiming`` normal, or ``orthogonal`` as in the reference network.
 
     Raises:
         ValueError: If no bin remains, or there is no channel.
@@ -135,7 +136,13 @@ class ThinSEResNet34(Encoder):
 
     reduction_in_time = 16
 
-    def __init__(self, input_dim: int, channels: int = FULL_WIDTH, reduction: int = 16) -> None:
+    def __init__(
+        self,
+        input_dim: int,
+        channels: int = FULL_WIDTH,
+        reduction: int = 16,
+        initialisation: Literal["kaiming", "orthogonal"] = "kaiming",
+    ) -> None:
         super().__init__()
         if channels < 1 or reduction < 1:
             raise ValueError(f"channels is {channels} and reduction {reduction}; both must be at least 1")
@@ -155,7 +162,9 @@ class ThinSEResNet34(Encoder):
         self.output_dim = 8 * channels
         self.join_bins = nn.Conv2d(width, self.output_dim, (num_bins, 1))
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and initialisation == "orthogonal":
+                nn.init.orthogonal_(module.weight)
+            elif isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
