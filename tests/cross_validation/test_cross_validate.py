@@ -61,6 +61,7 @@ def processes_writing_below(runs: Path) -> list[Path]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for orphans in /proc")
 def test_a_killed_cross_validation_resumes_to_equal_results(
     synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, repository: Path, wait_until: WaitUntil

@@ -185,6 +185,7 @@ def test_a_table_runs_and_marks_a_synthetic_corpus(
     assert (seed / "confusion.png").stat().st_mtime_ns == drawn, "nothing has changed, and it was drawn again"
 
 
+@pytest.mark.slow
 def test_a_row_is_shown_for_the_chosen_seeds_and_folds(
     synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

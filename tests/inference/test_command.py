@@ -207,6 +207,7 @@ def test_training_on_synthetic_speech_is_noted(
     assert "trained on synthetic speech" in err
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_not_an_error(checkpoint: Path, folder: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)

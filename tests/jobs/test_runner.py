@@ -208,7 +208,9 @@ def processes_writing_below(runs: Path) -> list[Path]:
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for orphans in /proc")
 @pytest.mark.parametrize("at_once", [1, pytest.param(2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("sent", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "sent", [signal.SIGKILL, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGTERM))]
+)
 def test_no_job_outlives_a_stopped_run(sent: signal.Signals, at_once: int, fake_ser: Path, tmp_path: Path) -> None:
     if at_once > 1 and importlib.util.find_spec("ray") is None:
         pytest.skip("Ray is not installed")

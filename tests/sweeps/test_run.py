@@ -17,7 +17,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from ser_lightning.cross_validation.planner import RunOptions
+from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.plan import Job, Resources
 from ser_lightning.runs.names import trial_row
@@ -76,11 +76,27 @@ class FakeJobs:
         return 0
 
 
+@pytest.fixture(scope="session")
+def planned_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[Job]]:
+    """`plan_experiment` for folders without runs; it resolves each configuration once for all tests."""
+    runs = tmp_path_factory.mktemp("planned")
+    known: dict[tuple[object, ...], list[Job]] = {}
+
+    def plan(arguments: Sequence[str], options: RunOptions, console: Console) -> list[Job]:
+        key = (*arguments, options.folds, options.tested)
+        if key not in known:
+            known[key] = plan_experiment(arguments, replace(options, runs=runs), console)
+        return [replace(job, folder=options.runs / job.folder.relative_to(runs)) for job in known[key]]
+
+    return plan
+
+
 @pytest.fixture
-def fake_jobs(monkeypatch: pytest.MonkeyPatch) -> FakeJobs:
+def fake_jobs(monkeypatch: pytest.MonkeyPatch, planned_once: Callable[..., list[Job]]) -> FakeJobs:
     fake_jobs = FakeJobs()
     monkeypatch.setattr(module, "run_planned", fake_jobs.run)
     monkeypatch.setattr(module, "cross_validate", fake_jobs.test)
+    monkeypatch.setattr(module, "plan_experiment", planned_once)
     return fake_jobs
 
 

@@ -1,5 +1,6 @@
 """The trials of a sweep: reproducible draws, none lost with a process, none started twice."""
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import optuna
 import pytest
 import yaml
 from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
 from ser_lightning.errors import ConfigurationError
@@ -41,10 +43,21 @@ def sweep_file(folder: Path, method: str, **more: Any) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with Optuna's tables, to be copied: creating them takes a second."""
+    path = tmp_path_factory.mktemp("database") / "sweep.db"
+    RDBStorage(f"sqlite:///{path}")
+    return path
+
+
 @pytest.fixture
-def open_trials(tmp_path: Path) -> Open:
+def open_trials(tmp_path: Path, empty_database: Path) -> Open:
     def make(method: str, limit: int | None = None, name: str = "sweep", **more: Any) -> TrialStore:
         sweep = read_sweep(sweep_file(tmp_path, method, **more))
+        if not (database := tmp_path / name / empty_database.name).exists():
+            database.parent.mkdir(exist_ok=True)
+            shutil.copy(empty_database, database)
         return TrialStore(sweep, name, tmp_path / name, None, limit)
 
     return make
@@ -104,6 +117,7 @@ os.kill(os.getpid(), 9)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["grid", "random"])
 def test_a_killed_trial_is_started_again_with_its_parameters(method: str, open_trials: Open, tmp_path: Path) -> None:
     with open_trials(method, 4, "calm") as trials:

@@ -59,6 +59,7 @@ def together(odd_arguments: Arguments, ser: Ser, tmp_path_factory: pytest.TempPa
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_predict_from_a_checkpoint_as_one_does(
     alone: Path, tmp_path: Path, odd_arguments: Arguments, ser: Ser
 ) -> None:

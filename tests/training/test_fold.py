@@ -70,7 +70,10 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, arguments: Arguments) -> None:
 
 @pytest.mark.parametrize(
     ("command", "by_signal", "status", "word"),
-    [("run-fold", True, 143, "terminated"), ("fit", False, 130, "interrupted")],
+    [
+        ("run-fold", True, 143, "terminated"),
+        pytest.param("fit", False, 130, "interrupted", marks=pytest.mark.slow),
+    ],
 )
 def test_a_stopped_training_says_so_and_resumes(
     command: str,
