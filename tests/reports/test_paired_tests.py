@@ -15,6 +15,7 @@ from ser_lightning.data.corpora import protocol_hash
 from ser_lightning.features import LogMelFilterbank
 from ser_lightning.reports.paired_tests import (
     ComparedSystem,
+    PairedTest,
     holm,
     least_p_value,
     paired_tests,
@@ -211,6 +212,18 @@ def test_the_verdict_depends_on_the_smallest_possible_p(write_system: Callable[.
     assert [test.verdict for test in tests] == ["cannot be shown"] * 2
 
 
+@pytest.mark.parametrize(
+    ("adjusted", "least", "verdict"),
+    [
+        (0.0499, 0.01, "differ"),
+        (0.05, 0.0499, "no difference shown"),
+        (0.05, 0.05, "cannot be shown"),
+    ],
+)
+def test_a_p_value_of_five_percent_is_not_significant(adjusted: float, least: float, verdict: str) -> None:
+    assert PairedTest("a", "b", "UA", 9, 0.1, None, None, adjusted, adjusted, least).verdict == verdict
+
+
 def test_a_run_is_not_compared_with_itself(write_system: Callable[..., ComparedSystem]) -> None:
     one = write_system("one", [HALF] * 4)
     _, (pair,) = paired_tests([one, ComparedSystem("again", one.runs)])
@@ -221,4 +234,4 @@ def test_of_many_systems_each_is_compared_with_the_first(write_system: Callable[
     systems = [write_system(f"s{n}", [HALF] * 4) for n in range(6)]
     tests, _ = paired_tests(systems)
     assert {(test.first, test.second) for test in tests} == {("s0", f"s{n}") for n in range(1, 6)}
-    assert len(paired_tests(systems[:4])[0]) == 2 * 6
+    assert len(paired_tests(systems[:5])[0]) == 2 * 10

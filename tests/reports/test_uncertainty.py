@@ -9,7 +9,14 @@ from scipy import stats
 from torch import Tensor
 
 from ser_lightning.metrics import recalls, unweighted_accuracy, weighted_accuracy
-from ser_lightning.reports.uncertainty import RESAMPLES, bootstrap_interval, estimate, estimate_recall, too_narrow
+from ser_lightning.reports.uncertainty import (
+    RESAMPLES,
+    Estimate,
+    bootstrap_interval,
+    estimate,
+    estimate_recall,
+    too_narrow,
+)
 
 
 def _right_and_wrong(right: list[int], total: int) -> Tensor:
@@ -103,6 +110,20 @@ def test_too_few_speakers_have_no_interval(number: int) -> None:
     assert str(number) in found.reason
     assert "no interval" in found.in_words()
     assert "at least 5" in found.in_words()
+
+
+def test_five_speakers_have_an_interval() -> None:
+    found = estimate(_right_and_wrong([3, 7, 5, 9, 4], 10), weighted_accuracy)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 0.56 < found.high
+
+
+@pytest.mark.parametrize(("low", "high"), [(None, 0.6), (0.4, None), (None, None)])
+def test_an_interval_without_an_end_is_not_shown(low: float | None, high: float | None) -> None:
+    found = Estimate(0.5, low, high, 9, "few")
+    assert found.interval() == "-"
+    assert found.in_words() == "50.0 (no interval: few)"
 
 
 def test_speakers_with_equal_scores_have_no_interval() -> None:
