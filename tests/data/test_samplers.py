@@ -44,6 +44,23 @@ def test_a_last_batch_of_one_utterance_a_process_is_kept() -> None:
     assert sorted(map(len, sampler)) == [1, 2, 2]
 
 
+@pytest.mark.parametrize("utterances", [2, 9])
+def test_what_is_left_of_the_only_batch_never_makes_another(utterances: int) -> None:
+    assert len(BucketBatchSampler([10] * utterances, 8, 0, 0, 4)) == 1
+
+
+def test_the_batches_of_a_pool_are_sorted_by_length() -> None:
+    batches = sorted(BucketBatchSampler(LENGTHS, 8, 0), key=lambda batch: LENGTHS[batch[-1]])
+    assert [LENGTHS[position] for position in chain.from_iterable(batches)] == sorted(LENGTHS)
+
+
+def test_utterances_of_equal_length_keep_their_order() -> None:
+    # So that every machine makes the same batches.
+    assert list(chain.from_iterable(EvaluationBatchSampler([10] * 61, 8))) == list(range(61))
+    shuffled = np.random.default_rng((0, 0)).permutation(61).tolist()
+    assert list(BucketBatchSampler([10] * 61, 61, 0)) == [shuffled]
+
+
 @pytest.mark.parametrize("kind", ["length", "class", "crops"])
 def test_epochs_count_from_zero(kind: str) -> None:
     def new() -> BucketBatchSampler | ClassBatchSampler | RandomCrops:
@@ -192,6 +209,8 @@ def test_unequal_shares_of_class_batches_are_rejected() -> None:
     with pytest.raises(ConfigurationError, match=r"batch_size is 22.* 20 .* 8 processes.*batch_size to 24"):
         ClassBatchSampler(LABELS, 5, 22, 0, 0, 8)
     assert ClassBatchSampler(LABELS, 5, 24, 0, 0, 8).per_class == 6
+    with pytest.raises(ConfigurationError, match=r"batch_size to 24, .* multiple of 12"):
+        ClassBatchSampler(LABELS, 5, 16, 0, 0, 6)
 
 
 def test_class_batches_of_a_single_class_are_rejected() -> None:

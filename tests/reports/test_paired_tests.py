@@ -21,7 +21,7 @@ from ser_lightning.reports.paired_tests import (
     paired_tests,
     sign_flip_p_value,
 )
-from ser_lightning.reports.uncertainty import RESAMPLES
+from ser_lightning.reports.uncertainty import RESAMPLES, SpeakerCounts
 from ser_lightning.runs.gathering import CrossValidation, finished_folds, gather
 
 WriteFold = Callable[..., Path]
@@ -158,6 +158,7 @@ def test_a_difference_is_the_mean_over_speakers(
         ({"protocol_hash": "ba9876543210"}, "the splits differ: 0123456789ab and ba9876543210"),
         ({"corpus": "crema_d"}, "corpus differs: ravdess and crema_d"),
         ({"synthetic": False}, "synthetic differs"),
+        ({"class_names": ("a", "c")}, "class names differs: a, b and a, c"),
     ],
 )
 def test_systems_on_other_splits_are_not_paired(
@@ -167,6 +168,16 @@ def test_systems_on_other_splits_are_not_paired(
     assert not tests
     assert (pair.first, pair.second) == ("one", "two")
     assert reason in pair.reason
+
+
+def test_an_interval_of_a_difference_is_scipys_over_speakers(write_system: Callable[..., ComparedSystem]) -> None:
+    systems = [write_system("one", [HALF] * 4), write_system("two", [RIGHT, HALF, ((3, 1), (0, 4)), RIGHT])]
+    one, other = (SpeakerCounts.of(system.runs).scores() for system in systems)
+    for test in paired_tests(systems)[0]:
+        differences = (other[test.metric] - one[test.metric]).to_numpy()
+        theirs = stats.bootstrap((differences,), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(0))
+        assert (test.low, test.high) == pytest.approx(tuple(theirs.confidence_interval))
+        assert test.difference == pytest.approx(differences.mean())
 
 
 def test_systems_with_other_training_data_are_paired(

@@ -107,9 +107,9 @@ def test_too_few_speakers_have_no_interval(number: int) -> None:
     found = estimate(_right_and_wrong([3, 7, 5, 9][:number], 10), weighted_accuracy)
     assert found.low is None
     assert found.high is None
-    assert str(number) in found.reason
+    assert found.speakers == number
+    assert found.reason == f"{number} speaker{'s' * (number > 1)}, at least 5 are needed"
     assert "no interval" in found.in_words()
-    assert "at least 5" in found.in_words()
 
 
 def test_five_speakers_have_an_interval() -> None:
@@ -117,6 +117,13 @@ def test_five_speakers_have_an_interval() -> None:
     assert found.low is not None
     assert found.high is not None
     assert found.low < 0.56 < found.high
+
+
+def test_an_interval_is_written_in_its_scale_unit_and_decimals() -> None:
+    found = Estimate(0.553, 0.501, 0.6024, 24)
+    assert found.in_words() == "55.3 [50.1, 60.2] (24 speakers)"
+    assert found.in_words(10, 2, "%") == "5.53% [5.01, 6.02] (24 speakers)"
+    assert found.interval(1, 3) == "[0.501, 0.602]"
 
 
 @pytest.mark.parametrize(("low", "high"), [(None, 0.6), (0.4, None), (None, None)])
@@ -146,9 +153,11 @@ def test_recall_counts_speakers_with_the_class() -> None:
     assert found.speakers == 6
     assert found.value == pytest.approx(recalls(counts.sum(dim=(0, 1)))[1].item())
     assert found.low is not None
+    counts[0, 6, 1, 1] = 1  # one utterance is enough
+    assert estimate_recall(counts, 1).speakers == 7
     absent = estimate_recall(counts, 2)
     assert math.isnan(absent.value)
-    assert absent.reason == "no utterance"
+    assert (absent.low, absent.high, absent.speakers, absent.reason) == (None, None, 0, "no utterance")
 
 
 @pytest.mark.parametrize("resamples", [499])
