@@ -203,6 +203,24 @@ def test_only_folds_that_both_have_finished_count(write_system: Callable[..., Co
     assert {test.speakers for test in tests} == {6}
 
 
+def test_systems_without_a_fold_in_common_are_not_paired(tmp_path: Path, write_fold: WriteFold) -> None:
+    systems = []
+    for name, folds in (("one", (0, 1)), ("two", (2, 3))):
+        for fold in folds:
+            write_fold(tmp_path / name / "seed-0", fold, HALF, class_names=("a", "b"), num_folds=4, experiment=name)
+        systems.append(_system(name, tmp_path / name / "seed-0"))
+    tests, (pair,) = paired_tests(systems)
+    assert not tests
+    assert pair.reason == "no fold is finished in both"
+
+
+def test_systems_tested_on_other_utterances_are_not_paired(write_system: Callable[..., ComparedSystem]) -> None:
+    fewer = [RIGHT, RIGHT, RIGHT, ((3, 0), (0, 3))]
+    tests, (pair,) = paired_tests([write_system("one", [HALF] * 4), write_system("two", fewer)])
+    assert not tests
+    assert "audio was skipped in one" in pair.reason
+
+
 def test_too_few_speakers_are_not_tested(
     write_system: Callable[..., ComparedSystem],
 ) -> None:

@@ -1,6 +1,8 @@
 """Intervals over speakers: against scipy, against known distributions, and their coverage."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +14,13 @@ from ser_lightning.metrics import recalls, unweighted_accuracy, weighted_accurac
 from ser_lightning.reports.uncertainty import (
     RESAMPLES,
     Estimate,
+    SpeakerCounts,
     bootstrap_interval,
     estimate,
     estimate_recall,
     too_narrow,
 )
+from ser_lightning.runs.gathering import finished_folds, gather
 
 
 def _right_and_wrong(right: list[int], total: int) -> Tensor:
@@ -174,3 +178,29 @@ def test_the_coverage_is_about_95_percent(
         covered += found.low <= 0.6 <= found.high
     # With 24 speakers the bootstrap covers slightly less than 95%; over independent utterances it would be 60%.
     assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_counts_are_the_confusion_matrices_of_finished_folds(tmp_path: Path, write_fold: Callable[..., Path]) -> None:
+    # Neither class nor column is in alphabetical order; fold 1 never says "a".
+    matrices = {0: ((3, 1), (2, 2)), 1: ((4, 0), (1, 0))}
+    for fold, matrix in matrices.items():
+        write_fold(tmp_path / "seed-0", fold, matrix, class_names=("b", "a"))
+    runs, _ = gather(finished_folds(tmp_path / "seed-0"))
+    every = SpeakerCounts.of(runs)
+    assert every.speakers == ("01", "02", "03", "04")
+    assert every.counts.shape == (1, 4, 2, 2)
+    for fold, matrix in matrices.items():
+        assert every.counts[0, 2 * fold : 2 * fold + 2].sum(0).tolist() == [list(row) for row in matrix]
+        one = SpeakerCounts.of(runs, [fold])
+        assert one.speakers == every.speakers[2 * fold : 2 * fold + 2]
+        assert torch.equal(one.counts, every.counts[:, 2 * fold : 2 * fold + 2])
+
+
+def test_a_speakers_scores_are_means_over_seeds() -> None:
+    first, second = [[[2, 0], [0, 4]], [[1, 3], [0, 0]]], [[[1, 1], [0, 4]], [[4, 0], [0, 0]]]
+    found = SpeakerCounts(("x", "y"), torch.tensor([first, second])).scores()
+    assert list(found.index) == ["x", "y"]
+    assert found.index.name == "speaker"
+    assert found["UA"].tolist() == pytest.approx([(1 + 0.75) / 2, (0.25 + 1) / 2])
+    assert found["WA"].tolist() == pytest.approx([(1 + 5 / 6) / 2, (0.25 + 1) / 2])
+    assert found["utterances"].tolist() == [6, 4]
