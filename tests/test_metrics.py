@@ -278,8 +278,9 @@ def test_the_five_likeliest_speakers_are_the_top_unless_told() -> None:
     assert SpeakerScores.scores(metric.compute())["top_5"].item() == 0.5
 
 
-@pytest.mark.parametrize("metric", [EmotionScores(3), SpeakerScores(3)])
-def test_utterances_are_counted_in_integers(metric: EmotionScores | SpeakerScores) -> None:
+@pytest.mark.parametrize("kind", [EmotionScores, SpeakerScores])
+def test_utterances_are_counted_in_integers(kind: type[EmotionScores] | type[SpeakerScores]) -> None:
+    metric = kind(3)
     metric.update(torch.eye(3), torch.arange(3))  # in float32, counts end at 16,777,216
     assert metric.compute().dtype == torch.long
 

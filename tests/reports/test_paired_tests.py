@@ -1,6 +1,7 @@
 """Paired tests over speakers: against scipy, by hand, and their rate of false alarms."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,15 @@ def test_an_interval_of_a_difference_is_scipys_over_speakers(write_system: Calla
         theirs = stats.bootstrap((differences,), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(0))
         assert (test.low, test.high) == pytest.approx(tuple(theirs.confidence_interval))
         assert test.difference == pytest.approx(differences.mean())
+
+
+@pytest.mark.parametrize("ends", [(math.nan, 0.6), (0.4, math.nan)])
+def test_an_interval_of_a_difference_that_is_not_finite_is_left_out(
+    ends: tuple[float, float], write_system: Callable[..., ComparedSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ser_lightning.reports.paired_tests.bootstrap_interval", lambda *_: ends)
+    tests, _ = paired_tests([write_system("one", [HALF] * 4), write_system("two", [RIGHT, HALF, HALF, HALF])])
+    assert [(test.low, test.high) for test in tests] == [(None, None)] * 2
 
 
 def test_systems_with_other_training_data_are_paired(

@@ -137,6 +137,15 @@ def test_an_interval_without_an_end_is_not_shown(low: float | None, high: float 
     assert found.in_words() == "50.0 (no interval: few)"
 
 
+@pytest.mark.parametrize("ends", [(math.nan, 0.6), (0.4, math.nan)])
+def test_an_interval_that_is_not_finite_has_a_reason(
+    ends: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ser_lightning.reports.uncertainty.bootstrap_interval", lambda *_: ends)
+    found = estimate(_right_and_wrong([3, 7, 5, 9, 4], 10), weighted_accuracy)
+    assert found == Estimate(found.value, None, None, 5, "the resamples of 5 speakers have no spread")
+
+
 def test_speakers_with_equal_scores_have_no_interval() -> None:
     found = estimate(_right_and_wrong([10] * 8, 10), weighted_accuracy)
     assert (found.value, found.low) == (1, None)
