@@ -109,6 +109,12 @@ def test_a_negative_as_far_as_the_related_is_not_semi_hard() -> None:
     assert [value.item() for value in constraint(embeddings, torch.arange(3))] == [0.0, 0]
 
 
+def test_emotions_in_no_polarity_have_no_related_one() -> None:
+    names = ("sad", "bored", "angry", "amazed")
+    constraint = EmotionConstraint(names, ALPHA, BETA, {"negative": ["sad", "angry"]}, MARGIN)
+    assert constraint.alone.tolist() == [False, True, False, True]
+
+
 # Six utterances on a circle: sad at 0 and 4 degrees, angry at 7 and 20, happy at 26, neutral at 190.
 SIX = at_degrees(0, 4, 7, 20, 26, 190)
 SIX_LABELS = torch.tensor([0, 0, 1, 1, 2, 3])
