@@ -70,6 +70,10 @@ format: $(INSTALLED)/dev ## Fix lint and formatting with ruff
 smoke: $(INSTALLED)/dev ## Run the slow tests: every experiment on synthetic speech, the documentation's commands
 	$(PYTHON) -m pytest -m slow $(IN_WORKERS) tests/experiments tests/test_documentation.py $(ARGS)
 
+.PHONY: mutants
+mutants: $(INSTALLED)/dev ## Mutate 600 places of the core and count those that the tests notice; 20 minutes at most
+	$(PYTHON) -m tools.mutants $(ARGS)
+
 .PHONY: bench
 bench: $(INSTALLED)/dev ## Measure speed and memory against named references
 	$(PYTHON) -m benchmarks $(ARGS)
@@ -100,7 +104,7 @@ COMPILE = $(PYTHON) -m uv pip compile --quiet --no-config --universal --python-v
 
 .PHONY: clean
 clean: ## Remove caches (all stored features too) and build output; keep .venv and runs/
-	rm -rf .cache .mypy_cache .ruff_cache .import_linter_cache .pytest_cache build dist src/*.egg-info *.egg-info
+	rm -rf .cache .mypy_cache .ruff_cache .import_linter_cache .pytest_cache build dist mutants src/*.egg-info *.egg-info
 	find . -name .venv -prune -o -name runs -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 # ---- files that the targets depend on ----

@@ -271,6 +271,20 @@ def test_speakers_scores_are_those_of_a_plain_loop(seed: int, top: int) -> None:
     assert tuple(found) == SpeakerScores.names
 
 
+def test_the_five_likeliest_speakers_are_the_top_unless_told() -> None:
+    scores = torch.arange(7.0, 0.0, -1.0).repeat(2, 1)  # speaker 0 is the likeliest
+    metric = SpeakerScores(7)
+    metric.update(scores, torch.tensor([4, 5]))
+    assert SpeakerScores.scores(metric.compute())["top_5"].item() == 0.5
+
+
+@pytest.mark.parametrize("kind", [EmotionScores, SpeakerScores])
+def test_utterances_are_counted_in_integers(kind: type[EmotionScores] | type[SpeakerScores]) -> None:
+    metric = kind(3)
+    metric.update(torch.eye(3), torch.arange(3))  # in float32, counts end at 16,777,216
+    assert metric.compute().dtype == torch.long
+
+
 def test_speakers_scores_are_those_of_their_confusion_matrix() -> None:
     scores_of_speakers, targets = _speaker_case(5)
     metric, matrix = SpeakerScores(12), EmotionScores(12)

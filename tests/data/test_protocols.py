@@ -114,6 +114,22 @@ def test_no_utterance_at_all_is_rejected(protocol: Protocol, utterances: list[Ut
         protocol.split([], 0)
 
 
+def test_of_many_names_five_are_shown_and_the_rest_counted() -> None:
+    for total, shown in ((5, r"01_00, .*05_00\. Give"), (7, r"01_00, .*05_00 and 2 more\. Give")):
+        utterances = corpus(ACTORS[:total], each=1)
+        with pytest.raises(ProtocolError, match=shown):
+            RandomFolds().split(utterances * 2, 0)
+
+
+def test_only_a_protocol_without_test_sets_rejects_testing() -> None:
+    class Untested(RandomFolds):
+        has_test_set = False
+
+    RandomFolds().check_has_test_set()
+    with pytest.raises(ProtocolError, match=r"random folds \(5, seed 0\).*nothing is tested"):
+        Untested().check_has_test_set()
+
+
 def test_fold_k_validates_on_block_k_and_tests_the_next() -> None:
     blocks = [("01", "02"), ("03", "04", "05"), ("06",), ("07", "08", "09", "10")]
     for fold, split in enumerate(splits(ActorFolds(BLOCKS), corpus(ACTORS))):

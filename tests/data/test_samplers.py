@@ -39,6 +39,41 @@ def test_a_too_small_last_batch_joins_the_one_before() -> None:
     assert sorted(chain.from_iterable(chain.from_iterable(samplers))) == list(range(17))
 
 
+def test_a_last_batch_of_one_utterance_a_process_is_kept() -> None:
+    sampler = BucketBatchSampler([10] * 20, 8, 0, 0, 4)
+    assert sorted(map(len, sampler)) == [1, 2, 2]
+
+
+@pytest.mark.parametrize("utterances", [2, 9])
+def test_what_is_left_of_the_only_batch_never_makes_another(utterances: int) -> None:
+    assert len(BucketBatchSampler([10] * utterances, 8, 0, 0, 4)) == 1
+
+
+def test_the_batches_of_a_pool_are_sorted_by_length() -> None:
+    batches = sorted(BucketBatchSampler(LENGTHS, 8, 0), key=lambda batch: LENGTHS[batch[-1]])
+    assert [LENGTHS[position] for position in chain.from_iterable(batches)] == sorted(LENGTHS)
+
+
+def test_utterances_of_equal_length_keep_their_order() -> None:
+    # So that every machine makes the same batches.
+    assert list(chain.from_iterable(EvaluationBatchSampler([10] * 61, 8))) == list(range(61))
+    shuffled = np.random.default_rng((0, 0)).permutation(61).tolist()
+    assert list(BucketBatchSampler([10] * 61, 61, 0)) == [shuffled]
+
+
+@pytest.mark.parametrize("kind", ["length", "class", "crops"])
+def test_epochs_count_from_zero(kind: str) -> None:
+    def new() -> BucketBatchSampler | ClassBatchSampler | RandomCrops:
+        if kind == "class":
+            return ClassBatchSampler(LABELS, 5, 12, 0)
+        by_length = BucketBatchSampler(LENGTHS, 8, 0)
+        return RandomCrops(by_length, 0) if kind == "crops" else by_length
+
+    first = new()
+    first.set_epoch(0)
+    assert list(new()) == list(first)
+
+
 def test_an_epochs_order_depends_on_seed_and_epoch_alone() -> None:
     def order(seed: int, epoch: int) -> list[list[int]]:
         sampler = BucketBatchSampler(LENGTHS, 8, seed)
@@ -69,6 +104,7 @@ def test_batches_pad_far_less_than_random_ones() -> None:
 def test_a_batch_smaller_than_the_processes_is_rejected() -> None:
     with pytest.raises(ConfigurationError, match=r"batch_size is 3.*4 processes"):
         BucketBatchSampler(LENGTHS, 3, 0, 0, 4)
+    assert {len(batch) for batch in BucketBatchSampler(LENGTHS[:60], 4, 0, 0, 4)} == {1}
 
 
 @pytest.mark.parametrize("num_processes", [1, 2, 3, 61])
@@ -76,6 +112,13 @@ def test_evaluation_visits_each_utterance_once(num_processes: int) -> None:
     shares = [EvaluationBatchSampler(LENGTHS, 8, rank, num_processes) for rank in range(num_processes)]
     assert sorted(chain.from_iterable(chain.from_iterable(shares))) == list(range(61))
     assert all(len(share) > 0 for share in shares)
+
+
+@pytest.mark.parametrize(("num_processes", "share"), [(1, 8), (2, 4), (3, 2), (9, 1)])
+def test_processes_share_an_evaluation_batch(num_processes: int, share: int) -> None:
+    sampler = EvaluationBatchSampler(LENGTHS, 8, 0, num_processes)
+    assert max(map(len, sampler)) == share
+    assert len(sampler) == len(list(sampler)) == -(-len(LENGTHS[::num_processes]) // share)
 
 
 def test_a_process_without_utterances_to_evaluate_is_rejected() -> None:
@@ -166,11 +209,19 @@ def test_unequal_shares_of_class_batches_are_rejected() -> None:
     with pytest.raises(ConfigurationError, match=r"batch_size is 22.* 20 .* 8 processes.*batch_size to 24"):
         ClassBatchSampler(LABELS, 5, 22, 0, 0, 8)
     assert ClassBatchSampler(LABELS, 5, 24, 0, 0, 8).per_class == 6
+    with pytest.raises(ConfigurationError, match=r"batch_size to 24, .* multiple of 12"):
+        ClassBatchSampler(LABELS, 5, 16, 0, 0, 6)
 
 
 def test_class_batches_of_a_single_class_are_rejected() -> None:
     with pytest.raises(ConfigurationError, match="1 of 5 classes"):
         ClassBatchSampler([2, 2, 2], 5, 8, 0)
+
+
+def test_class_batches_of_two_classes_are_balanced() -> None:
+    labels = [2, 2, 2, 0, 0]
+    for batch in ClassBatchSampler(labels, 5, 4, 0):
+        assert Counter(labels[position] for position in batch) == {0: 2, 2: 2}
 
 
 @pytest.mark.parametrize("kind", ["length", "class"])

@@ -107,6 +107,27 @@ def test_loss_and_terms_equal_plain_loops(
     assert expected[2][1] > 0
 
 
+def test_the_farthest_related_is_meant_unless_the_nearest_is_asked_for() -> None:
+    embeddings, labels = random_batch(len(RAVDESS), 24, 0)
+    losses = [
+        EmotionConstraint(RAVDESS, ALPHA, BETA, WHEEL, MARGIN, *more)(embeddings, labels) for more in ([], [False])
+    ]
+    assert losses[0] == losses[1] != EmotionConstraint(RAVDESS, ALPHA, BETA, WHEEL, MARGIN, True)(embeddings, labels)
+
+
+def test_a_negative_as_far_as_the_related_is_not_semi_hard() -> None:
+    # Mirrored, so that both are exactly as far from the anchor: sad on the axis, angry above it, happy below.
+    embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6]], dtype=torch.float64)
+    constraint = EmotionConstraint(("sad", "angry", "happy"), ALPHA, BETA, {"negative": ["sad", "angry"]}, MARGIN)
+    assert [value.item() for value in constraint(embeddings, torch.arange(3))] == [0.0, 0]
+
+
+def test_emotions_in_no_polarity_have_no_related_one() -> None:
+    names = ("sad", "bored", "angry", "amazed")
+    constraint = EmotionConstraint(names, ALPHA, BETA, {"negative": ["sad", "angry"]}, MARGIN)
+    assert constraint.alone.tolist() == [False, True, False, True]
+
+
 # Six utterances on a circle: sad at 0 and 4 degrees, angry at 7 and 20, happy at 26, neutral at 190.
 SIX = at_degrees(0, 4, 7, 20, 26, 190)
 SIX_LABELS = torch.tensor([0, 0, 1, 1, 2, 3])

@@ -1,6 +1,7 @@
 """Paired tests over speakers: against scipy, by hand, and their rate of false alarms."""
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,13 @@ from ser_lightning.data.corpora import protocol_hash
 from ser_lightning.features import LogMelFilterbank
 from ser_lightning.reports.paired_tests import (
     ComparedSystem,
+    PairedTest,
     holm,
     least_p_value,
     paired_tests,
     sign_flip_p_value,
 )
-from ser_lightning.reports.uncertainty import RESAMPLES
+from ser_lightning.reports.uncertainty import RESAMPLES, SpeakerCounts
 from ser_lightning.runs.gathering import CrossValidation, finished_folds, gather
 
 WriteFold = Callable[..., Path]
@@ -70,6 +72,7 @@ def test_random_flips_agree_with_the_t_test() -> None:
     differences = np.random.default_rng(4).normal(0.15, 1, size=200)
     theirs = stats.ttest_1samp(differences, 0).pvalue
     assert sign_flip_p_value(differences) == pytest.approx(theirs, abs=0.01)
+    assert sign_flip_p_value(differences) == sign_flip_p_value(differences)
 
 
 def test_zero_differences_have_p_value_1() -> None:
@@ -157,6 +160,7 @@ def test_a_difference_is_the_mean_over_speakers(
         ({"protocol_hash": "ba9876543210"}, "the splits differ: 0123456789ab and ba9876543210"),
         ({"corpus": "crema_d"}, "corpus differs: ravdess and crema_d"),
         ({"synthetic": False}, "synthetic differs"),
+        ({"class_names": ("a", "c")}, "class names differs: a, b and a, c"),
     ],
 )
 def test_systems_on_other_splits_are_not_paired(
@@ -166,6 +170,25 @@ def test_systems_on_other_splits_are_not_paired(
     assert not tests
     assert (pair.first, pair.second) == ("one", "two")
     assert reason in pair.reason
+
+
+def test_an_interval_of_a_difference_is_scipys_over_speakers(write_system: Callable[..., ComparedSystem]) -> None:
+    systems = [write_system("one", [HALF] * 4), write_system("two", [RIGHT, HALF, ((3, 1), (0, 4)), RIGHT])]
+    one, other = (SpeakerCounts.of(system.runs).scores() for system in systems)
+    for test in paired_tests(systems)[0]:
+        differences = (other[test.metric] - one[test.metric]).to_numpy()
+        theirs = stats.bootstrap((differences,), np.mean, n_resamples=RESAMPLES, rng=np.random.default_rng(0))
+        assert (test.low, test.high) == pytest.approx(tuple(theirs.confidence_interval))
+        assert test.difference == pytest.approx(differences.mean())
+
+
+@pytest.mark.parametrize("ends", [(math.nan, 0.6), (0.4, math.nan)])
+def test_an_interval_of_a_difference_that_is_not_finite_is_left_out(
+    ends: tuple[float, float], write_system: Callable[..., ComparedSystem], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ser_lightning.reports.paired_tests.bootstrap_interval", lambda *_: ends)
+    tests, _ = paired_tests([write_system("one", [HALF] * 4), write_system("two", [RIGHT, HALF, HALF, HALF])])
+    assert [(test.low, test.high) for test in tests] == [(None, None)] * 2
 
 
 def test_systems_with_other_training_data_are_paired(
@@ -191,6 +214,24 @@ def test_only_folds_that_both_have_finished_count(write_system: Callable[..., Co
     assert {test.speakers for test in tests} == {6}
 
 
+def test_systems_without_a_fold_in_common_are_not_paired(tmp_path: Path, write_fold: WriteFold) -> None:
+    systems = []
+    for name, folds in (("one", (0, 1)), ("two", (2, 3))):
+        for fold in folds:
+            write_fold(tmp_path / name / "seed-0", fold, HALF, class_names=("a", "b"), num_folds=4, experiment=name)
+        systems.append(_system(name, tmp_path / name / "seed-0"))
+    tests, (pair,) = paired_tests(systems)
+    assert not tests
+    assert pair.reason == "no fold is finished in both"
+
+
+def test_systems_tested_on_other_utterances_are_not_paired(write_system: Callable[..., ComparedSystem]) -> None:
+    fewer = [RIGHT, RIGHT, RIGHT, ((3, 0), (0, 3))]
+    tests, (pair,) = paired_tests([write_system("one", [HALF] * 4), write_system("two", fewer)])
+    assert not tests
+    assert pair.reason.startswith("they were tested on different utterances")
+
+
 def test_too_few_speakers_are_not_tested(
     write_system: Callable[..., ComparedSystem],
 ) -> None:
@@ -211,6 +252,18 @@ def test_the_verdict_depends_on_the_smallest_possible_p(write_system: Callable[.
     assert [test.verdict for test in tests] == ["cannot be shown"] * 2
 
 
+@pytest.mark.parametrize(
+    ("adjusted", "least", "verdict"),
+    [
+        (0.0499, 0.01, "differ"),
+        (0.05, 0.0499, "no difference shown"),
+        (0.05, 0.05, "cannot be shown"),
+    ],
+)
+def test_a_p_value_of_five_percent_is_not_significant(adjusted: float, least: float, verdict: str) -> None:
+    assert PairedTest("a", "b", "UA", 9, 0.1, None, None, adjusted, adjusted, least).verdict == verdict
+
+
 def test_a_run_is_not_compared_with_itself(write_system: Callable[..., ComparedSystem]) -> None:
     one = write_system("one", [HALF] * 4)
     _, (pair,) = paired_tests([one, ComparedSystem("again", one.runs)])
@@ -221,4 +274,4 @@ def test_of_many_systems_each_is_compared_with_the_first(write_system: Callable[
     systems = [write_system(f"s{n}", [HALF] * 4) for n in range(6)]
     tests, _ = paired_tests(systems)
     assert {(test.first, test.second) for test in tests} == {("s0", f"s{n}") for n in range(1, 6)}
-    assert len(paired_tests(systems[:4])[0]) == 2 * 6
+    assert len(paired_tests(systems[:5])[0]) == 2 * 10

@@ -1,6 +1,8 @@
 """Intervals over speakers: against scipy, against known distributions, and their coverage."""
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,16 @@ from scipy import stats
 from torch import Tensor
 
 from ser_lightning.metrics import recalls, unweighted_accuracy, weighted_accuracy
-from ser_lightning.reports.uncertainty import RESAMPLES, bootstrap_interval, estimate, estimate_recall, too_narrow
+from ser_lightning.reports.uncertainty import (
+    RESAMPLES,
+    Estimate,
+    SpeakerCounts,
+    bootstrap_interval,
+    estimate,
+    estimate_recall,
+    too_narrow,
+)
+from ser_lightning.runs.gathering import finished_folds, gather
 
 
 def _right_and_wrong(right: list[int], total: int) -> Tensor:
@@ -100,9 +111,39 @@ def test_too_few_speakers_have_no_interval(number: int) -> None:
     found = estimate(_right_and_wrong([3, 7, 5, 9][:number], 10), weighted_accuracy)
     assert found.low is None
     assert found.high is None
-    assert str(number) in found.reason
+    assert found.speakers == number
+    assert found.reason == f"{number} speaker{'s' * (number > 1)}, at least 5 are needed"
     assert "no interval" in found.in_words()
-    assert "at least 5" in found.in_words()
+
+
+def test_five_speakers_have_an_interval() -> None:
+    found = estimate(_right_and_wrong([3, 7, 5, 9, 4], 10), weighted_accuracy)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < 0.56 < found.high
+
+
+def test_an_interval_is_written_in_its_scale_unit_and_decimals() -> None:
+    found = Estimate(0.553, 0.501, 0.6024, 24)
+    assert found.in_words() == "55.3 [50.1, 60.2] (24 speakers)"
+    assert found.in_words(10, 2, "%") == "5.53% [5.01, 6.02] (24 speakers)"
+    assert found.interval(1, 3) == "[0.501, 0.602]"
+
+
+@pytest.mark.parametrize(("low", "high"), [(None, 0.6), (0.4, None), (None, None)])
+def test_an_interval_without_an_end_is_not_shown(low: float | None, high: float | None) -> None:
+    found = Estimate(0.5, low, high, 9, "few")
+    assert found.interval() == "-"
+    assert found.in_words() == "50.0 (no interval: few)"
+
+
+@pytest.mark.parametrize("ends", [(math.nan, 0.6), (0.4, math.nan)])
+def test_an_interval_that_is_not_finite_has_a_reason(
+    ends: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ser_lightning.reports.uncertainty.bootstrap_interval", lambda *_: ends)
+    found = estimate(_right_and_wrong([3, 7, 5, 9, 4], 10), weighted_accuracy)
+    assert found == Estimate(found.value, None, None, 5, "the resamples of 5 speakers have no spread")
 
 
 def test_speakers_with_equal_scores_have_no_interval() -> None:
@@ -125,9 +166,11 @@ def test_recall_counts_speakers_with_the_class() -> None:
     assert found.speakers == 6
     assert found.value == pytest.approx(recalls(counts.sum(dim=(0, 1)))[1].item())
     assert found.low is not None
+    counts[0, 6, 1, 1] = 1  # one utterance is enough
+    assert estimate_recall(counts, 1).speakers == 7
     absent = estimate_recall(counts, 2)
     assert math.isnan(absent.value)
-    assert absent.reason == "no utterance"
+    assert (absent.low, absent.high, absent.speakers, absent.reason) == (None, None, 0, "no utterance")
 
 
 @pytest.mark.parametrize("resamples", [499])
@@ -144,3 +187,29 @@ def test_the_coverage_is_about_95_percent(
         covered += found.low <= 0.6 <= found.high
     # With 24 speakers the bootstrap covers slightly less than 95%; over independent utterances it would be 60%.
     assert 0.88 <= covered / 200 <= 0.99
+
+
+def test_counts_are_the_confusion_matrices_of_finished_folds(tmp_path: Path, write_fold: Callable[..., Path]) -> None:
+    # Neither class nor column is in alphabetical order; fold 1 never says "a".
+    matrices = {0: ((3, 1), (2, 2)), 1: ((4, 0), (1, 0))}
+    for fold, matrix in matrices.items():
+        write_fold(tmp_path / "seed-0", fold, matrix, class_names=("b", "a"))
+    runs, _ = gather(finished_folds(tmp_path / "seed-0"))
+    every = SpeakerCounts.of(runs)
+    assert every.speakers == ("01", "02", "03", "04")
+    assert every.counts.shape == (1, 4, 2, 2)
+    for fold, matrix in matrices.items():
+        assert every.counts[0, 2 * fold : 2 * fold + 2].sum(0).tolist() == [list(row) for row in matrix]
+        one = SpeakerCounts.of(runs, [fold])
+        assert one.speakers == every.speakers[2 * fold : 2 * fold + 2]
+        assert torch.equal(one.counts, every.counts[:, 2 * fold : 2 * fold + 2])
+
+
+def test_a_speakers_scores_are_means_over_seeds() -> None:
+    first, second = [[[2, 0], [0, 4]], [[1, 3], [0, 0]]], [[[1, 1], [0, 4]], [[4, 0], [0, 0]]]
+    found = SpeakerCounts(("x", "y"), torch.tensor([first, second])).scores()
+    assert list(found.index) == ["x", "y"]
+    assert found.index.name == "speaker"
+    assert found["UA"].tolist() == pytest.approx([(1 + 0.75) / 2, (0.25 + 1) / 2])
+    assert found["WA"].tolist() == pytest.approx([(1 + 5 / 6) / 2, (0.25 + 1) / 2])
+    assert found["utterances"].tolist() == [6, 4]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from ser_lightning.reports.uncertainty import MIN_SPEAKERS, RESAMPLES, SCORES, SpeakerCounts, bootstrap_interval
+from ser_lightning.reports.uncertainty import RESAMPLES, SCORES, SpeakerCounts, bootstrap_interval
 from ser_lightning.runs.gathering import CrossValidation, folds_in_all
 
 SIGNIFICANT = 0.05
@@ -161,7 +161,7 @@ def _compare(first: ComparedSystem, second: ComparedSystem) -> list[PairedTest] 
 
 
 def _interval(differences: NDArray[np.float64]) -> tuple[float | None, float | None]:
-    if len(differences) < MIN_SPEAKERS or np.ptp(differences) < 1e-12:
+    if np.ptp(differences) < 1e-12:
         return None, None
     low, high = bootstrap_interval(differences, np.mean)
     return (low, high) if np.isfinite(low) and np.isfinite(high) else (None, None)

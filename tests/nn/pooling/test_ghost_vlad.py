@@ -111,6 +111,10 @@ def test_autocast_changes_nothing() -> None:
     assert torch.equal(result, expected), (result - expected).abs().max()
 
 
+def test_without_a_number_there_is_no_ghost() -> None:
+    assert GhostVLAD(4, clusters=2).ghost_assignment is None
+
+
 def test_a_negative_number_of_ghosts_is_rejected_with_the_number() -> None:
     with pytest.raises(ValueError, match="ghosts is -1"):
         GhostVLAD(4, clusters=2, ghosts=-1)

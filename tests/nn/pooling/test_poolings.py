@@ -132,6 +132,12 @@ def test_clusters_follow_the_classes_unless_given(make: Callable[..., NetVLAD]) 
         assert torch.equal(following.state_dict()[name], value), name
 
 
+def test_NetVLADs_first_centres_have_about_unit_length() -> None:
+    torch.manual_seed(0)
+    lengths = NetVLAD(10_000, clusters=2).centres.norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones(2), atol=0.05, rtol=0)
+
+
 def test_NetVLAD_without_clusters_is_rejected_with_the_number() -> None:
     with pytest.raises(ValueError, match="clusters is 0"):
         NetVLAD(4, clusters=0)

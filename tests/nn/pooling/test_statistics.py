@@ -61,6 +61,10 @@ def test_a_floor_that_gives_nan_gradients_is_rejected(floor: float) -> None:
         AttentiveStatisticsPooling(3, floor)
 
 
+def test_the_smallest_normal_number_is_a_floor() -> None:
+    assert AttentiveStatisticsPooling(3, torch.finfo(torch.float32).tiny).variance_floor > 0
+
+
 def test_gradients_of_the_attention_equal_finite_differences(frames: Tensor) -> None:
     pooling, mask = AttentiveStatisticsPooling(5).double(), frame_mask(LENGTHS, 7)
 
