@@ -21,7 +21,7 @@ from ser_lightning.data.samplers import (
     RandomCrops,
 )
 from ser_lightning.data.synthetic import is_synthetic
-from ser_lightning.data.targets import HardTargets, Targets, TrainingStatistics
+from ser_lightning.data.targets import HardTargets, Targets, TrainingSet, TrainingStatistics
 from ser_lightning.errors import AudioError, ConfigurationError, ProtocolError
 from ser_lightning.features import FeatureExtractor, FeatureStore, Prepared, SpeedPerturbation
 from ser_lightning.types import Batch, Split, TargetKind, Utterance, corpus_name
@@ -127,6 +127,11 @@ class CorpusDataModule(DataModule):
     def corpus_name(self) -> str:
         """The corpus's name, followed by ``-synthetic`` if the corpus is synthetic."""
         return corpus_name(self.corpus, is_synthetic(self.root))
+
+    @property
+    def published_existence(self) -> Mapping[TrainingSet, Mapping[str, float]]:
+        """Percent of utterances in which each emotion exists, as Ando et al. 2019 state it for these utterances."""
+        return {}
 
     @property
     def num_features(self) -> int:

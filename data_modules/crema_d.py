@@ -1,18 +1,32 @@
 """CREMA-D: 91 actors, 12 sentences, 6 emotions, 7442 clips (Cao et al. 2014)."""
 
-import csv
-import io
+import itertools
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from data_modules.base import CorpusDataModule
+from data_modules.crema_d_tables import (
+    DEMOGRAPHICS,
+    VOTES,
+    Actor,
+    Votes,
+    find_table,
+    perceived,
+    read_actors,
+    read_votes,
+    synthetic_tables,
+)
 from data_modules.discovery import (
+    CorpusWarning,
     Found,
     bad_field,
     check_names,
     find_audio,
+    first_few,
     parse_names,
     warn_if_incomplete,
     warn_of_unread,
@@ -21,8 +35,9 @@ from ser_lightning.data.corpora import CorpusSource
 from ser_lightning.data.protocols import ActorFolds, Protocol
 from ser_lightning.data.synthetic import Gender
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
+from ser_lightning.data.targets import Targets
 from ser_lightning.errors import CorpusError
-from ser_lightning.text import identity
+from ser_lightning.features import FeatureExtractor
 from ser_lightning.types import Utterance
 
 EMOTIONS = {"ANG": "angry", "DIS": "disgust", "FEA": "fearful", "HAP": "happy", "NEU": "neutral", "SAD": "sad"}
@@ -71,7 +86,9 @@ _TITLE = "CREMA-D"
 _EXAMPLE = "1001_DFA_ANG_XX.wav"
 # Older copies of the release lack a letter; the utterance gets its newer name.
 _RENAMED = {"1040_ITH_SAD_X": "1040_ITH_SAD_XX"}
-_DEMOGRAPHICS = "VideoDemographics.csv"
+
+Labels = Literal["intended", "perceived"]
+Others = Literal["leave_out", "keep"]
 
 
 def parse_name(path: Path) -> Utterance:
@@ -99,19 +116,25 @@ def parse_name(path: Path) -> Utterance:
     return Utterance(name=name, path=path, speaker=actor, label=EMOTIONS[emotion], level=LEVELS[level])
 
 
-def find_utterances(root: Path) -> Found:
+def find_utterances(root: Path, labels: Labels = "intended", others: Others = "leave_out") -> Found:
     """Find the clips below ``root``.
 
-    Genders come from ``VideoDemographics.csv`` in ``root``, in its parent, or next to the folder of clips, if present.
+    The release's tables are looked for in ``root``, in its parent, and next to the folder of clips:
+    ``VideoDemographics.csv`` with the actors' sex and age, and ``processedResults/tabulatedVotes.csv`` with the votes.
 
     Args:
         root: The release's folder, its ``AudioWAV``, or one above.
+        labels: ``intended`` is the emotion that the actor was asked to play; ``perceived`` is the one that most
+            listeners heard in the voice alone, and gives utterances these listeners' votes.
+        others: Drop clips that listeners do not agree on, or keep them unlabelled.
 
     Raises:
-        CorpusError: If ``root`` is missing, has no clip of this corpus, or has other audio.
+        CorpusError: If ``root`` is missing, has no clip of this corpus, or has other audio; if ``labels`` is
+            ``perceived`` and votes are missing or damaged; or if no clip has a label.
 
     Warns:
-        CorpusWarning: If all actors are present but clips are missing, or are only in an unsupported format.
+        CorpusWarning: If all actors are present but clips are missing, or are only in an unsupported format, or if the
+            table of actors is missing.
     """
     audio = find_audio(root, _TITLE)
     for old, new in _RENAMED.items():
@@ -119,8 +142,11 @@ def find_utterances(root: Path) -> Found:
             del audio[old]
     check_names(root, _TITLE, NAME_SHAPE, _EXAMPLE, audio)
     parsed = parse_names(parse_name, audio.values())
-    genders = _read_genders([root, root.parent, *dict.fromkeys(u.path.parent.parent for u in parsed)])
-    found = sorted((replace(u, gender=genders.get(u.speaker)) for u in parsed), key=lambda u: u.name)
+    folders = [root, root.parent, *dict.fromkeys(u.path.parent.parent for u in parsed)]
+    actors = _read_actors(root, folders)
+    unknown = Actor(None, None)
+    spoken = (replace(u, **vars(actors.get(u.speaker, unknown))) for u in parsed)
+    found = sorted(spoken, key=lambda u: u.name)
     left_out = {u.name: FAULTY[u.name] for u in found if u.name in FAULTY}
     utterances = tuple(u for u in found if u.name not in left_out)
     if not utterances:
@@ -133,7 +159,44 @@ def find_utterances(root: Path) -> Found:
         lambda name: name in names or not NAME_SHAPE.fullmatch(name),
     )
     warn_if_incomplete(root, _TITLE, utterances, ACTORS, CLIPS - len(FAULTY))
+    if labels == "perceived":
+        utterances = _as_perceived(root, folders, utterances, others)
     return Found(utterances, left_out)
+
+
+def _read_actors(root: Path, folders: Sequence[Path]) -> Mapping[str, Actor]:
+    if (path := find_table(DEMOGRAPHICS, folders)) is not None:
+        return read_actors(path)
+    warnings.warn(
+        f"{_TITLE}: {DEMOGRAPHICS} is not in {root} or next to the clips: the actors' sex and age are unknown, so that "
+        "ser audit cannot show how they are balanced. Copy it there from the release.",
+        CorpusWarning,
+        stacklevel=4,
+    )
+    return {}
+
+
+def _as_perceived(
+    root: Path, folders: Sequence[Path], utterances: Sequence[Utterance], others: Others
+) -> tuple[Utterance, ...]:
+    """Return the clips with listeners' votes, labelled with the emotion of most votes."""
+    way_out = "copy it there from the release, or choose labels: intended"
+    if (path := find_table(VOTES, folders)) is None:
+        raise CorpusError(
+            f"{_TITLE}: {VOTES} is not in {root} or next to the clips; labels: perceived reads the listeners' votes "
+            f"from it; {way_out}."
+        )
+    votes: Mapping[str, Votes] = read_votes(path)
+    if missing := [u.name for u in utterances if u.name not in votes]:
+        raise CorpusError(
+            f"{path} has no votes for {len(missing)} of {len(utterances)} clips: {first_few(missing)}; fetch the file "
+            "again, or choose labels: intended."
+        )
+    heard = (replace(u, label=perceived(votes[u.name]), votes=votes[u.name]) for u in utterances)
+    used = tuple(u for u in heard if others == "keep" or u.label)
+    if not any(u.label for u in used):
+        raise CorpusError(f"{_TITLE}: {root} has only clips that listeners do not agree on; add others.")
+    return used
 
 
 def write_synthetic(
@@ -155,12 +218,8 @@ def write_synthetic(
         CorpusError: If a number is out of the release's range, or ``folder`` has other content.
     """
     clips = [list(_clips(actor)) for actor in ACTORS]
-    written = write_corpus(folder, "crema_d", clips, speakers, seed, clips_per_speaker, progress)
-    with (folder / _DEMOGRAPHICS).open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["ActorID", "Age", "Sex", "Race", "Ethnicity"])
-        table.writerows([actor, "", _synthetic_gender(actor).title(), "", ""] for actor in ACTORS[:speakers])
-    return written
+    tables = synthetic_tables(list(itertools.chain(*clips[:speakers])), seed)
+    return write_corpus(folder, "crema_d", clips, speakers, seed, clips_per_speaker, progress, tables)
 
 
 def _clips(actor: str) -> Iterator[Clip]:
@@ -183,43 +242,81 @@ def _synthetic_gender(actor: str) -> Gender:
     return "male" if int(actor) % 2 else "female"
 
 
-def _read_genders(folders: Sequence[Path]) -> Mapping[str, Gender]:
-    path = next((folder / _DEMOGRAPHICS for folder in folders if (folder / _DEMOGRAPHICS).is_file()), None)
-    if path is None:
-        return {}
-    way_out = "fetch the file again, or move it away; genders are optional."
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise CorpusError(f"{path} cannot be read ({error.strerror}); {way_out}") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path} is not UTF-8 text ({error.reason}); {way_out}") from error
-    table = csv.DictReader(io.StringIO(text, newline=""), restval="")
-    if missing := {"ActorID", "Sex"} - set(table.fieldnames or ()):
-        raise CorpusError(f"{path}: the column {', '.join(sorted(missing))} is missing; {way_out}")
-    genders: dict[str, Gender] = {}
-    for row in table:
-        match identity(row["Sex"]).lower():
-            case "male":
-                genders[identity(row["ActorID"])] = "male"
-            case "female":
-                genders[identity(row["ActorID"])] = "female"
-    return genders
-
-
 class CremaD(CorpusDataModule):
     """CREMA-D under the ten actor folds of Mocanu et al. 2021, or any other protocol.
 
-    Six emotions; chance is 16.7% UA. Neutral has slightly fewer clips.
+    Six emotions; chance is 16.7% UA. Intended labels are balanced, but neutral has slightly fewer clips; as perceived,
+    half of the clips are neutral, and 644 have no dominant emotion.
+
+    Args:
+        root: The release's folder, its ``AudioWAV``, or one above.
+        extractor: The feature extractor.
+        labels: ``intended`` is the emotion that the actor was asked to play; ``perceived`` is the one that most
+            listeners heard in the voice alone, and gives the targets these listeners' votes.
+        others: Drop clips that listeners do not agree on, or keep them unlabelled for targets that use votes.
+        protocol: How utterances become folds; by default the ten actor folds.
+        fold: Fold to train and test, counted from 0.
+        batch_size: Utterances of a global batch; every process takes its share.
+        on_bad_audio: ``stop`` raises an error that names all unusable files; ``skip`` skips and records them.
+        feature_folder: Where extracted features are stored; processes and machines may share it.
+        workers: Processes that extract features.
+        seed: Seed of the training order.
+        targets: The training targets; by default hard ones, the dominant emotion.
+        speeds: Further speeds of training utterances, such as 0.9 and 1.1.
+        features: ``stored`` stores extracted frames; ``on_device`` stores waveforms, and extracts frames of each batch
+            on the training device.
+        crop_frames: Frames of a random crop of each training utterance; by default whole utterances.
+        batches: ``length`` batches training utterances of similar length; ``class`` balances the classes.
+        recognise: The classes: emotions, or speakers. For speakers the default protocol holds out a few clips of each.
     """
 
     corpus = "crema_d"
     class_names = CLASS_NAMES
     known_same_audio = SAME_AUDIO
 
+    def __init__(
+        self,
+        root: Path,
+        extractor: FeatureExtractor,
+        labels: Labels = "intended",
+        others: Others = "leave_out",
+        protocol: Protocol | None = None,
+        fold: int = 0,
+        batch_size: int = 32,
+        on_bad_audio: Literal["stop", "skip"] = "stop",
+        feature_folder: Path = Path(".cache/features"),
+        workers: int = 1,
+        seed: int = 0,
+        targets: Targets | None = None,
+        speeds: tuple[float, ...] = (),
+        features: Literal["stored", "on_device"] = "stored",
+        crop_frames: int | None = None,
+        batches: Literal["length", "class"] = "length",
+        recognise: Literal["emotion", "speaker"] = "emotion",
+    ) -> None:
+        self.labels: Labels = labels
+        self.others: Others = others
+        super().__init__(
+            root=root,
+            extractor=extractor,
+            protocol=protocol,
+            fold=fold,
+            batch_size=batch_size,
+            on_bad_audio=on_bad_audio,
+            feature_folder=feature_folder,
+            workers=workers,
+            seed=seed,
+            targets=targets,
+            speeds=speeds,
+            features=features,
+            crop_frames=crop_frames,
+            batches=batches,
+            recognise=recognise,
+        )
+
     def find(self) -> Found:
         """Return the clips below ``root``, without the release's empty one."""
-        return find_utterances(self.root)
+        return find_utterances(self.root, self.labels, self.others)
 
     @staticmethod
     def default_protocol() -> Protocol:

@@ -17,7 +17,7 @@ from ser_lightning.data.corpora import CorpusSource
 from ser_lightning.data.protocols import LeaveOneSpeakerOut, Protocol
 from ser_lightning.data.synthetic import is_synthetic
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
-from ser_lightning.data.targets import Targets
+from ser_lightning.data.targets import Targets, TrainingSet
 from ser_lightning.errors import ConfigurationError, CorpusError
 from ser_lightning.features import FeatureExtractor
 from ser_lightning.types import Utterance
@@ -46,6 +46,12 @@ SOURCE = CorpusSource(
         "Set data.init_args.root to {folder}, and see ser audit.",
     ),
 )
+
+ANDO_TABLE_1: Mapping[TrainingSet, Mapping[str, float]] = {
+    "dominant": {"neutral": 58.2, "happy": 15.4, "sad": 30.5, "angry": 15.9},
+    "all": {"neutral": 45.2, "happy": 24.0, "sad": 19.8, "angry": 17.8},
+}
+"""Percent of improvised utterances in which each emotion exists (Ando et al. 2019, table 1)."""
 
 _PART_OF_NAME = {"all": "", "improvised": "_impro", "scripted": "_script"}
 
@@ -250,6 +256,12 @@ class IEMOCAP(CorpusDataModule):
             batches=batches,
             recognise=recognise,
         )
+
+    @property
+    def published_existence(self) -> Mapping[TrainingSet, Mapping[str, float]]:
+        """Percent of utterances in which each emotion exists, as Ando et al. 2019 state it for these utterances."""
+        is_theirs = self.dialogs == "improvised" and not self.merge_excited and set(self.classes) == set(CLASS_NAMES)
+        return ANDO_TABLE_1 if is_theirs and self.recognise == "emotion" else {}
 
     def find(self) -> Found:
         """Return the utterances of the chosen dialogs below ``root``."""

@@ -105,6 +105,15 @@ def ravdess_root() -> Path:
     return root
 
 
+@pytest.fixture(scope="session")
+def crema_d_tables() -> Path:
+    """CREMA-D's tables of votes and actors: the folder named by SER_CREMA_D_TABLES, or one beside the repository."""
+    root = Path(os.environ.get("SER_CREMA_D_TABLES", REPOSITORY / "../shared/data/crema_d")).resolve()
+    if not root.is_dir():
+        pytest.skip(f"CREMA-D's tables are not at {root}; name their folder in SER_CREMA_D_TABLES")
+    return root
+
+
 # Files of half a minute and more: begun last, one would run alone at the end.
 LONGEST_FILES = (
     "test_cross_validate.py",

@@ -44,6 +44,7 @@ class Utterance:
         speaker: The speaker's identity within the corpus.
         label: Dominant emotion, as a class name; None if evaluators do not agree on a class.
         gender: As the corpus states it.
+        age: In years, as the corpus states it.
         session: The recording session that several speakers share, where a corpus has sessions.
         level: Intensity, in the corpus's own words.
         votes: Each evaluator's labels, one or several, as class names; these may include emotions outside the
@@ -56,6 +57,7 @@ class Utterance:
     speaker: str
     label: str | None
     gender: Literal["female", "male"] | None = None
+    age: int | None = None
     session: str | None = None
     level: str | None = None
     votes: tuple[tuple[str, ...], ...] = ()

@@ -44,6 +44,45 @@ def test_unlabelled_utterances_and_hours_have_a_column(others: str, synthetic_ie
         assert row[9] == f"{len(unlabelled)} ({hours(unlabelled)} hours)"
 
 
+def rows_behind(text: str, first: str) -> list[list[str]]:
+    return [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in text.splitlines()
+        if (line.split("│")[1:] or [""])[0].strip() == first
+    ]
+
+
+def test_existing_emotions_are_shown_next_to_the_papers(synthetic_iemocap: Path) -> None:
+    console = Console(record=True, width=250)
+    files = ["--config=experiments/ando2019/mlee.yaml", "--config=experiments/ando2019/iemocap.yaml"]
+    shared = [*files, f"--data.init_args.root={synthetic_iemocap}", "--data.init_args.others=keep"]
+    assert audit(shared, [], console) == 0
+    shown = console.export_text()
+    turns = [t.evaluation for t in recordings(4, 0, 16) if t.evaluation.improvised]
+    expected = [
+        f"{100 * sum(any(emotion in vote for vote in t.votes) for t in turns) / len(turns):.1f}" for emotion in EMOTIONS
+    ]
+    assert rows_behind(shown, "all") == [["all", *expected]]
+    papers = rows_behind(shown, "Ando et al. 2019, table 1")
+    assert [row[1:] for row in papers] == [["58.2", "15.4", "30.5", "15.9"], ["45.2", "24.0", "19.8", "17.8"]]
+    console = Console(record=True, width=250)
+    assert audit([*shared, "--data.init_args.dialogs=all"], [], console) == 0
+    assert "table 1" not in console.export_text(), "the paper's are of improvised dialogs"
+
+
+def test_votes_and_ages_of_crema_d_are_audited(tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "crema_d", speakers=10, seed=0, clips_per_speaker=6)
+    files = ["--config=experiments/ando2019/mlee.yaml", "--config=experiments/ando2019/crema_d.yaml"]
+    protocol = '--data.init_args.protocol={"class_path": "ActorFolds", "init_args": {"blocks": "even", "num_folds": 3}}'
+    console = Console(record=True, width=250)
+    assert audit([*files, f"--data.init_args.root={tmp_path / 'crema_d'}", protocol], [], console) == 0
+    shown = console.export_text()
+    assert " age " in shown
+    assert "21 to 2" in shown
+    assert len(rows_behind(shown, "dominant")) == 1
+    assert rows_behind(shown, "all") == [], "clips without a dominant emotion are left out"
+
+
 @pytest.fixture
 def odd_ravdess(synthetic_ravdess: Path, tmp_path: Path) -> Path:
     """A corpus in a folder whose name looks like markup; five of its files are empty."""

@@ -1,13 +1,16 @@
 import csv
 import re
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from data_modules import crema_d
+from data_modules import crema_d_tables as tables
 from data_modules.discovery import CorpusWarning
 from ser_lightning.data.protocols import ActorFolds
+from ser_lightning.data.targets import ExistenceTargets, SoftTargets, existence_ratios
 from ser_lightning.errors import CorpusError
 from ser_lightning.types import Utterance
 
@@ -16,6 +19,8 @@ def touch(root: Path, *names: str) -> Path:
     for name in names:
         (root / "AudioWAV" / f"{name}.wav").parent.mkdir(parents=True, exist_ok=True)
         (root / "AudioWAV" / f"{name}.wav").touch()
+    if not (table := root / "VideoDemographics.csv").exists():
+        table.write_text("ActorID,Age,Sex\n")
     return root
 
 
@@ -139,32 +144,134 @@ def test_clips_only_in_lossy_or_unsupported_formats_are_named(tmp_path: Path, en
 
 
 @pytest.mark.parametrize("below", ["", "AudioWAV"])
-def test_genders_are_read_from_the_root_or_its_parent(tmp_path: Path, below: str) -> None:
+def test_sex_and_age_are_read_from_the_root_or_its_parent(tmp_path: Path, below: str) -> None:
     touch(tmp_path, "1001_DFA_ANG_XX", "1002_DFA_ANG_XX", "1003_DFA_ANG_XX", "1004_DFA_ANG_XX")
     (tmp_path / "VideoDemographics.csv").write_text(
-        '"ActorID","Age","Sex","Race","Ethnicity"\n1001,51,"Male","a","b"\n1002,21,"Female","a","b"\n1003,3,"","",""\n'
+        '"ActorID","Age","Sex","Race","Ethnicity"\n1001,51,"Male","a","b"\n1002,21,"Female","a","b"\n1003,"","","",""\n'
     )
-    assert [u.gender for u in find(tmp_path / below)] == ["male", "female", None, None]
+    stated = [(u.gender, u.age) for u in find(tmp_path / below)]
+    assert stated == [("male", 51), ("female", 21), (None, None), (None, None)]
 
 
 def test_genders_are_read_next_to_the_clips_from_far_above(tmp_path: Path) -> None:
     touch(tmp_path / "data" / "CREMA-D", "1001_DFA_ANG_XX")
-    (tmp_path / "data" / "CREMA-D" / "VideoDemographics.csv").write_text("ActorID,Sex\n1001,Male\n")
+    (tmp_path / "data" / "CREMA-D" / "VideoDemographics.csv").write_text("ActorID,Sex,Age\n1001,Male,51\n")
     assert [u.gender for u in find(tmp_path)] == ["male"]
 
 
 def test_demographics_that_are_not_utf_8_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "1001_DFA_ANG_XX")
     (tmp_path / "VideoDemographics.csv").write_bytes("ActorID,Sex,Race\n1001,Male,wei\xdf\n".encode("latin-1"))
-    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv.*UTF-8.*genders"):
+    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv.*UTF-8.*sex and age"):
         find(tmp_path)
 
 
 def test_demographics_without_their_columns_are_named(tmp_path: Path) -> None:
     touch(tmp_path, "1001_DFA_ANG_XX")
     (tmp_path / "VideoDemographics.csv").write_text("version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv.*ActorID, Sex"):
+    with pytest.raises(CorpusError, match=r"VideoDemographics\.csv.*ActorID, Sex, Age.*git-lfs"):
         find(tmp_path)
+
+
+def test_without_demographics_a_warning_says_what_is_lost(tmp_path: Path) -> None:
+    (touch(tmp_path, "1001_DFA_ANG_XX") / "VideoDemographics.csv").unlink()
+    with pytest.warns(CorpusWarning, match=r"VideoDemographics\.csv.*sex and age.*audit"):
+        assert [(u.gender, u.age) for u in find(tmp_path)] == [(None, None)]
+
+
+def voted(root: Path, *rows: str) -> Path:
+    path = root / "processedResults" / "tabulatedVotes.csv"
+    path.parent.mkdir()
+    path.write_text("\n".join([",A,D,F,H,N,S,fileName,numResponses", *rows]) + "\n")
+    return root
+
+
+def as_perceived(root: Path, others: crema_d.Others = "leave_out") -> list[tuple[str, str | None, int]]:
+    found = crema_d.find_utterances(root, "perceived", others).utterances
+    return [(u.name, u.label, len(u.votes)) for u in found]
+
+
+HEARD = (
+    "100001,0,1,0,0,9,0,1001_DFA_ANG_XX,10",  # neutral, though the actor played anger
+    "100002,3,0,0,3,2,0,1001_DFA_HAP_XX,8",  # a tie
+    "100003,0,0,0,0,2,7,1001_DFA_SAD_XX,9",
+    "200001,10,0,0,0,0,0,1001_DFA_ANG_XX,10",  # the face alone
+    "300001,10,0,0,0,0,0,1001_DFA_ANG_XX,10",
+)
+
+
+def test_perceived_labels_are_most_votes_for_the_voice_alone(tmp_path: Path) -> None:
+    voted(touch(tmp_path, "1001_DFA_ANG_XX", "1001_DFA_HAP_XX", "1001_DFA_SAD_XX"), *HEARD)
+    assert as_perceived(tmp_path) == [("1001_DFA_ANG_XX", "neutral", 10), ("1001_DFA_SAD_XX", "sad", 9)]
+    assert as_perceived(tmp_path, "keep")[1] == ("1001_DFA_HAP_XX", None, 8)
+    assert as_perceived(tmp_path / "AudioWAV") == as_perceived(tmp_path)
+    intended = find(tmp_path)
+    assert [(u.label, u.votes) for u in intended] == [("angry", ()), ("happy", ()), ("sad", ())]
+
+
+def test_votes_become_soft_and_existence_targets(tmp_path: Path) -> None:
+    voted(touch(tmp_path, "1001_DFA_SAD_XX"), *HEARD)
+    (sad,) = crema_d.find_utterances(tmp_path, "perceived").utterances
+    assert ExistenceTargets().of(sad, crema_d.CLASS_NAMES) == [0, 0, 0, 0, 1, 1]
+    assert SoftTargets(alpha=0.5).of(sad, crema_d.CLASS_NAMES) == [0.5 / 12] * 4 + [2.5 / 12, 7.5 / 12]
+
+
+def test_missing_votes_are_named_with_the_way_out(tmp_path: Path) -> None:
+    touch(tmp_path, "1001_DFA_ANG_XX", "1002_DFA_ANG_XX")
+    with pytest.raises(CorpusError, match=r"tabulatedVotes\.csv.*labels: intended"):
+        as_perceived(tmp_path)
+    with pytest.raises(CorpusError, match=r"1 of 2 clips: 1002_DFA_ANG_XX.*labels: intended"):
+        as_perceived(voted(tmp_path, *HEARD))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("100004,0,1,x,0,9,0,1001_DFA_ANG_XX,10", r"line 2: F is 'x'"),
+        ("100004,0,1,0,0,9,0,1001_DFA_ANG_XX,12", r"line 2: numResponses is 12.*are 10"),
+        ("100004,0,1,0,0,9,0,1001_DFA_ANG_XX,10\n100005,0,1,0,0,9,0,1001_DFA_ANG_XX,10", r"line 3: .* twice"),
+        ("200004,0,1,0,0,9,0,1001_DFA_ANG_XX,10", r"voice alone"),
+        ("100004,0,3,0,0,3,0,1001_DFA_ANG_XX,6", r"do not agree"),
+    ],
+)
+def test_damaged_votes_are_named_with_line_and_value(tmp_path: Path, row: str, message: str) -> None:
+    with pytest.raises(CorpusError, match=message):
+        as_perceived(voted(touch(tmp_path, "1001_DFA_ANG_XX"), row))
+
+
+@pytest.mark.corpus
+def test_the_releases_votes_have_the_published_counts(tmp_path: Path, crema_d_tables: Path) -> None:
+    votes = tables.read_votes(crema_d_tables / "tabulatedVotes.csv")
+    assert Counter(map(tables.perceived, votes.values())) == {
+        "neutral": 3897,
+        "angry": 986,
+        "fearful": 645,
+        "disgust": 547,
+        "sad": 370,
+        "happy": 353,
+        None: 644,
+    }
+    for name in ("tabulatedVotes.csv", "VideoDemographics.csv"):
+        shutil.copyfile(crema_d_tables / name, tmp_path / name)
+    found = crema_d.find_utterances(touch(tmp_path, *votes), "perceived", "keep").utterances
+    assert len(found) == 7441  # without the clip that has no audio, which listeners heard as neutral
+    assert Counter(u.label for u in found)["neutral"] == 3896
+    intended = {u.name: u.label for u in find(tmp_path)}
+    assert sum(u.label == intended[u.name] for u in found) / len(found) == pytest.approx(0.416, abs=5e-4)
+    ratios = existence_ratios(found, crema_d.CLASS_NAMES)["all"]
+    percent = {name: round(100 * ratio, 1) for name, ratio in ratios.items()}
+    assert percent == {"angry": 40.7, "disgust": 55.1, "fearful": 46.2, "happy": 25.7, "neutral": 85.7, "sad": 43.1}
+    assert Counter(u.gender for u in {u.speaker: u for u in found}.values()) == {"male": 48, "female": 43}
+    assert (min(u.age or 0 for u in found), max(u.age or 0 for u in found)) == (20, 74)
+
+
+def test_synthetic_votes_are_perceived_mostly_as_intended(tmp_path: Path) -> None:
+    crema_d.write_synthetic(tmp_path, speakers=2, seed=0, clips_per_speaker=12)
+    found = crema_d.find_utterances(tmp_path, "perceived", "keep").utterances
+    assert len(found) == 24
+    assert all(8 <= len(u.votes) <= 11 for u in found)
+    intended = {u.name: u.label for u in find(tmp_path)}
+    assert sum(u.label == intended[u.name] for u in found) > 18
 
 
 def test_the_folder_of_another_corpus_is_recognised(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import yaml
 
 FOLDER = Path("experiments")
 CORPORA = {
-    "ando2019": ("iemocap",),
+    "ando2019": ("iemocap", "crema_d"),
     "huang2020": ("iemocap", "ravdess", "crema_d"),
     "mocanu2021": ("ravdess", "crema_d"),
     "zhou2020": ("iemocap", "ravdess", "crema_d"),

@@ -141,6 +141,7 @@ EXTRACTOR = {
 }
 CORPUS = {
     "ando2019/iemocap": ("IEMOCAP", "LeaveOneSpeakerOut", ["neutral", "happy", "sad", "angry"], {}),
+    "ando2019/crema_d": ("CremaD", "ActorFolds", 6, {}),
     "huang2020/iemocap": ("IEMOCAP", "LeaveOneSpeakerOut", ["angry", "happy", "sad", "neutral"], {}),
     "zhou2020/iemocap": ("IEMOCAP", "RandomFolds", ["angry", "happy", "sad", "neutral"], {}),
     **{f"{paper}/ravdess": ("RAVDESS", "ActorFolds", 8, {}) for paper in ("huang2020", "mocanu2021", "zhou2020")},

@@ -14,6 +14,7 @@ from ser_lightning.allow_list import check_class_paths, enforce_allow_list
 from ser_lightning.cross_validation.findings import class_warnings, listen, print_same_audio
 from ser_lightning.data.corpora import CorpusData, protocol_hash
 from ser_lightning.data.protocols import speaker_overlap
+from ser_lightning.data.targets import existence_ratios
 from ser_lightning.training.arguments import (
     config_files,
     constructor_error,
@@ -83,14 +84,17 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
     unlabelled = any(u.label is None for u in data.all_utterances)
     for heading in (*_class_headings(data.class_names), "hours", *["without label"] * unlabelled):
         table.add_column(heading, justify="right")
-    for heading in ("female / male", "speakers"):
+    aged = any(u.age is not None for u in data.all_utterances)
+    for heading in ("female / male", *["age"] * aged, "speakers"):
         table.add_column(heading)
     splits = [data.split(fold) for fold in range(data.num_folds())]
     for fold, split in enumerate(splits):
         if shared := speaker_overlap(split):
             overlaps[fold] = shared
-        _add_fold(table, split, data.class_names, hours, unlabelled)
+        _add_fold(table, split, data.class_names, hours, unlabelled, aged)
     console.print(table, markup=False)  # names of classes and speakers may hold brackets
+    if any(u.votes for u in data.all_utterances):
+        console.print(_existence(data), markup=False)
     for fold, shared in overlaps.items():
         speakers = escape(_shorten(shared, 30))
         console.print(f"[red]fold {fold}: speakers in more than one set:[/red] {speakers}", highlight=False)
@@ -182,7 +186,7 @@ def _data_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def _add_fold(
-    table: Table, split: Split, class_names: Sequence[str], hours: dict[str, float], unlabelled: bool
+    table: Table, split: Split, class_names: Sequence[str], hours: dict[str, float], unlabelled: bool, aged: bool
 ) -> None:
     def duration(utterances: Iterable[Utterance]) -> str:
         return f"{sum(hours[u.name] for u in utterances):.2f}"
@@ -201,6 +205,7 @@ def _add_fold(
             duration(utterances),
             *[f"{len(others)} ({duration(others)} hours)"] * unlabelled,
             _genders(split.of(stage)),
+            *[_ages(split.of(stage))] * aged,
             _shorten(split.speakers(stage)),
             end_section=stage == STAGES[-1],
         )
@@ -223,6 +228,28 @@ def _genders(utterances: Sequence[Utterance]) -> str:
     if set(genders) <= {None}:
         return "not stated" if utterances else ""
     return f"{genders['female']} / {genders['male']}"
+
+
+def _ages(utterances: Sequence[Utterance]) -> str:
+    ages = [u.age for u in utterances if u.age is not None]
+    return f"{min(ages)} to {max(ages)}" if ages else ""
+
+
+def _existence(data: CorpusData) -> Table:
+    """Return the share of utterances in which at least one evaluator heard each emotion, next to a paper's."""
+    used = [u for u in data.all_utterances if u.path not in data.skipped_audio]
+    ratios = existence_ratios(used, data.class_names)
+    if all(u.label is not None for u in used):
+        del ratios["all"]  # the same utterances
+    table = Table(title=Text("utterances in which an evaluator heard the emotion, percent", "table.title"))
+    table.add_column("utterances")
+    for name in data.class_names:
+        table.add_column(name, justify="right")
+    for name, shares in ratios.items():
+        table.add_row(name, *(f"{100 * shares[emotion]:.1f}" for emotion in data.class_names))
+        if published := data.published_existence.get(name):
+            table.add_row("  Ando et al. 2019, table 1", *(f"{published[emotion]:.1f}" for emotion in data.class_names))
+    return table
 
 
 def _shorten(speakers: Sequence[str], most: int = 6) -> str:

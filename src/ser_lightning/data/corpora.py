@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from typing import Protocol as Interface
 
 from ser_lightning.data.protocols import Protocol
+from ser_lightning.data.targets import TrainingSet
 from ser_lightning.errors import CorpusError
 from ser_lightning.features import FeatureExtractor, Prepared
 from ser_lightning.types import FoldData, Split, Utterance, hash_splits
@@ -109,6 +110,10 @@ class CorpusData(FoldData, Interface):
     fold: int
     skipped_audio: Mapping[Path, str]
     known_same_audio: ClassVar[tuple[tuple[str, ...], ...]]
+
+    @property
+    def published_existence(self) -> Mapping[TrainingSet, Mapping[str, float]]:
+        """Percent of utterances in which each emotion exists, as Ando et al. 2019 state it for these utterances."""
 
     @property
     def left_out(self) -> Mapping[str, str]:

@@ -3,7 +3,7 @@
 # Shapes: F features, [T, F] frames of one utterance.
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from itertools import chain
 from typing import ClassVar, Literal
@@ -34,7 +34,7 @@ def vote_distribution(utterance: Utterance, class_names: Sequence[str]) -> list[
 
 def existence_ratios(
     utterances: Sequence[Utterance], class_names: Sequence[str]
-) -> Mapping[TrainingSet, dict[str, float]]:
+) -> dict[TrainingSet, dict[str, float]]:
     """Return the share of utterances in which each class exists (Ando et al. 2019, table 1).
 
     Args:
