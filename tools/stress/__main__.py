@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ser_lightning.jobs.process import Termination, sigterm_raises
@@ -50,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(names: Sequence[str], seed: int, seconds: float, only_number: int | None = None) -> int:
     """Run programs for ``seconds`` in all, and return the exit status."""
-    console = Console(stderr=True, soft_wrap=True)
+    console = Console(stderr=True)
     folder = Path(tempfile.mkdtemp(prefix="stress-")).resolve()
     began = time.monotonic()
     commands = Commands()
@@ -67,17 +66,16 @@ def run(names: Sequence[str], seed: int, seconds: float, only_number: int | None
                 share = left * program.share / sum(PROGRAMS[later].share for later in names[place:])
                 task = progress.add_task(name, total=share)
                 start = time.monotonic()
-                number = only_number or 0
-                while (total := program.total(bench)) is None or number < total:
+                numbers = program.numbers(bench) if only_number is None else [only_number]
+                for done, number in enumerate(numbers, start=1):
                     attempt = program.attempt(bench, number)
                     counts.setdefault((name, attempt.kind), Counter())[not attempt.failure] += attempt.count
                     if attempt.failure:
                         tell(console, name, seed, number, attempt)
                     clear(folder)
-                    number += 1
                     spent = time.monotonic() - start
-                    progress.update(task, completed=spent, description=f"{name}: {number}")
-                    if spent >= share or only_number is not None:
+                    progress.update(task, completed=spent, description=f"{name}: {done}")
+                    if spent >= share:
                         break
     finally:
         commands.close()
@@ -96,8 +94,11 @@ def clear(folder: Path) -> None:
 
 def tell(console: Console, name: str, seed: int, number: int, attempt: Attempt) -> None:
     """Print a failure, and the command that repeats it."""
-    console.print(escape(f"FAILED {name}, {attempt.kind}\n  {attempt.details}: {attempt.failure}"), highlight=False)
-    console.print(f"  again: python -m tools.stress --seed {seed} --only {name} --number {number}", highlight=False)
+    for text in (
+        f"FAILED {name}, {attempt.kind}\n  {attempt.details}: {attempt.failure}",
+        f"  again: python -m tools.stress --seed {seed} --only {name} --number {number}",
+    ):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def markdown(counts: Mapping[tuple[str, str], Counter[bool]], seed: int, seconds: float) -> str:

@@ -1,8 +1,9 @@
 """Damaged files of every kind, each through a command that reads it."""
 
+import itertools
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from tools.damage import OF_BYTES, OF_TEXT, damaged
@@ -20,6 +21,7 @@ from tools.stress.material import (
     RUNS,
     SWEEP,
     TABLE,
+    TRIALS,
 )
 from tools.stress.program import Attempt, Bench
 
@@ -58,19 +60,24 @@ def _classified(bench: Bench, folder: Path, rng: random.Random, number: int) -> 
     """Classify recordings of one format with all damages: finite probabilities, or a reason."""
     bench.material.place(folder, linked=(FOLD,))
     first = number * len(DAMAGES)
-    names = [write_damaged(folder, bench.seed, first + more).name for more in range(len(DAMAGES))]
+    # A folder stands for the recordings in it.
+    damages = {damage: first + place for place, damage in enumerate(DAMAGES) if damage != "folder"}
+    names = [write_damaged(folder, bench.seed, place).name for place in damages.values()]
     ended = bench.commands.run(("classify", CHECKPOINT, *names, f"--out={EMOTIONS}"), folder)
     details = f"{names[0]} to {names[-1]}"
     if fault := ended.fault():
         return details, fault
+    if not (folder / EMOTIONS).exists():
+        return details, f"nothing was classified: {ended.output.strip()[-500:]}"
     import pandas as pd
 
     table = pd.read_csv(folder / EMOTIONS)
-    probabilities = table.select_dtypes("float")
+    table = table[table["error"].isna()]
+    probabilities = table[[name for name in table.columns if name.startswith("probability_")]]
     classified = set(table["file"])
     wrong = [name for name in names if (name in classified) == bool(re.search(rf"^.*{name}: .+", ended.output, re.M))]
-    wrong += [name for name, damage in zip(names, DAMAGES, strict=True) if name in classified & _unusable(damage, name)]
-    if wrong or not ((probabilities.iloc[:, -4:].sum(axis=1) - 1).abs() < 1e-4).all():
+    wrong += [name for name, damage in zip(names, damages, strict=True) if name in classified & _unusable(damage, name)]
+    if wrong or not ((probabilities.sum(axis=1) - 1).abs() < 1e-4).all():
         return details, f"neither probabilities nor a reason, or both: {wrong}"
     return details, ""
 
@@ -160,8 +167,8 @@ def _resumed(bench: Bench, folder: Path, rng: random.Random, number: int) -> tup
 
 def _database(bench: Bench, folder: Path, rng: random.Random, number: int) -> tuple[str, str]:
     """Resume a finished sweep with a damaged database: equal predictions, or an error."""
-    bench.material.place(folder, copied=(EXPERIMENT, SWEEP, FEATURES, RUNS), linked=(RECORDINGS,))
-    details = _damage(rng, next((folder / RUNS).rglob("sweep.db")))
+    bench.material.place(folder, copied=(EXPERIMENT, SWEEP, FEATURES, TRIALS), linked=(RECORDINGS,))
+    details = _damage(rng, next((folder / TRIALS).rglob("sweep.db")))
     conditions = Conditions(blank_pictures=True)
     seconds = bench.material.seconds["sweep"]
     return details, bench.commands.run(COMMANDS["sweep"], folder, conditions, calm_seconds=seconds).fault()
@@ -187,9 +194,9 @@ class DamagedFiles:
 
     share = 0.4
 
-    def total(self, bench: Bench) -> int | None:
-        """Return None: there are always more."""
-        return None
+    def numbers(self, bench: Bench) -> Iterable[int]:
+        """Return all numbers."""
+        return itertools.count()
 
     def attempt(self, bench: Bench, number: int) -> Attempt:
         """Damage a file and run a command that reads it."""
@@ -197,4 +204,4 @@ class DamagedFiles:
         rng = random.Random(f"{bench.seed} {number}")
         target = TARGETS[kind]
         details, failure = target(bench, bench.folder / f"damaged-{number}", rng, number // len(TARGETS))
-        return Attempt(kind, details, failure, count=len(DAMAGES) if target is _classified else 1)
+        return Attempt(kind, details, failure, count=len(DAMAGES) - 1 if target is _classified else 1)

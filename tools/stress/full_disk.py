@@ -3,6 +3,8 @@
 import errno
 import os
 import random
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from tools.stress.child import Conditions
@@ -16,6 +18,7 @@ from tools.stress.material import (
     RUNS,
     SWEEP,
     TABLE,
+    TRIALS,
     differences,
     frames,
     results,
@@ -27,11 +30,12 @@ _NEEDS = {
     "synth": ((), "other"),
     "store": ((EXPERIMENT,), FEATURES),
     "fold": ((EXPERIMENT, FEATURES), FOLD),
-    "table": ((EXPERIMENT, "audio_files.yaml", TABLE, FEATURES), "runs/table"),
-    "sweep": ((EXPERIMENT, SWEEP, FEATURES), "runs/experiment"),
+    "table": ((EXPERIMENT, "audio_files.yaml", TABLE, FEATURES), RUNS),
+    "sweep": ((EXPERIMENT, SWEEP, FEATURES), TRIALS),
     "report": ((RUNS,), "report"),
     "classify": ((FOLD,), "emotions.csv"),
 }
+_SHARES = {"synth": 1, "store": 1, "fold": 2, "table": 12, "sweep": 12, "report": 2, "classify": 1}
 
 
 class FullDisk:
@@ -39,18 +43,19 @@ class FullDisk:
 
     share = 0.25
 
-    def total(self, bench: Bench) -> int | None:
-        """Return the number of writes of all commands."""
-        return len(self._attempts(bench))
-
-    def _attempts(self, bench: Bench) -> list[tuple[str, int]]:
-        attempts = [(name, number) for name in _NEEDS for number in range(1, bench.material.uses[name] + 1)]
-        random.Random(bench.seed).shuffle(attempts)
-        return attempts
+    def numbers(self, bench: Bench) -> Iterable[int]:
+        """Return a number for each write of each command, in random order; slow commands come less often."""
+        rng, turns = random.Random(bench.seed), {}
+        for place, name in enumerate(_NEEDS):
+            writes = list(range(bench.material.uses[name]))
+            rng.shuffle(writes)
+            turns |= {write * len(_NEEDS) + place: turn * _SHARES[name] for turn, write in enumerate(writes, start=1)}
+        return sorted(turns, key=lambda number: turns[number])
 
     def attempt(self, bench: Bench, number: int) -> Attempt:
         """Run a command on a disk that gets full, and again with room."""
-        name, at = self._attempts(bench)[number]
+        write, place = divmod(number, len(_NEEDS))
+        name, at = list(_NEEDS)[place], write + 1
         lasting = random.Random(f"{bench.seed} {number}").random() < 0.5
         copied, written = _NEEDS[name]
         folder = bench.material.place(bench.folder / f"full-{number}", copied, (RECORDINGS,))
@@ -59,7 +64,7 @@ class FullDisk:
         details = f"write {at} of {bench.material.uses[name]}{', and all later ones' if lasting else ''}"
         full = Conditions(full_at=at, lasting=lasting, blank_pictures=True)
         ended = bench.commands.run(COMMANDS[name], folder, full, seconds)
-        if fault := _fault(ended):
+        if fault := _fault(ended, written):
             return Attempt(kind, details, fault)
         if ended.status != 0:
             room = Conditions(blank_pictures=True)
@@ -79,12 +84,12 @@ def _results(path: Path) -> dict[str, object]:
     return results(path) | {name.name: name.read_bytes() for name in path.rglob("*.wav")} | unfinished
 
 
-def _fault(ended: Ended) -> str:
-    """Return the fault of a command's end; an error must say which file there was no room for."""
+def _fault(ended: Ended, written: str) -> str:
+    """Return the fault of a command's end; an error must say which file or folder there was no room for."""
     if fault := ended.fault():
         return fault
     said = os.strerror(errno.ENOSPC)
     lines = [line for line in ended.output.splitlines() if said in line]
-    if ended.status and not any("/" in line.partition(said)[0] for line in lines):
+    if ended.status and not any({"/", written} & set(re.split(r"(/)|[ :]", line)) for line in lines):
         return f"no file is named: {ended.output.strip()[-500:]}"
     return ""

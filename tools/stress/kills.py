@@ -1,7 +1,9 @@
 """SIGKILL at random moments: of all processes of a command at once, or of one of them."""
 
+import itertools
 import random
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from tools.stress.child import Conditions
@@ -12,8 +14,10 @@ from tools.stress.material import (
     FEATURES,
     PREDICTIONS,
     RECORDINGS,
+    RUNS,
     SWEEP,
     TABLE,
+    TRIALS,
     differences,
     frames,
     results,
@@ -26,8 +30,10 @@ TARGETS = {
     "table": "`ser table run`: equal results, nothing finished done again",
     "sweep": "`ser sweep`: equal results, nothing finished done again",
 }
+# Tables and sweeps take longer.
+_TURNS = ("store", "fold", "store", "fold", "table", "store", "fold", "sweep")
 _COPIED = (EXPERIMENT, "audio_files.yaml", TABLE, SWEEP)
-_WRITES = {"store": FEATURES, "fold": "fold", "table": "runs/table", "sweep": "runs/experiment"}
+_WRITES = {"store": FEATURES, "fold": "fold", "table": RUNS, "sweep": TRIALS}
 
 
 class Kills:
@@ -35,13 +41,13 @@ class Kills:
 
     share = 0.35
 
-    def total(self, bench: Bench) -> int | None:
-        """Return None: there are always more."""
-        return None
+    def numbers(self, bench: Bench) -> Iterable[int]:
+        """Return all numbers."""
+        return itertools.count()
 
     def attempt(self, bench: Bench, number: int) -> Attempt:
         """Kill a command up to three times, then let it run to its end."""
-        target = list(TARGETS)[number % len(TARGETS)]
+        target = _TURNS[number % len(_TURNS)]
         rng = random.Random(f"{bench.seed} {number}")
         folder = bench.folder / f"kills-{number}"
         bench.material.place(folder, (*_COPIED, *([] if target == "store" else [FEATURES])), (RECORDINGS,))

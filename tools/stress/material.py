@@ -13,7 +13,7 @@ from tools.stress.commands import REPOSITORY, Commands
 
 RECORDINGS, FEATURES = "recordings", "features"
 EXPERIMENT, TABLE, SWEEP = "experiment.yaml", "table.yaml", "sweep.yaml"
-FOLD, RUNS = "fold", "runs"
+FOLD, RUNS, TRIALS = "fold", "runs", "trials"
 CHECKPOINT = f"{FOLD}/checkpoints/best.ckpt"
 PREDICTIONS = "predictions.csv"
 _SAME = (PREDICTIONS, "validation_predictions.csv", "metrics.csv", "config.yaml", "split_hash")
@@ -24,7 +24,7 @@ COMMANDS: Mapping[str, tuple[str, ...]] = {
     "store": ("prepare", f"--config={EXPERIMENT}"),
     "fold": ("run-fold", f"--config={EXPERIMENT}", f"--trainer.default_root_dir={FOLD}"),
     "table": ("table", "run", TABLE, "--folds=0"),
-    "sweep": ("sweep", SWEEP, "--folds=0"),
+    "sweep": ("sweep", SWEEP, "--folds=0", f"--runs={TRIALS}"),
     "report": ("report", RUNS, "--out=report"),
     "classify": ("classify", CHECKPOINT, RECORDINGS, "--out=emotions.csv"),
 }

@@ -1,5 +1,6 @@
 """What the programs share: an attempt and its outcome."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -47,8 +48,8 @@ class Program(Protocol):
 
     share: float
 
-    def total(self, bench: Bench) -> int | None:
-        """Return the number of attempts; None: any."""
+    def numbers(self, bench: Bench) -> Iterable[int]:
+        """Return the numbers of the attempts, in order."""
 
     def attempt(self, bench: Bench, number: int) -> Attempt:
         """Make an attempt."""
