@@ -17,7 +17,7 @@ FOLD, RUNS, TRIALS = "fold", "runs", "trials"
 CHECKPOINT = f"{FOLD}/checkpoints/best.ckpt"
 PREDICTIONS = "predictions.csv"
 _SAME = (PREDICTIONS, "validation_predictions.csv", "metrics.csv", "config.yaml", "split_hash")
-_TIMES = ("seconds", "datetime_start", "datetime_complete")
+_MAY_DIFFER = ("seconds", "code_version")
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "corpus": ("synth", "audio_files", RECORDINGS, "--speakers=3", "--clips-per-speaker=8"),
     "synth": ("synth", "audio_files", "other", "--speakers=1", "--clips-per-speaker=4"),
@@ -100,14 +100,14 @@ class Material:
 
 
 def results(folder: Path) -> dict[str, object]:
-    """Return what must be equal after any disturbance, by name: all results, times aside."""
+    """Return what must be equal after any disturbance, by name: all results but times."""
     found: dict[str, object] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.name in _SAME or path.suffix == ".csv":
             found[name] = path.read_bytes()
         elif path.name in ("run.json", "summary.json", "scores.json"):
-            found[name] = _without_times(json.loads(path.read_bytes()))
+            found[name] = _comparable(json.loads(path.read_bytes()))
         elif path.name == "sweep.json":
             trials = json.loads(path.read_bytes())["trials"]
             found[name] = sorted(
@@ -116,10 +116,10 @@ def results(folder: Path) -> dict[str, object]:
     return found
 
 
-def _without_times(content: object) -> object:
+def _comparable(content: object) -> object:
     if isinstance(content, dict):
-        return {key: _without_times(value) for key, value in content.items() if key not in _TIMES}
-    return [_without_times(value) for value in content] if isinstance(content, list) else content
+        return {key: _comparable(value) for key, value in content.items() if key not in _MAY_DIFFER}
+    return [_comparable(value) for value in content] if isinstance(content, list) else content
 
 
 def frames(folder: Path) -> dict[str, bytes]:
