@@ -103,7 +103,10 @@ def _shift_line(rng: random.Random, content: bytearray) -> bytes:
     """Change the indentation of a line."""
     lines = content.split(b"\n")
     row = rng.randrange(len(lines))
-    lines[row] = rng.choice((b"  ", b"\t", b"- ")) + lines[row] if rng.random() < 0.5 else lines[row].lstrip()
+    if rng.random() < 0.5:
+        lines[row][:0] = rng.choice((b"  ", b"\t", b"- "))
+    else:
+        lines[row] = lines[row].lstrip()
     return b"\n".join(lines)
 
 

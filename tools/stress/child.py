@@ -97,7 +97,7 @@ class Disk:
                 disk.use(path)
             return open_number(path, flags, *rest, **options)
 
-        builtins.open = io.open = opened  # type: ignore[assignment]
+        builtins.open = io.open = opened
         os.mkdir, os.open = made, opened_number
 
 
@@ -159,7 +159,7 @@ def run(arguments: Sequence[str]) -> int:
     conditions = Conditions(**json.loads(arguments[0]))
     disk = Disk(conditions.full_at, conditions.lasting)
     limit_memory()
-    fork_server.subprocess = type("", (), {"Popen": ForkedServer, "PIPE": subprocess.PIPE})  # type: ignore[assignment]
+    fork_server.subprocess = type("", (), {"Popen": ForkedServer, "PIPE": subprocess.PIPE})  # type: ignore[assignment,attr-defined]
     if conditions.flush_each:
         from ser_lightning.features import FeatureStore
 
@@ -193,7 +193,7 @@ def leave_pictures_blank() -> None:
     def save_blank(figure: Figure, file: Any, **_: Any) -> None:
         save(Figure((1, 1)), file, format="png")
 
-    Figure.savefig = save_blank  # type: ignore[method-assign]
+    Figure.savefig = save_blank  # type: ignore[assignment,method-assign]
 
 
 def encoded(conditions: Conditions) -> str:

@@ -45,7 +45,8 @@ class FullDisk:
 
     def numbers(self, bench: Bench) -> Iterable[int]:
         """Return a number for each write of each command, in random order; slow commands come less often."""
-        rng, turns = random.Random(bench.seed), {}
+        rng = random.Random(bench.seed)
+        turns: dict[int, int] = {}
         for place, name in enumerate(_NEEDS):
             writes = list(range(bench.material.uses[name]))
             rng.shuffle(writes)

@@ -17,7 +17,7 @@ FOLD, RUNS, TRIALS = "fold", "runs", "trials"
 CHECKPOINT = f"{FOLD}/checkpoints/best.ckpt"
 PREDICTIONS = "predictions.csv"
 _SAME = (PREDICTIONS, "validation_predictions.csv", "metrics.csv", "config.yaml", "split_hash")
-_MAY_DIFFER = ("seconds", "code_version")
+_MAY_DIFFER = ("seconds", "code_version", "code_versions")
 COMMANDS: Mapping[str, tuple[str, ...]] = {
     "corpus": ("synth", "audio_files", RECORDINGS, "--speakers=3", "--clips-per-speaker=8"),
     "synth": ("synth", "audio_files", "other", "--speakers=1", "--clips-per-speaker=4"),
@@ -61,7 +61,7 @@ class Material:
         experiment["model"]["init_args"]["pooling"]["init_args"]["clusters"] = 2
         experiment["data"]["init_args"] |= {"root": RECORDINGS, "feature_folder": FEATURES}
         experiment["data"]["init_args"]["extractor"]["init_args"]["num_mels"] = 10
-        rows = [{"name": "four", "experiment": EXPERIMENT}]
+        rows: list[dict[str, object]] = [{"name": "four", "experiment": EXPERIMENT}]
         rows.append({"name": "five", "experiment": EXPERIMENT, "overrides": ["--model.init_args.cells=5"]})
         sweep = {
             "method": "grid",
