@@ -66,7 +66,7 @@ def test_a_folder_of_another_run_is_rejected_key_by_key(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "trainer.max_epochs: 5 there, 6 now" in message
     assert "data.init_args.batch_size: 32 there, absent now" in message
-    assert "split hash: abc there, def now" in message
+    assert "split_hash: 'abc' there, 'def' now" in message
     assert "--row" in message
 
 
@@ -78,6 +78,14 @@ def test_a_damaged_configuration_is_named_with_the_way_out(content: bytes, cause
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(ConfigurationError, match=rf"config.yaml.*\(.*{cause}.*\).*delete"):
         claim_folder(tmp_path, CONFIG, "abc")
+
+
+def test_a_damaged_split_hash_is_named_and_shown_in_part(tmp_path: Path) -> None:
+    claim_folder(tmp_path, CONFIG, "abc")
+    (tmp_path / "split_hash").write_text("abc" + "\n# x" * 1000)
+    with pytest.raises(ConfigurationError, match=r"split_hash: 'abc\\n# x.*' there") as caught:
+        claim_folder(tmp_path, CONFIG, "abc")
+    assert len(str(caught.value)) < 1000
 
 
 def test_a_missing_split_hash_is_named(tmp_path: Path) -> None:
