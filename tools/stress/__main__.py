@@ -52,7 +52,9 @@ def run(names: Sequence[str], seed: int, seconds: float, only_number: int | None
     console = Console(stderr=True)
     folder = Path(tempfile.mkdtemp(prefix="stress-")).resolve()
     began = time.monotonic()
-    commands = Commands()
+    temporary = folder / "temporary"
+    temporary.mkdir()
+    commands = Commands(temporary)
     counts: dict[tuple[str, str], Counter[bool]] = {}
     try:
         with Progress(TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console) as progress:
@@ -88,7 +90,7 @@ def run(names: Sequence[str], seed: int, seconds: float, only_number: int | None
 def clear(folder: Path) -> None:
     """Delete what an attempt has left."""
     for path in folder.iterdir():
-        if path.name != "calm":
+        if path.name not in ("calm", "temporary"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,18 +73,25 @@ class Command:
 
     Args:
         server: The fork server.
+        environment: The whole environment.
         arguments: Arguments of ``ser``.
         folder: Working folder, which its processes share and no others do.
         conditions: What it meets.
     """
 
-    def __init__(self, server: ForkServer, arguments: Iterable[str], folder: Path, conditions: Conditions) -> None:
+    def __init__(
+        self,
+        server: ForkServer,
+        environment: Mapping[str, str],
+        arguments: Iterable[str],
+        folder: Path,
+        conditions: Conditions,
+    ) -> None:
         self._server, self._folder = server, folder
         handle, log = tempfile.mkstemp(prefix="log-", dir=folder.parent)
         os.close(handle)
         self._log = Path(log)
         self._began = time.monotonic()
-        environment = dict(os.environ) | _ENVIRONMENT
         self._number = server.start([encoded(conditions), *arguments], folder, environment, self._log)
 
     def is_running(self) -> bool:
@@ -106,19 +113,24 @@ class Command:
         return Ended(status, output or report, taken, **measured)
 
 
-_ENVIRONMENT = {"COLUMNS": "160", "WANDB_MODE": "offline"}
+_ENVIRONMENT = {"COLUMNS": "160", "OMP_NUM_THREADS": "1", "WANDB_MODE": "offline"}
 
 
 class Commands:
-    """Starts commands from one process that has the suite imported; close it at the end."""
+    """Starts commands from one process that has the suite imported; close it at the end.
 
-    def __init__(self) -> None:
+    Args:
+        temporary: Folder of temporary files.
+    """
+
+    def __init__(self, temporary: Path) -> None:
+        self._environment = dict(os.environ) | _ENVIRONMENT | {"TMPDIR": str(temporary)}
         path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH", ""))))
-        self._server = ForkServer(PROGRAM, dict(os.environ) | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
+        self._server = ForkServer(PROGRAM, self._environment | {"PYTHONPATH": path})
 
     def start(self, arguments: Iterable[str], folder: Path, conditions: Conditions = Conditions()) -> Command:  # noqa: B008  # frozen, so shared safely
         """Start a command in its working folder."""
-        return Command(self._server, arguments, folder, conditions)
+        return Command(self._server, self._environment, arguments, folder, conditions)
 
     def run(
         self,
