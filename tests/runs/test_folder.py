@@ -10,6 +10,7 @@ from ser_lightning.runs.folder import (
     claim_folder,
     claim_sources,
     code_version,
+    is_finished,
     read_config,
     recorded_sources,
     reject_other_run,
@@ -86,6 +87,13 @@ def test_a_damaged_split_hash_is_named_and_shown_in_part(tmp_path: Path) -> None
     with pytest.raises(ConfigurationError, match=r"split_hash: 'abc\\n# x.* there") as caught:
         claim_folder(tmp_path, CONFIG, "abc")
     assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", "7"])
+def test_a_damaged_run_json_does_not_hide_that_a_fold_is_finished(tmp_path: Path, content: str) -> None:
+    (tmp_path / "predictions.csv").touch()
+    (tmp_path / "run.json").write_text(content)
+    assert is_finished(tmp_path)
 
 
 def test_a_missing_split_hash_is_named(tmp_path: Path) -> None:

@@ -234,8 +234,8 @@ def is_finished(folder: Path, scored: bool = True, tested: bool = True) -> bool:
 def divergence(folder: Path) -> str:
     """Return where and how a fold's training diverged; empty if it did not, or if ``run.json`` cannot be read."""
     try:
-        content = json.loads((folder / FACTS_FILE).read_bytes())
-    except (FileNotFoundError, ValueError):
+        content = read_json(folder / FACTS_FILE)
+    except (OSError, ValueError):
         return ""
     return str(content.get("diverged", "")) if isinstance(content, dict) else ""
 
