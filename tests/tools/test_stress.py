@@ -129,6 +129,7 @@ class FakeCommands(Commands):
 
     def __init__(self, write: Callable[[Path], None]) -> None:
         self.write = write
+        self.slowest_seconds = self.peak_mib = 0.0
 
     def start(self, arguments: Iterable[str], folder: Path, conditions: Conditions = Conditions()) -> Command:  # noqa: B008
         self.write(folder)

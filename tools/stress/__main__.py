@@ -83,7 +83,12 @@ def run(names: Sequence[str], seed: int, seconds: float, only_number: int | None
         commands.close()
         kill_all(folder / "calm")
         shutil.rmtree(folder, ignore_errors=True)
-    print(markdown(counts, seed, time.monotonic() - began))
+    print(markdown(counts))
+    print(
+        f"\nSeed {seed}, {(time.monotonic() - began) / 60:.0f} minutes, {platform.system()}, Python "
+        f"{platform.python_version()}. Slowest command without training: {commands.slowest_seconds:.1f} s. Most memory: "
+        f"{commands.peak_mib:.0f} MiB."
+    )
     return 0 if all(not count[False] for count in counts.values()) else 1
 
 
@@ -103,14 +108,13 @@ def tell(console: Console, name: str, seed: int, number: int, attempt: Attempt) 
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def markdown(counts: Mapping[tuple[str, str], Counter[bool]], seed: int, seconds: float) -> str:
+def markdown(counts: Mapping[tuple[str, str], Counter[bool]]) -> str:
     """Return the table of all attempts."""
     lines = ["| program | disturbed, command: right outcome | attempts | failed |", "|---|---|---|---|"]
     lines += [f"| {name} | {kind} | {count.total()} | {count[False]} |" for (name, kind), count in counts.items()]
     total = sum((count for count in counts.values()), Counter())
     lines.append(f"| all | | {total.total()} | {total[False]} |")
-    where = f"{platform.system()}, Python {platform.python_version()}"
-    return "\n".join([*lines, "", f"Seed {seed}, {seconds / 60:.0f} minutes, {where}"])
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

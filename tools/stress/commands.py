@@ -22,12 +22,12 @@ MOST_SECONDS = 20.0
 
 
 def most_seconds(calm_seconds: float = 0.0) -> float:
-    """Return after how long a command counts as hung: 20 s, more on a busy machine or for a command of training.
+    """Return after how long a command counts as hung: 20 s, up to 80 s on a busy machine, more for one that trains.
 
     Args:
         calm_seconds: How long it takes undisturbed.
     """
-    return (MOST_SECONDS + 2 * calm_seconds) * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    return (MOST_SECONDS + 2 * calm_seconds) * min(4.0, max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)))
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,14 @@ class Commands:
 
     Args:
         temporary: Folder of temporary files.
+
+    Attributes:
+        slowest_seconds: Time of the slowest command without training so far.
+        peak_mib: Largest memory of a command so far.
     """
 
     def __init__(self, temporary: Path) -> None:
+        self.slowest_seconds = self.peak_mib = 0.0
         self._environment = dict(os.environ) | _ENVIRONMENT | {"TMPDIR": str(temporary)}
         path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH", ""))))
         self._server = ForkServer(PROGRAM, self._environment | {"PYTHONPATH": path})
@@ -140,7 +145,10 @@ class Commands:
         calm_seconds: float = 0.0,
     ) -> Ended:
         """Run a command to its end, or until it counts as hung: see ``most_seconds``."""
-        return self.start(arguments, folder, conditions).wait(calm_seconds)
+        ended = self.start(arguments, folder, conditions).wait(calm_seconds)
+        self.slowest_seconds = max(self.slowest_seconds, 0.0 if calm_seconds else ended.seconds)
+        self.peak_mib = max(self.peak_mib, ended.peak_mib)
+        return ended
 
     def close(self) -> None:
         """End the server and all commands."""
