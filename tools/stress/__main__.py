@@ -84,10 +84,10 @@ def run(names: Sequence[str], seed: int, seconds: float, only_number: int | None
         kill_all(folder / "calm")
         shutil.rmtree(folder, ignore_errors=True)
     print(markdown(counts))
+    where = f"{platform.system()}, Python {platform.python_version()}"
+    print(f"\nSeed {seed}, {(time.monotonic() - began) / 60:.0f} minutes, {where}")
     print(
-        f"\nSeed {seed}, {(time.monotonic() - began) / 60:.0f} minutes, {platform.system()}, Python "
-        f"{platform.python_version()}. Slowest command without training: {commands.slowest_seconds:.1f} s. Most memory: "
-        f"{commands.peak_mib:.0f} MiB."
+        f"Slowest command without training: {commands.slowest_seconds:.1f} s; most memory: {commands.peak_mib:.0f} MiB"
     )
     return 0 if all(not count[False] for count in counts.values()) else 1
 
