@@ -37,7 +37,7 @@ help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo '  make train CORPUS=ravdess ROOT=<folder>  trains on the real corpus; EXPERIMENT=<yaml> selects a system.'
-	@echo '  ARGS="..." passes arguments to the command of train, test, smoke, bench, report, docs and lock.'
+	@echo '  ARGS="..." passes arguments to the command of train, test, smoke, bench, stress, report, docs and lock.'
 	@echo '  SYSTEM_PYTHON=python3.12 creates .venv with another Python; TEST_WORKERS=8 sets the number of test processes.'
 
 .PHONY: setup
@@ -77,6 +77,10 @@ mutants: $(INSTALLED)/dev ## Mutate 600 places of the core and count those that 
 .PHONY: bench
 bench: $(INSTALLED)/dev ## Measure speed and memory against named references
 	$(PYTHON) -m benchmarks $(ARGS)
+
+.PHONY: stress
+stress: $(INSTALLED)/dev ## Kill commands, fill disks and damage files for 15 minutes (ARGS="--minutes 5 --seed 1")
+	$(PYTHON) -m tools.stress $(ARGS)
 
 .PHONY: report
 report: $(INSTALLED)/core ## Write a page that compares the runs under runs/

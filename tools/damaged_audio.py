@@ -14,6 +14,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from tools.damage import append_noise, cut, flip_bits, insert_noise, lose_block, noise, nothing, zero_block
+
 Samples = NDArray[np.float32]
 
 FORMATS = (
@@ -75,14 +77,8 @@ def _whole(form: str, subtype: str, channels: int) -> bytes:
     return encoded(tone(1 if subtype == "GSM610" else channels), form, subtype)
 
 
-def _flip_bits(rng: random.Random, content: bytearray, first: int = 0, end: int | None = None) -> bytes:
-    for _ in range(rng.choice((1, 1, 2, 8))):
-        content[rng.randrange(first, end or len(content))] ^= 1 << rng.randrange(8)
-    return bytes(content)
-
-
 def _flip_header_bits(rng: random.Random, content: bytearray) -> bytes:
-    return _flip_bits(rng, content, 4, _HEADER_BYTES)
+    return flip_bits(rng, content, 4, _HEADER_BYTES)
 
 
 def _lie_in_header(rng: random.Random, content: bytearray) -> bytes:
@@ -119,34 +115,8 @@ def _rate_of_1_hz(rng: random.Random, content: bytearray) -> bytes:
     return bytes(content)
 
 
-def _cut(rng: random.Random, content: bytearray) -> bytes:
-    return bytes(content[: rng.randrange(len(content))])
-
-
 def _cut_in_header(rng: random.Random, content: bytearray) -> bytes:
     return bytes(content[: rng.randrange(_HEADER_BYTES)])
-
-
-def _lose_block(rng: random.Random, content: bytearray) -> bytes:
-    place = rng.randrange(len(content))
-    del content[place : place + rng.choice((1, 100, 512))]
-    return bytes(content)
-
-
-def _zero_block(rng: random.Random, content: bytearray) -> bytes:
-    place, size = rng.randrange(len(content)), rng.choice((4, 64, 4096))
-    content[place : place + size] = bytes(len(content[place : place + size]))
-    return bytes(content)
-
-
-def _insert_noise(rng: random.Random, content: bytearray) -> bytes:
-    place = rng.randrange(len(content))
-    content[place:place] = rng.randbytes(rng.choice((1, 100, 4096)))
-    return bytes(content)
-
-
-def _append_noise(rng: random.Random, content: bytearray) -> bytes:
-    return bytes(content) + rng.randbytes(1000)
 
 
 def _header_of_another(rng: random.Random, content: bytearray) -> bytes:
@@ -155,21 +125,21 @@ def _header_of_another(rng: random.Random, content: bytearray) -> bytes:
 
 
 _OF_BYTES: Mapping[str, Callable[[random.Random, bytearray], bytes]] = {
-    "flipped": _flip_bits,
+    "flipped": flip_bits,
     "flipped-header": _flip_header_bits,
     "lying-header": _lie_in_header,
     "terabytes": _promise_terabytes,
     "rate-1-hz": _rate_of_1_hz,
-    "cut": _cut,
+    "cut": cut,
     "cut-header": _cut_in_header,
-    "lost-block": _lose_block,
-    "zero-block": _zero_block,
-    "inserted-noise": _insert_noise,
-    "appended-noise": _append_noise,
+    "lost-block": lose_block,
+    "zero-block": zero_block,
+    "inserted-noise": insert_noise,
+    "appended-noise": append_noise,
     "other-header": _header_of_another,
-    "noise": lambda rng, content: rng.randbytes(rng.randrange(5000)),
+    "noise": noise,
     "header-and-zeros": lambda rng, content: bytes(content[: rng.randrange(_HEADER_BYTES)]) + bytes(100_000),
-    "empty": lambda rng, content: b"",
+    "empty": nothing,
 }
 
 _OF_SAMPLES: Mapping[str, Callable[[Samples], Samples]] = {

@@ -18,6 +18,7 @@ from rich.console import Console
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs import runner
 from ser_lightning.jobs.engine import SequentialEngine
+from ser_lightning.jobs.fork_server import ForkServer
 from ser_lightning.jobs.plan import Change, Job, JobEvent, Resources
 from ser_lightning.jobs.runner import run_jobs
 from ser_lightning.runs.folder import claim_sources, is_finished
@@ -257,6 +258,13 @@ def is_running(stat: Path) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel watches on Linux")
+def test_a_job_requested_from_a_dead_fork_server_counts_as_killed(tmp_path: Path) -> None:
+    server = ForkServer([sys.executable, "-c", ""], os.environ)
+    server._process.wait()
+    number = server.start(["run-fold"], tmp_path, {}, tmp_path / "log.txt")
+    assert server.status(number) == -signal.SIGKILL
+
+
 def test_a_fork_server_ends_with_its_parent_even_while_it_imports(tmp_path: Path) -> None:
     program, began = tmp_path / "program.py", tmp_path / "began"
     program.write_text(

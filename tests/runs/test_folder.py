@@ -10,6 +10,7 @@ from ser_lightning.runs.folder import (
     claim_folder,
     claim_sources,
     code_version,
+    is_finished,
     read_config,
     recorded_sources,
     reject_other_run,
@@ -66,7 +67,7 @@ def test_a_folder_of_another_run_is_rejected_key_by_key(tmp_path: Path) -> None:
     message = str(caught.value)
     assert "trainer.max_epochs: 5 there, 6 now" in message
     assert "data.init_args.batch_size: 32 there, absent now" in message
-    assert "split hash: abc there, def now" in message
+    assert "split_hash: 'abc' there, 'def' now" in message
     assert "--row" in message
 
 
@@ -78,6 +79,21 @@ def test_a_damaged_configuration_is_named_with_the_way_out(content: bytes, cause
     (tmp_path / "config.yaml").write_bytes(content)
     with pytest.raises(ConfigurationError, match=rf"config.yaml.*\(.*{cause}.*\).*delete"):
         claim_folder(tmp_path, CONFIG, "abc")
+
+
+def test_a_damaged_split_hash_is_named_and_shown_in_part(tmp_path: Path) -> None:
+    claim_folder(tmp_path, CONFIG, "abc")
+    (tmp_path / "split_hash").write_text("abc" + "\n# x" * 1000)
+    with pytest.raises(ConfigurationError, match=r"split_hash: 'abc\\n# x.* there") as caught:
+        claim_folder(tmp_path, CONFIG, "abc")
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "{", "7"])
+def test_a_damaged_run_json_does_not_hide_that_a_fold_is_finished(tmp_path: Path, content: str) -> None:
+    (tmp_path / "predictions.csv").touch()
+    (tmp_path / "run.json").write_text(content)
+    assert is_finished(tmp_path)
 
 
 def test_a_missing_split_hash_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """The trials of a sweep: reproducible draws, none lost with a process, none started twice."""
 
+import random
+import re
 import shutil
 import subprocess
 import sys
@@ -20,6 +22,7 @@ from ser_lightning.sweeps import study
 from ser_lightning.sweeps.file import read_sweep
 from ser_lightning.sweeps.study import Heartbeat
 from ser_lightning.sweeps.trials import RunningTrial, TrialReassignedError, TrialStore, trial_parameters, trial_record
+from tools.damage import OF_BYTES, damaged
 
 Open = Callable[..., TrialStore]
 
@@ -386,3 +389,26 @@ def test_a_password_is_not_shown(tmp_path: Path) -> None:
 @pytest.fixture(autouse=True)
 def _quiet() -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def test_a_damaged_database_is_one_clear_error(
+    open_trials: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study.time, "sleep", lambda seconds: None)  # between attempts to open it
+    with open_trials("grid") as trials:
+        run_to_end(trials)
+        database = tmp_path / "sweep" / "sweep.db"
+        trials.study._storage.remove_session()
+    content = database.read_bytes()
+    rejected = 0
+    for seed in range(24):
+        _, after = damaged(OF_BYTES, random.Random(seed), content)
+        database.write_bytes(after)
+        try:
+            with open_trials("grid") as trials:
+                trials.requeue_failed()
+                run_to_end(trials)
+        except ConfigurationError as error:
+            rejected += 1
+            assert re.fullmatch(".*sweep.db.*", str(error))  # noqa: PT017  # some damages are harmless
+    assert rejected > 6

@@ -32,7 +32,7 @@ from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
 from ser_lightning.training.callbacks import EpochSeed
 from ser_lightning.training.fold import run_fold
-from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable, wandb_mode
+from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable, wandb_mode, wandb_run_id
 
 Arguments = Callable[..., list[str]]
 
@@ -490,3 +490,12 @@ def test_a_damaged_metrics_file_is_started_again(content: bytes, tmp_path: Path)
     with pytest.warns(UserWarning, match="metrics.csv is damaged"):
         MetricsTable().on_validation_end(cast(Trainer, trainer), LightningModule())
     assert (tmp_path / "metrics.csv").read_text() == "epoch,step,validation/UA\n3,12,0.5\n"
+
+
+def test_a_damaged_run_id_is_made_anew(tmp_path: Path) -> None:
+    kept = wandb_run_id(tmp_path)
+    assert wandb_run_id(tmp_path) == kept
+    (tmp_path / "wandb_id").write_bytes(b"\xff/..")
+    made = wandb_run_id(tmp_path)
+    assert len(made) == 8
+    assert wandb_run_id(tmp_path) == made

@@ -22,7 +22,7 @@ from ser_lightning.features.digests import Digests
 from ser_lightning.features.extraction import extract_file, extract_files, show_progress
 from ser_lightning.features.extractor import FeatureExtractor
 from ser_lightning.features.shards import Shards
-from ser_lightning.files import locked
+from ser_lightning.files import locked, write_atomically
 
 _LOG = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class FeatureStore:
     def _explain_folder(self) -> None:
         explanation = self.folder / "extractor.json"
         if not explanation.exists():
-            explanation.write_text(json.dumps(self._fingerprint, indent=2))  # for people; nothing parses it
+            write_atomically(explanation, json.dumps(self._fingerprint, indent=2).encode())  # for people
 
     def _stored(self, paths: Sequence[Path]) -> list[str]:
         """Return the digests of ``paths``, all of which are stored."""

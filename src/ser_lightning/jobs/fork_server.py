@@ -97,7 +97,8 @@ class ForkServer:
         """End the server, and with it the jobs that still run."""
         self.is_alive = False
         atexit.unregister(self.close)
-        with self._process as process:  # waits
+        # Leaving waits, and flushes a request that a dead server has not read.
+        with suppress(BrokenPipeError), self._process as process:
             process.kill()
         os.close(self._alive)
 

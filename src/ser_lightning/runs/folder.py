@@ -64,7 +64,8 @@ def reject_other_run(folder: Path, configuration: Mapping[str, Any], split_hash:
         raise ConfigurationError(f"{split} is missing; put it back, or delete the folder to run it again")
     earlier = split.read_text(errors="replace")
     if earlier != split_hash:
-        differences.append(f"  split hash: {earlier} there, {split_hash} now (the corpus or its labels changed)")
+        shown = repr(earlier) if len(earlier) < 40 else f"{earlier[:40]!r}..."  # of a damaged file
+        differences.append(f"  {SPLIT_FILE}: {shown} there, '{split_hash}' now (the corpus or its labels changed)")
     if differences:
         raise ConfigurationError(
             f"{folder} holds a run with another configuration:\n"
@@ -233,8 +234,8 @@ def is_finished(folder: Path, scored: bool = True, tested: bool = True) -> bool:
 def divergence(folder: Path) -> str:
     """Return where and how a fold's training diverged; empty if it did not, or if ``run.json`` cannot be read."""
     try:
-        content = json.loads((folder / FACTS_FILE).read_bytes())
-    except (FileNotFoundError, ValueError):
+        content = read_json(folder / FACTS_FILE)
+    except (OSError, ValueError):
         return ""
     return str(content.get("diverged", "")) if isinstance(content, dict) else ""
 

@@ -33,6 +33,8 @@ RANDOM_BEFORE_BAYES = 5
 REPEATS = "again"
 _SEED = 0
 _ATTEMPTS_TO_OPEN = 4
+DATABASE_ERRORS = (StorageInternalError, SQLAlchemyError, json.JSONDecodeError)
+"""What Optuna raises if its database fails or is damaged."""
 
 
 class _SamplerPerTrial(BaseSampler):
@@ -83,16 +85,29 @@ def open_study(sweep: Sweep, name: str, url: str) -> tuple[Study, str]:
     Raises:
         ConfigurationError: If the database cannot be used.
     """
+    shown = ""
     try:
         # SQLAlchemy's default driver for PostgreSQL is psycopg2; the suite installs psycopg.
         address = make_url(re.sub("^postgres(ql)?:", "postgresql+psycopg:", url))
+        shown = f" ({address.render_as_string()})"
         storage = _storage(address.render_as_string(hide_password=False))
         with suppress(DuplicatedStudyError):
             optuna.create_study(storage=storage, study_name=name, direction="maximize")
         study = optuna.load_study(storage=storage, study_name=name, sampler=_sampler(sweep), pruner=_pruner(sweep))
         return study, address.render_as_string()
-    except (ArgumentError, ModuleNotFoundError, SQLAlchemyError) as error:
-        raise ConfigurationError(f"--storage cannot be used: {str(error).splitlines()[0]}") from error
+    except (
+        ArgumentError,
+        ModuleNotFoundError,
+        RuntimeError,
+        *DATABASE_ERRORS,
+    ) as error:  # RuntimeError: of its version
+        raise ConfigurationError(f"--storage{shown} cannot be used: {database_fault(error)}") from error
+
+
+def database_fault(error: BaseException) -> str:
+    """Return the cause of an error of the database in one line, and the way out of a damaged one."""
+    cause = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
+    return f"{cause}. If the database is damaged, delete it: finished folds are kept, and trials are only counted again"
 
 
 def _sampler(sweep: Sweep) -> BaseSampler:

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import optuna
 from filelock import FileLock
-from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ser_lightning.errors import ConfigurationError
@@ -21,7 +21,7 @@ from ser_lightning.runs.configuration import differing_keys, flatten
 from ser_lightning.runs.names import trial_row
 from ser_lightning.sweeps.file import Sweep
 from ser_lightning.sweeps.report import COMPLETE, TrialRecord
-from ser_lightning.sweeps.study import REPEATS, Heartbeat, open_study
+from ser_lightning.sweeps.study import DATABASE_ERRORS, REPEATS, Heartbeat, database_fault, open_study
 
 # Attributes in the database: a trial's parameters and reason of failure, the study's shared settings.
 _PARAMETERS, _REASON, _SHARED = "parameters", "reason", "sweep"
@@ -114,17 +114,15 @@ class TrialStore(AbstractContextManager["TrialStore"]):
     ) -> None:
         """Queue this process's unfinished trials again, and stop the heartbeat."""
         try:
-            with suppress(StorageInternalError), self._drawing:
+            with suppress(*DATABASE_ERRORS), self._drawing:
                 for trial in self.all():
                     if trial.number in self._running:
                         self._requeue(trial)
         finally:
             self._heartbeat.__exit__(kind, error, trace)
-        if isinstance(error, StorageInternalError):
-            cause = str(error.__cause__ or error).splitlines()[0]
+        if isinstance(error, DATABASE_ERRORS):
             raise ConfigurationError(
-                f"the sweep's database, {self.database}, failed: {cause}\n"
-                "Finished folds are kept; the same command resumes."
+                f"the sweep's database, {self.database}, failed: {database_fault(error)}; the same command resumes"
             ) from error
 
     def check_shared_settings(self, settings: Mapping[str, Any]) -> None:

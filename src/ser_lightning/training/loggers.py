@@ -1,6 +1,7 @@
 """Loggers of a run: ``metrics.csv`` in its folder, and Weights & Biases."""
 
 import os
+import re
 import secrets
 from argparse import Namespace
 from collections.abc import Mapping
@@ -127,8 +128,8 @@ def wandb_mode() -> Mode:
 
 
 def wandb_run_id(folder: Path) -> str:
-    """Return the W&B run id stored in ``folder``, creating it if there is none."""
+    """Return the W&B run id stored in ``folder``, creating it if there is none or it is damaged."""
     path = folder / _WANDB_ID_FILE
-    if not path.exists():
+    if not path.exists() or not re.fullmatch(rb"[0-9a-f]{8}", path.read_bytes()):
         write_atomically(path, secrets.token_hex(4).encode())
     return path.read_text()
