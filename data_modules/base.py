@@ -181,17 +181,22 @@ class CorpusDataModule(DataModule):
             self._splits[fold] = self.protocol.split(self.utterances, fold)
         return self._splits[fold]
 
-    def extract(self, progress: bool = True) -> Prepared:
+    def extract(self, progress: bool = True, processes: int = 1) -> Prepared:
         """Extract and store missing features.
+
+        Args:
+            progress: Whether to show progress.
+            processes: Processes to extract with if there are more than ``workers``.
 
         Raises:
             AudioError: If audio is unusable and ``on_bad_audio`` is ``stop``.
         """
-        prepared = self.store.prepare([u.path for u in self.found.utterances], self.workers, progress)
+        workers = max(self.workers, processes)
+        prepared = self.store.prepare([u.path for u in self.found.utterances], workers, progress)
         usable = [u.path for u in self.found.utterances if u.path not in prepared.problems]
         problems = dict(prepared.problems)
         for store in self.speed_stores:
-            problems |= store.prepare(usable, self.workers, progress).problems
+            problems |= store.prepare(usable, workers, progress).problems
         self.leave_out(problems)
         return prepared
 

@@ -19,6 +19,7 @@ from ser_lightning.cli.__main__ import main
 from ser_lightning.cross_validation import cross_validate, planner
 from ser_lightning.cross_validation.planner import RunOptions, plan_experiment
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.features import FeatureStore
 from ser_lightning.jobs.plan import Job, Resources, show_plan, write_configurations
 from ser_lightning.runs.folder import read_config
 from ser_lightning.training.experiment import ExperimentCLI
@@ -171,6 +172,21 @@ def test_a_fold_resumes_with_another_root(done: list[str], synthetic_ravdess: Pa
     assert main([*done, "--folds=0"]) == 0
     assert read_config(folder)["data"]["init_args"]["root"] == str(synthetic_ravdess)
     assert (folder / "predictions.csv").exists()
+
+
+def test_extraction_uses_the_processes_of_the_jobs(
+    synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    prepare = FeatureStore.prepare
+    monkeypatch.setattr(
+        FeatureStore, "prepare", lambda self, paths, *rest: used.append(rest[0]) or prepare(self, paths, *rest)
+    )
+    given = arguments(synthetic_ravdess, feature_folder, tmp_path)[2:]
+    for jobs, workers in ((3, 1), (1, 2)):
+        options = RunOptions(runs=tmp_path, resources=Resources(jobs=jobs))
+        plan_experiment([*given, f"--data.init_args.workers={workers}"], options, QUIET)
+    assert used == [3, 2]
 
 
 @pytest.mark.parametrize(

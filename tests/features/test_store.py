@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ser_lightning.audio import read_audio
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.features import FeatureStore, LogMelFilterbank, LogPowerSpectrogram, MagnitudeSpectrogram
+from ser_lightning.features import FeatureStore, LogMelFilterbank, LogPowerSpectrogram, MagnitudeSpectrogram, extraction
 from ser_lightning.features import SilenceRemoval as Silence
 from ser_lightning.features import digests as digests_module
 from ser_lightning.features import store as store_module
@@ -388,3 +389,16 @@ def test_no_bar_is_shown_unless_asked_for(clips: list[Path], folder: Path, capfd
     out, err = capfd.readouterr()
     assert out == ""
     assert "files/s" in err
+
+
+def test_a_log_file_gets_a_line_a_tenth(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = itertools.count(step=2.0)
+    monkeypatch.setattr(extraction, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert list(extraction.show_progress(range(40), 40, "LogMel", shown=True)) == list(range(40))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 10
+    assert lines[0] == "LogMel: 4 of 40 files, 0.5 files/s, about 1 min left"
+    assert lines[-1] == "LogMel: 40 of 40 files, 0.5 files/s"
+    monkeypatch.undo()
+    assert list(extraction.show_progress(range(40), 40, "quick", shown=True)) == list(range(40))
+    assert capsys.readouterr().err == "", "nothing takes a second"

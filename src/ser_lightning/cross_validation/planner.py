@@ -108,7 +108,7 @@ def plan_experiment(
     # Skipped audio changes the splits, which existing runs are compared with.
     if not options.dry_run or any(map(has_begun, row_folder.glob("seed-*/*"))):
         console.print(f"{name.experiment} on {data.corpus_name}: features", highlight=False, markup=False)
-        data.extract()
+        data.extract(processes=options.resources.at_once or 1)  # no job runs yet
         if data.skipped_audio:
             folds = _chosen_folds(data, asked)  # checked again without the skipped audio
         console.print(usage(data), highlight=False, markup=False, soft_wrap=True)

@@ -214,18 +214,33 @@ class _FilesPerSecond(ProgressColumn):
 
 
 def show_progress(files: Iterable[Item], total: int, description: str, shown: bool) -> Iterator[Item]:
-    """Yield ``files`` with a progress bar on standard error: done, files per second, time left.
+    """Yield ``files`` and show progress on standard error: done, files per second, time left.
+
+    A terminal gets a bar; a log file gets a line at every tenth that takes over a second.
 
     Args:
         files: The files.
         total: Their number.
         description: Label of the bar.
-        shown: Whether to show the bar.
+        shown: Whether to show it.
     """
+    console = Console(stderr=True)
     if not shown:
         yield from files
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _FilesPerSecond())
-    console = Console(stderr=True)
-    with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
-        yield from bar.track(files, total=total, description=description)
+    elif console.is_terminal:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _FilesPerSecond())
+        with Progress(*columns, TimeRemainingColumn(), console=console) as bar:
+            yield from bar.track(files, total=total, description=description)
+    else:
+        yield from _say_tenths(files, total, description, console)
+
+
+def _say_tenths(files: Iterable[Item], total: int, description: str, console: Console) -> Iterator[Item]:
+    started = said = time.monotonic()
+    for done, item in enumerate(files, 1):
+        yield item
+        now = time.monotonic()
+        if done * 10 // total > (done - 1) * 10 // total and now - said >= 1.0:
+            speed, said = done / (now - started), now
+            left = f", about {(total - done) / speed / 60:.0f} min left" if done < total else ""
+            console.print(f"{description}: {done} of {total} files, {speed:.1f} files/s{left}", highlight=False)
