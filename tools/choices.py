@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from omegaconf import MISSING, OmegaConf
 
@@ -16,12 +16,13 @@ class Choice:
     """A detail that a paper omits, contradicts, or that differs here.
 
     Attributes:
-        key: A key of the experiments, or the Python name of the class, function, argument or constant.
-        value: Its value, which a test compares.
-        choice: The choice in words, if it is not a single value.
+        key: A key of the experiments; or the Python name of an argument or a constant; or that of the class or
+            function that decides.
+        value: Value of the key, the argument's default or the constant.
+        choice: The choice in words, if a class or function decides.
         reason: Reason of the choice.
+        alternatives: Other possible choices: values of the key, or other keys with their values.
         section: Section of the paper.
-        alternatives: Other possible choices.
         systems: Experiments that it applies to; all of the paper's if empty.
         corpora: Corpora that it applies to; all if empty.
     """
@@ -30,15 +31,17 @@ class Choice:
     value: Any = None
     choice: str = ""
     reason: str = MISSING
+    alternatives: str = MISSING
     section: str = ""
-    alternatives: str = ""
     systems: list[str] = field(default_factory=list)
     corpora: list[str] = field(default_factory=list)
 
     @property
-    def is_code(self) -> bool:
-        """Whether the key is a Python name, not a key of an experiment."""
-        return self.key.partition(".")[0] in ("ser_lightning", "data_modules")
+    def made_in(self) -> Literal["key", "Python", "code"]:
+        """What decides: a key of the experiments, a constant or default in Python, or a class or function."""
+        if self.key.partition(".")[0] not in ("ser_lightning", "data_modules"):
+            return "key"
+        return "code" if self.choice else "Python"
 
     def holds_for(self, system: str, corpus: str) -> bool:
         """Whether it applies to an experiment on a corpus."""

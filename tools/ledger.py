@@ -42,8 +42,11 @@ report. Where a section says "also on", `corpus=...` after the file runs it on a
 _CHOICES = """\
 ## What the papers leave open
 
-Details that a paper omits, contradicts, or that differ here, by key of the experiments or Python name. A test compares
-each value with the experiments and the code. Numbers that a paper states have its section next to them in the YAML.
+Choices of details that a paper omits or contradicts, or that differ here. They are made in a *key* of the experiments,
+which a YAML file or the command line sets; in *Python*, as a constant or an argument's default; or in the *code* of a
+class or function, here in words. Tests compare the values of keys with each resolved experiment, those in Python with
+the code, and find a choice for each default of a system, extractor, loss or optimiser that no YAML file writes. Numbers
+that a paper states have its section next to them in the YAML.
 """
 
 
@@ -217,14 +220,17 @@ def _record(runs: Sequence[Measured]) -> str:
 
 
 def _choices_table(title: str, choices: Sequence[Choice]) -> str:
-    lines = [f"### {title}", "", "| where | choice | why | section | for |", "| --- | --- | --- | --- | --- |"]
-    for choice in choices:
-        value = escape(choice.choice) or f"`{json.dumps(choice.value)}`"
-        why = f"{choice.reason}. Or: {choice.alternatives}" if choice.alternatives else choice.reason
-        scope = "; ".join(", ".join(names) for names in (choice.systems, choice.corpora) if names)
-        lines.append(
-            f"| `{choice.key}` | {value} | {escape(why)} | {escape(choice.section)} | {escape(scope) or 'all'} |"
-        )
+    lines = [
+        f"### {title}",
+        "",
+        "| where | made in | choice | why | alternatives | section | for |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for one in choices:
+        value = escape(one.choice) or f"`{json.dumps(one.value)}`"
+        scope = "; ".join(", ".join(names) for names in (one.systems, one.corpora) if names)
+        words = " | ".join(map(escape, (one.reason, one.alternatives, one.section, scope or "all")))
+        lines.append(f"| `{one.key}` | {one.made_in} | {value} | {words} |")
     return "\n".join([*lines, ""])
 
 

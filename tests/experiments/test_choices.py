@@ -18,34 +18,64 @@ BY_PAPER = {paper: read_choices(FOLDER / paper / FILE) for paper in CORPORA}
 ALL = [*read_choices(FOLDER / FILE), *(choice for choices in BY_PAPER.values() for choice in choices)]
 
 
-def python_value(key: str) -> Any:
-    """Return the class, function or constant of a dotted name, or the default of the argument that ends it."""
+def named_in_python(key: str) -> Any:
+    """Return the class, function or constant of a dotted name."""
     found: Any = importlib.import_module(key.partition(".")[0])
     for part in key.split(".")[1:]:
         if inspect.ismodule(found) and not hasattr(found, part):
             found = importlib.import_module(f"{found.__name__}.{part}")
-        elif hasattr(found, part):
-            found = getattr(found, part)
         else:
-            found = inspect.signature(found).parameters[part].default
+            found = getattr(found, part)
     return found
 
 
-@pytest.mark.parametrize("choice", [one for one in ALL if one.is_code], ids=lambda choice: choice.key)
-def test_a_choice_in_python_names_its_code_and_value(choice: Choice) -> None:
-    value = python_value(choice.key)
-    assert choice.choice or json.loads(json.dumps(value)) == choice.value  # tuples as lists
+def python_value(key: str) -> Any:
+    """Return the default of the argument, or the constant, of a dotted name."""
+    owner, _, name = key.rpartition(".")
+    holder = named_in_python(owner)
+    arguments = {} if inspect.ismodule(holder) else inspect.signature(holder).parameters
+    return arguments[name].default if name in arguments else getattr(holder, name)
+
+
+@pytest.mark.parametrize("choice", [one for one in ALL if one.made_in == "Python"], ids=lambda choice: choice.key)
+def test_a_choice_has_the_value_of_its_argument_or_constant(choice: Choice) -> None:
+    assert json.loads(json.dumps(python_value(choice.key))) == choice.value  # tuples as lists
+
+
+@pytest.mark.parametrize("choice", [one for one in ALL if one.made_in == "code"], ids=lambda choice: choice.key)
+def test_a_choice_made_in_code_names_a_class_or_function(choice: Choice) -> None:
+    assert inspect.isclass(found := named_in_python(choice.key)) or inspect.isfunction(found)
+    assert choice.value is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("ser_lightning.nn.pooling.AttentiveStatisticsPooling.variance_floor", 1e-10),  # an argument
+        ("ser_lightning.systems.svm_fitting.PARTS", 5),  # a constant of a module that the package does not import
+        ("ser_lightning.nn.encoders.ThinSEResNet34.reduction_in_time", 16),  # of a class
+    ],
+)
+def test_values_in_python_are_found(key: str, value: object) -> None:
+    assert python_value(key) == value
+
+
+@pytest.mark.parametrize("choice", ALL, ids=lambda choice: choice.key)
+def test_a_choice_has_a_reason_and_alternatives(choice: Choice) -> None:
+    assert choice.reason.strip()
+    assert choice.alternatives.strip()
+    assert not choice.choice or choice.made_in == "code", "only a class or function decides in words"
 
 
 @pytest.mark.parametrize("paper", CORPORA)
 def test_a_choice_names_existing_files(paper: str) -> None:
     for choice in BY_PAPER[paper]:
-        assert bool(choice.choice) <= choice.is_code, choice
         assert [
             one for one in (*choice.systems, *choice.corpora) if not (FOLDER / paper / f"{one}.yaml").is_file()
         ] == []
         pairs = [(a, b) for a, b in PAIRS if a.parent.name == paper and choice.holds_for(a.stem, b.stem)]
         assert pairs, choice
+        assert choice.made_in == "code" or choice.section, choice
 
 
 def marked(path: Path) -> Iterator[str]:
@@ -81,6 +111,7 @@ def test_every_line_marked_as_chosen_has_its_choice(path: Path) -> None:
     ("text", "named"),
     [
         ("choices: [{value: 1, reason: x}]", "key"),
+        ("choices: [{key: a, value: 1, reason: x}]", "alternatives"),
         ("choices: [{key: a, reason: x, sistem: b}]", "sistem"),
         ("choices: 3", "choices"),
     ],
