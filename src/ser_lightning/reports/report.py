@@ -9,7 +9,7 @@ from ser_lightning.files import csv_file, write_atomically
 from ser_lightning.plain_files import read_json
 from ser_lightning.reports.document import Document, html_page, markdown_page
 from ser_lightning.reports.sections.comparison import comparison_with_papers, hyper_parameters, significance
-from ser_lightning.reports.sections.learning import embeddings_and_attention, reliability, training
+from ser_lightning.reports.sections.learning import clusters, embeddings_and_attention, reliability, training
 from ser_lightning.reports.sections.overview import left_out_section, opening, run_facts
 from ser_lightning.reports.sections.spread import classes, folds, speakers
 from ser_lightning.reports.systems import AbsentRow, ReportedSystem
@@ -99,6 +99,7 @@ def compose(
             speakers(systems),
             training(systems),
             reliability(systems),
+            *clusters(systems),
             *embeddings_and_attention(systems),
             *left_out_section(systems, left_out),
         ],
