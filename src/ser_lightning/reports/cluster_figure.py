@@ -24,12 +24,13 @@ def cluster_figure(assignment: pd.DataFrame, title: str) -> Figure:
     size = (1.9 + 0.62 * sum(widths), 1.5 + 0.46 * len(assignment))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(drawn), sharey=True, squeeze=False, width_ratios=widths)[0]
-    largest = max(float(shares.max(axis=None)) for shares, _, _ in drawn)
+    # Equal shares are drawn in a middle tone, so that colours do not exaggerate small differences.
+    largest = max(2 / sum(widths), *(float(shares.max(axis=None)) for shares, _, _ in drawn))
     for axes, (shares, kind, colours) in zip(panels, drawn, strict=True):
         _draw(axes, shares, kind, colours, largest)
     labels = [f"{plain(str(name))}\nn = {int(count)}" for name, count in assignment["utterances"].items()]
     panels[0].set_yticks(range(len(labels)), labels, fontsize=11)
-    figure.suptitle(plain(title), fontsize=13)
+    figure.suptitle(f"{plain(title)}\nsoft assignment, %", fontsize=13)
     return figure
 
 
@@ -41,8 +42,8 @@ def _draw(axes: Axes, shares: pd.DataFrame, kind: str, colours: str, largest: fl
         for column, share in enumerate(values):
             known = share == share  # a class without utterances is NaN
             ink = "white" if known and luminance(colour_of(share / largest)) < DARK else "black"
-            text = f"{100 * share:.0f}%" if known else "-"
-            axes.text(column, row, text, ha="center", va="center", size=11, color=ink if known else GREY)
+            text = f"{100 * share:.1f}" if known else "-"
+            axes.text(column, row, text, ha="center", va="center", size=10, color=ink if known else GREY)
     axes.set_xticks(range(shares.shape[1]), [str(number + 1) for number in range(shares.shape[1])], fontsize=11)
     axes.set_xlabel(kind, fontsize=12)
     axes.tick_params(length=0)

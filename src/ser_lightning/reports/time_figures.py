@@ -83,7 +83,7 @@ def attention_figure(utterances: Sequence[UtteranceAttention]) -> Figure:
         axes.set_ylabel("cluster" if attended.weights.dim() == 2 else "attention", fontsize=12)
     explained = {
         1: "Attention as a multiple of uniform attention (dotted).",
-        2: "Clusters: share of a step's soft assignment, darkest at 100%.",
+        2: "Clusters: share of a step's soft assignment.",
     }
     kinds = sorted({one.weights.dim() for one in systems})
     figure.supxlabel(" ".join(explained[kind] for kind in kinds), fontsize=11, color=GREY)
@@ -132,10 +132,12 @@ def _draw_clusters(axes: Axes, attended: SystemAttention, seconds: float) -> Non
     clusters = attended.weights.shape[1] - attended.ghosts
     shares = attended.weights[:, :clusters]
     edges = [step * attended.step_seconds for step in range(len(shares) + 1)]
-    drawn = {"vmin": 0, "vmax": 1, "rasterized": True}
+    ghosts = attended.weights[:, clusters:].sum(1)
+    # Equal shares are drawn in a middle tone: on a scale up to 100%, clusters that share steps would look alike.
+    largest = max(2 / attended.weights.shape[1], shares.max().item(), ghosts.max().item())
+    drawn = {"vmin": 0, "vmax": largest, "rasterized": True}
     axes.pcolormesh(edges, np.arange(clusters + 1) - 0.5, shares.T.numpy(), cmap="Blues", **drawn)
     if attended.ghosts:
-        ghosts = attended.weights[:, clusters:].sum(1)
         axes.pcolormesh(
             edges, np.array([clusters - 0.5, clusters + 0.5]), ghosts[None].numpy(), cmap="Oranges", **drawn
         )
@@ -143,6 +145,7 @@ def _draw_clusters(axes: Axes, attended: SystemAttention, seconds: float) -> Non
     axes.set_ylim(len(names) - 0.5, -0.5)  # the first cluster on top
     axes.set_yticks(range(len(names)), names)
     axes.set_title(plain(f"{attended.system}: {attended.decision}"), loc="left", fontsize=11)
+    axes.set_title(f"darkest: {100 * largest:.0f}%", loc="right", fontsize=10, color=GREY)
     tidy(axes)
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.tick_params(axis="y", length=0, labelsize=10)
