@@ -47,7 +47,8 @@ def read_assignment(folder: Path, class_names: Sequence[str]) -> pd.DataFrame | 
     if not path.is_file():
         return None
     try:
-        table = pd.read_csv(path, converters={"class": from_cell}).set_index("class").astype(float)
+        cells = pd.read_csv(path, dtype=str, keep_default_na=False).map(from_cell)  # a class may be called NA
+        table = cells.set_index("class").replace("", "nan").astype(float)
     except (ValueError, KeyError) as error:  # also pandas' parser errors and wrong encodings
         raise ConfigurationError(f"{path} is not a table of assignments ({error}); test the fold again") from error
     shares = table.filter(regex=f"^({CLUSTER}|{GHOST})[0-9]+$")
