@@ -124,7 +124,8 @@ class SpeedPerturbation(FeatureExtractor):
 
     def heard(self, waveform: Tensor) -> Tensor:
         """Return ``waveform`` [N] at the new speed."""
-        return speed(waveform[None], self.sample_rate_hz, self.factor)[0][0]
+        changed: Tensor = speed(waveform[None], self.sample_rate_hz, self.factor)[0][0]
+        return changed
 
     def split_for_device(self) -> tuple[FeatureExtractor, FeatureExtractor]:
         """Return the speed change around the wrapped extractor's stored part, and its device part."""

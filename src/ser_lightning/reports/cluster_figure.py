@@ -17,16 +17,16 @@ def cluster_figure(assignment: pd.DataFrame, title: str) -> Figure:
         assignment: ``utterances``, ``cluster_1`` to ``cluster_K`` and ``ghost_1`` to ``ghost_G`` by class.
         title: Title.
     """
-    parts = [(CLUSTER, "cluster", "Blues"), (GHOST, "ghost", "Oranges")]
-    drawn = [(assignment.filter(like=prefix), *style) for prefix, *style in parts]
-    drawn = [part for part in drawn if part[0].shape[1]]
-    widths = [part[0].shape[1] for part in drawn]
+    kinds = (("cluster", CLUSTER, "Blues"), ("ghost", GHOST, "Oranges"))
+    every = [(kind, assignment.filter(like=prefix), colours) for kind, prefix, colours in kinds]
+    drawn = [part for part in every if part[1].shape[1]]
+    widths = [shares.shape[1] for _, shares, _ in drawn]
     size = (1.9 + 0.62 * sum(widths), 1.5 + 0.46 * len(assignment))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(drawn), sharey=True, squeeze=False, width_ratios=widths)[0]
     # Equal shares are drawn in a middle tone, so that colours do not exaggerate small differences.
-    largest = max(2 / sum(widths), *(float(shares.max(axis=None)) for shares, _, _ in drawn))
-    for axes, (shares, kind, colours) in zip(panels, drawn, strict=True):
+    largest = max(2 / sum(widths), *(float(shares.max().max()) for _, shares, _ in drawn))
+    for axes, (kind, shares, colours) in zip(panels, drawn, strict=True):
         _draw(axes, shares, kind, colours, largest)
     labels = [f"{plain(str(name))}\nn = {int(count)}" for name, count in assignment["utterances"].items()]
     panels[0].set_yticks(range(len(labels)), labels, fontsize=11)

@@ -135,12 +135,11 @@ def _draw_clusters(axes: Axes, attended: SystemAttention, seconds: float) -> Non
     ghosts = attended.weights[:, clusters:].sum(1)
     # Equal shares are drawn in a middle tone: on a scale up to 100%, clusters that share steps would look alike.
     largest = max(2 / attended.weights.shape[1], shares.max().item(), ghosts.max().item())
-    drawn = {"vmin": 0, "vmax": largest, "rasterized": True}
-    axes.pcolormesh(edges, np.arange(clusters + 1) - 0.5, shares.T.numpy(), cmap="Blues", **drawn)
+    rows = np.arange(clusters + 1) - 0.5
+    axes.pcolormesh(edges, rows, shares.T.numpy(), cmap="Blues", vmin=0, vmax=largest, rasterized=True)
     if attended.ghosts:
-        axes.pcolormesh(
-            edges, np.array([clusters - 0.5, clusters + 0.5]), ghosts[None].numpy(), cmap="Oranges", **drawn
-        )
+        below = np.array([clusters - 0.5, clusters + 0.5])
+        axes.pcolormesh(edges, below, ghosts[None].numpy(), cmap="Oranges", vmin=0, vmax=largest, rasterized=True)
         axes.axhline(clusters - 0.5, color=GREY, linewidth=1)
     axes.set_ylim(len(names) - 0.5, -0.5)  # the first cluster on top
     axes.set_yticks(range(len(names)), names)
