@@ -92,7 +92,7 @@ class NaiveVLAD(GhostVLAD):
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Aggregate ``frames`` [B, T, D] under ``mask`` [B, T] to [B, K * D]."""
-        assignment = self.assign(frames) * mask.unsqueeze(2)
+        assignment = self.assign(frames, mask)[:, :, : self.clusters]
         residuals = frames.unsqueeze(2) - self.centres
         rows = (assignment.unsqueeze(3) * residuals).sum(1)
         return F.normalize(F.normalize(rows, dim=2).flatten(1), dim=1)

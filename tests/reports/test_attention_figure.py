@@ -53,3 +53,16 @@ def test_a_panel_gives_the_share_of_attention_on_padding() -> None:
 def test_the_figure_is_a_png() -> None:
     content = png(attention_figure([utterance("a" * 60, 0.4)]))
     assert content.startswith(b"\x89PNG")
+
+
+def test_clusters_have_a_row_each_and_ghosts_one_together() -> None:
+    shares = torch.tensor([[0.5, 0.2, 0.2, 0.1], [0.0, 0.25, 0.5, 0.25]])
+    attended = [SystemAttention("S3", "sad 61%", shares, 0.16, ghosts=2)]
+    figure = attention_figure([replace(utterance("a", 0.3), attended=attended)])
+    axes = figure.axes[1]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "2", "ghosts"]
+    clusters, ghosts = axes.collections
+    assert clusters.get_array().tolist() == [pytest.approx([0.5, 0.0]), pytest.approx([0.2, 0.25])]
+    assert ghosts.get_array().tolist() == [pytest.approx([0.3, 0.75])]
+    assert clusters.get_coordinates()[0, :, 0].tolist() == pytest.approx([0.0, 0.16, 0.32])
+    assert axes.get_xlim() == (0, 0.3)  # the last step is longer than the utterance

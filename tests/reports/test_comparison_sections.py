@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ser_lightning.reports.document import Caveats, Paragraph, Picture, Section, Table
-from ser_lightning.reports.sections.comparison import comparison_with_papers, hyper_parameters, significance
+from ser_lightning.reports.document import Caveats, Folded, Paragraph, Picture, Section, Table
+from ser_lightning.reports.sections.comparison import (
+    class_changes,
+    comparison_with_papers,
+    hyper_parameters,
+    significance,
+)
 from ser_lightning.reports.sections.overview import opening
 from ser_lightning.reports.sections.spread import classes
 from ser_lightning.reports.systems import AbsentRow, Configured, PaperResult, ReportedSystem, find_systems
@@ -163,3 +168,27 @@ def test_seeds_with_the_same_folds_need_no_warning(systems: Callable[..., list[R
 def test_a_single_fold_has_no_spread(systems: Callable[..., list[ReportedSystem]]) -> None:
     (system,) = systems(one={0: [HALF]})
     assert _tables(comparison_with_papers([system]))[0].rows[0][1] == "50.0"
+
+
+def test_classes_are_compared_with_the_baseline_row(systems: Callable[..., list[ReportedSystem]]) -> None:
+    found = systems(plain={0: [HALF] * 3}, better={0: [RIGHT, HALF, RIGHT]}, fewer={0: [RIGHT, None, HALF]})
+    (section,) = class_changes(found, "plain")
+    (table,) = _tables(section)
+    rows = {(row[0], row[1]): row[2:] for row in table.rows}
+    assert set(rows) == {(name, label) for name in ("better", "fewer") for label in ("a", "b")}
+    assert rows["better", "a"][:3] == ["50.00", "83.33", "+33.3"]
+    assert rows["better", "a"][4] == "+66.7"
+    assert rows["fewer", "a"][:3] == ["50.00", "75.00", "+25.0"]  # over the two folds of both
+
+
+def test_without_runs_of_the_baseline_no_change_is_shown(
+    systems: Callable[..., list[ReportedSystem]], tmp_path: Path, write_fold: WriteFold
+) -> None:
+    found = systems(plain={0: [HALF] * 3}, other={0: [RIGHT] * 3})
+    for shown, baseline in ((found, ""), (found, "another"), (found[:1], "plain")):
+        assert class_changes(shown, baseline) == []
+    write_fold(tmp_path / "elsewhere" / "seed-0", 0, RIGHT, class_names=("a", "b"), experiment="x", protocol_hash="y")
+    (section,) = class_changes([found[0], *find_systems([tmp_path / "elsewhere"])[0]], "plain")
+    (block,) = section.blocks
+    assert isinstance(block, Folded)
+    assert "the splits differ" in block.lines[0]

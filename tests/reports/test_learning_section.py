@@ -1,4 +1,4 @@
-"""The section of embeddings and attention."""
+"""The sections of clusters, embeddings and attention."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,11 +8,14 @@ import pytest
 import torch
 
 from ser_lightning.reports import embedding_figure as module
+from ser_lightning.reports.cluster_figure import cluster_figure
 from ser_lightning.reports.document import Picture, Section, SideBySide
 from ser_lightning.reports.embedding_figure import EmbeddingMap
 from ser_lightning.reports.figures import png, training_figure
-from ser_lightning.reports.sections.learning import embeddings_and_attention
+from ser_lightning.reports.sections.learning import clusters, embeddings_and_attention
 from ser_lightning.reports.systems import find_systems
+from ser_lightning.runs.assignment import write_assignment
+from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.scores import write_embeddings
 
 WriteFold = Callable[..., Path]
@@ -99,3 +102,35 @@ def test_without_embeddings_the_runs_picture_is_copied(tmp_path: Path, write_fol
     assert found["embeddings"].png == (fold / "embeddings.png").read_bytes()
     assert found["embeddings"].numbers is None
     assert "copied from the run" in found["embeddings"].caption
+
+
+def test_clusters_are_drawn_of_the_first_fold_that_has_them(tmp_path: Path, write_fold: WriteFold) -> None:
+    for fold, ghosts in ((0, None), (1, 2), (2, 0)):
+        folder = write_fold(tmp_path / "a" / "seed-0", fold, FOUR, experiment="a")
+        if ghosts is not None:
+            shares = torch.tensor([0.6, 0.3, 0.1, 0.0]).repeat(8, 1)
+            write_assignment(folder, shares, ghosts, Predictions.read(folder / "predictions.csv"))
+    write_fold(tmp_path / "b" / "seed-0", 0, FOUR, experiment="b")
+    (section,) = clusters(find_systems([tmp_path])[0])
+    (picture,) = section.blocks
+    assert isinstance(picture, Picture)
+    assert picture.name == "clusters_a"
+    assert "a, seed 0, fold 1" in picture.caption
+    assert "neutral: most in cluster 1, 60%" in picture.alternative
+    assert picture.numbers is not None
+    assert list(picture.numbers.columns) == ["class", "utterances", "cluster_1", "cluster_2", "ghost_1", "ghost_2"]
+    assert clusters(find_systems([tmp_path / "b"])[0]) == []
+
+
+def test_ghosts_have_a_panel_of_their_own() -> None:
+    table = pd.DataFrame(
+        {"utterances": [3, 0], "cluster_1": [0.7, None], "cluster_2": [0.2, None], "ghost_1": [0.1, None]},
+        index=["sad", "calm"],
+    )
+    figure = cluster_figure(table, "costs $5")
+    assert [axes.get_xlabel() for axes in figure.axes] == ["cluster", "ghost"]
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts == [["70.0", "20.0", "-", "-"], ["10.0", "-"]]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["sad\nn = 3", "calm\nn = 0"]
+    assert png(figure).startswith(b"\x89PNG")
+    assert [axes.get_xlabel() for axes in cluster_figure(table.drop(columns="ghost_1"), "").axes] == ["cluster"]

@@ -18,6 +18,7 @@ from ser_lightning.reports.uncertainty import (
     bootstrap_interval,
     estimate,
     estimate_recall,
+    estimate_recall_change,
     too_narrow,
 )
 from ser_lightning.runs.gathering import finished_folds, gather
@@ -213,3 +214,56 @@ def test_a_speakers_scores_are_means_over_seeds() -> None:
     assert found["UA"].tolist() == pytest.approx([(1 + 0.75) / 2, (0.25 + 1) / 2])
     assert found["WA"].tolist() == pytest.approx([(1 + 5 / 6) / 2, (0.25 + 1) / 2])
     assert found["utterances"].tolist() == [6, 4]
+
+
+def _first_class(right: list[int], total: int) -> Tensor:
+    """Matrices [1, S, 2, 2]: ``right`` of ``total`` utterances of the first class, and one of the second."""
+    return torch.tensor([[[[n, total - n], [0, 1]] for n in right]])
+
+
+def test_a_change_of_recall_is_a_difference_and_a_ratio() -> None:
+    before, after = _first_class([2, 4, 4, 4, 6], 10), _first_class([5, 5, 6, 7, 7], 10)
+    difference, ratio = (estimate_recall_change(before, after, 0, relative) for relative in (False, True))
+    assert difference.value == pytest.approx(0.6 - 0.4)
+    assert ratio.value == pytest.approx(0.6 / 0.4 - 1)
+    assert difference.speakers == ratio.speakers == 5
+    seeds = torch.cat([before, _first_class([4, 6, 6, 6, 8], 10)])  # recalls 0.4 and 0.6
+    assert estimate_recall_change(seeds, after, 0, relative=False).value == pytest.approx(0.6 - 0.5)
+
+
+def test_the_interval_of_a_change_is_paired_over_speakers() -> None:
+    right = np.random.default_rng(0).integers(1, 9, size=12)
+    gains = np.array([1, 0, 1, 1, 0, 1, 2, 1, 1, 0, 1, 1])
+    before, after = _first_class(right.tolist(), 10), _first_class((right + gains).tolist(), 10)
+
+    def relative(old: np.ndarray, new: np.ndarray, axis: int) -> np.ndarray:
+        return (new.sum(axis) / 120) / (old.sum(axis) / 120) - 1  # rounded alike: BCa counts draws equal to the value
+
+    def absolute(old: np.ndarray, new: np.ndarray, axis: int) -> np.ndarray:
+        return new.sum(axis) / 120 - old.sum(axis) / 120
+
+    for statistic in (relative, absolute):
+        theirs = stats.bootstrap(
+            (right, right + gains), statistic, paired=True, n_resamples=RESAMPLES, rng=np.random.default_rng(0)
+        ).confidence_interval
+        found = estimate_recall_change(before, after, 0, relative=statistic is relative)
+        assert (found.low, found.high) == pytest.approx(tuple(theirs))
+
+
+def test_a_relative_change_from_nothing_has_a_reason() -> None:
+    never, once, after = _first_class([0] * 6, 3), _first_class([1, 0, 0, 0, 0, 0], 3), _first_class([1] * 6, 3)
+    for before, value, reason in ((never, math.inf, "not a finite"), (once, 5.0, "without one of 6 speakers")):
+        found = estimate_recall_change(before, after, 0, relative=True)
+        assert found.value == pytest.approx(value)
+        assert found.low is None
+        assert reason in found.reason
+    few = estimate_recall_change(_first_class([1, 1, 0, 0, 0, 0], 3), after, 0, relative=True)
+    assert few.value == pytest.approx(2.0)
+    assert few.low is None  # too many draws leave out the first two speakers
+    assert "6 speakers" in few.reason
+
+
+def test_a_change_counts_speakers_with_the_class() -> None:
+    before = torch.cat([_first_class([1] * 5, 2), torch.zeros(1, 2, 2, 2, dtype=torch.long)], 1)
+    assert estimate_recall_change(before, before, 0, relative=False).speakers == 5
+    assert estimate_recall_change(before[:, 5:], before[:, 5:], 0, relative=True).reason == "no utterance"

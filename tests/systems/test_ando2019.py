@@ -86,7 +86,7 @@ def test_the_layers_are_those_of_table_2() -> None:
     assert sum(isinstance(module, nn.MaxPool2d) for module in model.modules()) == 3
     encoder = model.encoder
     assert encoder.convolutions.output_dim == 32 * 25  # 400 bins, halved four times
-    assert encoder.convolutions.reduction == 16  # 160 ms
+    assert encoder.convolutions.reduction_in_time == 16  # 160 ms
     assert encoder.blstm.forwards.hidden_size == 128
     assert encoder.output_dim == 256
     assert [layer.out_features for layer in model.classifier if isinstance(layer, nn.Linear)] == [64, 4]

@@ -1,5 +1,6 @@
-"""Attention over time of the systems that have it; the others refuse."""
+"""Attention and cluster assignment over time of the systems that have them; the others refuse."""
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import ExistenceLoss, LabelSmoothing, TripletLoss, WeightedCrossEntropy
 from ser_lightning.nn.encoders import ThinSEResNet34
-from ser_lightning.nn.pooling import AttentiveStatisticsPooling, MeanPooling, NetVLAD, WeightedPooling
+from ser_lightning.nn.pooling import AttentiveStatisticsPooling, GhostVLAD, MeanPooling, Pooling, WeightedPooling
 from ser_lightning.nn.standardisation import Standardisation
 from ser_lightning.systems import (
     ConvBLSTMAttention,
@@ -24,6 +25,7 @@ from ser_lightning.systems import (
     SEResNetVLAD,
     SpeakerIdentification,
 )
+from ser_lightning.types import Batch
 
 EMOTIONS = ("neutral", "happy", "sad")
 F = 34
@@ -74,7 +76,8 @@ def test_attention_sums_to_one_over_an_utterance_despite_padding(name: str, fram
     system, frames_of_step = attending()[name]
     enliven(system.double().eval())
     standardise(system, 3.0, 2.0)
-    weights, step = system.attention(frames, LENGTHS)
+    found = system.attention(frames, LENGTHS)
+    weights, step = found.weights, found.frames_per_step
     assert step == frames_of_step
     assert weights.shape[0] == 3
     torch.testing.assert_close(weights.sum(1), torch.ones(3, dtype=torch.float64))
@@ -83,11 +86,11 @@ def test_attention_sums_to_one_over_an_utterance_despite_padding(name: str, fram
         steps = length // step
         assert (weights[row, :steps] > 0).all()
         assert not weights[row, steps + 1 :].any()
-        alone, _ = system.attention(frames[row : row + 1, :length], LENGTHS[row : row + 1])
+        alone = system.attention(frames[row : row + 1, :length], LENGTHS[row : row + 1]).weights
         torch.testing.assert_close(alone[0], weights[row, : alone.shape[1]])
     standardise(system, 0.0, 1.0)
-    torch.testing.assert_close(system.attention((frames - 3) / 2, LENGTHS)[0], weights)
-    assert (system.attention(frames, LENGTHS)[0] - weights).abs().max() > 1e-6
+    torch.testing.assert_close(system.attention((frames - 3) / 2, LENGTHS).weights, weights)
+    assert (system.attention(frames, LENGTHS).weights - weights).abs().max() > 1e-6
 
 
 def test_zhous_attention_covers_padding_but_no_trimmed_frames(frames: Tensor) -> None:
@@ -100,21 +103,22 @@ def test_zhous_attention_covers_padding_but_no_trimmed_frames(frames: Tensor) ->
 
     whole, trimmed = zhou(), zhou(max_frames=70)
     torch.testing.assert_close(
-        trimmed.attention(frames, LENGTHS)[0], whole.attention(frames[:, :70], LENGTHS.clamp(max=70))[0]
+        trimmed.attention(frames, LENGTHS).weights, whole.attention(frames[:, :70], LENGTHS.clamp(max=70)).weights
     )
-    weights, step = zhou(max_frames=100, pad_to_max=True).attention(frames, LENGTHS)
-    assert (weights.shape, step) == ((3, 3), 32)
+    found = zhou(max_frames=100, pad_to_max=True).attention(frames, LENGTHS)
+    weights = found.weights
+    assert (weights.shape, found.frames_per_step) == ((3, 3), 32)
     for row, length in enumerate(LENGTHS.tolist()):
         by_hand = torch.full((1, 100, F), 3.0, dtype=torch.float64)  # the mean
         by_hand[0, :length] = frames[row, :length]
-        torch.testing.assert_close(whole.attention(by_hand, torch.tensor([100]))[0][0], weights[row])
+        torch.testing.assert_close(whole.attention(by_hand, torch.tensor([100])).weights[0], weights[row])
     assert (weights > 0.05).all()  # the second utterance ends in the second step
 
 
 def test_huangs_attention_is_what_its_states_are_summed_with(frames: Tensor) -> None:
     system = attending()["huang"][0].double().eval()
     assert isinstance(system, PooledLSTM)
-    weights, _ = system.attention(frames, LENGTHS)
+    weights = system.attention(frames, LENGTHS).weights
     standardise(system, 0.0, 1.0)
     states, _ = system.lstm(frames)
     expected = system.output(torch.einsum("bt,btd->bd", weights, states))
@@ -128,22 +132,64 @@ def test_a_later_stages_attention_is_its_frozen_encoders(frames: Tensor) -> None
     standardise(source, 3.0, 2.0)
     stage.encoders[0].encoder.load_state_dict(source.encoder.state_dict())
     stage.encoders[0].standardisation.load_state_dict(source.standardisation.state_dict())
-    torch.testing.assert_close(stage.attention(frames, LENGTHS)[0], source.attention(frames, LENGTHS)[0])
+    torch.testing.assert_close(stage.attention(frames, LENGTHS).weights, source.attention(frames, LENGTHS).weights)
 
 
-@pytest.mark.parametrize("pooling", [MeanPooling, lambda size: NetVLAD(size, 2)])
-def test_a_system_without_attention_over_time_says_so(pooling: Any, frames: Tensor) -> None:
-    for system in (
-        PooledLSTM(F, EMOTIONS, pooling, LabelSmoothing(), cells=4),
-        ConvBLSTMAttention(F, EMOTIONS, pooling, WeightedCrossEntropy(), **ZHOU),
-        SEResNetVLAD(F, EMOTIONS, narrow, pooling, WeightedCrossEntropy(), "per_frame", embedding_dim=4),
-        MetricLearning(
-            F, EMOTIONS, narrow, pooling, lambda names: TripletLoss(names, 0.1), "per_frame", embedding_dim=4
-        ),
-        SpeakerIdentification(F, EMOTIONS, narrow, pooling, WeightedCrossEntropy(), "per_frame", embedding_dim=4),
-    ):
-        with pytest.raises(ConfigurationError, match=f"{type(system).__name__} .*attention"):
-            system.attention(frames.float(), LENGTHS)
+def pooled(pooling: Callable[[int], Pooling]) -> list[EmotionClassifier]:
+    """Each system whose pooling is chosen, with ``pooling``."""
+    torch.manual_seed(0)
+    plain, mocanu = WeightedCrossEntropy(), {"normalisation": "per_frame", "embedding_dim": 4}
+    systems: list[EmotionClassifier] = [
+        PooledLSTM(F, EMOTIONS, pooling, LabelSmoothing(), cells=4, dropout=0.5),
+        ConvBLSTMAttention(F, EMOTIONS, pooling, plain, **ZHOU),
+        SEResNetVLAD(F, EMOTIONS, narrow, pooling, plain, **mocanu),  # type: ignore[arg-type]
+        MetricLearning(F, EMOTIONS, narrow, pooling, lambda names: TripletLoss(names, 0.1), **mocanu),  # type: ignore[arg-type]
+        SpeakerIdentification(F, EMOTIONS, narrow, pooling, plain, **mocanu),  # type: ignore[arg-type]
+    ]
+    for system in systems:
+        enliven(system.double().eval())
+        standardise(system, 3.0, 2.0)
+    return systems
+
+
+def ghostly(size: int) -> GhostVLAD:
+    return GhostVLAD(size, clusters=3, ghosts=2)
+
+
+def test_a_system_without_attention_or_clusters_says_so(frames: Tensor) -> None:
+    for system in pooled(MeanPooling):
+        with pytest.raises(ConfigurationError, match=f"{type(system).__name__} .*attention.*clusters"):
+            system.attention(frames, LENGTHS)
+
+
+def test_clusters_share_each_step_despite_padding(frames: Tensor) -> None:
+    steps_of = {"PooledLSTM": 1, "ConvBLSTMAttention": 32}
+    for system in pooled(ghostly):
+        found = system.attention(frames, LENGTHS)
+        assert found.ghosts == 2
+        assert found.frames_per_step == steps_of.get(type(system).__name__, 16)
+        assert found.weights.shape[2] == 5
+        for row, length in enumerate(LENGTHS.tolist()):
+            alone = system.attention(frames[row : row + 1, :length], LENGTHS[row : row + 1]).weights[0]
+            assert abs(len(alone) - length / found.frames_per_step) <= 1
+            torch.testing.assert_close(alone.sum(1), torch.ones(len(alone), dtype=torch.float64))
+            torch.testing.assert_close(found.weights[row, : len(alone)], alone)
+            assert not found.weights[row, len(alone) :].any()
+
+
+def test_a_test_step_gives_each_utterances_mean_assignment(frames: Tensor) -> None:
+    batch = Batch(frames, LENGTHS, torch.tensor([0, 1, 2]), torch.eye(3, dtype=torch.float64), torch.tensor([2, 0, 1]))
+    for system in pooled(ghostly):
+        if system.is_pretraining:  # is never tested
+            continue
+        found = system.test_step(batch, 0)["assignments"]
+        weights = system.attention(frames, LENGTHS).weights
+        for row in range(3):
+            real = [step for step in weights[row].tolist() if sum(step) > 0]
+            by_hand = [sum(column) / len(real) for column in zip(*real, strict=True)]
+            assert found[row].tolist() == pytest.approx(by_hand)
+        assert "assignments" not in system.validation_step(batch, 0)
+    assert "assignments" not in pooled(WeightedPooling)[0].test_step(batch, 0)
 
 
 def test_attention_of_a_fusion_is_refused_with_the_way_out(frames: Tensor) -> None:

@@ -47,7 +47,7 @@ def add_commands(commands: CommandLine) -> None:
     command.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT", help=CHECKPOINT)
     command.add_argument("file", type=user_path, metavar="FILE.onnx", help="output file")
     add_allow(command)
-    command = commands.add("attention", _attention, "draw the attention of checkpoints' systems over recordings")
+    command = commands.add("attention", _attention, "draw what systems attend to, or their clusters, over recordings")
     command.add_argument("files", nargs="+", type=user_path, metavar="FILE", help="recordings, drawn as columns")
     command.add_argument(
         "--checkpoint",

@@ -94,7 +94,7 @@ def run_table(
     _, faulty = write_summaries(jobs, failures, console)
     log_summary_runs(sorted({job.folder.parent for job in jobs} - set(faulty)), failures)
     shown, left_out = show_table(path, overrides, arguments, options, console)
-    if page := _write_report(path, table.title, read_table(path).corpus, shown, left_out, options.runs):
+    if page := _write_report(path, table, read_table(path).corpus, shown, left_out, options.runs):
         console.print(f"report: {page}", highlight=False, markup=False, soft_wrap=True)
     return 1 if failures or faulty else 0
 
@@ -156,7 +156,7 @@ def _same_folder_error(path: Path, one: str, other: str, folder: Path) -> Config
 
 
 def _write_report(
-    path: Path, title: str, corpus: str, rows: Sequence[ShownRow], left_out: Sequence[LeftOut], folder: Path
+    path: Path, table: Table, corpus: str, rows: Sequence[ShownRow], left_out: Sequence[LeftOut], folder: Path
 ) -> Path | None:
     """Write the report on a table's rows below the folder of runs; None if nothing is finished."""
     systems, absent = [], []
@@ -169,7 +169,8 @@ def _write_report(
     if not systems:
         return None
     corpora = "-".join(sorted({system.runs[0].folder.parents[1].name for system in systems}))
-    return write_report(systems, folder / path.parent.name / path.stem / corpora, title, absent, left_out)
+    out = folder / path.parent.name / path.stem / corpora
+    return write_report(systems, out, table.title, absent, left_out, table.baseline)
 
 
 def _finished_folds(folder: Path, options: RunOptions, configuration: Mapping[str, Any]) -> list[Path]:

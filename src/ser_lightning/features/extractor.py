@@ -21,7 +21,6 @@ class FeatureExtractor(nn.Module, ABC):
 
     Attributes:
         version: Increase it when the same arguments give other numbers; stored features then expire.
-        keeps_time: Whether frame t is at ``t * hop_seconds`` of the recording.
         libraries: Distributions, besides torch and torchaudio, whose release may change the numbers.
         sample_rate_hz: Sampling rate of the waveforms.
         num_features: F.
@@ -29,7 +28,6 @@ class FeatureExtractor(nn.Module, ABC):
     """
 
     version: ClassVar[int]
-    keeps_time: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = ()
     sample_rate_hz: int
     num_features: int
@@ -42,6 +40,10 @@ class FeatureExtractor(nn.Module, ABC):
         Returns:
             Frames [B, T, F] and the number of real ones of each utterance [B]; at least one each.
         """
+
+    def heard(self, waveform: Tensor) -> Tensor:
+        """Return what of ``waveform`` [N] frames are computed of: frame t is at ``t * hop_seconds`` of the result."""
+        return waveform
 
     def num_frames(self, lengths: Tensor) -> Tensor:
         """Return the number of frames [B] of waveforms of ``lengths`` [B] samples.

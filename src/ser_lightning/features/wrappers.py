@@ -31,7 +31,6 @@ class SilenceRemoval(FeatureExtractor):
     """
 
     version: ClassVar[int] = 1
-    keeps_time: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("librosa",)
 
     def __init__(
@@ -60,7 +59,7 @@ class SilenceRemoval(FeatureExtractor):
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return frames [B, T, F] of the sounds in ``waveforms`` [B, N] of ``lengths`` [B], and their numbers [B]."""
         sounds = [
-            self.cut(waveform[:length]) for waveform, length in zip(waveforms.cpu(), lengths.tolist(), strict=True)
+            self.heard(waveform[:length]) for waveform, length in zip(waveforms.cpu(), lengths.tolist(), strict=True)
         ]
         sound_lengths = torch.tensor([len(sound) for sound in sounds], device=waveforms.device)
         result: tuple[Tensor, Tensor] = self.extractor(
@@ -76,7 +75,7 @@ class SilenceRemoval(FeatureExtractor):
         )
         return cutting, device
 
-    def cut(self, waveform: Tensor) -> Tensor:
+    def heard(self, waveform: Tensor) -> Tensor:
         """Return the non-silent parts of ``waveform`` [N], concatenated, and their reverse if it is appended."""
         from librosa.effects import split  # heavy, and most systems do not need it
 
@@ -103,7 +102,6 @@ class SpeedPerturbation(FeatureExtractor):
     """
 
     version: ClassVar[int] = 1
-    keeps_time: ClassVar[bool] = False
 
     def __init__(self, extractor: FeatureExtractor, factor: float) -> None:
         super().__init__()
@@ -123,6 +121,11 @@ class SpeedPerturbation(FeatureExtractor):
         real = torch.arange(changed.shape[1], device=changed.device) < new_lengths[:, None]
         frames: tuple[Tensor, Tensor] = self.extractor(changed * real, new_lengths)
         return frames
+
+    def heard(self, waveform: Tensor) -> Tensor:
+        """Return ``waveform`` [N] at the new speed."""
+        changed: Tensor = speed(waveform[None], self.sample_rate_hz, self.factor)[0][0]
+        return changed
 
     def split_for_device(self) -> tuple[FeatureExtractor, FeatureExtractor]:
         """Return the speed change around the wrapped extractor's stored part, and its device part."""

@@ -1,5 +1,6 @@
 """Heads from utterance-level vectors [B, D] to class logits [B, C], besides ``torch.nn.Linear``."""
-# Shapes: B utterances, T frames (padded), F features a frame, D channels, E embedding dimensions, C classes.
+# Shapes: B utterances, T frames (padded), T' steps of the pooling, F features a frame, D channels, E embedding
+# dimensions, C classes.
 
 from collections.abc import Callable
 
@@ -62,8 +63,12 @@ class EmbeddingNetwork(nn.Module):
         self.connected = nn.Linear(self.pooling.output_dim, embedding_dim)
         self.output_dim = embedding_dim
 
+    def descriptors(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs of the pooling: descriptors [B, T', D] of standardised ``frames``, and mask [B, T']."""
+        descriptors, lengths = self.encoder(frames, mask.sum(1))
+        return descriptors, frame_mask(lengths, descriptors.shape[1])
+
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return embeddings [B, E] of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
-        descriptors, lengths = self.encoder(frames, mask.sum(1))
-        embeddings: Tensor = self.connected(self.pooling(descriptors, frame_mask(lengths, descriptors.shape[1])))
+        embeddings: Tensor = self.connected(self.pooling(*self.descriptors(frames, mask)))
         return embeddings

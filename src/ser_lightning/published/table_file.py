@@ -56,12 +56,14 @@ class Table:
     Attributes:
         title: Number and subject of the table.
         corpus: The corpus of the paper's scores; ``corpus=ravdess`` runs the table on another.
+        baseline: The row with which recalls of classes are compared; by default the first that is run per fold.
         pretraining: The corpus of rows that are trained once, which refer to it as ``corpus: ${pretraining}``.
         rows: The rows in the paper's order.
     """
 
     title: str = MISSING
     corpus: str = MISSING
+    baseline: str = ""
     pretraining: str = ""
     rows: list[Row] = MISSING
 
@@ -91,6 +93,13 @@ def read_table(path: Path, overrides: Sequence[str] = ()) -> Table:
         _check_keys(path, content)
         raise ConfigurationError(f"{path}: {error}") from error
     _check_rows(path, table.rows)
+    run = [row.name for row in table.rows if row.experiment and not row.once]
+    if table.baseline and table.baseline not in run:
+        raise ConfigurationError(
+            f"{path}: baseline is '{table.baseline}', which is not a row that is run per fold; these are: "
+            f"{', '.join(run) or 'none'}"
+        )
+    table.baseline = table.baseline or next(iter(run), "")
     return table
 
 

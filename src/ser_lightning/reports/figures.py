@@ -65,7 +65,7 @@ def confusion_figure(confusion: Tensor, class_names: Sequence[str], title: str) 
             continue
         for column in range(num_classes):
             share, count = shares[row, column].item(), int(confusion[row, column])
-            ink = "white" if _luminance(colours(share)) < DARK else "black"
+            ink = "white" if luminance(colours(share)) < DARK else "black"
             weight = "bold" if row == column else "normal"
             for height, text, size in ((-0.1, f"{100 * share:.0f}%", 14), (0.24, str(count), 10)):
                 colour = ink if count else GREY
@@ -175,7 +175,7 @@ def tidy(axes: Axes) -> None:
     axes.tick_params(labelsize=11)
 
 
-def _luminance(colour: tuple[float, ...]) -> float:
+def luminance(colour: tuple[float, ...]) -> float:
     """Return the relative luminance of an sRGB colour (WCAG 2), from 0 (black) to 1 (white)."""
     linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -129,8 +130,8 @@ def paired_tests(systems: Sequence[ComparedSystem]) -> tuple[list[PairedTest], l
     return [replace(test, adjusted=p_value, least_adjusted=bound) for test, p_value, bound in adjusted], skipped
 
 
-def _compare(first: ComparedSystem, second: ComparedSystem) -> list[PairedTest] | str:
-    """Return the tests of a pair, or why it has none."""
+def same_speakers(first: ComparedSystem, second: ComparedSystem) -> tuple[SpeakerCounts, SpeakerCounts] | str:
+    """Return the decisions of two systems on the folds that both have finished, or why they cannot be paired."""
     if {run.folder for run in first.runs} & {run.folder for run in second.runs}:
         return "they share a run"
     one, other = first.runs[0].facts, second.runs[0].facts
@@ -143,9 +144,18 @@ def _compare(first: ComparedSystem, second: ComparedSystem) -> list[PairedTest] 
     folds = folds_in_all([*first.runs, *second.runs])
     if not folds:
         return "no fold is finished in both"
-    left, right = (SpeakerCounts.of(system.runs, folds).scores() for system in (first, second))
-    if list(left.index) != list(right.index) or list(left["utterances"]) != list(right["utterances"]):
+    left, right = (SpeakerCounts.of(system.runs, folds) for system in (first, second))
+    if left.speakers != right.speakers or not torch.equal(left.utterances, right.utterances):
         return "they were tested on different utterances of the same split: audio was skipped in one"
+    return left, right
+
+
+def _compare(first: ComparedSystem, second: ComparedSystem) -> list[PairedTest] | str:
+    """Return the tests of a pair, or why it has none."""
+    found = same_speakers(first, second)
+    if isinstance(found, str):
+        return found
+    left, right = (counts.scores() for counts in found)
     speakers = len(left)
     least = least_p_value(speakers)
     if least > SIGNIFICANT:

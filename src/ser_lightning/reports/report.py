@@ -8,8 +8,13 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import csv_file, write_atomically
 from ser_lightning.plain_files import read_json
 from ser_lightning.reports.document import Document, html_page, markdown_page
-from ser_lightning.reports.sections.comparison import comparison_with_papers, hyper_parameters, significance
-from ser_lightning.reports.sections.learning import embeddings_and_attention, reliability, training
+from ser_lightning.reports.sections.comparison import (
+    class_changes,
+    comparison_with_papers,
+    hyper_parameters,
+    significance,
+)
+from ser_lightning.reports.sections.learning import clusters, embeddings_and_attention, reliability, training
 from ser_lightning.reports.sections.overview import left_out_section, opening, run_facts
 from ser_lightning.reports.sections.spread import classes, folds, speakers
 from ser_lightning.reports.systems import AbsentRow, ReportedSystem
@@ -26,6 +31,7 @@ def write_report(
     title: str = "",
     absent: Sequence[AbsentRow] = (),
     left_out: Sequence[LeftOut] = (),
+    baseline: str = "",
 ) -> Path:
     """Write a report of systems.
 
@@ -35,6 +41,7 @@ def write_report(
         title: Title of the page; by default the experiment, or the number of systems.
         absent: Rows of a published table that were not run.
         left_out: Folders that cannot be shown; the page names them with the reason.
+        baseline: Name of the system with which recalls of classes are compared; by default none.
 
     Returns:
         The page, which is self-contained.
@@ -42,7 +49,7 @@ def write_report(
     Raises:
         ConfigurationError: If ``out`` cannot be written, or its ``figures.json`` cannot be read.
     """
-    document = compose(systems, title, absent, left_out)
+    document = compose(systems, title, absent, left_out, baseline)
     files = {f"{picture.name}.png": picture.png for picture in document.pictures()}
     for picture in document.pictures():
         if picture.numbers is not None:
@@ -76,6 +83,7 @@ def compose(
     title: str = "",
     absent: Sequence[AbsentRow] = (),
     left_out: Sequence[LeftOut] = (),
+    baseline: str = "",
 ) -> Document:
     """Return the report as a document."""
     first = systems[0].summary
@@ -96,9 +104,11 @@ def compose(
             *hyper_parameters(systems, absent),
             folds(systems),
             classes(systems),
+            *class_changes(systems, baseline),
             speakers(systems),
             training(systems),
             reliability(systems),
+            *clusters(systems),
             *embeddings_and_attention(systems),
             *left_out_section(systems, left_out),
         ],

@@ -1,5 +1,5 @@
-"""Figures over time: attention of systems (Ando et al. 2019, figure 3), and emotions per window."""
-# Shapes: T frames, K frequency bins, T' steps of a system, W windows, C classes.
+"""Figures over time: attention of systems (Ando et al. 2019, figure 3), cluster assignment, and emotions per window."""
+# Shapes: T frames, N frequency bins, T' steps of a system, K clusters, G ghost clusters, W windows, C classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +24,17 @@ class SystemAttention:
     Attributes:
         system: Name of the system.
         decision: Predicted emotion and probability.
-        weights: Attention [T'], sums to 1; includes padding after the utterance if padding counts.
+        weights: Attention [T'], sums to 1; includes padding after the utterance if padding counts. Or soft assignment
+            [T', K + G] to clusters, ghosts last.
         step_seconds: Duration of a step.
+        ghosts: G.
     """
 
     system: str
     decision: str
     weights: Tensor
     step_seconds: float
+    ghosts: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class UtteranceAttention:
 
     Attributes:
         name: Name of the utterance.
-        seconds: Its duration.
-        power: Its log10 power spectrogram [T, K].
+        seconds: Duration of what the systems hear of it.
+        power: Its log10 power spectrogram [T, N].
         max_frequency_hz: Highest frequency of the spectrogram.
         attended: Attention of each system.
     """
@@ -54,29 +57,36 @@ class UtteranceAttention:
 
 
 def attention_figure(utterances: Sequence[UtteranceAttention]) -> Figure:
-    """Draw a column per utterance: its spectrogram, and below it the attention of each system.
+    """Draw a column per utterance: its spectrogram, and below it a panel per system.
 
-    Attention is drawn as a multiple of uniform attention, so that different steps and durations compare. A panel ends
+    Attention is drawn as a multiple of uniform attention, so that different steps and durations compare. Clusters have
+    a row each, darker the larger their share of a step; ghosts have one row for the sum of their shares. A panel ends
     with the utterance; its title gives the share of attention on padding.
 
     Args:
         utterances: At least one, all with the same systems in the same order.
     """
-    systems = len(utterances[0].attended)
-    figure = Figure(figsize=(0.8 + 4.8 * len(utterances), 2.3 + 1.55 * systems), layout="constrained")
-    panels = figure.subplots(
-        1 + systems, len(utterances), sharex="col", squeeze=False, height_ratios=[1.4, *[1.0] * systems]
-    )
+    systems = utterances[0].attended
+    heights = [1.4, *(0.22 * len(_cluster_rows(one)) if one.weights.dim() == 2 else 1.0 for one in systems)]
+    size = (0.8 + 4.8 * len(utterances), 0.7 + 1.55 * sum(heights))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(len(heights), len(utterances), sharex="col", squeeze=False, height_ratios=heights)
     for column, utterance in enumerate(utterances):
         _draw_spectrogram(panels[0, column], utterance)
         for axes, attended in zip(panels[1:, column], utterance.attended, strict=True):
-            _draw_attention(axes, attended, utterance.seconds)
+            draw = _draw_clusters if attended.weights.dim() == 2 else _draw_attention
+            draw(axes, attended, utterance.seconds)
         panels[-1, column].set_xlabel("seconds", fontsize=12)
         panels[-1, column].set_xlim(0, utterance.seconds)
     panels[0, 0].set_ylabel("kHz", fontsize=12)
-    for axes in panels[1:, 0]:
-        axes.set_ylabel("attention", fontsize=12)
-    figure.supxlabel("Attention as a multiple of uniform attention (dotted).", fontsize=11, color=GREY)
+    for axes, attended in zip(panels[1:, 0], systems, strict=True):
+        axes.set_ylabel("cluster" if attended.weights.dim() == 2 else "attention", fontsize=12)
+    explained = {
+        1: "Attention as a multiple of uniform attention (dotted).",
+        2: "Clusters: share of a step's soft assignment.",
+    }
+    kinds = sorted({one.weights.dim() for one in systems})
+    figure.supxlabel(" ".join(explained[kind] for kind in kinds), fontsize=11, color=GREY)
     return figure
 
 
@@ -109,6 +119,35 @@ def _draw_attention(axes: Axes, attended: SystemAttention, seconds: float) -> No
         title += f"\n{100 * padding:.0f}% of the attention is on padding after the end"
     axes.set_title(title, loc="left", fontsize=11)
     tidy(axes)
+
+
+def _cluster_rows(attended: SystemAttention) -> list[str]:
+    """Return the names of a cluster panel's rows: the clusters, counted from 1, and the ghosts together."""
+    clusters = attended.weights.shape[1] - attended.ghosts
+    return [*(str(k + 1) for k in range(clusters)), *(["ghosts"] if attended.ghosts else [])]
+
+
+def _draw_clusters(axes: Axes, attended: SystemAttention, seconds: float) -> None:
+    names = _cluster_rows(attended)
+    clusters = attended.weights.shape[1] - attended.ghosts
+    shares = attended.weights[:, :clusters]
+    edges = [step * attended.step_seconds for step in range(len(shares) + 1)]
+    ghosts = attended.weights[:, clusters:].sum(1)
+    # Equal shares are drawn in a middle tone: on a scale up to 100%, clusters that share steps would look alike.
+    largest = max(2 / attended.weights.shape[1], shares.max().item(), ghosts.max().item())
+    rows = np.arange(clusters + 1) - 0.5
+    axes.pcolormesh(edges, rows, shares.T.numpy(), cmap="Blues", vmin=0, vmax=largest, rasterized=True)
+    if attended.ghosts:
+        below = np.array([clusters - 0.5, clusters + 0.5])
+        axes.pcolormesh(edges, below, ghosts[None].numpy(), cmap="Oranges", vmin=0, vmax=largest, rasterized=True)
+        axes.axhline(clusters - 0.5, color=GREY, linewidth=1)
+    axes.set_ylim(len(names) - 0.5, -0.5)  # the first cluster on top
+    axes.set_yticks(range(len(names)), names)
+    axes.set_title(plain(f"{attended.system}: {attended.decision}"), loc="left", fontsize=11)
+    axes.set_title(f"darkest: {100 * largest:.0f}%", loc="right", fontsize=10, color=GREY)
+    tidy(axes)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(axis="y", length=0, labelsize=10)
 
 
 MAX_TIMELINES = 12  # more are not legible

@@ -9,6 +9,7 @@ Intervals over few speakers are too narrow. Coverage of the mean of standard nor
 """
 # Shapes: R seeds, S speakers, C classes, B resamples.
 
+import warnings
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -90,7 +91,11 @@ def estimate(counts: Tensor, statistic: Statistic, resamples: int = RESAMPLES) -
     tested = matrices.sum(dim=(2, 3))
     if (tested != tested[0]).any():  # a draw without one seed's speakers would score only the other seeds
         return Estimate(value, None, None, speakers, "the seeds were not tested on the same utterances")
+    if not np.isfinite(value):
+        return Estimate(value, None, None, speakers, "it is not a finite number")
     without_one = score(np.stack([np.delete(everyone, index) for index in everyone]))
+    if not np.isfinite(without_one).all():
+        return Estimate(value, None, None, speakers, f"without one of {speakers} speakers it is not a finite number")
     if without_one.max() - without_one.min() < 1e-12:
         return Estimate(value, None, None, speakers, f"leaving out any of {speakers} speakers changes nothing")
     low, high = bootstrap_interval(everyone, score, resamples)
@@ -113,21 +118,51 @@ def estimate_recall(counts: Tensor, index: int, resamples: int = RESAMPLES) -> E
     return estimate(counts[:, have], lambda matrices: recalls(matrices)[..., index], resamples)
 
 
+def estimate_recall_change(
+    baseline: Tensor, counts: Tensor, index: int, relative: bool, resamples: int = RESAMPLES
+) -> Estimate:
+    """Return the change of a class's recall from a baseline, with its interval over the speakers with the class.
+
+    The interval is paired: a drawn speaker counts in both systems. With several seeds, recalls are means over seeds.
+
+    Args:
+        baseline: Confusion matrix of each of the baseline's seeds and speakers [R, S, C, C].
+        counts: The same of the other system on the same utterances; R may differ.
+        index: The class.
+        relative: Whether the change is relative to the baseline's recall; otherwise it is a difference.
+        resamples: Number of resamples.
+    """
+    rows = [found[:, :, index].sum(0) for found in (baseline, counts)]  # [S, C]
+    both = torch.stack([torch.stack([row[:, index], row.sum(1)], 1) for row in rows], 1)  # recognised and total
+    have = both[:, 0, 1] > 0
+    if not have.any():
+        return Estimate(float("nan"), None, None, 0, "no utterance")
+
+    def change(pooled: Tensor) -> Tensor:
+        before, after = (pooled[..., system, 0] / pooled[..., system, 1] for system in (0, 1))
+        return after / before - 1 if relative else after - before
+
+    return estimate(both[None, have], change, resamples)
+
+
 def bootstrap_interval(
     data: NDArray[np.int64] | NDArray[np.float64],
     statistic: Callable[..., NDArray[np.float64]],
     resamples: int = RESAMPLES,
 ) -> tuple[float, float]:
-    """Return scipy's 95% BCa interval of ``statistic(data, axis)``, with a fixed seed."""
-    found = stats.bootstrap(
-        (data,),
-        statistic,
-        n_resamples=resamples,
-        confidence_level=LEVEL,
-        method="BCa",
-        vectorized=True,
-        rng=np.random.default_rng(0),
-    )
+    """Return scipy's 95% BCa interval of ``statistic(data, axis)``, with a fixed seed; NaN for degenerate data."""
+    # A relative change is infinite in a draw of speakers with recall zero; callers say why an end is not finite.
+    with np.errstate(invalid="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        found = stats.bootstrap(
+            (data,),
+            statistic,
+            n_resamples=resamples,
+            confidence_level=LEVEL,
+            method="BCa",
+            vectorized=True,
+            rng=np.random.default_rng(0),
+        )
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
@@ -192,11 +227,16 @@ class SpeakerCounts:
             seed.index_put_(tuple(places), torch.ones(len(table), dtype=torch.long), accumulate=True)
         return cls(speakers, counts)
 
+    @property
+    def utterances(self) -> Tensor:
+        """Utterances of each speaker [S], the most over seeds."""
+        return self.counts.sum(dim=(-2, -1)).amax(dim=0)
+
     def scores(self) -> pd.DataFrame:
         """Return ``UA`` (over the classes in the speaker's utterances), ``WA`` and ``utterances`` by speaker.
 
         Scores are means over seeds.
         """
         columns = {name: score(self.counts).nanmean(dim=0).numpy() for name, score in SCORES.items()}
-        utterances = self.counts.sum(dim=(-2, -1)).amax(dim=0).numpy()
-        return pd.DataFrame(columns | {"utterances": utterances}, index=pd.Index(self.speakers, name="speaker"))
+        columns["utterances"] = self.utterances.numpy()
+        return pd.DataFrame(columns, index=pd.Index(self.speakers, name="speaker"))

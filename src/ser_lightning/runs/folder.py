@@ -35,9 +35,18 @@ FILES = {  # predictions by set
 }
 SCORES_FILE = "scores.json"
 EMBEDDINGS_FILE = "embeddings.safetensors"
+ASSIGNMENT_FILE = "assignment.csv"
 CONFUSION_PICTURE, EMBEDDINGS_PICTURE, ATTENTION_PICTURE = "confusion.png", "embeddings.png", "attention.png"
 # Results of a training, in the order in which they are deleted before the next one.
-RESULTS = (FACTS_FILE, *FILES.values(), SCORES_FILE, CONFUSION_PICTURE, EMBEDDINGS_FILE, EMBEDDINGS_PICTURE)
+RESULTS = (
+    FACTS_FILE,
+    *FILES.values(),
+    SCORES_FILE,
+    CONFUSION_PICTURE,
+    EMBEDDINGS_FILE,
+    EMBEDDINGS_PICTURE,
+    ASSIGNMENT_FILE,
+)
 
 
 def has_begun(folder: Path) -> bool:

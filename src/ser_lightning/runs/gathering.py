@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.runs.assignment import read_assignment
 from ser_lightning.runs.configuration import relevant
 from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import (
@@ -70,6 +71,7 @@ class FoldRun:
             fold.configuration()
             if (folder / EMBEDDINGS_FILE).is_file():
                 read_embeddings(folder)
+            read_assignment(folder, facts.class_names)
         return fold
 
     def configuration(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from ser_lightning.nn.standardisation import Standardisation
 from ser_lightning.nn.tensors import frame_mask
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 from ser_lightning.systems.stages import check_same_extractor, check_unseen_speakers, load_parts, read_stage
+from ser_lightning.systems.time_pooling import TimePooling, TimeWeights
 from ser_lightning.types import Statistics
 
 KERNELS = ((12, 16), (8, 12), (5, 7))  # table 2; read as frequency x time, which the paper does not state
@@ -61,9 +62,9 @@ class UtteranceEncoder(nn.Module):
         states, lengths = self.blstm(*self.convolutions(frames, mask.sum(1)))
         return states, frame_mask(lengths, states.shape[1])
 
-    def attention(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, int]:
-        """Return attention weights [B, T'] of standardised ``frames`` [B, T, F], and the frames per step."""
-        return self.pooling.weights(*self.descriptors(frames, mask)), self.convolutions.reduction
+    def time_pooling(self, standardisation: nn.Module) -> TimePooling:
+        """Return the self-attention of an encoder that comes after ``standardisation``."""
+        return TimePooling(standardisation, self.descriptors, self.pooling, self.convolutions.reduction_in_time)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Encode standardised ``frames`` [B, T, F] under ``mask`` [B, T] as vectors [B, output_dim]."""
@@ -112,10 +113,9 @@ class DominantEmotionRecognition(EmotionClassifier):
         logits: Tensor = self.classifier(self.encoder(frames, mask))
         return logits
 
-    def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
-        """Return attention weights [B, T'] of ``frames`` [B, T, F] with ``lengths`` [B], and the frames per step."""
-        mask = frame_mask(lengths, frames.shape[1])
-        return self.encoder.attention(self.standardisation(frames, mask), mask)
+    def time_pooling(self) -> TimePooling:
+        """Return the encoder's self-attention."""
+        return self.encoder.time_pooling(self.standardisation)
 
 
 class MultiLabelEmotionExistence(EmotionClassifier):
@@ -155,10 +155,9 @@ class MultiLabelEmotionExistence(EmotionClassifier):
         logits: Tensor = self.classifier(self.encoder(frames, mask))
         return logits
 
-    def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
-        """Return attention weights [B, T'] of ``frames`` [B, T, F] with ``lengths`` [B], and the frames per step."""
-        mask = frame_mask(lengths, frames.shape[1])
-        return self.encoder.attention(self.standardisation(frames, mask), mask)
+    def time_pooling(self) -> TimePooling:
+        """Return the encoder's self-attention."""
+        return self.encoder.time_pooling(self.standardisation)
 
 
 STAGE_SYSTEMS: dict[str, type[EmotionClassifier]] = {
@@ -195,10 +194,6 @@ class FrozenEncoder(nn.Module):
         """Encode raw ``frames`` [B, T, F] under ``mask`` [B, T] as vectors [B, output_dim]."""
         vectors: Tensor = self.encoder(self.standardisation(frames, mask), mask)
         return vectors
-
-    def attention(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, int]:
-        """Return attention weights [B, T'] of raw ``frames`` [B, T, F] under ``mask`` [B, T], and frames per step."""
-        return self.encoder.attention(self.standardisation(frames, mask), mask)
 
 
 class ExistencePretraining(EmotionClassifier):
@@ -275,8 +270,13 @@ class ExistencePretraining(EmotionClassifier):
         logits: Tensor = self.classifier(vectors)
         return logits
 
-    def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
-        """Return attention weights [B, T'] of ``frames`` [B, T, F] with ``lengths`` [B], and the frames per step.
+    def time_pooling(self) -> TimePooling | None:
+        """Return the encoder's self-attention; None for a fusion, which has two encoders."""
+        first = cast(FrozenEncoder, self.encoders[0])
+        return first.encoder.time_pooling(first.standardisation) if len(self.encoders) == 1 else None
+
+    def attention(self, frames: Tensor, lengths: Tensor) -> TimeWeights:
+        """Return the encoder's attention [B, T'] over ``frames`` [B, T, F] with ``lengths`` [B].
 
         Raises:
             ConfigurationError: For a fusion, whose encoders have different attention.
@@ -285,5 +285,4 @@ class ExistencePretraining(EmotionClassifier):
             raise ConfigurationError(
                 f"{type(self).__name__} with fusion has attention in each encoder; use the checkpoints it started from"
             )
-        mask = frame_mask(lengths, frames.shape[1])
-        return cast(FrozenEncoder, self.encoders[0]).attention(frames, mask)
+        return super().attention(frames, lengths)

@@ -1,5 +1,5 @@
 """The base class of systems: standardise, train, score, and save what prediction needs in the checkpoint."""
-# Shapes: B utterances, T frames (padded), F features, C classes.
+# Shapes: B utterances, T frames (padded), F features, C classes, K clusters, G ghost clusters.
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ from ser_lightning.losses import Criterion
 from ser_lightning.metrics import EmotionScores, SpeakerScores
 from ser_lightning.nn.standardisation import Standardisation, UtteranceStandardisation
 from ser_lightning.nn.tensors import at_least_float32, frame_mask, weigh_share
+from ser_lightning.systems.time_pooling import TimePooling, TimeWeights
 from ser_lightning.types import Batch, FoldData, Statistics, TargetKind
 
 CHECKPOINT_KEY = "ser_lightning"
@@ -114,17 +115,27 @@ class EmotionClassifier(LightningModule):
         # Under autocast, logits in half precision would round targets and class weights too.
         return at_least_float32(self(batch.inputs, batch.lengths))
 
-    def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
-        """Return attention weights [B, T'] of time steps (a row sums to one), and the frames per step.
+    def time_pooling(self) -> TimePooling | None:
+        """Return the pooling over time with what comes before it; None without one."""
+        return None
+
+    def attention(self, frames: Tensor, lengths: Tensor) -> TimeWeights:
+        """Return attention, or soft assignment to clusters, over time.
 
         Args:
             frames: Frames [B, T, F].
             lengths: Real frames of each utterance [B].
 
         Raises:
-            ConfigurationError: If the system has no attention over time.
+            ConfigurationError: If the system has neither.
         """
-        raise ConfigurationError(f"{type(self).__name__} as configured has no attention over time")
+        found = self.time_pooling()
+        weights = None if found is None else found.weights(frames, lengths)
+        if weights is None:
+            raise ConfigurationError(
+                f"{type(self).__name__} as configured has neither attention nor clusters over time"
+            )
+        return weights
 
     @property
     def data_module(self) -> FoldData:
@@ -201,8 +212,10 @@ class EmotionClassifier(LightningModule):
         return self._evaluation_step(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Return the decision on ``batch``, and its ``indices`` [B]."""
-        return self._evaluation_step(batch)
+        """Return the decision on ``batch``, its ``indices`` [B] and, with clusters, ``assignments`` [B, K + G]."""
+        outputs, found = self._evaluation_step(batch), self.time_pooling()
+        assignments = None if found is None else found.mean_assignment(batch.inputs, batch.lengths)
+        return outputs if assignments is None else outputs | {"assignments": assignments}
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the decision on ``batch``, and its ``indices`` [B]."""

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from ser_lightning.losses import Criterion
 from ser_lightning.nn.pooling import Pooling
-from ser_lightning.nn.tensors import frame_mask, recurrent_states
+from ser_lightning.nn.tensors import recurrent_states
 from ser_lightning.systems.classifier import EmotionClassifier
+from ser_lightning.systems.time_pooling import TimePooling
 
 
 class PooledLSTM(EmotionClassifier):
@@ -54,13 +55,13 @@ class PooledLSTM(EmotionClassifier):
         """Return logits [B, C] of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
         if self.training and self.input_noise > 0:
             frames = frames + self.input_noise * torch.randn_like(frames)
-        states = self.dropout(recurrent_states(self.lstm, frames))
-        logits: Tensor = self.output(self.pooling(states, mask))
+        logits: Tensor = self.output(self.pooling(*self.descriptors(frames, mask)))
         return logits
 
-    def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
-        """Return attention weights [B, T] of ``frames`` [B, T, F] with ``lengths`` [B], and 1 frame per step."""
-        mask = frame_mask(lengths, frames.shape[1])
-        states = recurrent_states(self.lstm, self.standardisation(frames, mask))
-        weights = self.pooling.weights(self.dropout(states), mask)
-        return super().attention(frames, lengths) if weights is None else (weights, 1)
+    def descriptors(self, frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs of the pooling: LSTM states [B, T, H] of ``frames`` [B, T, F], and ``mask`` [B, T]."""
+        return self.dropout(recurrent_states(self.lstm, frames)), mask
+
+    def time_pooling(self) -> TimePooling:
+        """Return the pooling over the LSTM's states."""
+        return TimePooling(self.standardisation, self.descriptors, self.pooling, 1)

@@ -18,6 +18,7 @@ from ser_lightning.nn.standardisation import Normalisation, UtteranceStandardisa
 from ser_lightning.nn.tensors import at_least_float32, frame_mask
 from ser_lightning.systems.classifier import Decision, EmotionClassifier
 from ser_lightning.systems.stages import start_from
+from ser_lightning.systems.time_pooling import TimePooling
 from ser_lightning.types import Batch
 
 
@@ -65,6 +66,13 @@ class SpeakerIdentification(EmotionClassifier):
         """Return logits [B, C] of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
         logits: Tensor = self.output(self.network(frames, mask))
         return logits
+
+    def time_pooling(self) -> TimePooling:
+        """Return the network's aggregation over time."""
+        network = self.network
+        return TimePooling(
+            self.standardisation, network.descriptors, network.pooling, network.encoder.reduction_in_time
+        )
 
     def _update_scores(self, decision: Decision, batch: Batch) -> None:
         self.evaluation_scores.update(decision.logits, batch.labels)
@@ -119,6 +127,13 @@ class SEResNetVLAD(EmotionClassifier):
         """Return logits [B, C] of standardised ``frames`` [B, T, F] under ``mask`` [B, T]."""
         logits: Tensor = self.output(self.network(frames, mask))
         return logits
+
+    def time_pooling(self) -> TimePooling:
+        """Return the network's aggregation over time."""
+        network = self.network
+        return TimePooling(
+            self.standardisation, network.descriptors, network.pooling, network.encoder.reduction_in_time
+        )
 
     def decide(self, batch: Batch) -> Decision:
         """Return logits, probabilities, predicted classes and embeddings of ``batch``."""

@@ -25,6 +25,7 @@ from ser_lightning.systems.classifier import CHECKPOINT_KEY, Decision, EmotionCl
 from ser_lightning.systems.mocanu2021 import SEResNetVLAD, SpeakerIdentification
 from ser_lightning.systems.stages import start_from
 from ser_lightning.systems.svm_fitting import check_parts, fit_svm
+from ser_lightning.systems.time_pooling import TimePooling
 from ser_lightning.types import Batch
 
 
@@ -153,6 +154,13 @@ class MetricLearning(EmotionClassifier):
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return class scores [B, C]: log-probabilities of the SVM, or cosines with the class means."""
         return self._class_scores(at_least_float32(self.network(frames, mask)))[0]
+
+    def time_pooling(self) -> TimePooling:
+        """Return the network's aggregation over time."""
+        network = self.network
+        return TimePooling(
+            self.standardisation, network.descriptors, network.pooling, network.encoder.reduction_in_time
+        )
 
     def _class_scores(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Return class scores [B, C] and predicted classes [B] of ``embeddings`` [B, E]."""

@@ -16,6 +16,7 @@ from ser_lightning.nn.encoders import BidirectionalLSTM, ConvolutionBlock, Convo
 from ser_lightning.nn.pooling import Pooling
 from ser_lightning.nn.tensors import frame_mask
 from ser_lightning.systems.classifier import EmotionClassifier
+from ser_lightning.systems.time_pooling import TimePooling
 
 
 class ConvBLSTMAttention(EmotionClassifier):
@@ -105,8 +106,6 @@ class ConvBLSTMAttention(EmotionClassifier):
         logits: Tensor = self.output(self.pooling(*self.descriptors(frames, mask)))
         return logits
 
-    def attention(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, int]:
-        """Return attention weights [B, T'] of ``frames`` [B, T, F] with ``lengths`` [B], and the frames per step."""
-        mask = frame_mask(lengths, frames.shape[1])
-        weights = self.pooling.weights(*self.descriptors(self.standardisation(frames, mask), mask))
-        return super().attention(frames, lengths) if weights is None else (weights, self.convolutions.reduction)
+    def time_pooling(self) -> TimePooling:
+        """Return the pooling over the BLSTM's states."""
+        return TimePooling(self.standardisation, self.descriptors, self.pooling, self.convolutions.reduction_in_time)

@@ -1,5 +1,5 @@
-"""Results of a fold: predictions, confusion matrix, embeddings and model card."""
-# Shapes: N utterances of a set, B of a batch, C classes, E channels of an embedding.
+"""Results of a fold: predictions, confusion matrix, embeddings, cluster assignment and model card."""
+# Shapes: N utterances of a set, B of a batch, C classes, E channels of an embedding, K clusters, G ghosts.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,14 +16,16 @@ from ser_lightning.data.targets import vote_distribution
 from ser_lightning.files import write_atomically
 from ser_lightning.reports.figures import confusion_figure, save
 from ser_lightning.reports.model_card import model_card
+from ser_lightning.runs.assignment import write_assignment
 from ser_lightning.runs.folder import BEST, CARD, CHECKPOINTS, CONFUSION_PICTURE, EMBEDDINGS_PICTURE, FILES
 from ser_lightning.runs.predictions import Predictions, confusion
 from ser_lightning.runs.scores import SOFT_SCORES, fold_scores, write_embeddings, write_scores
 from ser_lightning.systems.checkpoint import read_checkpoint
-from ser_lightning.systems.classifier import CHECKPOINT_KEY
+from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
 from ser_lightning.types import split_corpus_name
 
-OUTPUTS = ("indices", "probabilities", "predicted", "embeddings")  # of a system's steps; the last two are optional
+# Of a system's steps; the last three are optional.
+OUTPUTS = ("indices", "probabilities", "predicted", "embeddings", "assignments")
 
 
 class ResultFiles(Callback):
@@ -34,8 +36,9 @@ class ResultFiles(Callback):
     Validation inside ``fit`` writes nothing.
 
     Each step of a system returns ``indices`` [B] and ``probabilities`` [B, C]. It may return ``predicted`` [B], if the
-    predicted classes need not be the most probable ones, and ``embeddings`` [B, E], which a test writes to
-    ``embeddings.safetensors`` and draws.
+    predicted classes need not be the most probable ones; ``embeddings`` [B, E], which a test writes to
+    ``embeddings.safetensors`` and draws; and ``assignments`` [B, K + G] to clusters, whose means by class a test writes
+    to ``assignment.csv``.
     """
 
     def __init__(self) -> None:
@@ -113,6 +116,10 @@ class ResultFiles(Callback):
             }
             if "embeddings" in found:
                 pictures["test/embeddings_picture"] = _write_embeddings(folder, found["embeddings"], predictions, title)
+            if "assignments" in found:
+                pooling = cast(EmotionClassifier, trainer.lightning_module).time_pooling()
+                ghosts = pooling.pooling.ghosts if pooling else 0
+                write_assignment(folder, found["assignments"], ghosts, predictions)
             _log_pictures(trainer, predictions, data_module.class_names, pictures)
             no_votes = [0.0] * len(data_module.class_names)
             votes = [vote_distribution(u, data_module.class_names) or no_votes for u in utterances]

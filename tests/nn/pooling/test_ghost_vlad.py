@@ -83,12 +83,22 @@ def test_an_utterance_assigned_to_ghosts_has_finite_gradients(frames: Tensor) ->
     assert torch.isfinite(noise.grad).all()
 
 
-def test_ghosts_share_in_the_assignment_of_a_frame(frames: Tensor) -> None:
-    pooling = GhostVLAD(5, clusters=3, ghosts=2).double()
-    shares = pooling.assign(frames)
-    assert shares.shape == (3, 7, 3)
-    assert (shares > 0).all()
-    assert (shares.sum(2) < 1).all()
+def test_assignment_is_the_softmax_over_clusters_and_ghosts() -> None:
+    pooling = GhostVLAD(1, clusters=2, ghosts=1).double()
+    with torch.no_grad():
+        pooling.load_state_dict(
+            {
+                "assignment.weight": torch.tensor([[0.0], [1.0]]),
+                "assignment.bias": torch.zeros(2),
+                "ghost_assignment.weight": torch.tensor([[0.0]]),
+                "ghost_assignment.bias": torch.full((1,), np.log(2.0)),
+                "centres": torch.zeros(2, 1),
+            }
+        )
+    frames = torch.tensor([[[0.0], [np.log(5.0)], [7.0]]], dtype=torch.float64)
+    by_hand = torch.tensor([[1 / 4, 1 / 4, 2 / 4], [1 / 8, 5 / 8, 2 / 8], [0, 0, 0]], dtype=torch.float64)
+    torch.testing.assert_close(pooling.assign(frames, frame_mask(torch.tensor([2]), 3))[0], by_hand)
+    assert (pooling.clusters, pooling.ghosts) == (2, 1)
 
 
 def test_a_checkpoint_of_NetVLAD_loads_and_only_ghosts_are_new() -> None:
@@ -107,8 +117,9 @@ def test_autocast_changes_nothing() -> None:
     close_to_centres = (4 + 0.05 * torch.randn(3, 7, 6)).bfloat16()
     expected = pooling(close_to_centres.float(), mask)
     with torch.autocast("cpu", torch.bfloat16):
-        result = pooling(close_to_centres, mask)
+        result, assigned = pooling(close_to_centres, mask), pooling.assign(close_to_centres, mask)
     assert torch.equal(result, expected), (result - expected).abs().max()
+    assert torch.equal(assigned, pooling.assign(close_to_centres.float(), mask))
 
 
 def test_without_a_number_there_is_no_ghost() -> None:

@@ -20,9 +20,11 @@ class Encoder(nn.Module, ABC):
 
     Attributes:
         output_dim: D.
+        reduction_in_time: Frames per descriptor.
     """
 
     output_dim: int
+    reduction_in_time: int = 1
 
     @abstractmethod
     def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -114,7 +116,7 @@ class ConvolutionStack(Encoder):
     def __init__(self, input_dim: int, blocks: Sequence[ConvolutionBlock]) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(blocks)
-        self.reduction = prod(block.reduction for block in blocks)
+        self.reduction_in_time = prod(block.reduction for block in blocks)
         num_bins = input_dim
         for block in blocks:
             num_bins = block.num_bins(num_bins)
@@ -126,8 +128,8 @@ class ConvolutionStack(Encoder):
         """Return descriptors [B, T', D] of ``frames`` [B, T, F] with ``lengths`` [B], and their lengths [B]."""
         num_frames = frames.shape[1]
         maps = frames.masked_fill(~frame_mask(lengths, num_frames).unsqueeze(2), 0.0).transpose(1, 2).unsqueeze(1)
-        maps = F.pad(maps, (0, max(0, self.reduction - num_frames)))
-        lengths = lengths.clamp(min=self.reduction)
+        maps = F.pad(maps, (0, max(0, self.reduction_in_time - num_frames)))
+        lengths = lengths.clamp(min=self.reduction_in_time)
         for block in self.blocks:
             maps, lengths = block(maps, lengths)
         return maps.permute(0, 3, 1, 2).flatten(2), lengths

@@ -41,16 +41,22 @@ class NetVLAD(Pooling):
         self.assignment = nn.Linear(self.input_dim, clusters)
         self.centres = nn.Parameter(torch.randn(clusters, self.input_dim) / self.input_dim**0.5)
 
-    def assign(self, frames: Tensor) -> Tensor:
-        """Return the soft assignment [B, T, K] of ``frames`` [B, T, D] to clusters."""
+    def _scores(self, frames: Tensor) -> Tensor:
+        """Return the scores [B, T, K] of ``frames`` [B, T, D], whose softmax is the assignment."""
         scores: Tensor = self.assignment(frames)
-        return scores.softmax(2)
+        return scores
+
+    def assign(self, frames: Tensor, mask: Tensor) -> Tensor:
+        """Return the soft assignment [B, T, K + G] of ``frames`` [B, T, D] under ``mask`` [B, T], ghosts last."""
+        with without_autocast(frames.device):
+            assignment = self._scores(frames.to(self.centres.dtype)).softmax(2)
+            return assignment.masked_fill(~mask.unsqueeze(2), 0.0)
 
     def forward(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Aggregate ``frames`` [B, T, D] under ``mask`` [B, T] to [B, K * D]."""
         with without_autocast(frames.device):
             frames = frames.to(self.centres.dtype)
-            assignment = self.assign(frames).masked_fill(~mask.unsqueeze(2), 0.0)
+            assignment = self.assign(frames, mask)[:, :, : self.clusters]
             weighted_sum = torch.einsum("btk,btd->bkd", assignment, frames)
             residuals = weighted_sum - assignment.sum(1).unsqueeze(2) * self.centres
             return F.normalize(F.normalize(residuals, dim=2).flatten(1), dim=1)
@@ -78,9 +84,6 @@ class GhostVLAD(NetVLAD):
         super()._build(clusters)
         self.ghost_assignment = nn.Linear(self.input_dim, self.ghosts) if self.ghosts else None
 
-    def assign(self, frames: Tensor) -> Tensor:
-        """Return the soft assignment [B, T, K] of ``frames`` [B, T, D] to all clusters except ghosts."""
-        if self.ghost_assignment is None:
-            return super().assign(frames)
-        scores = self.assignment(frames)
-        return torch.cat([scores, self.ghost_assignment(frames)], 2).softmax(2)[:, :, : scores.shape[2]]
+    def _scores(self, frames: Tensor) -> Tensor:
+        scores = super()._scores(frames)
+        return scores if self.ghost_assignment is None else torch.cat([scores, self.ghost_assignment(frames)], 2)

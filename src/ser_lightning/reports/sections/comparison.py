@@ -1,7 +1,9 @@
 """Comparisons: with the paper, between systems, and over hyper-parameters."""
 
+import math
 from collections.abc import Sequence
 
+from ser_lightning.metrics import recalls
 from ser_lightning.reports.curves import Point, curve_figure, curve_tables
 from ser_lightning.reports.document import Block, Folded, Paragraph, Picture, Section, Table
 from ser_lightning.reports.figures import png
@@ -11,10 +13,18 @@ from ser_lightning.reports.paired_tests import (
     ComparedSystem,
     PairedTest,
     paired_tests,
+    same_speakers,
 )
 from ser_lightning.reports.systems import AbsentRow, PaperResult, ReportedSystem
 from ser_lightning.reports.terminal import mean_and_spread, mean_and_spread_in_words
-from ser_lightning.reports.uncertainty import SCORES, Estimate, SpeakerCounts, estimate, too_narrow
+from ser_lightning.reports.uncertainty import (
+    SCORES,
+    Estimate,
+    SpeakerCounts,
+    estimate,
+    estimate_recall_change,
+    too_narrow,
+)
 from ser_lightning.runs.summary import Summary, corpus_title
 
 
@@ -78,6 +88,52 @@ def significance(systems: Sequence[ReportedSystem]) -> list[Section]:
         lines = [f"{pair.first} and {pair.second}: {pair.reason}" for pair in skipped]
         blocks.append(Folded(f"{len(skipped)} {'pair' if len(skipped) == 1 else 'pairs'}", lines))
     return [Section("Which systems differ", blocks)]
+
+
+def class_changes(systems: Sequence[ReportedSystem], baseline: str) -> list[Section]:
+    """Return the change of each class's recall against the system named ``baseline``, if it and others are finished."""
+    first = next((system for system in systems if system.name == baseline), None)
+    others = [system for system in systems if system.name != baseline]
+    if first is None or not others:
+        return []
+    rows, skipped = [], []
+    few: list[Estimate] = []
+    for system in others:
+        found = same_speakers(ComparedSystem(first.name, first.runs), ComparedSystem(system.name, system.runs))
+        if isinstance(found, str):
+            skipped.append(f"{system.name}: {found}")
+            continue
+        before, after = (one.counts for one in found)
+        for index, name in enumerate(system.summary.class_names):
+            change, relative = (estimate_recall_change(before, after, index, kind) for kind in (False, True))
+            if not change.speakers:
+                continue
+            recall = [f"{100 * recalls(one.sum(1)).nanmean(0)[index]:.2f}" for one in (before, after)]
+            rows.append([system.name, name, *recall, *_changed(change), *_changed(relative), str(change.speakers)])
+            few += [one for one in (change, relative) if one.low is not None]
+    blocks: list[Block] = []
+    if rows:
+        headings = {"": False, "class": False, f"{baseline} %": True, "recall %": True}
+        headings |= {"change": True, "95% interval": True, "relative change %": True, "interval, relative": True}
+        headings |= {"speakers": True}
+        explanation = (
+            f"Recall of each class, pooled over the folds that both the system and {baseline} have finished; change in "
+            "percentage points, and relative to the baseline. Intervals are paired: a draw of speakers counts in "
+            "both systems. They are not corrected for the number of classes and rows. "
+            f"{too_narrow(one.speakers for one in few)}"
+        )
+        blocks = [Paragraph(explanation.strip()), Table(f"Change of recall against {baseline}", headings, rows)]
+    if skipped:
+        blocks += [Folded(f"Not comparable with {baseline}", skipped)]
+    return [Section("Classes against the baseline", blocks)] if blocks else []
+
+
+def _changed(found: Estimate) -> list[str]:
+    """Return a change and its interval, signed, in percent."""
+    value = f"{100 * found.value:+.1f}" if math.isfinite(found.value) else "-"
+    if found.low is None or found.high is None:
+        return [value, f"none: {found.reason}"]
+    return [value, f"[{100 * found.low:+.1f}, {100 * found.high:+.1f}]"]
 
 
 def hyper_parameters(systems: Sequence[ReportedSystem], absent: Sequence[AbsentRow] = ()) -> list[Section]:

@@ -1,14 +1,16 @@
-"""Training curves, reliability, embeddings and attention."""
+"""Training curves, reliability, clusters, embeddings and attention."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
 from ser_lightning.metrics import calibration
+from ser_lightning.reports.cluster_figure import cluster_figure
 from ser_lightning.reports.curves import reliability_figure, reliability_table
 from ser_lightning.reports.document import Block, Paragraph, Picture, Section, SideBySide
 from ser_lightning.reports.figures import MAX_SYSTEMS_PER_FIGURE, png, training_figure
 from ser_lightning.reports.systems import ReportedSystem, picture_groups
+from ser_lightning.runs.assignment import read_assignment
 from ser_lightning.runs.facts import read_history
 from ser_lightning.runs.folder import ATTENTION_PICTURE, EMBEDDINGS_FILE, EMBEDDINGS_PICTURE
 from ser_lightning.runs.gathering import FoldRun
@@ -67,6 +69,45 @@ def reliability(systems: Sequence[ReportedSystem]) -> Section:
             )
         )
     return Section("Reliability", [SideBySide(pictures)] if len(pictures) > 1 else pictures)
+
+
+def clusters(systems: Sequence[ReportedSystem]) -> list[Section]:
+    """Return the section of mean cluster assignments by class, of each system's first fold that has them."""
+    pictures = []
+    for system in systems:
+        found = next(_assignments(system), None)
+        if found is None:
+            continue
+        fold, numbers = found
+        which = f"{system.name}, seed {fold.facts.seed}, fold {fold.facts.fold}"
+        title = f"{system.name}\nseed {fold.facts.seed}, fold {fold.facts.fold}: {corpus_title(system.summary)}"
+        pictures.append(
+            Picture(
+                _named("clusters", system, systems),
+                png(cluster_figure(numbers, title)),
+                f"{which}: " + "; ".join(f"{name}: {_largest(row)}" for name, row in numbers.iterrows()),
+                f"{which}: soft assignment to clusters, mean over each utterance's steps, then over the test "
+                "utterances of a class. Another training's clusters are others, so folds are not averaged.",
+                numbers.reset_index(),
+            )
+        )
+    blocks: list[Block] = [SideBySide(pictures)] if len(pictures) > 1 else [*pictures]
+    return [Section("Clusters", blocks)] if blocks else []
+
+
+def _assignments(system: ReportedSystem) -> Iterator[tuple[FoldRun, pd.DataFrame]]:
+    for fold in _folds(system):
+        table = read_assignment(fold.folder, fold.facts.class_names)
+        if table is not None:
+            yield fold, table
+
+
+def _largest(shares: "pd.Series[float]") -> str:
+    """Return the cluster with the largest share in words, as a text alternative."""
+    shares = shares.drop("utterances").dropna()
+    if shares.empty:
+        return "no utterance"
+    return f"most in {str(shares.idxmax()).replace('_', ' ')}, {100 * shares.max():.0f}%"
 
 
 def embeddings_and_attention(systems: Sequence[ReportedSystem]) -> list[Section]:
