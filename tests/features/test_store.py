@@ -1,6 +1,7 @@
 """Stored features: correct, reused, shared, and written atomically."""
 
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -382,7 +384,10 @@ def test_frames_are_written_as_they_come(clips: list[Path], folder: Path, monkey
     assert len(FeatureStore(folder, LogMelFilterbank()).load(clips)) == 6
 
 
-def test_no_bar_is_shown_unless_asked_for(clips: list[Path], folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_bar_is_shown_unless_asked_for(
+    clips: list[Path], folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "Console", functools.partial(Console, force_terminal=True))
     FeatureStore(folder, LogMelFilterbank()).prepare(clips[:1], progress=False)
     assert capfd.readouterr() == ("", "")
     FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=True)

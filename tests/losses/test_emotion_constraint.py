@@ -118,7 +118,8 @@ def test_the_farthest_related_is_meant_unless_the_nearest_is_asked_for() -> None
 def test_a_negative_as_far_as_the_related_is_not_semi_hard() -> None:
     # Mirrored, so that both are exactly as far from the anchor: sad on the axis, angry above it, happy below.
     embeddings = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, -0.6]], dtype=torch.float64)
-    constraint = EmotionConstraint(("sad", "angry", "happy"), ALPHA, BETA, {"negative": ["sad", "angry"]}, MARGIN)
+    polarities = {"negative": ["sad", "angry"]}
+    constraint = EmotionConstraint(("sad", "angry", "happy"), ALPHA, BETA, polarities, MARGIN, negatives="band")
     assert [value.item() for value in constraint(embeddings, torch.arange(3))] == [0.0, 0]
 
 
