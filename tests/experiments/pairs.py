@@ -1,9 +1,11 @@
 """The experiments in experiments/: one file, or a system's and a corpus's."""
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 FOLDER = Path("experiments")
@@ -46,6 +48,16 @@ EXPERIMENTS: list[tuple[Path, ...]] = [
 
 def name(files: tuple[Path, ...]) -> str:
     return " ".join(str(path.relative_to(FOLDER).with_suffix("")) for path in files)
+
+
+def with_repetitions(experiments: Iterable[tuple[Path, ...]]) -> list[Any]:
+    """Return experiments as test parameters; one whose files are both part of earlier ones is slow."""
+    parameters, seen = [], set[Path]()
+    for files in experiments:
+        marks = [pytest.mark.slow] if seen.issuperset(files) else []
+        seen.update(files)
+        parameters.append(pytest.param(files, marks=marks, id=name(files)))
+    return parameters
 
 
 ABSENT = "absent"

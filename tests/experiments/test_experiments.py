@@ -15,7 +15,19 @@ from ser_lightning.runs.facts import RunFacts
 from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.fold import run_fold
 from tests.experiments.conftest import Built, arguments
-from tests.experiments.pairs import ABSENT, CORPORA, EXPERIMENTS, FOLDER, PAIRS, SYSTEMS, at, content, files_of, name
+from tests.experiments.pairs import (
+    ABSENT,
+    CORPORA,
+    EXPERIMENTS,
+    FOLDER,
+    PAIRS,
+    SYSTEMS,
+    at,
+    content,
+    files_of,
+    name,
+    with_repetitions,
+)
 from tools.choices import FILE, Choice, read_choices
 
 Build = Callable[[tuple[Path, ...]], Built]
@@ -155,7 +167,7 @@ def last_part(value: Any) -> str:
     return str(value["class_path"]).rpartition(".")[2]
 
 
-@pytest.mark.parametrize("files", PAIRS, ids=name)
+@pytest.mark.parametrize("files", with_repetitions(PAIRS))
 def test_a_pair_resolves_to_its_system_and_its_corpus(files: tuple[Path, Path], built: Build) -> None:
     found = built(files)
     key, corpus_key = (f"{path.parent.name}/{path.stem}" for path in files)
@@ -188,7 +200,7 @@ def unlike(written: Any, resolved: Any, key: str = "") -> list[str]:
     return [problem for pair in pairs for problem in unlike(*pair)]
 
 
-@pytest.mark.parametrize("files", PAIRS, ids=name)
+@pytest.mark.parametrize("files", with_repetitions(PAIRS))
 def test_merging_a_pair_drops_no_key_of_either_file(files: tuple[Path, Path], built: Build) -> None:
     problems = [problem for path in files for problem in unlike(content(path), built(files).config)]
     assert [one for one in problems if not one.startswith("data.init_args.root: ")] == []  # the test sets it
@@ -201,7 +213,7 @@ def choices_of(files: tuple[Path, Path]) -> list[Choice]:
     return [one for one in chosen if one.made_in == "key" and one.holds_for(files[0].stem, files[1].stem)]
 
 
-@pytest.mark.parametrize("files", PAIRS, ids=name)
+@pytest.mark.parametrize("files", with_repetitions(PAIRS))
 def test_a_choice_has_the_value_of_every_experiment_it_covers(files: tuple[Path, Path], built: Build) -> None:
     config = built(files).config
     different = {one.key: at(config, one.key) for one in choices_of(files) if at(config, one.key) != one.value}
@@ -235,7 +247,7 @@ def set_values(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from set_values(inner, f"{key}.{part}")
 
 
-@pytest.mark.parametrize("files", PAIRS, ids=name)
+@pytest.mark.parametrize("files", with_repetitions(PAIRS))
 def test_a_value_that_no_file_writes_is_a_choice(files: tuple[Path, Path], built: Build) -> None:
     config = built(files).config
     parts = {"model": config["model"], "data": config["data"], "trainer": {"callbacks": config["trainer"]["callbacks"]}}
@@ -251,7 +263,7 @@ def test_there_are_experiments() -> None:
     assert [path.stem for path in TRAINERS] == ["bf16", "compiled", "cpu", "ddp", "gpu", "smoke"]
 
 
-@pytest.mark.parametrize("files", EXPERIMENTS, ids=name)
+@pytest.mark.parametrize("files", with_repetitions(EXPERIMENTS))
 def test_an_experiment_is_built_unchanged(files: tuple[Path, ...], built: Build) -> None:
     found = built(files)
     assert found.frames_fit
@@ -269,7 +281,7 @@ def rows_and_repetitions() -> Iterator[Any]:
     """Rows as test parameters; one that only sets an earlier row's keys to other values is slow: 70 of 113."""
     seen = set()
     for table, row in ROWS:
-        keys = (table, row.experiment, *(override.partition("=")[0] for override in row.overrides), *row.needs)
+        keys = (table.parent, row.experiment, *(override.partition("=")[0] for override in row.overrides), *row.needs)
         marks = [pytest.mark.slow] if keys in seen else []
         seen.add(keys)
         yield pytest.param(table, row, marks=marks, id=f"{table.parent.name}/{table.stem}: {row.name}")
