@@ -317,6 +317,7 @@ def test_the_corpus_of_the_page_is_found_and_split(
     assert len(re.findall(r"\btrain +. +12\b", said)) == 4
 
 
+@pytest.mark.slow
 def test_the_system_of_the_page_trains(tmp_path: Path, synthetic_ravdess: Path, run_in: Callable[..., str]) -> None:
     (tmp_path / "my_system.py").write_text(only_block("adding_a_system.md", "python", '"""Mean and deviation'))
     experiment = yaml.safe_load(only_block("adding_a_system.md", "yaml", "seed_everything"))

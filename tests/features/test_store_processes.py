@@ -236,6 +236,7 @@ def test_200_random_kills_neither_hang_nor_lose_frames(
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 def test_workers_die_with_a_builder_that_is_killed(clips: list[Path], wait_until: WaitUntil) -> None:
     command = [sys.executable, "-c", ORPHANS, str(clips[0].parent)]
     builder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -100,6 +100,7 @@ def test_a_resumed_sweep_draws_as_an_uninterrupted_one(method: str, open_trials:
     assert len({parameters["a"] for parameters in found}) == 9
 
 
+@pytest.mark.slow
 def test_bayes_learns_from_results(open_trials: Open) -> None:
     with open_trials("bayes", 40) as trials:
         found = [parameters["a"] for parameters in run_to_end(trials)]

@@ -39,7 +39,7 @@ def test_fit_and_test_leave_what_run_fold_leaves(tmp_path: Path, arguments: Argu
     fitted = contents(folder)
     assert main(["test", *given, "--ckpt_path=best"]) == 0
     assert contents(folder) == whole
-    assert set(whole) - set(fitted) == {"predictions.csv", "scores.json", "confusion.png"}
+    assert set(whole) - set(fitted) == {"predictions.csv", "scores.json", "confusion.png", "assignment.csv"}
     assert set(whole) > {
         *("config.yaml", "split_hash", "metrics.csv", "run.json", "validation_predictions.csv"),
         *("checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/best.md"),
@@ -58,7 +58,7 @@ def test_a_foreign_checkpoint_is_tested_without_facts_or_card(tmp_path: Path, ar
     assert main(["fit", *arguments(own, *quick)]) == 0
     assert main(["test", *arguments(other, *quick), f"--ckpt_path={own}/checkpoints/best.ckpt"]) == 0
     assert {path.name for path in other.iterdir()} == {
-        *("config.yaml", "split_hash", ".lock", "predictions.csv", "scores.json", "confusion.png"),
+        *("config.yaml", "split_hash", ".lock", "predictions.csv", "scores.json", "confusion.png", "assignment.csv"),
     }
 
 
