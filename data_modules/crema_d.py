@@ -251,9 +251,6 @@ class CremaD(CorpusDataModule):
     Args:
         root: The release's folder, its ``AudioWAV``, or one above.
         extractor: The feature extractor.
-        labels: ``intended`` is the emotion that the actor was asked to play; ``perceived`` is the one that most
-            listeners heard in the voice alone, and gives the targets these listeners' votes.
-        others: Drop clips that listeners do not agree on, or keep them unlabelled for targets that use votes.
         protocol: How utterances become folds; by default the ten actor folds.
         fold: Fold to train and test, counted from 0.
         batch_size: Utterances of a global batch; every process takes its share.
@@ -268,6 +265,9 @@ class CremaD(CorpusDataModule):
         crop_frames: Frames of a random crop of each training utterance; by default whole utterances.
         batches: ``length`` batches training utterances of similar length; ``class`` balances the classes.
         recognise: The classes: emotions, or speakers. For speakers the default protocol holds out a few clips of each.
+        labels: ``intended`` is the emotion that the actor was asked to play; ``perceived`` is the one that most
+            listeners heard in the voice alone, and gives the targets these listeners' votes.
+        others: Drop clips that listeners do not agree on, or keep them unlabelled for targets that use votes.
     """
 
     corpus = "crema_d"
@@ -278,8 +278,6 @@ class CremaD(CorpusDataModule):
         self,
         root: Path,
         extractor: FeatureExtractor,
-        labels: Labels = "intended",
-        others: Others = "leave_out",
         protocol: Protocol | None = None,
         fold: int = 0,
         batch_size: int = 32,
@@ -293,6 +291,8 @@ class CremaD(CorpusDataModule):
         crop_frames: int | None = None,
         batches: Literal["length", "class"] = "length",
         recognise: Literal["emotion", "speaker"] = "emotion",
+        labels: Labels = "intended",
+        others: Others = "leave_out",
     ) -> None:
         self.labels: Labels = labels
         self.others: Others = others

@@ -242,7 +242,7 @@ def test_speakers_can_be_classes_if_the_yaml_sets_emotions(synthetic_iemocap: Pa
 
 
 def test_a_protocol_of_ones_own_holds_for_speakers_too(synthetic_crema_d: Path) -> None:
-    data = CremaD(synthetic_crema_d, LogMelFilterbank(), protocol=HeldOutClips(2), recognise="speaker")
+    data = CremaD(synthetic_crema_d, LogMelFilterbank(), HeldOutClips(2), recognise="speaker")
     assert len(data.split().validation) == 6
 
 
