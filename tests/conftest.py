@@ -214,16 +214,40 @@ def wait_until() -> Callable[[Callable[[], object]], None]:
     return wait
 
 
-@pytest.fixture
-def small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Save pictures as one dot: most of a report's time goes into drawing what no one looks at."""
+@pytest.fixture(scope="module")
+def small_pictures() -> Iterator[None]:
+    """Save a module's pictures as one dot: most of a report's time goes into drawing what no one looks at."""
     from matplotlib.figure import Figure
     from PIL import Image
 
     def save_a_dot(figure: Figure, file: Any, **_: object) -> None:
         Image.new("RGB", (1, 1)).save(file, "PNG")
 
-    monkeypatch.setattr(Figure, "savefig", save_a_dot)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Figure, "savefig", save_a_dot)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _shallow_residual_network() -> Iterator[tuple[tuple[int, int, int], ...]]:
+    """Give the residual network one block a stage: storing and loading 34 layers takes longer than training them.
+
+    Processes that tests start build all layers, and so do tests with ``all_layers``.
+    """
+    from ser_lightning.nn.encoders import se_resnet
+
+    whole = se_resnet.STAGES
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(se_resnet, "STAGES", tuple((1, *widths) for _, *widths in whole))
+        yield whole
+
+
+@pytest.fixture
+def all_layers(_shallow_residual_network: tuple[tuple[int, int, int], ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the residual network its 34 layers."""
+    from ser_lightning.nn.encoders import se_resnet
+
+    monkeypatch.setattr(se_resnet, "STAGES", _shallow_residual_network)
 
 
 CLASSES = ("neutral", "happy", "sad", "angry")

@@ -250,6 +250,7 @@ def test_every_page_is_in_the_navigation() -> None:
 # ---- pages build ----
 
 
+@pytest.mark.slow
 def test_the_documentation_builds_strictly_and_loads_no_urls(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]

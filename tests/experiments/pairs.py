@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tools.choices import FILE, Choice, read_choices
+
 FOLDER = Path("experiments")
 CORPORA = {
     "ando2019": ("iemocap", "crema_d"),
@@ -15,6 +17,8 @@ CORPORA = {
     "mocanu2021": ("ravdess", "crema_d"),
     "zhou2020": ("iemocap", "ravdess", "crema_d"),
 }
+CHOICES_OF_ALL: list[Choice] = read_choices(FOLDER / FILE)
+CHOICES = {paper: read_choices(FOLDER / paper / FILE) for paper in CORPORA}
 OF_SPEAKERS = ("voxceleb2", "crema_d_speakers")
 
 

@@ -11,11 +11,10 @@ import pytest
 import yaml
 
 from ser_lightning.errors import ConfigurationError
-from tests.experiments.pairs import CORPORA, FOLDER, PAIRS, SYSTEMS, at, content
+from tests.experiments.pairs import CHOICES, CHOICES_OF_ALL, CORPORA, FOLDER, PAIRS, SYSTEMS, at, content
 from tools.choices import FILE, Choice, read_choices
 
-BY_PAPER = {paper: read_choices(FOLDER / paper / FILE) for paper in CORPORA}
-ALL = [*read_choices(FOLDER / FILE), *(choice for choices in BY_PAPER.values() for choice in choices)]
+ALL = [*CHOICES_OF_ALL, *(choice for choices in CHOICES.values() for choice in choices)]
 
 
 def named_in_python(key: str) -> Any:
@@ -37,6 +36,7 @@ def python_value(key: str) -> Any:
     return arguments[name].default if name in arguments else getattr(holder, name)
 
 
+@pytest.mark.usefixtures("all_layers")
 @pytest.mark.parametrize("choice", [one for one in ALL if one.made_in == "Python"], ids=lambda choice: choice.key)
 def test_a_choice_has_the_value_of_its_argument_or_constant(choice: Choice) -> None:
     assert json.loads(json.dumps(python_value(choice.key))) == choice.value  # tuples as lists
@@ -69,7 +69,7 @@ def test_a_choice_has_a_reason_and_alternatives(choice: Choice) -> None:
 
 @pytest.mark.parametrize("paper", CORPORA)
 def test_a_choice_names_existing_files(paper: str) -> None:
-    for choice in BY_PAPER[paper]:
+    for choice in CHOICES[paper]:
         assert [
             one for one in (*choice.systems, *choice.corpora) if not (FOLDER / paper / f"{one}.yaml").is_file()
         ] == []
@@ -101,7 +101,7 @@ def test_every_line_marked_as_chosen_has_its_choice(path: Path) -> None:
     for key in marked(path):
         entries = [
             choice
-            for choice in BY_PAPER[path.parent.name]
+            for choice in CHOICES[path.parent.name]
             if choice.key == key and any(choice.holds_for(a.stem, b.stem) for a, b in pairs)
         ]
         assert at(content(path), key) in [choice.value for choice in entries], f"{key} has no entry in {FILE}"

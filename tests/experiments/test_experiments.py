@@ -17,7 +17,8 @@ from ser_lightning.training.fold import run_fold
 from tests.experiments.conftest import Built, arguments
 from tests.experiments.pairs import (
     ABSENT,
-    CORPORA,
+    CHOICES,
+    CHOICES_OF_ALL,
     EXPERIMENTS,
     FOLDER,
     PAIRS,
@@ -28,12 +29,13 @@ from tests.experiments.pairs import (
     name,
     with_repetitions,
 )
-from tools.choices import FILE, Choice, read_choices
+from tools.choices import Choice
+
+pytestmark = pytest.mark.usefixtures("small_pictures")
 
 Build = Callable[[tuple[Path, ...]], Built]
 TRAINERS = sorted((FOLDER / "trainer").glob("*.yaml"))
 TABLES = table_files(FOLDER)
-CHOICES = {paper: read_choices(FOLDER / paper / FILE) for paper in CORPORA}
 ROWS = [(path, row) for path in TABLES for row in read_table(path).rows if row.experiment]
 EVEN = (
     "--data.init_args.protocol=ser_lightning.data.protocols.ActorFolds",
@@ -209,7 +211,7 @@ def test_merging_a_pair_drops_no_key_of_either_file(files: tuple[Path, Path], bu
 
 def choices_of(files: tuple[Path, Path]) -> list[Choice]:
     """Return the choices of keys that apply to a pair."""
-    chosen = (*read_choices(FOLDER / FILE), *CHOICES[files[0].parent.name])
+    chosen = (*CHOICES_OF_ALL, *CHOICES[files[0].parent.name])
     return [one for one in chosen if one.made_in == "key" and one.holds_for(files[0].stem, files[1].stem)]
 
 

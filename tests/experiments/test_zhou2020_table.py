@@ -9,6 +9,8 @@ from ser_lightning.losses import AMSoftmax, FocalLoss, WeightedCrossEntropy
 from ser_lightning.published.table_file import Row, read_table, row_arguments
 from ser_lightning.training.experiment import ExperimentCLI
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 TABLE = Path("experiments/zhou2020/table2.yaml")
 ROWS = [
     pytest.param(row, id=f"{corpus}: {row.name}")

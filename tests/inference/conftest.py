@@ -83,12 +83,18 @@ SYSTEMS = {
     "speakers": mocanu("SpeakerIdentification", pooling("NetVLAD", clusters=3), criterion=CROSS_ENTROPY),
 }
 
+# Each of their parts is in another system too.
+REPEATED = ("huang_max", "huang_weighted", "zhou_trimmed", "zhou_baseline", "ando_pretraining", "mocanu_s2")
+CLASSIFIERS = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in REPEATED else []) for name in SYSTEMS if name != "speakers"
+]
+
 Save = Callable[..., Path]
 
 
-@pytest.fixture(scope="session", params=[name for name in SYSTEMS if name != "speakers"])
+@pytest.fixture(scope="session", params=CLASSIFIERS)
 def system_name(request: pytest.FixtureRequest) -> str:
-    """Each system that classifies emotions."""
+    """Each system that classifies emotions; those without a part of their own are slow."""
     return str(request.param)
 
 

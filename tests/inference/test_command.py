@@ -19,6 +19,8 @@ from ser_lightning.cli.__main__ import main
 from ser_lightning.inference.classification import Classifier, Unusable
 from ser_lightning.inference.tables import CSVWriter
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 Save = Callable[..., Path]
 NAMES = ("neutral", "happy", "sad", "angry")
 

@@ -18,6 +18,8 @@ from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.training.results import write_model_card
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 FACTS = RunFacts(
     paper="huang2020",

@@ -17,6 +17,8 @@ from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.scores import SOFT_SCORES, fold_scores, mean_soft_scores, soft_scores_in_words, write_scores
 from ser_lightning.runs.summary import summarize, write_summary
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 
 def averaged(*folders: Path) -> list[CrossValidation]:
     runs, left_out = gather([fold for folder in folders for fold in finished_folds(folder)])

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-from sweeps.config import schema_violations_from_proposed_config
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.sweeps.file import Method, read_sweep, trial_arguments
@@ -41,11 +39,15 @@ def test_there_is_a_sweep_for_each_paper_and_each_method() -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_sweep_files_pass_wandbs_validation(path: Path) -> None:
+    from sweeps.config import schema_violations_from_proposed_config
+
     assert schema_violations_from_proposed_config(yaml.safe_load(path.read_text())) == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_wandb_agent_runs_what_ser_sweep_runs(path: Path) -> None:
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args  # a slow import
+
     sweep = read_sweep(path)
     values = dict.fromkeys(sweep.parameters, 0.25)
     content = yaml.safe_load(path.read_text())
@@ -71,6 +73,8 @@ def test_parameters_of_a_sweep_file_are_keys_of_its_experiment(path: Path) -> No
 
 def test_a_group_of_wandbs_agent_reaches_the_system(synthetic_ravdess: Path) -> None:
     """The agent writes a group as one argument, a Python dictionary."""
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
+
     handed = create_sweep_command_args({"args": {"model": {"value": {"init_args": {"dropout": 0.125, "cells": 4}}}}})
     arguments = ["--config=experiments/quickstart.yaml", f"--data.init_args.root={synthetic_ravdess}", *handed["args"]]
     model = resolve(arguments)["model"]

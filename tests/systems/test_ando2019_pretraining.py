@@ -23,6 +23,8 @@ from ser_lightning.systems.stages import check_unseen_speakers
 from ser_lightning.training.callbacks import EpochSeed, LastCheckpoint
 from ser_lightning.types import Batch, Split, Utterance
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 SPEAKERS = ("Ses01F", "Ses01M", "Ses02F", "Ses02M")
 F = 34

@@ -97,6 +97,7 @@ def shares(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.usefixtures("all_layers")  # the processes build them
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_gradients_of_two_processes_are_those_of_the_joint_batch(name: str, shares: Path) -> None:
     expected = training_step(name, slice(None))

@@ -20,6 +20,8 @@ from ser_lightning.nn.pooling import GhostVLAD, NetVLAD
 from ser_lightning.systems import MetricLearning, SEResNetVLAD, SpeakerIdentification
 from ser_lightning.types import Batch
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 SPEAKERS = ("01", "02", "03", "04", "05", "06")
 NUM_BINS = 34
@@ -91,6 +93,7 @@ def frames() -> Tensor:
     return torch.randn(4, 60, NUM_BINS, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).abs()
 
 
+@pytest.mark.usefixtures("all_layers")
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-4)])
 def test_padding_batch_mates_and_order_never_change_a_prediction(
     model: SEResNetVLAD, dtype: torch.dtype, tolerance: float, frames: Tensor

@@ -28,6 +28,8 @@ from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.fold import run_fold
 from ser_lightning.types import Batch
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 EMOTIONS = ("neutral", "happy", "sad", "angry")
 NUM_BINS = 34
 LENGTHS = torch.tensor([60, 21, 1, 33])

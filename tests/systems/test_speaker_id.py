@@ -26,6 +26,8 @@ from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.training.fold import run_fold
 from ser_lightning.types import Batch
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 SPEAKERS = ("01", "02", "03", "04", "05", "06")
 NUM_BINS = 34
 LENGTHS = torch.tensor([60, 21, 1, 33])

@@ -181,6 +181,7 @@ def arguments() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_fold_of_ravdess_takes_seconds() -> None:
     train, labels = noisy(1152, 0, 3.0, classes=8, channels=512)
     began = time.monotonic()

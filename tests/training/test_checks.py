@@ -11,6 +11,8 @@ from ser_lightning.cli.__main__ import main
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.training.experiment import ExperimentCLI
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 Arguments = Callable[..., list[str]]
 LIGHTNING = "lightning.pytorch.callbacks"
 

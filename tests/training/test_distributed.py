@@ -14,6 +14,8 @@ from ser_lightning.training.fold import run_fold
 Arguments = Callable[..., list[str]]
 Ser = Callable[..., tuple[int, str]]
 
+pytestmark = pytest.mark.slow  # gradients of joint batches are in tests/systems, in seconds
+
 TWO_PROCESSES = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp")
 
 
@@ -59,7 +61,6 @@ def together(odd_arguments: Arguments, ser: Ser, tmp_path_factory: pytest.TempPa
     return folder
 
 
-@pytest.mark.slow
 def test_two_processes_predict_from_a_checkpoint_as_one_does(
     alone: Path, tmp_path: Path, odd_arguments: Arguments, ser: Ser
 ) -> None:

@@ -91,6 +91,7 @@ def test_channels_last_changes_neither_names_nor_results(name: str) -> None:
     assert_same(Execution(channels_last=True), name, batch(60), batch(33))
 
 
+@pytest.mark.usefixtures("all_layers")
 def test_every_convolution_and_its_output_are_channels_last() -> None:
     system = build("S3", Execution(channels_last=True))
     seen: list[Tensor] = []

@@ -23,6 +23,8 @@ from ser_lightning.training.callbacks import EpochSeed
 from ser_lightning.training.experiment import ExperimentCLI, with_public_paths
 from ser_lightning.training.fold import run_fold
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 Arguments = Callable[..., list[str]]
 
 

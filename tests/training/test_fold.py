@@ -14,6 +14,8 @@ from ser_lightning.cli.__main__ import main
 from ser_lightning.training import fold as lifecycle
 from ser_lightning.training.callbacks import EpochSeed
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 Arguments = Callable[..., list[str]]
 
 

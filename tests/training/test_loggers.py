@@ -34,6 +34,8 @@ from ser_lightning.training.callbacks import EpochSeed
 from ser_lightning.training.fold import run_fold
 from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable, wandb_mode, wandb_run_id
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 Arguments = Callable[..., list[str]]
 
 HEADER_BYTES, BLOCK_BYTES, RECORD_HEADER = 7, 32 * 1024, struct.Struct("<IHB")

@@ -14,6 +14,8 @@ from ser_lightning.runs.scores import read_embeddings
 from ser_lightning.training.results import ResultFiles
 from ser_lightning.types import Utterance
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 CLASSES = ("neutral", "sad", "angry")
 COUNT = 12
 PREDICTED = torch.arange(COUNT) % 2

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from ser_lightning.errors import ConfigurationError
@@ -27,6 +28,16 @@ def table_files(experiments: Path) -> list[Path]:
     return sorted(path for path in found if path.name.startswith(("table", "figure", "parameters")))
 
 
+@cache
+def _read_version(path: Path, modified_ns: int) -> Table:
+    return read_table(path)
+
+
+def _read_once(path: Path) -> Table:
+    """Read a version of a table file once in a process: a command may write many reports, and each looks at all."""
+    return _read_version(path, path.stat().st_mtime_ns)
+
+
 def with_published(systems: Sequence[ReportedSystem], experiments: Path = EXPERIMENTS) -> list[ReportedSystem]:
     """Return systems with the papers' results for them, none if there are no table files.
 
@@ -38,7 +49,7 @@ def with_published(systems: Sequence[ReportedSystem], experiments: Path = EXPERI
     """
     rows: dict[tuple[str, str, str], list[tuple[Path, Table, Row]]] = {}
     for path in table_files(experiments):
-        table = read_table(path)
+        table = _read_once(path)
         for row in table.rows:
             if row.experiment and row.paper:
                 file = experiment_file(path, row)

@@ -15,6 +15,8 @@ from ser_lightning.nn.tensors import frame_mask
 LENGTHS = torch.tensor([75, 1, 2, 32, 33, 50, 17])
 NUM_BINS = 40
 
+pytestmark = pytest.mark.usefixtures("all_layers")
+
 
 def settled(channels: int = 8, input_dim: int = NUM_BINS) -> ThinSEResNet34:
     """A network whose batch norms shift and scale: zeros do not stay zero."""
