@@ -11,6 +11,7 @@ os.environ.update(
     WANDB_ERROR_REPORTING="false",
 )
 
+import gc
 import ipaddress
 import json
 import multiprocessing
@@ -134,6 +135,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.timeout(3600))
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what all tests share from garbage collection, which would look at it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

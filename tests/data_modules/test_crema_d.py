@@ -326,6 +326,7 @@ def release(root: Path, without: int) -> Path:
     return touch(root, *kept)
 
 
+@pytest.mark.slow
 def test_a_whole_release_is_found_without_a_warning(tmp_path: Path) -> None:
     found = crema_d.find_utterances(release(tmp_path, without=0))
     assert (len(found.utterances), len(found.left_out)) == (7441, 1)

@@ -126,7 +126,10 @@ RUN = {"paper": "paper", "experiment": "x", "corpus": "ravdess", "row": "row"}
     "overrides",
     [
         ["--model.init_args.pooling=GhostVLAD", "--model.init_args.pooling.init_args.clusters=4"],
-        ["--model.init_args.pooling", "GhostVLAD", "--model.init_args.pooling.clusters", "4"],
+        pytest.param(
+            ["--model.init_args.pooling", "GhostVLAD", "--model.init_args.pooling.clusters", "4"],
+            marks=pytest.mark.slow,
+        ),
         ["--model.init_args.pooling={class_path: GhostVLAD, init_args: {clusters: 4}}"],
     ],
 )

@@ -88,7 +88,7 @@ def test_a_grid_runs_each_of_its_points_once(open_trials: Open) -> None:
     assert sorted((p["a"], p["b"]) for p in found) == [(1, "x"), (1, "y"), (2, "x"), (2, "y")]
 
 
-@pytest.mark.parametrize("method", ["random", "bayes"])
+@pytest.mark.parametrize("method", [pytest.param("random", marks=pytest.mark.slow), "bayes"])
 def test_a_resumed_sweep_draws_as_an_uninterrupted_one(method: str, open_trials: Open) -> None:
     with open_trials(method, 9, "calm") as trials:
         expected = run_to_end(trials)

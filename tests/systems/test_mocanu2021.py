@@ -336,7 +336,7 @@ def test_a_chain_of_stages_records_all_speakers(stages: Any, noise: Any, train: 
     assert "earlier" not in first
 
 
-@pytest.mark.parametrize("cut", [(0, 2), (1, 1)])
+@pytest.mark.parametrize("cut", [pytest.param((0, 2), marks=pytest.mark.slow), (1, 1)])
 def test_fine_tuning_resumes_without_its_first_checkpoint(
     cut: tuple[int, int], stages: Any, noise: Any, train: Train, halt: Any, said: list[str], tmp_path: Path
 ) -> None:

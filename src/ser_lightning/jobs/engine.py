@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from ser_lightning.jobs.plan import Job, Resources
-from ser_lightning.jobs.process import NOT_INHERITED, POLL_SECONDS, JobProcess
+from ser_lightning.jobs.process import NOT_INHERITED, POLL_SECONDS, STATUS_SECONDS, JobProcess
 
 PROGRAM = (sys.executable, "-m", "ser_lightning.cli")
 # A network file system keeps the locks of a lost machine until their lease ends (NFSv4: 90 s).
@@ -86,16 +86,15 @@ class SequentialEngine(AbstractContextManager["SequentialEngine"]):
 
     def poll_exits(self) -> list[JobExit]:
         """Wait briefly; return the job if it has exited."""
-        time.sleep(POLL_SECONDS)
-        exits = [
-            JobExit(folder, status)
-            for folder, process in self._running.items()
-            if (status := process.status()) is not None
-        ]
-        for job_exit in exits:
-            del self._running[job_exit.folder]
-            self._stack.close()
-        return exits
+        until = time.monotonic() + POLL_SECONDS
+        while time.monotonic() < until:
+            time.sleep(STATUS_SECONDS)
+            for folder, process in self._running.items():
+                if (status := process.status()) is not None:
+                    del self._running[folder]
+                    self._stack.close()
+                    return [JobExit(folder, status)]
+        return []
 
 
 def arguments(job: Job, resources: Resources) -> list[str]:

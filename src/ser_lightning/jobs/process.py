@@ -22,6 +22,9 @@ LOG_FILE = "log.txt"
 USER_ERROR = 78
 """Exit status of a job with an error that only the user can fix (EX_CONFIG of sysexits.h)."""
 POLL_SECONDS = 0.5
+"""Longest time between two looks at the files of running jobs."""
+STATUS_SECONDS = 0.05
+"""Time between two looks whether a process has ended."""
 _GRACE_SECONDS = 10.0
 _STOP_POLL_SECONDS = 0.02
 # Defaults of a job's environment. Without the thresholds (bytes), glibc returns freed activations to the kernel at
@@ -137,7 +140,7 @@ def run_to_end(
     """
     with JobProcess(program, arguments, Path(folder), Path(working_folder), environment) as process:
         while (status := process.status()) is None:
-            time.sleep(POLL_SECONDS)
+            time.sleep(STATUS_SECONDS)
     return status
 
 

@@ -105,7 +105,7 @@ class RayEngine:
         if not references:  # Ray rejects an empty list
             time.sleep(POLL_SECONDS)
             return []
-        ready, _ = ray.wait(references, num_returns=len(references), timeout=POLL_SECONDS)
+        ready, _ = ray.wait(references, num_returns=1, timeout=POLL_SECONDS)
         return [_exit_of(reference, self._running.pop(reference)) for reference in ready]
 
 
