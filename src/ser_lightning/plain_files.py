@@ -14,6 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+try:
+    from yaml import CSafeLoader as SafeLoader
+except ImportError:  # PyYAML without libyaml
+    from yaml import SafeLoader  # type: ignore[assignment]
+
 from ser_lightning.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -27,7 +32,7 @@ MOST_VALUES = 1_000_000
 MOST_LEVELS = 50
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(SafeLoader):
     """PyYAML's safe loader; dates stay text, and a key that occurs twice or an integer beyond 64 bits is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -50,7 +55,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    for first, found in SafeLoader.yaml_implicit_resolvers.items()
 }
 
 
@@ -79,7 +84,7 @@ def _check_events(text: str) -> None:
     sizes: dict[str, int] = {}  # values by anchor, with those that aliases repeat
     opened: list[tuple[str | None, int]] = []  # anchor of each open collection, and the values before it
     values = 0
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    for event in yaml.parse(text, Loader=SafeLoader):
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.CollectionStartEvent):
             opened.append((anchor, values))

@@ -5,6 +5,7 @@ every YAML would have to repeat them.
 """
 
 import functools
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ from types import MappingProxyType
 from typing import Any, cast
 
 import torch
-import yaml
 from jsonargparse import ArgumentError, Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -252,7 +252,8 @@ class ExperimentCLI(LightningCLI):
         """The resolved configuration with public class paths; as YAML, it is valid for every subcommand."""
         subcommand = self.config.get("subcommand")
         config = self.config[subcommand] if subcommand else self.config
-        content = with_public_paths(yaml.safe_load(self._parser(subcommand).dump(config, skip_none=False)))
+        dumped = self._parser(subcommand).dump(config, format="json", skip_unset=False, skip_validation=True)
+        content = with_public_paths(json.loads(dumped))
         return {key: value for key, value in content.items() if key not in SUBCOMMAND_OPTIONS}
 
     @property
