@@ -317,6 +317,7 @@ def write_fold(
         "seconds": 61.5,
         "code_version": "0.1.0+abc1234",
         "hardware": "2 cores",
+        "precision": "32-true",
         "skipped_audio": {},
         "faulty_left_out": [],
         "same_audio_across_sets": 0,

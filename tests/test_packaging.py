@@ -133,6 +133,8 @@ def test_both_packages_are_imported_from_another_folder(installed: Path, tmp_pat
 def test_entry_points_find_the_command_and_the_corpora(installed: Path, tmp_path: Path) -> None:
     code = f"""
 from importlib.metadata import Distribution
+from ser_lightning.data.module import leave_out_lightning
+leave_out_lightning()
 entry_points = next(Distribution.discover(name="ser-lightning", path=[{str(installed)!r}])).entry_points
 for entry_point in entry_points:
     loaded = entry_point.load()

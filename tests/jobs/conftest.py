@@ -39,7 +39,8 @@ def run(arguments):
         sys.stdin.read()  # ends with the parent, as `ser run-fold --end-with-parent` does
         sys.exit(9)
     began = time.time()
-    while kind == "meets" and len(list(folder.parent.glob("*/try-0"))) < 2:  # until another job runs too
+    # until as many jobs run
+    while kind.startswith("meets") and len(list(folder.parent.glob("*/try-0"))) < int(kind[5:] or 2):
         time.sleep(0.05)
     (folder / "saw.json").write_text(json.dumps(
         {"began": began, "ended": time.time(), "environment": dict(os.environ), "arguments": arguments}

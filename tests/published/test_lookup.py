@@ -31,7 +31,7 @@ def _run(folder: Path, config: dict[str, object] | None = None, **facts: object)
     said: dict[str, object] = dict.fromkeys(("system", "protocol", "protocol_hash", "split_hash", "code_version"), "")
     said |= {"paper": "huang2020", "experiment": "netvlad", "corpus": "iemocap", "synthetic": False, "row": "default"}
     said |= {"speakers_disjoint": True, "fold": 0, "num_folds": 1, "seed": 0, "class_names": ["a", "b"]}
-    said |= {"parameters": 1, "best_epoch": 0, "epochs": 1, "seconds": 1.0, "hardware": ""}
+    said |= {"parameters": 1, "best_epoch": 0, "epochs": 1, "seconds": 1.0, "hardware": "", "precision": ""}
     said |= {"skipped_audio": {}, "faulty_left_out": []}
     said |= {"same_audio_across_sets": 0, "untrained_classes": [], "one_speaker_classes": [], "diverged": ""}
     (fold / "run.json").write_text(json.dumps(said | facts))

@@ -42,6 +42,7 @@ FACTS = RunFacts(
     seconds=120.0,
     code_version="0.1.0+abc",
     hardware="1 x cpu",
+    precision="32-true",
     skipped_audio={"x.wav": "empty"},
     faulty_left_out=(),
     same_audio_across_sets=0,

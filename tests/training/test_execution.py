@@ -1,6 +1,6 @@
 """Execution options change neither names nor numbers of layers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -46,6 +46,33 @@ def build(name: str, execution: Execution | None = None) -> EmotionClassifier:
     if execution:
         execution.prepare(system)
     return system
+
+
+@pytest.fixture
+def restored() -> Iterator[None]:
+    """Restore torch's precisions after a test."""
+    cudnn, products = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision, products.fp32_precision
+    yield
+    cudnn.conv.fp32_precision, cudnn.rnn.fp32_precision, products.fp32_precision = before
+
+
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize(("tf32", "expected"), [(True, "tf32"), (False, "ieee")])
+def test_only_convolutions_and_lstms_may_use_tf32(tf32: bool, expected: str) -> None:
+    build("Huang", Execution(tf32=tf32))
+    assert torch.backends.cudnn.conv.fp32_precision == expected
+    assert torch.backends.cudnn.rnn.fp32_precision == expected
+    assert torch.backends.cuda.matmul.fp32_precision == "ieee"
+
+
+def test_tf32_is_recorded_where_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, cpu = torch.device("cuda:0"), torch.device("cpu")
+    for capability, said in (((9, 0), "32-true, TF32 in convolutions and LSTMs"), ((7, 5), "32-true")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _, found=capability: found)
+        assert Execution().precision("32-true", gpu) == said
+    assert Execution().precision("32-true", cpu) == "32-true"
+    assert Execution(tf32=False).precision("bf16-mixed", gpu) == "bf16-mixed"
 
 
 def batch(frames: int = 60, size: int = 8, dtype: torch.dtype = torch.float32) -> Batch:

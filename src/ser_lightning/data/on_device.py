@@ -8,10 +8,17 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ser_lightning.data.batches import FrameDataset
 from ser_lightning.features import FeatureExtractor
 from ser_lightning.types import Batch
+
+
+def common_length(samples: int) -> int:
+    """Return the next of eight lengths per octave: a GPU plans the Fourier transforms of each length anew."""
+    step = max(1, 1 << (samples.bit_length() - 4))
+    return -(-samples // step) * step
 
 
 class DeviceFrames:
@@ -33,8 +40,12 @@ class DeviceFrames:
     def make(self, batch: Batch) -> Batch:
         """Return ``batch`` with frames [B, T, F] in place of waveforms [B, N, 1], on its device, without a sync."""
         self.device.to(batch.inputs.device)
+        waveforms = batch.inputs.squeeze(2)
+        longest = waveforms.shape[1]
+        frames_of_longest = int(self.device.num_frames(torch.tensor([longest])))
         with torch.no_grad():
-            frames, lengths = self.device(batch.inputs.squeeze(2), batch.lengths)
+            frames, lengths = self.device(F.pad(waveforms, (0, common_length(longest) - longest)), batch.lengths)
+        frames = frames[:, :frames_of_longest].contiguous()
         return replace(batch, inputs=frames.to(batch.inputs.dtype), lengths=lengths)
 
     def make_each(self, waveforms: Iterable[Tensor]) -> Iterator[Tensor]:

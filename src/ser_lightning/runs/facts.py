@@ -43,6 +43,7 @@ class RunFacts:
         seconds: Duration of the fold.
         code_version: Version of the code.
         hardware: Device and processor.
+        precision: Precision of the computation, such as ``32-true``, and where it is lower.
         skipped_audio: Reason by unusable file.
         faulty_left_out: Utterances left out: faulty in the corpus's release, or without audio.
         same_audio_across_sets: Pairs of utterances with the same audio in two sets of this fold.
@@ -71,6 +72,7 @@ class RunFacts:
     seconds: float
     code_version: str
     hardware: str
+    precision: str
     skipped_audio: dict[str, str]
     faulty_left_out: tuple[str, ...]
     same_audio_across_sets: int

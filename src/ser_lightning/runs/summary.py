@@ -131,7 +131,7 @@ class Summary:
         over_seeds_of_pooled: Statistics of the seeds' pooled scores; None for one seed.
         seconds: Total duration of the finished folds of all seeds.
         code_versions: Versions of the code that ran.
-        hardware: Devices and processors.
+        hardware: Devices and processors, each with the precision.
         skipped_audio: Reason by unusable file.
         faulty_left_out: Utterances left out: faulty in the corpus's release, or without audio.
         one_speaker_classes: Classes that only one speaker of the corpus has.
@@ -191,7 +191,7 @@ def summarize(runs: Sequence[CrossValidation]) -> Summary:
         over_seeds_of_pooled=Statistics.over([s.pooled for s in seeds]) if several else None,
         seconds=sum(seed.seconds for seed in seeds),
         code_versions=tuple(sorted({entry.code_version for entry in every})),
-        hardware=tuple(sorted({entry.hardware for entry in every})),
+        hardware=tuple(sorted({f"{entry.hardware}, {entry.precision}" for entry in every})),
         skipped_audio={path: reason for entry in every for path, reason in sorted(entry.skipped_audio.items())},
         faulty_left_out=tuple(sorted({name for entry in every for name in entry.faulty_left_out})),
         one_speaker_classes=tuple(sorted({name for entry in every for name in entry.one_speaker_classes})),

@@ -12,6 +12,7 @@ from ser_lightning.plain_files import read_mapping
 from ser_lightning.runs.names import LARGEST_SEED
 
 if TYPE_CHECKING:
+    import torch
     from jsonargparse import ArgumentParser
     from torch import nn
 
@@ -185,21 +186,40 @@ class Execution:
         channels_last: Keep feature maps in channels-last memory format, which is faster in cuDNN and oneDNN.
         compile: Compile layers with ``torch.compile`` on first use. It takes about a minute and needs a C++ compiler;
             new lengths do not recompile.
+        tf32: On GPUs that have it, let float32 convolutions and LSTMs round their inputs to 10 bits of mantissa
+            (TF32), which is torch's default. Other matrix products stay in float32.
     """
 
-    def __init__(self, channels_last: bool = False, compile: bool = False) -> None:
+    def __init__(self, channels_last: bool = False, compile: bool = False, tf32: bool = True) -> None:
         self.channels_last = channels_last
         self.compile = compile
+        self.tf32 = tf32
 
     def prepare(self, system: "nn.Module") -> None:
-        """Apply the options to a system's layers; names and values of its weights do not change."""
+        """Apply the options to a system's layers and to torch; names and values of its weights do not change."""
         import torch
 
+        cudnn = torch.backends.cudnn
+        cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "tf32" if self.tf32 else "ieee"
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
         if self.channels_last:
             system.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
         if self.compile:
             for layer in _layers_with_weights(system):
                 layer.compile(dynamic=True)
+
+
+    def precision(self, precision: str, device: "torch.device") -> str:
+        """Describe the precision of a run.
+
+        Args:
+            precision: Lightning's ``trainer.precision``.
+            device: The device that computes.
+        """
+        import torch
+
+        rounds = self.tf32 and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+        return f"{precision}, TF32 in convolutions and LSTMs" if rounds and precision != "64-true" else precision
 
 
 def _layers_with_weights(system: "nn.Module") -> Iterator["nn.Module"]:

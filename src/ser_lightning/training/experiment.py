@@ -189,7 +189,7 @@ class ExperimentCLI(LightningCLI):
         system = self.configuration["model"]
         linked = {"num_features": self.model.num_features, "class_names": list(self.model.class_names)}
         self.model.configuration = {**system, "init_args": {**system["init_args"], **linked}}
-        self._get(self.config_init, "execution").prepare(self.model)
+        self.execution.prepare(self.model)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the folder, loggers and callbacks of every run."""
@@ -241,6 +241,11 @@ class ExperimentCLI(LightningCLI):
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Any]) -> Trainer:
         # Lightning keeps the order of checkpoint callbacks; the last one must save after the best one.
         return super()._instantiate_trainer(config, [*callbacks, LastCheckpoint()])
+
+    @property
+    def execution(self) -> Execution:
+        """The execution options."""
+        return cast(Execution, self._get(self.config_init, "execution"))
 
     @property
     def data(self) -> CorpusData:

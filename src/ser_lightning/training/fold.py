@@ -333,6 +333,7 @@ class Fold:
             seconds=round(cli.training_seconds, 1),
             code_version=version,
             hardware=hardware(trainer.strategy.root_device, trainer.world_size),
+            precision=cli.execution.precision(str(trainer.precision), trainer.strategy.root_device),
             skipped_audio={str(path): reason for path, reason in data.skipped_audio.items()},
             faulty_left_out=tuple(sorted(data.left_out)),
             same_audio_across_sets=sum(pairs_across_sets(same_audio, split)),
