@@ -144,6 +144,7 @@ def test_a_job_gets_its_threads_and_devices(job: MakeJob) -> None:
     run_jobs([fine], QUIET, Resources(cpus_per_job=4, gpus_per_job=2))
     saw = json.loads((fine.folder / "saw.json").read_text())
     assert saw["environment"]["OMP_NUM_THREADS"] == "2"
+    assert saw["environment"]["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
     assert saw["arguments"] == [*fine.command(), "--end-with-parent"]
     assert (fine.folder / "log.txt").read_text().startswith("--- ")
 

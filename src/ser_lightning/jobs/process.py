@@ -29,10 +29,12 @@ _GRACE_SECONDS = 10.0
 _STOP_POLL_SECONDS = 0.02
 # Defaults of a job's environment. Without the thresholds (bytes), glibc returns freed activations to the kernel at
 # every step: a quarter of a CPU training step (Huang's system: 420,000 page faults in 30 steps, 57,000 with them).
+# Batches differ in length, and without expandable segments torch keeps a block of GPU memory for each length.
 _ENVIRONMENT = {
     "COLUMNS": "120",
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
+    "PYTORCH_ALLOC_CONF": "expandable_segments:True",
 }
 # With W&B's variables a job would write into the run of a sweep's agent, and a service shared through WANDB_SERVICE
 # would keep the run of a killed job open and reject its restart. Ray's token lets its holder run anything.
