@@ -119,7 +119,7 @@ def test_a_tested_run_has_all_facts_and_scores(tmp_path: Path) -> None:
         "## Intended use",
         f"\nser classify {folder / 'checkpoints' / 'best.ckpt'} RECORDING.wav\n",
         "Epoch 3 (from 0), seed 1",
-        "Code 0.1.0+abc, 9 epochs in 2.0 minutes on\n1 x cpu.",
+        "Code 0.1.0+abc, 9 epochs in 2.0 minutes on\n1 x cpu, 32-true.",
     ):
         assert words in text, words
     assert "synthetic" not in text

@@ -217,8 +217,8 @@ def other_folder(seed_folder: Path, write_fold: WriteFold, tmp_path: Path) -> Pa
 def test_several_experiments_are_compared_on_one_page(seed_folder: Path, other_folder: Path, tmp_path: Path) -> None:
     page = _page(seed_folder, other_folder, out=tmp_path / "report")
     assert "2 systems on ravdess, SYNTHETIC speech" in page.text
-    assert ["transfer", "transfer", "2 cores"] in page.rows
-    assert ["baseline", "baseline", "4 cores"] in page.rows
+    assert ["transfer", "transfer", "2 cores, 32-true"] in page.rows
+    assert ["baseline", "baseline", "4 cores, 32-true"] in page.rows
     tested = [row for row in page.rows if row[0] == "baseline less transfer"]
     assert [row[1] for row in tested] == ["UA", "WA"]
     assert [row[4] for row in tested] == ["6", "6"]

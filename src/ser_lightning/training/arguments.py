@@ -199,7 +199,7 @@ class Execution:
         """Apply the options to a system's layers and to torch; names and values of its weights do not change."""
         import torch
 
-        cudnn = torch.backends.cudnn
+        cudnn: Any = torch.backends.cudnn  # torch's stub lacks the attributes
         cudnn.conv.fp32_precision = cudnn.rnn.fp32_precision = "tf32" if self.tf32 else "ieee"
         torch.backends.cuda.matmul.fp32_precision = "ieee"
         if self.channels_last:
@@ -207,7 +207,6 @@ class Execution:
         if self.compile:
             for layer in _layers_with_weights(system):
                 layer.compile(dynamic=True)
-
 
     def precision(self, precision: str, device: "torch.device") -> str:
         """Describe the precision of a run.
