@@ -14,7 +14,7 @@ from ser_lightning.data.batches import FrameDataset, keep_batch
 from ser_lightning.data.samplers import BucketBatchSampler, ClassBatchSampler, EvaluationBatchSampler
 from ser_lightning.data.targets import TrainingStatistics
 from ser_lightning.features import MagnitudeSpectrogram
-from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
+from ser_lightning.training.callbacks import BackgroundCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
 from ser_lightning.training.loggers import MetricsTable
 from ser_lightning.types import Batch, Split, Utterance
 
@@ -148,7 +148,7 @@ def fit(
         max_epochs=max_epochs,
         default_root_dir=folder,
         callbacks=[EpochSeed(0), *([HaltAt(*halt)] if halt else []), MetricsTable(), *kept],
-        plugins=[AtomicCheckpointIO()],
+        plugins=[BackgroundCheckpointIO()],
         logger=False,
         log_every_n_steps=1,
         num_sanity_val_steps=0,

@@ -1,5 +1,7 @@
 """Exact resume: seeds of an epoch, the two checkpoints, and exhausted patience."""
 
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,7 +9,14 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from ser_lightning.training.callbacks import BestCheckpoint, EarlyStopping, EpochSeed, LastCheckpoint
+from ser_lightning.training.callbacks import (
+    AtomicCheckpointIO,
+    BackgroundCheckpointIO,
+    BestCheckpoint,
+    EarlyStopping,
+    EpochSeed,
+    LastCheckpoint,
+)
 
 
 def draws(seed: int, epoch: int, rank: int = 0) -> list[float]:
@@ -29,6 +38,52 @@ def test_checkpoints_are_saved_last_and_the_best_one_first() -> None:
     trainer = Trainer(accelerator="cpu", logger=False, callbacks=callbacks, enable_progress_bar=False)
     kinds = [type(callback) for callback in trainer.callbacks]
     assert kinds.index(EpochSeed) < kinds.index(BestCheckpoint) < kinds.index(LastCheckpoint)
+
+
+@pytest.fixture
+def slow_disk(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """A disk that writes a checkpoint only once the event is set."""
+    released = threading.Event()
+    write = AtomicCheckpointIO.save_checkpoint
+
+    def wait_and_write(self: AtomicCheckpointIO, *args: Any, **kwargs: Any) -> None:
+        assert released.wait(60)
+        write(self, *args, **kwargs)
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", wait_and_write)
+    return released
+
+
+def test_a_checkpoint_holds_the_values_at_the_time_of_saving(slow_disk: threading.Event, tmp_path: Path) -> None:
+    weight, inner = torch.zeros(3), {"epoch": 1}
+    writer = BackgroundCheckpointIO()
+    writer.save_checkpoint({"state_dict": {"weight": weight}, "inner": inner}, tmp_path / "last.ckpt")
+    weight += 1
+    inner["epoch"] = 2
+    assert not (tmp_path / "last.ckpt").exists()
+    slow_disk.set()
+    writer.teardown()
+    written = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert written["state_dict"]["weight"].tolist() == [0, 0, 0]
+    assert written["inner"] == {"epoch": 1}
+
+
+def test_checkpoints_are_written_one_after_another(slow_disk: threading.Event, tmp_path: Path) -> None:
+    writer = BackgroundCheckpointIO()
+    writer.save_checkpoint({"number": 0}, tmp_path / "0.ckpt")
+    threading.Timer(0.1, slow_disk.set).start()
+    writer.save_checkpoint({"number": 1}, tmp_path / "1.ckpt")  # waits
+    assert (tmp_path / "0.ckpt").exists()
+    writer.teardown()
+    assert (tmp_path / "1.ckpt").exists()
+
+
+def test_an_error_of_a_write_is_raised(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    writer = BackgroundCheckpointIO()
+    writer.save_checkpoint({}, tmp_path / "file" / "last.ckpt")
+    with pytest.raises(OSError, match="file"):
+        writer.teardown()
 
 
 def validate(stopping: EarlyStopping, trainer: Any, score: float) -> None:

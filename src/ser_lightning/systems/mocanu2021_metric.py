@@ -184,6 +184,7 @@ class MetricLearning(EmotionClassifier):
         best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
         if not best or self.trainer.interrupted:  # no checkpoint, or training will resume
             return
+        self._wait_for_checkpoints()
         checkpoint = read_checkpoint_file(Path(best), best, mapped=False)
         self.load_state_dict(checkpoint["state_dict"])
         if self.svm.is_fitted:  # a finished run was started again
@@ -204,7 +205,12 @@ class MetricLearning(EmotionClassifier):
             checkpoint[CHECKPOINT_KEY]["svm"] = chosen
             self.trainer.strategy.checkpoint_io.save_checkpoint(checkpoint, best)
         self.cpu()
-        self.trainer.strategy.barrier("SVM")
+        self._wait_for_checkpoints()
+
+    def _wait_for_checkpoints(self) -> None:
+        """Wait until the first process has written what it saved, so that all read the same."""
+        self.trainer.strategy.checkpoint_io.teardown()
+        self.trainer.strategy.barrier("checkpoints")
 
     @torch.no_grad()
     def _embed_set(self, loader: DataLoader[Batch]) -> tuple[Tensor, Tensor] | None:

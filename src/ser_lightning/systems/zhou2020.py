@@ -98,7 +98,7 @@ class ConvBLSTMAttention(EmotionClassifier):
             if self.pad_to_max:
                 frames = F.pad(frames, (0, 0, 0, self.max_frames - frames.shape[1]))
                 lengths = torch.full_like(lengths, self.max_frames)
-        states, lengths = self.blstm(*self.convolutions(frames, lengths))
+        states, lengths = self.blstm(*self.convolutions(frames, lengths, self.pad_to_max))
         return states, frame_mask(lengths, states.shape[1])
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:

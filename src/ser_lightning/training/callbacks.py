@@ -16,7 +16,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer, seed_everythin
 from lightning.pytorch.callbacks import EarlyStopping as LightningEarlyStopping
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
@@ -49,6 +49,23 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             ConfigurationError: If it is damaged or not a checkpoint of this suite.
         """
         return read_checkpoint_file(Path(path), str(path), mapped=False)
+
+
+class BackgroundCheckpointIO(AsyncCheckpointIO):
+    """Write checkpoints in a thread while training continues, from a copy that is taken between two steps.
+
+    One is written at a time, so that a slow disk delays training instead of filling the memory, and in the order in
+    which they were saved: best.ckpt before last.ckpt of the same epoch. An error of a write ends the training at the
+    next one, or at the end. ``teardown`` waits for the write; code that reads a checkpoint during training calls it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(AtomicCheckpointIO())
+
+    def save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """Wait for the write before; copy the checkpoint, and write it to the path in a thread."""
+        self.teardown()
+        super().save_checkpoint(*args, **kwargs)
 
 
 class _RunCheckpoint(ModelCheckpoint):

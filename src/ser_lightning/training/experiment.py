@@ -34,7 +34,7 @@ from ser_lightning.training.arguments import (
     read_experiment_file,
     threads_of_environment,
 )
-from ser_lightning.training.callbacks import AtomicCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
+from ser_lightning.training.callbacks import BackgroundCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
 from ser_lightning.training.checks import (
     LINKED,
     check_monitored_scores,
@@ -216,7 +216,7 @@ class ExperimentCLI(LightningCLI):
         if _has_one_device(trainer):  # SLURM's other tasks are not processes of this training
             for name in SLURM_TASKS:
                 os.environ.pop(name, None)
-        kwargs["plugins"] = [*(trainer["plugins"] or []), AtomicCheckpointIO()]
+        kwargs["plugins"] = [*(trainer["plugins"] or []), BackgroundCheckpointIO()]
         try:
             # Lightning uses this timer for the limit.
             self._timer = Timer(trainer["max_time"])

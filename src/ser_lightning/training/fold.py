@@ -266,6 +266,7 @@ class Fold:
         try:
             with _clear_errors(), weight_errors(start):
                 trainer.fit(system, datamodule=data, ckpt_path=start, weights_only=True)
+            trainer.strategy.barrier("checkpoints")  # the first process has written its last one
         except DivergenceError as error:
             self._write_facts(self._facts(best, version, diverged=str(error)))
             raise

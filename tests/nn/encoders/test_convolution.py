@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import profile
 
 from ser_lightning.nn.encoders import ConvolutionBlock, ConvolutionStack
 from ser_lightning.nn.tensors import frame_mask
@@ -154,3 +155,19 @@ def test_input_of_too_few_bins_is_rejected_with_their_number() -> None:
         ConvolutionStack(
             3, [ConvolutionBlock(1, 2, (3, 3), pooling="max"), ConvolutionBlock(2, 2, (3, 3), (2, 1), "max")]
         )
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("num_frames", [45, 32, 3])
+def test_nothing_is_masked_where_all_frames_are_real(name: str, num_frames: int, train: bool) -> None:
+    stack = settled(name).double().train(train)
+    frames, lengths = FRAMES[name][:, :num_frames], torch.full((len(LENGTHS),), num_frames)
+    with torch.no_grad(), profile() as masking:
+        masked, expected = stack(frames, lengths)
+    with torch.no_grad(), profile() as plain:
+        found, found_lengths = stack(frames, lengths, all_real=True)
+    assert torch.equal(found, masked)
+    assert found_lengths.tolist() == expected.tolist()
+    assert any("masked_fill" in event.name for event in masking.events())
+    assert not any("masked_fill" in event.name for event in plain.events())

@@ -83,20 +83,23 @@ class ConvolutionBlock(nn.Module):
         """Return the number of output bins for ``num_bins`` input bins."""
         return -(-num_bins // self.stride[0]) // self.window
 
-    def forward(self, maps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: Tensor, lengths: Tensor, all_real: bool = False) -> tuple[Tensor, Tensor]:
         """Return maps [B, C', F', T'], zero past the end, and their lengths [B].
 
         Args:
             maps: [B, C, F, T], zero past the end, with T a multiple of ``reduction`` or larger than it.
             lengths: [B], none less than ``reduction``.
+            all_real: Whether every length is T, so that nothing has to be masked.
         """
         if 0 in (self.kernel[0] % 2, self.kernel[1] % 2):
             maps = F.pad(maps, (0, 1 - self.kernel[1] % 2, 0, 1 - self.kernel[0] % 2))
         maps = self.convolution(maps)
         lengths = (lengths + self.stride[1] - 1) // self.stride[1]
-        maps = self.pooling(self.norm(maps, frame_mask(lengths, maps.shape[3])).relu_())
+        mask = None if all_real else frame_mask(lengths, maps.shape[3])
+        maps = self.pooling(self.norm(maps, mask).relu_())
         lengths = lengths // self.window
-        maps = maps.masked_fill(~frame_mask(lengths, maps.shape[3])[:, None, None], 0.0)
+        if not all_real:
+            maps = maps.masked_fill(~frame_mask(lengths, maps.shape[3])[:, None, None], 0.0)
         return self.dropout(maps), lengths
 
 
@@ -124,14 +127,18 @@ class ConvolutionStack(Encoder):
             raise ValueError(f"{input_dim} features a frame are too few: no bin remains after the convolutions")
         self.output_dim = blocks[-1].output_channels * num_bins
 
-    def forward(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return descriptors [B, T', D] of ``frames`` [B, T, F] with ``lengths`` [B], and their lengths [B]."""
+    def forward(self, frames: Tensor, lengths: Tensor, all_real: bool = False) -> tuple[Tensor, Tensor]:
+        """Return descriptors [B, T', D] of ``frames`` [B, T, F] with ``lengths`` [B], and their lengths [B].
+
+        With ``all_real``, every length is T: a GPU cannot be asked without waiting for it.
+        """
         num_frames = frames.shape[1]
-        maps = frames.masked_fill(~frame_mask(lengths, num_frames).unsqueeze(2), 0.0).transpose(1, 2).unsqueeze(1)
-        maps = F.pad(maps, (0, max(0, self.reduction_in_time - num_frames)))
+        if not all_real:
+            frames = frames.masked_fill(~frame_mask(lengths, num_frames).unsqueeze(2), 0.0)
+        maps = F.pad(frames.transpose(1, 2).unsqueeze(1), (0, max(0, self.reduction_in_time - num_frames)))
         lengths = lengths.clamp(min=self.reduction_in_time)
         for block in self.blocks:
-            maps, lengths = block(maps, lengths)
+            maps, lengths = block(maps, lengths, all_real)
         return maps.permute(0, 3, 1, 2).flatten(2), lengths
 
 

@@ -116,18 +116,20 @@ class MaskedBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_variance", torch.ones(channels))
 
-    def forward(self, maps: Tensor, mask: Tensor, rectify: bool = False) -> Tensor:
+    def forward(self, maps: Tensor, mask: Tensor | None, rectify: bool = False) -> Tensor:
         """Normalise ``maps`` [B, C, F, T], in training with the statistics of frames under ``mask`` [B, T].
 
-        Frames past the end, whose values must be finite, become zero. With ``rectify`` a ReLU follows.
+        Frames past the end, whose values must be finite, become zero. Without a mask, all frames are real. With
+        ``rectify`` a ReLU follows.
         """
         if torch.compiler.is_compiling() and self.training:  # the compiler fuses steps itself
             result, mean, variance, count = self._in_steps(maps, mask)
             result = result.relu() if rectify else result
         else:
             # Only on a CPU does a check for padding need no synchronisation.
-            can_check = mask.device.type == "cpu" and not torch.compiler.is_compiling()
-            real = None if can_check and bool(mask.all()) else mask[:, None, None].to(maps.dtype)
+            can_check = maps.device.type == "cpu" and not torch.compiler.is_compiling()
+            all_real = mask is None or (can_check and bool(mask.all()))
+            real = None if mask is None or all_real else mask[:, None, None].to(maps.dtype)
             if not self.training:
                 statistics = self.running_mean, self.running_variance
                 result = F.batch_norm(maps, *statistics, self.weight, self.bias, eps=self.epsilon)
@@ -141,8 +143,10 @@ class MaskedBatchNorm(nn.Module):
             self.running_variance.lerp_(variance * count / (count - 1).clamp(min=1), self.momentum)
         return result
 
-    def _in_steps(self, maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _in_steps(self, maps: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return the result of ``_Normalisation``, without ReLU."""
+        if mask is None:
+            mask = maps.new_ones((maps.shape[0], maps.shape[3]), dtype=torch.bool)
         exact = maps.to(self.weight.dtype)  # half precision is too coarse for the sums
         past_the_end = ~mask[:, None, None]
         count = sum_over_processes(mask.sum() * maps.shape[2])
