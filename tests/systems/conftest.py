@@ -14,7 +14,13 @@ from ser_lightning.data.batches import FrameDataset, keep_batch
 from ser_lightning.data.samplers import BucketBatchSampler, ClassBatchSampler, EvaluationBatchSampler
 from ser_lightning.data.targets import TrainingStatistics
 from ser_lightning.features import MagnitudeSpectrogram
-from ser_lightning.training.callbacks import BackgroundCheckpointIO, BestCheckpoint, EpochSeed, LastCheckpoint
+from ser_lightning.training.callbacks import (
+    AtomicCheckpointIO,
+    BackgroundCheckpointIO,
+    BestCheckpoint,
+    EpochSeed,
+    LastCheckpoint,
+)
 from ser_lightning.training.loggers import MetricsTable
 from ser_lightning.types import Batch, Split, Utterance
 
@@ -158,6 +164,7 @@ def fit(
         **{"accelerator": "cpu", "devices": 1} | options,
     )
     trainer.fit(system, datamodule=data, ckpt_path=resume, weights_only=True)
+    trainer.strategy.checkpoint_io = AtomicCheckpointIO()  # tests read at once what they save afterwards
     return trainer
 
 

@@ -163,9 +163,9 @@ def test_input_of_too_few_bins_is_rejected_with_their_number() -> None:
 def test_nothing_is_masked_where_all_frames_are_real(name: str, num_frames: int, train: bool) -> None:
     stack = settled(name).double().train(train)
     frames, lengths = FRAMES[name][:, :num_frames], torch.full((len(LENGTHS),), num_frames)
-    with torch.no_grad(), profile() as masking:
+    with torch.no_grad(), profile(acc_events=True) as masking:
         masked, expected = stack(frames, lengths)
-    with torch.no_grad(), profile() as plain:
+    with torch.no_grad(), profile(acc_events=True) as plain:
         found, found_lengths = stack(frames, lengths, all_real=True)
     assert torch.equal(found, masked)
     assert found_lengths.tolist() == expected.tolist()
