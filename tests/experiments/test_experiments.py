@@ -50,7 +50,8 @@ NARROW = {
     "MultiLabelEmotionExistence": ("channels=[2,3,4]", "cells=4", "attention_dim=4", "hidden_dim=4"),
     "ExistencePretraining": ("channels=[2,3,4]", "cells=4", "attention_dim=4", "hidden_dim=4"),
     "SEResNetVLAD": ("encoder.init_args.channels=2", "embedding_dim=8"),
-    "MetricLearning": ("encoder.init_args.channels=2", "embedding_dim=8"),
+    # One actor trains, whose utterances cannot be divided by speaker.
+    "MetricLearning": ("encoder.init_args.channels=2", "embedding_dim=8", "svm_selection=validation_set"),
     "SpeakerIdentification": ("encoder.init_args.channels=2", "embedding_dim=8"),
 }
 # Two of each emotion, for batches that need all of them.
