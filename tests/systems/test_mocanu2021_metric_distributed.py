@@ -62,6 +62,7 @@ def run_process(rank: int, folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_layers")  # the processes build them
 def test_two_processes_train_as_one_does_on_the_joint_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     multiprocessing.start_processes(run_process, (tmp_path,), NUM_PROCESSES, start_method="forkserver")

@@ -81,9 +81,13 @@ def test_checkpoints_are_written_one_after_another(slow_disk: threading.Event, t
 def test_an_error_of_a_write_is_raised(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     writer = BackgroundCheckpointIO()
-    writer.save_checkpoint({}, tmp_path / "file" / "last.ckpt")
-    with pytest.raises(OSError, match="file"):
+
+    def save_and_wait() -> None:  # a fast write fails before the first call returns
+        writer.save_checkpoint({}, tmp_path / "file" / "last.ckpt")
         writer.teardown()
+
+    with pytest.raises(OSError, match="file"):
+        save_and_wait()
 
 
 def validate(stopping: EarlyStopping, trainer: Any, score: float) -> None:
