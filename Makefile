@@ -31,6 +31,8 @@ IN_WORKERS = -n $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 # One thread per process: folds and tests run in parallel, and a second thread slows training on busy cores.
 export OMP_NUM_THREADS ?= 1
+# Tests and jobs start processes, each of which would compile the suite anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## List the targets

@@ -44,6 +44,7 @@ def test_sweep_files_pass_wandbs_validation(path: Path) -> None:
     assert schema_violations_from_proposed_config(yaml.safe_load(path.read_text())) == []
 
 
+@pytest.mark.slow  # importing W&B's agent takes 10 s
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_wandb_agent_runs_what_ser_sweep_runs(path: Path) -> None:
     from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args  # a slow import
@@ -71,6 +72,7 @@ def test_parameters_of_a_sweep_file_are_keys_of_its_experiment(path: Path) -> No
             node = node[part]
 
 
+@pytest.mark.slow
 def test_a_group_of_wandbs_agent_reaches_the_system(synthetic_ravdess: Path) -> None:
     """The agent writes a group as one argument, a Python dictionary."""
     from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
