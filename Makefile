@@ -72,6 +72,11 @@ format: $(INSTALLED)/dev ## Fix lint and formatting with ruff
 smoke: $(INSTALLED)/dev ## Run the slow tests: every experiment on synthetic speech, the documentation's commands
 	$(PYTHON) -m pytest -m slow $(IN_WORKERS) tests/experiments tests/test_documentation.py $(ARGS)
 
+.PHONY: gpu
+gpu: $(INSTALLED)/dev ## Run the tests that need a GPU, and print the memory that systems need (computed)
+	$(PYTHON) -m pytest -m gpu $(ARGS)
+	$(PYTHON) -m tools.gpu_memory
+
 .PHONY: mutants
 mutants: $(INSTALLED)/dev ## Mutate 600 places of the core and count those that the tests notice; 20 minutes at most
 	$(PYTHON) -m tools.mutants $(ARGS)

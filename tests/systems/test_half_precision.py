@@ -61,6 +61,9 @@ SYSTEMS: dict[str, Callable[[], EmotionClassifier]] = {
 }
 
 
+on_cpu_and_gpu = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+
+
 @pytest.fixture(params=SYSTEMS)
 def model(request: pytest.FixtureRequest) -> EmotionClassifier:
     torch.manual_seed(0)
@@ -80,15 +83,16 @@ def logits_of_criterion(model: EmotionClassifier) -> list[Tensor]:
     return seen
 
 
-def test_under_autocast_losses_and_scores_use_float32_logits(model: EmotionClassifier) -> None:
-    seen = logits_of_criterion(model)
-    model.train()
-    expected = model.training_step(batch(), 0)
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = model.training_step(batch(), 0)
-        rounded = model.eval()(batch().inputs, batch().lengths)
-        probabilities = model.validation_step(batch(), 0)["probabilities"]
-        predicted = model.predict_step(batch(), 0)["probabilities"]
+@on_cpu_and_gpu
+def test_under_autocast_losses_and_scores_use_float32_logits(model: EmotionClassifier, device: str) -> None:
+    seen, moved = logits_of_criterion(model), batch().to(device)
+    model.train().to(device)
+    expected = model.training_step(moved, 0)
+    with torch.autocast(device, torch.bfloat16):
+        loss = model.training_step(moved, 0)
+        rounded = model.eval()(moved.inputs, moved.lengths)
+        probabilities = model.validation_step(moved, 0)["probabilities"]
+        predicted = model.predict_step(moved, 0)["probabilities"]
     loss.backward()
     assert [logits.dtype for logits in seen] == [torch.float32] * 3
     assert loss.dtype == probabilities.dtype == torch.float32
@@ -96,7 +100,7 @@ def test_under_autocast_losses_and_scores_use_float32_logits(model: EmotionClass
     torch.testing.assert_close(seen[2], rounded.float())
     torch.testing.assert_close(probabilities, predicted)
     torch.testing.assert_close(
-        model.criterion(seen[1], batch().targets, model.class_prior), loss.detach(), rtol=1e-6, atol=0
+        model.criterion(seen[1], moved.targets, model.class_prior), loss.detach(), rtol=1e-6, atol=0
     )
     for name, parameter in model.named_parameters():
         assert parameter.grad is None or torch.isfinite(parameter.grad).all(), name

@@ -65,42 +65,48 @@ def batch(rows: slice) -> Batch:
     return Batch(frames[rows], lengths[rows], labels[rows], targets[rows], torch.arange(7)[rows])
 
 
-def training_step(name: str, rows: slice) -> dict[str, Tensor]:
+def training_step(name: str, rows: slice, device: str) -> dict[str, Tensor]:
     """Return gradients, averaged as DDP does, and buffers after a training step on some rows."""
     torch.manual_seed(1)
-    system = SYSTEMS[name]().double()
+    system = SYSTEMS[name]().double().to(device)
     system.class_prior.copy_(torch.tensor([0.4, 0.3, 0.2, 0.1]))
-    system.training_step(batch(rows), 0).backward()
+    system.training_step(batch(rows).to(device), 0).backward()
     left = {f"gradient of {key}": p.grad for key, p in system.named_parameters() if p.grad is not None}
     if is_distributed():
         for gradient in left.values():
             dist.all_reduce(gradient)
             gradient /= NUM_PROCESSES
-    return left | dict(system.named_buffers())
+    return {key: value.cpu() for key, value in (left | dict(system.named_buffers())).items()}
 
 
-def run_process(rank: int, folder: Path) -> None:
+def run_process(rank: int, folder: Path, device: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=NUM_PROCESSES)
     for name in SYSTEMS:
-        torch.save(training_step(name, SHARES[rank]), folder / f"{name} {rank}.pt")
+        torch.save(training_step(name, SHARES[rank], device), folder / f"{name} {rank}.pt")
     dist.destroy_process_group()
 
 
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where both processes compute: on the CPU, or both on one GPU, joined by gloo too."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def shares(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shares(device: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The results of both processes."""
     folder = tmp_path_factory.mktemp("shares")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GLOO_SOCKET_IFNAME", "lo")
-        multiprocessing.start_processes(run_process, (folder,), NUM_PROCESSES, start_method="forkserver")
+        multiprocessing.start_processes(run_process, (folder, device), NUM_PROCESSES, start_method="forkserver")
     return folder
 
 
 @pytest.mark.usefixtures("all_layers")  # the processes build them
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_gradients_of_two_processes_are_those_of_the_joint_batch(name: str, shares: Path) -> None:
-    expected = training_step(name, slice(None))
+def test_gradients_of_two_processes_are_those_of_the_joint_batch(name: str, device: str, shares: Path) -> None:
+    expected = training_step(name, slice(None), device)
     assert max(value.abs().max() for key, value in expected.items() if key.startswith("gradient")) > 1e-3
     for rank in range(NUM_PROCESSES):
         part = torch.load(shares / f"{name} {rank}.pt")

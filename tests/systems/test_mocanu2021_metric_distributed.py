@@ -41,33 +41,38 @@ def build() -> MetricLearning:
     ).double()
 
 
-def training_step(rows: slice) -> dict[str, Tensor]:
+def training_step(rows: slice, device: str) -> dict[str, Tensor]:
     """Return gradients, averaged as DDP does, loss and buffers after a training step on some rows."""
-    system = build()
-    loss = system.training_step(batch(rows), 0)
+    system = build().to(device)
+    loss = system.training_step(batch(rows).to(device), 0)
     loss.backward()
     left = {f"gradient of {name}": p.grad for name, p in system.network.named_parameters() if p.grad is not None}
     if is_distributed():
         for gradient in left.values():
             dist.all_reduce(gradient)
             gradient /= NUM_PROCESSES
-    return left | {"loss": loss.detach()} | dict(system.named_buffers())
+    found = left | {"loss": loss.detach()} | dict(system.named_buffers())
+    return {name: value.cpu() for name, value in found.items()}
 
 
-def run_process(rank: int, folder: Path) -> None:
+def run_process(rank: int, folder: Path, device: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=NUM_PROCESSES)
-    torch.save(training_step(slice(4 * rank, 4 * rank + 4)), folder / f"{rank}.pt")
+    torch.save(training_step(slice(4 * rank, 4 * rank + 4), device), folder / f"{rank}.pt")
     dist.destroy_process_group()
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=pytest.mark.slow), pytest.param("cuda", marks=pytest.mark.gpu)]
+)
 @pytest.mark.usefixtures("all_layers")  # the processes build them
-def test_two_processes_train_as_one_does_on_the_joint_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_train_as_one_does_on_the_joint_batch(
+    device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    multiprocessing.start_processes(run_process, (tmp_path,), NUM_PROCESSES, start_method="forkserver")
+    multiprocessing.start_processes(run_process, (tmp_path, device), NUM_PROCESSES, start_method="forkserver")
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(NUM_PROCESSES)]
-    expected = training_step(slice(None))
+    expected = training_step(slice(None), device)
     assert expected["loss"] > 0.1
     assert max(value.abs().max() for name, value in expected.items() if "gradient" in name) > 1e-3
     for part in parts:

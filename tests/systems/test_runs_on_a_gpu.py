@@ -1,4 +1,4 @@
-"""Runs on a GPU: repeated and resumed to the bit, and their checkpoints on a CPU. The slow tests do the same on a CPU."""
+"""Runs on a GPU: repeated and resumed to the bit, and their checkpoints on a CPU. Slow tests do so on a CPU alone."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -95,8 +95,9 @@ def results(system: EmotionClassifier, seen: Batch) -> dict[str, Tensor]:
     return found | {name: outputs[name] for name in outputs if name != "predicted"} | system.state_dict()
 
 
-def assert_same(execution: Execution, name: str, *batches: Batch, tolerance: float = 1e-4) -> None:
-    plain, prepared = (build(name, how).to(batches[0].inputs.dtype) for how in (None, execution))
+def assert_same(execution: Execution, name: str, *batches: Batch, tolerance: float = 1e-4, device: str = "cpu") -> None:
+    batches = tuple(seen.to(device) for seen in batches)
+    plain, prepared = (build(name, how).to(device, batches[0].inputs.dtype) for how in (None, execution))
     assert list(prepared.state_dict()) == list(plain.state_dict())
     for key, value in plain.state_dict().items():
         assert torch.equal(prepared.state_dict()[key], value), key
@@ -109,13 +110,18 @@ def assert_same(execution: Execution, name: str, *batches: Batch, tolerance: flo
             torch.testing.assert_close(
                 found[key], value, atol=tolerance * scale, rtol=1e-3, msg=lambda text, key=key: f"{key}: {text}"
             )
-    fresh = build(name).to(batches[0].inputs.dtype)
+    fresh = build(name).to(device, batches[0].inputs.dtype)
     fresh.load_state_dict(prepared.state_dict())
 
 
+@pytest.mark.usefixtures("restored")
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_channels_last_changes_neither_names_nor_results(name: str) -> None:
-    assert_same(Execution(channels_last=True), name, batch(60), batch(33))
+def test_channels_last_changes_neither_names_nor_results(name: str, device: str) -> None:
+    # In float64 on a GPU: its kernels differ between the two layouts, which a deep network's gradients magnify.
+    dtype = torch.float32 if device == "cpu" else torch.float64
+    batches = (batch(frames, dtype=dtype) for frames in (60, 33))
+    assert_same(Execution(channels_last=True, tf32=False), name, *batches, device=device)
 
 
 @pytest.mark.usefixtures("all_layers")
@@ -139,6 +145,13 @@ def test_compiled_layers_change_neither_names_nor_results(monkeypatch: pytest.Mo
     monkeypatch.setattr(nn.Module, "compile", lambda layer, **how: compile_(layer, backend="eager", **how))
     # In float64: batch norm sums in another order, which a deep network's gradients magnify.
     assert_same(Execution(channels_last=True, compile=True), "S3", batch(60, dtype=torch.float64), tolerance=1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("restored")
+def test_layers_compiled_for_a_gpu_change_neither_names_nor_results() -> None:
+    batches = (batch(frames, dtype=torch.float64) for frames in (60, 33))
+    assert_same(Execution(channels_last=True, compile=True), "S3", *batches, tolerance=1e-9, device="cuda")
 
 
 def test_by_default_layers_are_unchanged() -> None:
