@@ -35,7 +35,7 @@ NOT_RUN = {
     "docs/results.md": "commands of results that were measured on real corpora",
     "docs/reproduction.md": "commands of published rows, each on its real corpus",
 }
-BY_HAND = {"bench", "check", "clean", "docs", "format", "lock", "mutants", "setup", "setup-dev", "smoke", "test"}
+BY_HAND = {"bench", "check", "clean", "docs", "format", "gpu", "lock", "mutants", "setup", "setup-dev", "smoke", "test"}
 """Targets of make that install, or that a person or the runner of this test starts."""
 
 

@@ -134,6 +134,19 @@ def test_observers_get_each_change_of_a_job_once(job: MakeJob) -> None:
     assert [event.change for event in events] == [Change.FOUND_DONE]
 
 
+def test_jobs_share_compiled_kernels_unless_told_otherwise(job: MakeJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    def folder(name: str) -> str:
+        fine = job("fine", name)
+        run_jobs([fine], QUIET)
+        found: str = json.loads((fine.folder / "saw.json").read_text())["environment"]["TORCHINDUCTOR_CACHE_DIR"]
+        return found
+
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    assert folder("fold-00") == folder("fold-01") == str(Path.cwd() / ".cache" / "compiled")
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
+    assert folder("fold-02") == "/elsewhere"
+
+
 def test_the_signal_that_ended_a_job_is_named(job: MakeJob) -> None:
     killed = job("is-killed", "fold-00")
     assert "ended by SIGKILL" in run_jobs([killed], QUIET, Resources(retries=0))[killed.folder]

@@ -36,6 +36,9 @@ _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 30),
     "PYTORCH_ALLOC_CONF": "expandable_segments:True",
 }
+# Kernels of torch.compile, in the working folder: jobs share them, on all machines of a cluster, also after a restart.
+# By default torch keeps them in the temporary folder, and runs what it finds there.
+COMPILED_FOLDER = Path(".cache", "compiled")
 # With W&B's variables a job would write into the run of a sweep's agent, and a service shared through WANDB_SERVICE
 # would keep the run of a killed job open and reject its restart. Ray's token lets its holder run anything.
 NOT_INHERITED = (
@@ -89,7 +92,8 @@ class JobProcess(AbstractContextManager["JobProcess"]):
                 error.filename = str(folder / LOG_FILE)  # a failed write does not name its file
                 raise
         self._server = job_fork_server(program, environment)
-        whole = _whole_environment(environment)
+        compiled = {"TORCHINDUCTOR_CACHE_DIR": str(working_folder / COMPILED_FOLDER)}
+        whole = compiled | _whole_environment(environment)
         self._number = self._server.start(arguments, working_folder, whole, folder / LOG_FILE)
 
     def status(self) -> int | None:
