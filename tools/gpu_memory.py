@@ -113,11 +113,11 @@ def make_batch(system: EmotionClassifier, size: int, frames: int) -> Batch:
     return Batch(inputs, lengths, labels, targets, torch.arange(size)).to(system.class_prior.device)
 
 
-class _PeakMemory(TorchDispatchMode):
+class _PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     """Counts the bytes of the storages that tensors of a device have at once."""
 
     def __init__(self, device: torch.device) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device = device
         self.now = self.peak = 0
         self._counted: set[int] = set()

@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 
 
-class _RefuseCopies(TorchDispatchMode):
+class _RefuseCopies(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves it untyped
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
@@ -46,7 +46,7 @@ class _RefuseConstants(TorchFunctionMode):
 @contextmanager
 def refuse_waits() -> Iterator[None]:
     """Fail where a copy between host and device waits, as ``torch.cuda.set_sync_debug_mode("error")`` does on a GPU."""
-    with _RefuseCopies(), _RefuseConstants():
+    with _RefuseCopies(), _RefuseConstants():  # type: ignore[no-untyped-call]  # torch leaves it untyped
         yield
 
 
