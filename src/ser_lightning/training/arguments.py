@@ -106,6 +106,8 @@ def parser_error(message: str, arguments: Sequence[str], parser: "ArgumentParser
 
 def _misspelt(message: str) -> str:
     """Return what a message about an unknown class or argument comes to, with the nearest name; empty for others."""
+    if "import_path_allowlist" in message:  # the class may exist, but is not trusted
+        return ""
     if found := re.findall(r"Expected a path but (\S+) either|module '[\w.]+' has no attribute '(\w+)'", message):
         name = next(part for part in found[-1] if part)
         known = _class_paths()

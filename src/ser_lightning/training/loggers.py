@@ -17,8 +17,7 @@ from ser_lightning.runs.facts import METRICS_FILE, read_metrics
 from ser_lightning.runs.names import RunName
 from ser_lightning.training.wandb import FoldWandbLogger, is_wandb, wandb_settings
 
-SECONDS, SPEED = "train/seconds", "train/utterances_per_second"
-"""Metrics that differ between two equal runs."""
+LEARNING_RATE, SECONDS, SPEED = "train/learning_rate", "train/seconds", "train/utterances_per_second"
 _LIGHTNINGS_NAME = "lightning_logs"
 
 
@@ -26,14 +25,16 @@ class MetricsTable(Callback):
     """Write ``metrics.csv`` into the run's folder, with a row per validated epoch.
 
     Lightning's CSVLogger deletes the file on resume. Here a new row replaces those of the same and later epochs, which
-    a killed run logged after its last checkpoint. Lightning calls checkpoint callbacks last, after the row is written.
+    a killed run logged after its last checkpoint. ``TrainingSpeed`` is left out, so that equal runs write equal files.
+    Lightning calls checkpoint callbacks last, after the row is written.
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch's row while fitting."""
         if trainer.state.fn != "fit" or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        metrics = {name: float(value) for name, value in trainer.logged_metrics.items()}
+        logged = trainer.logged_metrics.items()
+        metrics = {name: float(value) for name, value in logged if name not in (LEARNING_RATE, SECONDS, SPEED)}
         rows = pd.DataFrame([{"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics}])
         path = Path(trainer.default_root_dir) / METRICS_FILE
         earlier = read_metrics(path.parent)
@@ -46,7 +47,7 @@ class MetricsTable(Callback):
 
 
 class TrainingSpeed(Callback):
-    """Log learning rate, seconds and utterances a second of each epoch's training, as ``train/...``."""
+    """Send learning rate, seconds and utterances a second of each epoch's training to the loggers, as ``train/...``."""
 
     def __init__(self) -> None:
         self._began = 0.0
@@ -68,7 +69,7 @@ class TrainingSpeed(Callback):
             return
         seconds = time.perf_counter() - self._began
         (group, *_) = trainer.optimizers[0].param_groups
-        pl_module.log("train/learning_rate", group["lr"], sync_dist=True)
+        pl_module.log(LEARNING_RATE, group["lr"], sync_dist=True)
         pl_module.log(SECONDS, seconds, sync_dist=True)
         pl_module.log(SPEED, self._utterances / seconds, sync_dist=True, reduce_fx="sum")
 

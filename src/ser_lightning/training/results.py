@@ -124,12 +124,12 @@ class ResultFiles(Callback):
             for logger in trainer.loggers:
                 if isinstance(logger, FoldWandbLogger):
                     logger.log_utterances(predictions.table, [u.path for u in utterances])
-            names = data_module.class_names
-            no_votes = [0.0] * len(names)
-            votes = [(vote_distribution(u, names) if u.votes else None) or no_votes for u in utterances]
+            no_votes = [0.0] * len(data_module.class_names)
+            votes = [vote_distribution(u, data_module.class_names) or no_votes for u in utterances]
             scored = fold_scores(predictions, torch.tensor(votes))
+            shown = SOFT_SCORES if any(u.votes for u in utterances) else ("ECE",)
             for logger in trainer.loggers:
-                logger.log_metrics({f"test/{name}": scored[name] for name in SOFT_SCORES if name in scored})
+                logger.log_metrics({f"test/{name}": scored[name] for name in shown if name in scored})
             write_scores(folder, scored)
         predictions.write(folder / FILES[name])
 
