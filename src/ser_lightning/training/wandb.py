@@ -149,7 +149,7 @@ class FoldWandbLogger(LightningWandbLogger):
     def _after_epochs(self) -> int:
         table = read_metrics(self._folder)
         last = -1 if table is None or table.empty else int(table["epoch"].iloc[-1])
-        return max(last + 1, self.experiment.step)
+        return max(last + 1, int(self.experiment.step))
 
     @property
     @rank_zero_experiment
@@ -221,7 +221,7 @@ class FoldWandbLogger(LightningWandbLogger):
         if self._given.get("log_utterances"):
             shown = table.copy()
             if self._given.get("log_audio"):
-                shown["audio"] = [wandb.Audio(str(sound)) for sound in sounds]
+                shown["audio"] = pd.Series([wandb.Audio(str(sound)) for sound in sounds], dtype=object)
             self.experiment.log({"test/utterances": wandb.Table(dataframe=shown)})
 
     @rank_zero_only
