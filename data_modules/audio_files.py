@@ -191,15 +191,15 @@ class AudioFiles(CorpusDataModule):
 
     def __init__(
         self,
-        root: Path,
+        root: str | Path,
         extractor: FeatureExtractor,
-        labels: Path | None = None,
+        labels: str | Path | None = None,
         classes: tuple[str, ...] | None = None,
         protocol: Protocol | None = None,
         fold: int = 0,
         batch_size: int = 32,
         on_bad_audio: Literal["stop", "skip"] = "stop",
-        feature_folder: Path = Path(".cache/features"),
+        feature_folder: str | Path = Path(".cache/features"),
         workers: int = 1,
         seed: int = 0,
         speeds: tuple[float, ...] = (),
@@ -208,7 +208,7 @@ class AudioFiles(CorpusDataModule):
         batches: Literal["length", "class"] = "length",
         recognise: Literal["emotion", "speaker"] = "emotion",
     ) -> None:
-        self.labels = labels
+        self.labels = None if labels is None else Path(labels)
         super().__init__(
             root=root,
             extractor=extractor,

@@ -65,13 +65,13 @@ class CorpusDataModule(DataModule):
 
     def __init__(
         self,
-        root: Path,
+        root: str | Path,
         extractor: FeatureExtractor,
         protocol: Protocol | None = None,
         fold: int = 0,
         batch_size: int = 32,
         on_bad_audio: Literal["stop", "skip"] = "stop",
-        feature_folder: Path = Path(".cache/features"),
+        feature_folder: str | Path = Path(".cache/features"),
         workers: int = 1,
         seed: int = 0,
         targets: Targets | None = None,
@@ -88,7 +88,7 @@ class CorpusDataModule(DataModule):
             raise ConfigurationError(f"data.init_args.workers is {workers}; workers must be at least 1")
         if crop_frames is not None and crop_frames < 1:
             raise ConfigurationError(f"data.init_args.crop_frames is {crop_frames}; a crop needs at least one frame")
-        self.root, feature_folder = root.expanduser(), feature_folder.expanduser()
+        self.root, feature_folder = Path(root).expanduser(), Path(feature_folder).expanduser()
         self.extractor = extractor
         self.protocol = protocol or (HeldOutClips() if recognise == "speaker" else self.default_protocol())
         self.fold = fold

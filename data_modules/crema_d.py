@@ -276,13 +276,13 @@ class CremaD(CorpusDataModule):
 
     def __init__(
         self,
-        root: Path,
+        root: str | Path,
         extractor: FeatureExtractor,
         protocol: Protocol | None = None,
         fold: int = 0,
         batch_size: int = 32,
         on_bad_audio: Literal["stop", "skip"] = "stop",
-        feature_folder: Path = Path(".cache/features"),
+        feature_folder: str | Path = Path(".cache/features"),
         workers: int = 1,
         seed: int = 0,
         targets: Targets | None = None,

@@ -206,7 +206,7 @@ class IEMOCAP(CorpusDataModule):
 
     def __init__(
         self,
-        root: Path,
+        root: str | Path,
         extractor: FeatureExtractor,
         dialogs: Dialogs = "all",
         classes: tuple[str, ...] = CLASS_NAMES,
@@ -216,7 +216,7 @@ class IEMOCAP(CorpusDataModule):
         fold: int = 0,
         batch_size: int = 32,
         on_bad_audio: Literal["stop", "skip"] = "stop",
-        feature_folder: Path = Path(".cache/features"),
+        feature_folder: str | Path = Path(".cache/features"),
         workers: int = 1,
         seed: int = 0,
         targets: Targets | None = None,

@@ -113,14 +113,14 @@ class VoxCeleb2(DataModule):
 
     def __init__(
         self,
-        root: Path,
+        root: str | Path,
         extractor: FeatureExtractor,
         crop_frames: int,
         protocol: HeldOutClips | ListedClips | None = None,
         fold: int = 0,
         batch_size: int = 32,
         on_bad_audio: Literal["stop", "skip"] = "stop",
-        feature_folder: Path = Path(".cache/features"),
+        feature_folder: str | Path = Path(".cache/features"),
         workers: int = 4,
         seed: int = 0,
     ) -> None:
@@ -134,14 +134,14 @@ class VoxCeleb2(DataModule):
                 raise ConfigurationError(f"data.init_args.{name} is {value}; choose {least} or more")
         if fold:
             raise ConfigurationError(f"data.init_args.fold is {fold}, but VoxCeleb2 has one fold; choose 0")
-        self.root = root
+        self.root = Path(root).expanduser()
         self.extractor = extractor
         self.crop_frames = crop_frames
         self.protocol = protocol or HeldOutClips()
         self.fold = fold
         self.batch_size = batch_size
         self.on_bad_audio = on_bad_audio
-        self.feature_folder = feature_folder.expanduser()
+        self.feature_folder = Path(feature_folder).expanduser()
         self.workers = workers
         self.seed = seed
         self.frames = DeviceFrames(extractor)

@@ -429,6 +429,21 @@ def test_the_commands_of_a_page_run(page: Path, workspace: Path, run_before: set
 
 
 @pytest.mark.slow
+def test_the_python_page_runs(workspace: Path) -> None:
+    code = "\n".join(text for _, text in blocks(DOCS / "python.md", "python"))
+    assert code.count("max_epochs=25") == 1
+    done = subprocess.run(
+        [workspace / ".venv/bin/python", "-c", code.replace("max_epochs=25", "max_epochs=1")],
+        cwd=workspace,
+        env=os.environ | {"WANDB_MODE": "disabled", "PYTHONPATH": f"{REPOSITORY / 'src'}:{REPOSITORY}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "'neutral':" in done.stdout
+
+
+@pytest.mark.slow
 def test_the_quick_start_leaves_the_files_it_lists(workspace: Path) -> None:
     seed = workspace / "runs/quickstart/ravdess-synthetic/default/seed-0"
     table = only_table_of_files((DOCS / "index.md").read_text())

@@ -23,8 +23,10 @@ ALLOWED_PREFIXES = (
     "lightning.pytorch.profilers",
     "lightning.pytorch.strategies",
 )
+PUBLIC_MODULES = ("ser_lightning.callbacks", "ser_lightning.loggers")
+"""Modules that hold nothing but public names."""
 _PATH_KEYS = ("class_path", "_class_path")
-_OWN_PACKAGES = ("ser_lightning", "data_modules")
+OWN_PACKAGES = ("ser_lightning", "data_modules")
 
 
 def public_path(kind: type) -> str:
@@ -42,12 +44,21 @@ def shortest_path(path: str) -> str:
     """
     module, _, name = path.rpartition(".")
     parts = module.split(".")
-    if parts[0] in _OWN_PACKAGES:
-        for depth in range(1, len(parts)):
-            package = ".".join(parts[:depth])
-            if name in getattr(sys.modules.get(package), "__all__", ()):
+    if parts[0] in OWN_PACKAGES:
+        around = [".".join(parts[:depth]) for depth in range(1, len(parts))]
+        public = [other for other in PUBLIC_MODULES if _exports(other, name) and _class_module(other, name) == module]
+        for package in [*public, *around]:
+            if _exports(package, name):
                 return f"{package}.{name}"
     return path
+
+
+def _exports(module: str, name: str) -> bool:
+    return name in getattr(sys.modules.get(module), "__all__", ())
+
+
+def _class_module(module: str, name: str) -> str:
+    return str(getattr(sys.modules[module], name).__module__)
 
 
 def _is_allowed(path: str, prefixes: Sequence[str]) -> bool:

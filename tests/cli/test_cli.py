@@ -2,17 +2,19 @@
 
 import errno
 import getpass
+import logging
 import os
 import re
 import subprocess
 import sys
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from ser_lightning.cli import __main__ as cli
-from ser_lightning.cli.__main__ import main, parser
+from ser_lightning.cli.__main__ import main, parser, quiet_libraries
 from ser_lightning.cli.command_line import LIGHTNING_COMMANDS
 from ser_lightning.jobs.process import USER_ERROR
 
@@ -23,6 +25,23 @@ def test_help_names_every_command() -> None:
     commands |= {"attention", "embeddings", "classify", "export", "download", "synth"}
     listed = {line.split()[0] for line in text.split("COMMAND")[-1].splitlines() if re.match(r" {4}\w", line)}
     assert listed == commands
+
+
+def test_ser_alone_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "COMMAND" in capsys.readouterr().out
+
+
+def test_hints_that_nobody_can_act_on_are_silent(caplog: pytest.LogCaptureFixture) -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        quiet_libraries()
+        warnings.warn(
+            "It is recommended to use `self.log('validation/UA', ..., sync_dist=True)` when logging on epoch level in "
+            "distributed setting to accumulate the metric across devices.",
+            stacklevel=1,
+        )
+    logging.getLogger("lightning.fabric.utilities.seed").info("[rank: 1] Seed set to 0")
+    assert (shown, caplog.records) == ([], [])
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -37,7 +37,7 @@ def probabilities(result: Classified | Unusable) -> torch.Tensor:
 
 
 def one(classifier: Classifier, path: Path, windowing: Windowing | None = None) -> Classified:
-    (result,) = classifier.classify([path], windowing)
+    (result,) = classifier.classify_all([path], windowing)
     assert isinstance(result, Classified), result
     return result
 
@@ -82,7 +82,7 @@ def test_batching_and_order_change_nothing(checkpoint: Path, tmp_path: Path, mon
     for pool_seconds, batch_seconds in ((1000.0, 1000.0), (3.0, 2.0), (0.1, 0.1)):
         monkeypatch.setattr(classification, "POOL_SECONDS", pool_seconds)
         monkeypatch.setattr(classification, "BATCH_SECONDS", batch_seconds)
-        together = list(classifier.classify(paths))
+        together = list(classifier.classify_all(paths))
         assert [result.path for result in together] == paths
         for lonely, result in zip(alone, together, strict=True):
             torch.testing.assert_close(probabilities(result), torch.tensor(lonely.probabilities), atol=1e-5, rtol=0)
@@ -101,7 +101,7 @@ def test_results_are_yielded_while_files_are_read(
             asked += 1
             yield tmp_path / "speech.wav"
 
-    results = Classifier(checkpoint, "cpu").classify(endless())
+    results = Classifier(checkpoint, "cpu").classify_all(endless())
     for _ in range(7):
         next(results)
     assert asked == 8
@@ -118,7 +118,7 @@ def test_unusable_files_do_not_pile_up_behind_a_usable_one(checkpoint: Path, tmp
             asked += 1
             yield tmp_path / "gone.wav"
 
-    results = Classifier(checkpoint, "cpu").classify(many())
+    results = Classifier(checkpoint, "cpu").classify_all(many())
     assert isinstance(next(results), Classified)
     assert asked < classification.MAX_PENDING_FILES
     assert all(isinstance(next(results), Unusable) for _ in range(2 * classification.MAX_PENDING_FILES))
@@ -181,7 +181,7 @@ def test_unusable_files_have_reasons_and_the_others_results(checkpoint: Path, tm
     soundfile.write(nan, np.concatenate([speech(70.0, 8000)[:, 0], [np.nan]]), 8000, subtype="FLOAT")
     paths = [silent, good, corrupt, text, tmp_path / "gone.wav", tmp_path, long_silent, nan, good]
     shares: list[float] = []
-    results = list(Classifier(checkpoint, "cpu").classify(paths, None, shares.append))
+    results = list(Classifier(checkpoint, "cpu").classify_all(paths, None, shares.append))
     assert [result.path for result in results] == paths
     reasons = [result.reason if isinstance(result, Unusable) else "" for result in results]
     words = ["16000 samples are zero", "", "truncated", "cannot be decoded", "missing", "a folder", "zero", "NaN", ""]
@@ -222,7 +222,9 @@ def test_a_gpu_gives_the_same_results(save: Save, tmp_path: Path, system_name: s
         soundfile.write(path, speech(0.3 + 0.7 * n, pitch_hz=90 + 20 * n), 16000)
     checkpoint = save(tmp_path / "best.ckpt", system_name)
     for ours, theirs in zip(
-        Classifier(checkpoint, "cpu").classify(paths), Classifier(checkpoint, "cuda").classify(paths), strict=True
+        Classifier(checkpoint, "cpu").classify_all(paths),
+        Classifier(checkpoint, "cuda").classify_all(paths),
+        strict=True,
     ):
         torch.testing.assert_close(probabilities(ours), probabilities(theirs), atol=1e-4, rtol=0)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -26,17 +27,21 @@ from ser_lightning.cli.__main__ import main
 from ser_lightning.cross_validation.wandb import log_summary_runs, report_to_agent
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.jobs.plan import Change, Job, JobEvent
+from ser_lightning.runs.facts import RunFacts
 from ser_lightning.runs.folder import code_version
-from ser_lightning.runs.names import trial_row
+from ser_lightning.runs.names import RunName, trial_row
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
 from ser_lightning.training.callbacks import EpochSeed
 from ser_lightning.training.fold import run_fold
-from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable, wandb_mode, wandb_run_id
+from ser_lightning.training.loggers import LEARNING_RATE, SECONDS, SPEED, MetricsTable, build_loggers
+from ser_lightning.training.wandb import FoldWandbLogger, run_options, wandb_mode, wandb_run_id
 
 pytestmark = pytest.mark.usefixtures("small_pictures")
 
 Arguments = Callable[..., list[str]]
+
+NAME = RunName("huang2020", "netvlad_unigram", "ravdess", "default", seed=0, fold=3)
 
 HEADER_BYTES, BLOCK_BYTES, RECORD_HEADER = 7, 32 * 1024, struct.Struct("<IHB")
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
@@ -73,6 +78,7 @@ class OfflineRun:
         self.config: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
         self.step_metrics: dict[str, str] = {}
+        self.summary: dict[str, Any] = {}
         for record in records(file):
             kind = record.WhichOneof("record_type")
             if kind == "run":
@@ -82,6 +88,12 @@ class OfflineRun:
                 self._configure(record.config)
             elif kind == "history":
                 self.history.append(_items(record.history.item))
+            elif kind == "summary":
+                self.summary |= _items(record.summary.update)
+            elif kind == "request" and record.request.HasField("log_artifact"):
+                self.artifact = record.request.log_artifact.artifact
+            elif kind == "artifact" and record.artifact.type == "model":
+                self.artifact = record.artifact
             elif kind == "exit":
                 self.exit_code = record.exit.exit_code
             elif kind == "metric":
@@ -109,6 +121,11 @@ def offline_runs(folder: Path) -> list[OfflineRun]:
     return [OfflineRun(path) for path in folders]
 
 
+def steps(run: OfflineRun) -> list[int]:
+    """W&B's step of each logged row."""
+    return [row["_step"] for row in run.history]
+
+
 @pytest.fixture(scope="module")
 def fold(arguments: Arguments, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished fold, with W&B offline."""
@@ -124,7 +141,7 @@ def run(fold: Path) -> OfflineRun:
 
 def test_the_wandb_run_is_named_and_grouped_by_fold_and_seed(run: OfflineRun, fold: Path) -> None:
     assert run.run.project == "ser-lightning"
-    assert run.run.display_name == "fold-00"
+    assert (run.run.display_name, run.run.job_type) == ("quickstart/ravdess-synthetic/seed-0/fold-00", "fold")
     assert run.run.run_group == "quickstart/ravdess-synthetic/default/seed-0"
     assert list(run.run.tags) == ["ravdess-synthetic", "actor folds (even, 4)"]
     assert run.run.run_id == (fold / "wandb_id").read_text()
@@ -144,8 +161,11 @@ def test_the_wandb_run_of_a_papers_experiment_has_its_tag(tmp_path: Path, argume
 def test_the_wandb_run_holds_the_epochs_of_the_metrics_table(run: OfflineRun, fold: Path) -> None:
     table = pd.read_csv(fold / "metrics.csv").set_index("epoch")
     assert table.index.tolist() == [0, 1]
-    for key in ("train/loss", "validation/loss", "validation/UA", "validation/WA", "validation/macro_F1"):
+    for key in set(table) - {"step"}:
         assert run.of_epochs(key) == pytest.approx(table[key].to_dict(), rel=1e-6), key
+    assert run.of_epochs(LEARNING_RATE) == {0: 1.0, 1: 1.0}
+    assert min(*run.of_epochs(SECONDS).values(), *run.of_epochs(SPEED).values()) > 0
+    assert steps(run)[:2] == [0, 1]
     assert run.step_metrics["train/*"] == run.step_metrics["validation/*"] == "epoch"
 
 
@@ -156,8 +176,8 @@ def test_the_wandb_run_holds_test_scores_and_confusion_matrix(run: OfflineRun, f
     assert merged["test/WA"] == pytest.approx(correct.mean())
     assert merged["test/UA"] == pytest.approx(correct.groupby(predictions["target"]).mean().mean())
     scores = json.loads((fold / "scores.json").read_text())
-    for name in ("ECE", "vote_cross_entropy", "vote_KL"):
-        assert merged[f"test/{name}"] == pytest.approx(scores[name]), name
+    assert merged["test/ECE"] == pytest.approx(scores["ECE"])
+    assert not any("vote" in key for key in merged)  # RAVDESS has none
     assert merged["test/confusion_picture/_type"] == "image-file"
     picture = run.folder / "files" / merged["test/confusion_picture/path"]
     assert picture.read_bytes() == (fold / "confusion.png").read_bytes()
@@ -178,7 +198,15 @@ def test_the_wandb_run_holds_the_yaml_split_and_code_version(run: OfflineRun, fo
     assert run.config["code_version"] == facts["code_version"] == code_version()
 
 
-def test_an_interrupted_fold_resumes_its_wandb_run(
+def test_the_wandb_runs_summary_holds_the_best_epochs_scores(run: OfflineRun, fold: Path) -> None:
+    best = RunFacts.read(fold / "run.json").best_epoch
+    table = pd.read_csv(fold / "metrics.csv").set_index("epoch")
+    assert run.summary["best_epoch"] == best
+    for key in ("validation/UA", "validation/WA", "validation/macro_F1", "validation/loss"):
+        assert run.summary[key] == pytest.approx(table.loc[best, key]), key
+
+
+def test_an_interrupted_folds_last_wandb_run_has_every_epoch_once(
     tmp_path: Path, arguments: Arguments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class PowerCutError(Exception):
@@ -195,12 +223,94 @@ def test_an_interrupted_fold_resumes_its_wandb_run(
         patch.setattr(EpochSeed, "on_train_epoch_start", fail_in_second_epoch)
         with pytest.raises(PowerCutError):
             run_fold(arguments(tmp_path))
-    run_fold(arguments(tmp_path))
-    before, after = offline_runs(tmp_path)
-    assert before.run.run_id == after.run.run_id == (tmp_path / "wandb_id").read_text()
-    assert (before.exit_code, after.exit_code) == (1, 0)  # in W&B an interrupted fold has failed until it resumes
+    (before,) = offline_runs(tmp_path)
+    assert before.exit_code == 1  # in W&B an interrupted fold has failed until it resumes
     assert list(before.of_epochs("train/loss")) == [0]
-    assert list(after.of_epochs("train/loss")) == [1]
+    time.sleep(1.1)  # W&B names an offline run's folder by the second
+    run_fold(arguments(tmp_path))
+    (after,) = offline_runs(tmp_path)  # the one before holds nothing else
+    assert before.run.run_id == after.run.run_id == (tmp_path / "wandb_id").read_text()
+    assert after.exit_code == 0
+    table = pd.read_csv(tmp_path / "metrics.csv").set_index("epoch")
+    assert after.of_epochs("train/loss") == pytest.approx(table["train/loss"].to_dict())
+    assert steps(after)[:2] == [0, 1]
+    assert steps(after) == sorted(set(steps(after)))  # the test's rows follow
+
+
+def test_names_of_wandb_runs_tell_folds_rows_and_trials_apart() -> None:
+    of_fold = run_options(NAME, "fold", "actor folds")
+    assert of_fold["name"] == "huang2020/netvlad_unigram/ravdess/seed-0/fold-03"
+    identity = {"paper": "huang2020", "experiment": "netvlad_unigram", "corpus": "ravdess", "row": "default", "seed": 0}
+    assert of_fold["config"] == {**identity, "protocol": "actor folds", "fold": 3}
+    summary = run_options(replace(NAME, row="mean"), "summary", "actor folds")
+    assert (summary["name"], summary["job_type"]) == ("huang2020/netvlad_unigram/ravdess/mean/seed-0", "summary")
+    assert "fold" not in summary["config"]
+    trial = run_options(replace(NAME, row=trial_row({"model.init_args.dropout": 0.25})), "summary", "actor folds")
+    assert "dropout=0.25" in trial["name"]
+    assert trial["job_type"] == "trial"
+
+
+VARIABLES = {
+    "PROJECT": ("project", "emotions", "emotions"),
+    "NAME": ("name", "mine", "mine/huang2020/netvlad_unigram/ravdess/seed-0/fold-03"),
+    "TAGS": ("tags", "a,b", ["huang2020", "ravdess", "actor folds", "a", "b"]),
+    "RUN_GROUP": ("group", "ablation", "ablation"),
+    "JOB_TYPE": ("job_type", "debug", "debug"),
+    "NOTES": ("notes", "of the lab", "of the lab"),
+}
+
+
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_wandbs_variables_hold_and_yaml_wins_over_them(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    key, value, expected = VARIABLES[variable]
+    monkeypatch.setenv(f"WANDB_{variable}", value)
+    assert run_options(NAME, "fold", "actor folds")[key] == expected
+    monkeypatch.setenv(f"WANDB_{variable}", "other")
+    given = {key: value.split(",") if key == "tags" else value}
+    assert run_options(NAME, "fold", "actor folds", given)[key] == expected
+
+
+@pytest.mark.parametrize("key", ["id", "version", "resume", "experiment"])
+def test_a_wandb_argument_that_joins_folds_is_rejected(key: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"trainer\.logger: {key} is 'x'"):
+        run_options(NAME, "fold", "actor folds", {key: "x"})
+
+
+def test_a_yaml_names_any_loggers(tmp_path: Path) -> None:
+    loggers = [
+        {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "mine", "tags": ["a"]}},
+        {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "."}},
+        {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": str(tmp_path / "all")}},
+    ]
+    loggers[2]["init_args"]["name"] = "lightning_logs"  # as the parser completes it
+    configuration = {"trainer": {"logger": loggers}}
+    of_wandb, in_fold, shared = build_loggers(configuration, tmp_path / "fold", NAME, "actor folds", "1.0")
+    assert isinstance(of_wandb, FoldWandbLogger)
+    assert of_wandb._wandb_init["project"] == "mine"
+    assert Path(str(in_fold.save_dir)) == tmp_path / "fold"
+    assert Path(str(shared.log_dir)).parent == tmp_path / "all" / NAME.title / "fold-03"
+
+
+def test_a_yaml_logs_utterances_and_the_checkpoint_with_its_card(
+    tmp_path: Path, arguments: Arguments, fold: Path
+) -> None:
+    shutil.copytree(fold, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("wandb"))
+    logger = FoldWandbLogger(tmp_path, NAME, "actor folds", {}, {"log_utterances": True, "log_model": True})
+    table = pd.read_csv(fold / "predictions.csv")
+    logger.log_utterances(table, [])
+    logger.finish()
+    (run,) = offline_runs(tmp_path)
+    (row,) = run.history
+    logged = json.loads((run.folder / "files" / row["test/utterances/path"]).read_text())
+    assert logged["columns"] == list(table)
+    assert len(logged["data"]) == len(table)
+    assert [file.path for file in run.artifact.manifest.contents] == ["best.ckpt", "best.md"]
+
+
+def test_a_loggers_missing_package_is_named(tmp_path: Path) -> None:
+    logger = {"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": {"save_dir": "."}}
+    with pytest.raises(ConfigurationError, match=r"MLFlowLogger needs a package.*mlflow"):
+        build_loggers({"trainer": {"logger": logger}}, tmp_path, NAME, "actor folds", "1.0")
 
 
 def validated(folder: Path, epoch: int, loss: float, function: str = "fit", **more: object) -> None:
@@ -260,7 +370,7 @@ def test_a_wandb_failure_does_not_stop_training(
 
     start = wandb.init
     monkeypatch.setattr(wandb, "init", fail_unless_disabled)
-    logger = FoldWandbLogger(tmp_path, "fold-00", "group", [], {})
+    logger = FoldWandbLogger(tmp_path, NAME, "actor folds", {})
     with pytest.warns(UserWarning, match="no service"):
         logger.log_metrics({"validation/UA": 0.5, "epoch": 0}, 1)
     assert starts == ["offline", "disabled"]
@@ -302,7 +412,7 @@ def test_a_cross_validation_has_a_summary_run_in_its_folds_group(
 ) -> None:
     assert summary.run.run_group == run.run.run_group == "quickstart/ravdess-synthetic/default/seed-0"
     assert summary.run.project == "ser-lightning"
-    assert (summary.run.display_name, summary.run.job_type) == ("cross-validation", "summary")
+    assert (summary.run.display_name, summary.run.job_type) == ("quickstart/ravdess-synthetic/seed-0", "summary")
     assert list(summary.run.tags) == list(run.run.tags)
     assert summary.run.run_id == (seed / "wandb_id").read_text() != run.run.run_id
     assert summary.config["model"] == run.config["model"]

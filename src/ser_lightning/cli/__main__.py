@@ -166,7 +166,10 @@ def _run(arguments: list[str]) -> int:
     # Imports create a million permanent objects, which the default thresholds would scan again and again.
     gc.set_threshold(10_000, 20, 20)
     all_commands = parser()
-    if arguments and arguments[0] in LIGHTNING_COMMANDS:
+    if not arguments:
+        all_commands.print_help(sys.stdout)
+        return 0
+    if arguments[0] in LIGHTNING_COMMANDS:
         options, rest = parse_suite_options(arguments[1:])
         _check_config_files(rest)
         _prepare_process(options)
@@ -190,12 +193,12 @@ def _check_config_files(arguments: Sequence[str]) -> None:
 
 
 def _prepare_process(options: argparse.Namespace) -> None:
-    _quiet_libraries()
+    quiet_libraries()
     if getattr(options, "allow", None):
         sys.path.append(os.getcwd())  # last, so that a file here does not hide a library
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Silence hints that users of this suite cannot act on."""
     import logging
     import warnings
@@ -204,7 +207,7 @@ def _quiet_libraries() -> None:
     for message in (
         ".*does not have many workers.*",  # features are in memory; workers would only copy them
         ".*Checkpoint directory .* exists and is not empty.*",  # expected when resuming
-        ".*recommended to use `self.log.*sync_dist=True`.*",  # logged values are equal in all processes
+        ".*recommended to use `self.log.*sync_dist=True.*",  # logged values are equal in all processes
         ".*custom batch sampler .* for prediction.*",  # ours returns every utterance once
         ".*treespec, LeafSpec.*deprecated.*",  # between lightning and torch
         ".*in eval mode at the start of training.*",  # frozen encoders
@@ -217,7 +220,7 @@ def _quiet_libraries() -> None:
         lambda record: not record.getMessage().startswith(unwanted)
     )
     logging.getLogger("lightning.fabric.utilities.seed").addFilter(
-        lambda record: not record.getMessage().startswith("Seed set to")  # config.yaml holds it
+        lambda record: "Seed set to" not in record.getMessage()  # config.yaml holds it
     )
 
 

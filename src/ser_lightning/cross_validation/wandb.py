@@ -23,7 +23,7 @@ from ser_lightning.runs.folder import CONFUSION_PICTURE, FACTS_FILE, FILES, fold
 from ser_lightning.runs.names import DEFAULT_ROW, RunName, trial_row
 from ser_lightning.runs.predictions import Predictions, confusion, decision_scores
 from ser_lightning.runs.summary import METRICS, OBJECTIVES, Scores, Statistics, validation_scores
-from ser_lightning.training.loggers import PROJECT, wandb_mode, wandb_run_id
+from ser_lightning.training.wandb import PROJECT, run_options, wandb_mode, wandb_run_id, wandb_settings
 
 _LOGGED_FILE = "wandb_summary.json"
 AGENT_PARAMETERS = "WANDB_SWEEP_PARAM_PATH"  # set by W&B's agent: the file of a trial's parameters
@@ -142,8 +142,8 @@ def _statistics(stage: str, several: Sequence[Scores]) -> dict[str, float]:
 
 
 def _is_turned_off(fold: Path) -> bool:
-    """Whether a fold was run with ``trainer.logger`` false or set by the user."""
-    return read_config(fold, ("trainer.logger",))["trainer"]["logger"] not in (None, True)
+    """Whether a fold was run without W&B's logger."""
+    return wandb_settings(read_config(fold, ("trainer.logger",))) is None
 
 
 def _log(summary: _ValidatedFolds, run_id: str | None, failed: bool = False) -> None:
@@ -157,14 +157,10 @@ def _log(summary: _ValidatedFolds, run_id: str | None, failed: bool = False) -> 
     facts = summary.first.facts
     name = RunName(facts.paper, facts.experiment, facts.corpus_name, facts.row, facts.seed, facts.fold)
     versions = {"protocol_hash": facts.protocol_hash, "code_version": facts.code_version}
+    configuration = read_config(summary.first.folder)
+    options = run_options(name, "summary", facts.protocol, wandb_settings(configuration))
     run = _start_run(
-        id=run_id,
-        name="cross-validation",
-        group=name.group,
-        job_type="summary",
-        tags=[tag for tag in (facts.paper, facts.corpus_name, facts.protocol) if tag],
-        config=read_config(summary.first.folder) | versions,
-        dir=summary.folder,
+        **{**options, "config": {**configuration, **versions, **options["config"]}}, id=run_id, dir=summary.folder
     )
     exit_code = 1
     try:
@@ -186,8 +182,7 @@ def _start_run(**options: Any) -> Any:
     """
     import wandb
 
-    settings = wandb.Settings(console="off", quiet=True)
-    run = wandb.init(project=PROJECT, mode=wandb_mode(), resume="allow", settings=settings, **options)
+    run = wandb.init(**{"settings": wandb.Settings(console="off", quiet=True), **options})
     run.define_metric("cv/fold_count")
     run.define_metric("cv/*", step_metric="cv/fold_count")
     return run
@@ -267,7 +262,8 @@ def _start_agents_run(folder: Path) -> Any:
     """Start the agent's run; return None, with a warning, if W&B does not start."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return _start_run(dir=folder)
+        project = os.environ.get("WANDB_PROJECT") or PROJECT
+        return _start_run(project=project, mode=wandb_mode(), resume="allow", dir=folder)
     except Exception as error:  # W&B's own errors have no common base
         rank_zero_warn(f"W&B's agent does not get scores of single folds: {error}")
         return None

@@ -52,6 +52,7 @@ class Classified:
         seconds: Its duration.
         emotion: The predicted class; with several windows, the most probable class on average.
         probabilities: Probability of each class; with several windows, the mean weighted by their length.
+        class_names: The classes, in the order of the probabilities.
         decisions: Decisions on the windows, or one on the whole recording.
         windowing: How the recording was cut; None if it was not.
     """
@@ -60,8 +61,14 @@ class Classified:
     seconds: float
     emotion: str
     probabilities: tuple[float, ...]
+    class_names: tuple[str, ...]
     decisions: tuple[StretchDecision, ...]
     windowing: Windowing | None
+
+    @property
+    def by_emotion(self) -> dict[str, float]:
+        """The probability of each class by its name."""
+        return dict(zip(self.class_names, self.probabilities, strict=True))
 
 
 @dataclass(frozen=True)
@@ -115,8 +122,8 @@ class Classifier:
         ConfigurationError: If the checkpoint cannot be read or classifies speakers, or the device is not available.
     """
 
-    def __init__(self, checkpoint: Path, device: str = "auto", allow: Sequence[str] = ()) -> None:
-        self.system, self.extractor = load_trained(checkpoint, allow)
+    def __init__(self, checkpoint: str | Path, device: str = "auto", allow: Sequence[str] = ()) -> None:
+        self.system, self.extractor = load_trained(Path(checkpoint), allow)
         self.device = _device(device)
         self.system.to(self.device)
 
@@ -135,7 +142,22 @@ class Classifier:
         """Duration that the system uses of a recording or window, from its start."""
         return inf if self.system.max_frames is None else self.system.max_frames * self.extractor.hop_seconds
 
-    def classify(
+    def classify(self, path: str | Path, windowing: Windowing | None = None) -> Classified:
+        """Return the result of one recording.
+
+        Args:
+            path: The file.
+            windowing: How to cut it; None: as ``default_windowing``.
+
+        Raises:
+            AudioError: If the file cannot be classified.
+        """
+        (result,) = self.classify_all([Path(path)], windowing)
+        if isinstance(result, Unusable):
+            raise AudioError({result.path: result.reason})
+        return result
+
+    def classify_all(
         self,
         paths: Iterable[Path],
         windowing: Windowing | None = None,
@@ -235,7 +257,13 @@ class Classifier:
             emotion = self.class_names[int(mean.argmax())]
         recording = file.recording
         return Classified(
-            recording.path, recording.seconds, emotion, tuple(mean.tolist()), tuple(file.decisions), recording.windowing
+            recording.path,
+            recording.seconds,
+            emotion,
+            tuple(mean.tolist()),
+            self.class_names,
+            tuple(file.decisions),
+            recording.windowing,
         )
 
 

@@ -105,7 +105,7 @@ def _write(
     with _progress(total) as bar, _stream(output.file) as stream:
         task = bar.add_task("classify", total=total)
         writer = _writer(output.format, stream, classifier.class_names, windowing is not None, widest)
-        results = classifier.classify(find_recordings(files), windowing, lambda share: bar.advance(task, share))
+        results = classifier.classify_all(find_recordings(files), windowing, lambda share: bar.advance(task, share))
         for result in results:
             writer.write(result)
             if isinstance(result, Unusable):

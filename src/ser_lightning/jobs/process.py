@@ -46,7 +46,6 @@ NOT_INHERITED = (
     "WANDB_SWEEP_ID",
     "WANDB_SWEEP_PARAM_PATH",
     "WANDB_RESUME",
-    "WANDB_NAME",
     "WANDB_SERVICE",
     "RAY_AUTH_TOKEN",
     "SLURM_NTASKS",  # Lightning would treat SLURM's tasks as the processes of one training

@@ -22,6 +22,8 @@ LARGEST_SEED = 2**32 - 1
 """NumPy's limit."""
 _MOST_BYTES = 200  # file systems allow 255, and names of temporary files are longer
 _FOLD_NAME = re.compile(r"fold-\d+")
+_TRIAL_ROW = re.compile(r".+-.*=.*-[0-9a-f]{8}")
+_MOST_LETTERS_OF_PARAMETERS = 60
 
 
 def check_folder_name(name: str, key: str) -> None:
@@ -108,6 +110,13 @@ class RunName:
         """``fold-00`` and so on."""
         return fold_name(self.fold)
 
+    @property
+    def title(self) -> str:
+        """Name of this experiment and seed where it is read: the group without the row "default"."""
+        row = "" if self.row == DEFAULT_ROW else self.row
+        parts = (self.paper, self.experiment, self.corpus, row, seed_name(self.seed))
+        return "/".join(part for part in parts if part)
+
     def folder(self, runs: Path = RUNS) -> Path:
         """Return the run's folder below ``runs``."""
         return runs / self.group / self.fold_name
@@ -133,11 +142,29 @@ def is_fold_name(name: str) -> bool:
 
 
 def trial_row(parameters: Mapping[str, Any], row: str = DEFAULT_ROW) -> str:
-    """Return the row of a sweep trial's runs: a hash of its parameters, equal for equal parameters.
+    """Return the row of a sweep trial's runs: its parameters, and a hash that is equal for equal parameters only.
 
     Args:
         parameters: Values by name, which may be nested.
         row: Prefix chosen by the user, or the default.
+
+    Returns:
+        Such as ``trial-clusters=8,dropout=0.3-1175f4cf``.
     """
-    content = json.dumps(dict(flatten(parameters)), sort_keys=True)
-    return f"{'trial' if row == DEFAULT_ROW else row}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    flat = dict(flatten(parameters))
+    digest = hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()[:8]
+    shown = ",".join(f"{name.rpartition('.')[2]}={_short(flat[name])}" for name in sorted(flat))
+    readable = "".join(letter if letter.isprintable() and letter not in "/\\" else "_" for letter in shown)
+    return f"{'trial' if row == DEFAULT_ROW else row}-{readable[:_MOST_LETTERS_OF_PARAMETERS]}-{digest}"
+
+
+def is_trial(row: str) -> bool:
+    """Return whether a row is that of a sweep's trial."""
+    return _TRIAL_ROW.fullmatch(row) is not None
+
+
+def _short(value: Any) -> str:
+    """Return a parameter's value; of a class, its name without the module."""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value.rpartition(".")[2] if isinstance(value, str) else str(value).replace(" ", "")

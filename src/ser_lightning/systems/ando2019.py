@@ -222,18 +222,18 @@ class ExistencePretraining(EmotionClassifier):
         class_names: Sequence[str],
         criterion: Criterion,
         optimizer: OptimizerCallable = torch.optim.Adam,
-        existence_checkpoint: Path | None = None,
+        existence_checkpoint: str | Path | None = None,
         fusion: bool = False,
-        dominant_checkpoint: Path | None = None,
+        dominant_checkpoint: str | Path | None = None,
         channels: Sequence[int] = (16, 24, 32),
         cells: int = 128,
         attention_dim: int = 128,
         hidden_dim: int = 64,
     ) -> None:
         super().__init__(num_features, class_names, criterion, optimizer)
-        self.sources["existence_checkpoint"] = existence_checkpoint
+        self.sources["existence_checkpoint"] = None if existence_checkpoint is None else Path(existence_checkpoint)
         if fusion:
-            self.sources["dominant_checkpoint"] = dominant_checkpoint
+            self.sources["dominant_checkpoint"] = None if dominant_checkpoint is None else Path(dominant_checkpoint)
         encoders = [FrozenEncoder(num_features, channels, cells, attention_dim) for _ in self.sources]
         self.encoders = nn.ModuleList(encoders)
         width = sum(encoder.output_dim for encoder in encoders)

@@ -111,11 +111,11 @@ class SEResNetVLAD(EmotionClassifier):
         optimizer: OptimizerCallable = torch.optim.Adam,
         scheduler: LRSchedulerCallable | None = None,
         embedding_dim: int = 512,
-        pretrained_checkpoint: Path | None = None,
+        pretrained_checkpoint: str | Path | None = None,
     ) -> None:
         standardisation = UtteranceStandardisation(normalisation)
         super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
-        self.pretrained_checkpoint = pretrained_checkpoint
+        self.pretrained_checkpoint = None if pretrained_checkpoint is None else Path(pretrained_checkpoint)
         self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim, len(self.class_names))
         self.output = nn.Sequential(nn.ReLU(), criterion.head(embedding_dim, len(self.class_names)))
 

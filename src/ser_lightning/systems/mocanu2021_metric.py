@@ -71,14 +71,14 @@ class MetricLearning(EmotionClassifier):
         optimizer: OptimizerCallable = torch.optim.Adam,
         scheduler: LRSchedulerCallable | None = None,
         embedding_dim: int = 512,
-        pretrained_checkpoint: Path | None = None,
+        pretrained_checkpoint: str | Path | None = None,
         svm_selection: Literal["training_speakers", "validation_set"] = "training_speakers",
     ) -> None:
         # The logged validation loss: of the class means' cosines, later of the SVM's probabilities.
         criterion = WeightedCrossEntropy("none")
         standardisation = UtteranceStandardisation(normalisation)
         super().__init__(num_features, class_names, criterion, optimizer, scheduler, standardisation)
-        self.pretrained_checkpoint = pretrained_checkpoint
+        self.pretrained_checkpoint = None if pretrained_checkpoint is None else Path(pretrained_checkpoint)
         self.svm_selection = svm_selection
         self.network = EmbeddingNetwork(num_features, encoder, pooling, embedding_dim, len(self.class_names))
         self.metric_loss = metric_loss(self.class_names)

@@ -31,6 +31,7 @@ from ser_lightning.training.arguments import (
     constructor_error,
     corpus_argument,
     parser_error,
+    prefer_own_classes,
     read_experiment_file,
     threads_of_environment,
 )
@@ -43,7 +44,7 @@ from ser_lightning.training.checks import (
     check_will_validate,
 )
 from ser_lightning.training.divergence import DivergenceGuard
-from ser_lightning.training.loggers import FoldWandbLogger, MetricsTable
+from ser_lightning.training.loggers import MetricsTable, TrainingSpeed, build_loggers
 from ser_lightning.training.results import ResultFiles
 
 TRAINER_DEFAULTS = {
@@ -91,6 +92,7 @@ class ExperimentCLI(LightningCLI):
             check_class_paths(read_experiment_file(path), str(path), self.allow)
         check_seed(arguments)
         enforce_allow_list(self.allow)
+        prefer_own_classes()
         quiet_errors = {"exit_on_error": False, "allow_abbrev": False}
         super().__init__(
             LightningModule,
@@ -170,6 +172,8 @@ class ExperimentCLI(LightningCLI):
                 "evaluation; leave it out, the data modules distribute batches themselves"
             )
         torch.set_num_threads(threads_of_environment())  # parallel folds use cores better
+        self.configuration  # noqa: B018  # before the loggers are left out: they are built once the fold is known
+        trainer["logger"] = False
 
     def instantiate_classes(self) -> None:
         """Build everything and check it; an error in a constructor is one clear error."""
@@ -209,10 +213,10 @@ class ExperimentCLI(LightningCLI):
         if self.subcommand in (None, "fit"):
             check_resumes_exactly(trainer, self.allow)
             check_will_validate(trainer)
-        if trainer["fast_dev_run"]:
-            kwargs["logger"] = False
-        elif trainer["logger"] in (None, True):
-            kwargs["logger"] = self._wandb_logger(folder)
+        if not trainer["fast_dev_run"]:
+            kwargs["logger"] = build_loggers(
+                self.configuration, folder, self.run_name, self.data.protocol.name, code_version()
+            )
         if _has_one_device(trainer):  # SLURM's other tasks are not processes of this training
             for name in SLURM_TASKS:
                 os.environ.pop(name, None)
@@ -220,7 +224,7 @@ class ExperimentCLI(LightningCLI):
         try:
             # Lightning uses this timer for the limit.
             self._timer = Timer(trainer["max_time"])
-            ours = [DivergenceGuard(), EpochSeed(seed), ResultFiles(), self._timer]
+            ours = [DivergenceGuard(), EpochSeed(seed), ResultFiles(), TrainingSpeed(), self._timer]
             if not trainer["fast_dev_run"]:
                 ours.append(MetricsTable())
             trainer["callbacks"] = [*(trainer["callbacks"] or []), *ours]
@@ -265,11 +269,6 @@ class ExperimentCLI(LightningCLI):
     def training_seconds(self) -> float:
         """Time spent in training, including before an interruption."""
         return float(self._timer.time_elapsed("train"))
-
-    def _wandb_logger(self, folder: Path) -> FoldWandbLogger:
-        config = self.configuration | {"code_version": code_version()}
-        tags = [tag for tag in (self.run_name.paper, self.data.corpus_name, self.data.protocol.name) if tag]
-        return FoldWandbLogger(folder, self.run_name.fold_name, self.run_name.group, tags, config)
 
 
 def with_public_paths(configuration: Any) -> Any:

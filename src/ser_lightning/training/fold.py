@@ -44,8 +44,8 @@ from ser_lightning.systems.stages import check_same_extractor
 from ser_lightning.training.callbacks import BEST_STEP, BestCheckpoint
 from ser_lightning.training.checks import check_unseen_split
 from ser_lightning.training.experiment import ExperimentCLI
-from ser_lightning.training.loggers import FoldWandbLogger
 from ser_lightning.training.results import write_model_card
+from ser_lightning.training.wandb import FoldWandbLogger
 from ser_lightning.types import STAGES, Stage, split_corpus_name
 
 
@@ -210,9 +210,13 @@ class Fold:
 
     def _close_loggers(self, exit_code: int) -> None:
         """Close the W&B run; any exit code but 0 is shown as failed."""
-        for logger in self.trainer.loggers:
-            if isinstance(logger, FoldWandbLogger):
-                logger.finish(exit_code)
+        for logger in self._wandb_loggers():
+            if exit_code == 0 and (self.folder / FACTS_FILE).exists():
+                logger.log_best(RunFacts.read(self.folder / FACTS_FILE).best_epoch)
+            logger.finish(exit_code)
+
+    def _wandb_loggers(self) -> list[FoldWandbLogger]:
+        return [logger for logger in self.trainer.loggers if isinstance(logger, FoldWandbLogger)]
 
     def _claim(self) -> None:
         """Write ``config.yaml`` and the split hash into the folder, or reject the folder of another run."""
@@ -224,10 +228,9 @@ class Fold:
         split_hash = data.split().hash
         claim_folder(self.folder, configuration, split_hash)
         claim_sources(self.folder, configuration)
-        for logger in self.trainer.loggers:
-            if isinstance(logger, FoldWandbLogger):
-                hashes = {"split_hash": split_hash, "protocol_hash": protocol_hash(data)}
-                logger.experiment.config.update(hashes, allow_val_change=True)
+        for logger in self._wandb_loggers():
+            hashes = {"split_hash": split_hash, "protocol_hash": protocol_hash(data)}
+            logger.experiment.config.update(hashes, allow_val_change=True)
 
     def _restore_best(self, last: Path) -> None:
         """Write a missing or damaged ``best.ckpt`` again from ``last.ckpt``, if that is of the best epoch.
@@ -263,6 +266,9 @@ class Fold:
         trainer, system, data = self.trainer, self.cli.model, self.cli.datamodule
         version = code_version()  # of the loaded code; the working tree may change during training
         best = self._checkpoint("best")
+        if start is not None:
+            for logger in self._wandb_loggers():
+                logger.resume(int(read_checkpoint(start, self.cli.allow)["epoch"]))
         try:
             with _clear_errors(), weight_errors(start):
                 trainer.fit(system, datamodule=data, ckpt_path=start, weights_only=True)

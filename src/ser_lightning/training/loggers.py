@@ -1,40 +1,40 @@
-"""Loggers of a run: ``metrics.csv`` in its folder, and Weights & Biases."""
+"""Loggers of a run: ``metrics.csv`` in its folder, Weights & Biases, and Lightning's others."""
 
-import os
-import re
-import secrets
-from argparse import Namespace
+import time
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
 import pandas as pd
-from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
 from ser_lightning.runs.facts import METRICS_FILE, read_metrics
+from ser_lightning.runs.names import RunName
+from ser_lightning.training.wandb import FoldWandbLogger, is_wandb, wandb_settings
 
-PROJECT = "ser-lightning"
-Mode = Literal["online", "offline", "disabled", "shared"]
-_WANDB_ID_FILE = "wandb_id"
+LEARNING_RATE, SECONDS, SPEED = "train/learning_rate", "train/seconds", "train/utterances_per_second"
+_LIGHTNINGS_NAME = "lightning_logs"
 
 
 class MetricsTable(Callback):
     """Write ``metrics.csv`` into the run's folder, with a row per validated epoch.
 
     Lightning's CSVLogger deletes the file on resume. Here a new row replaces those of the same and later epochs, which
-    a killed run logged after its last checkpoint. Lightning calls checkpoint callbacks last, after the row is written.
+    a killed run logged after its last checkpoint. ``TrainingSpeed`` is left out, so that equal runs write equal files.
+    Lightning calls checkpoint callbacks last, after the row is written.
     """
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch's row while fitting."""
         if trainer.state.fn != "fit" or trainer.sanity_checking or not trainer.is_global_zero:
             return
-        metrics = {name: float(value) for name, value in trainer.logged_metrics.items()}
+        logged = trainer.logged_metrics.items()
+        metrics = {name: float(value) for name, value in logged if name not in (LEARNING_RATE, SECONDS, SPEED)}
         rows = pd.DataFrame([{"epoch": trainer.current_epoch, "step": trainer.global_step, **metrics}])
         path = Path(trainer.default_root_dir) / METRICS_FILE
         earlier = read_metrics(path.parent)
@@ -46,90 +46,80 @@ class MetricsTable(Callback):
         write_atomically(path, rows.to_csv(index=False).encode())
 
 
-class FoldWandbLogger(WandbLogger):
-    """A W&B run for one fold, with the epoch as x-axis.
+class TrainingSpeed(Callback):
+    """Send learning rate, seconds and utterances a second of each epoch's training to the loggers, as ``train/...``."""
 
-    The run's id is stored in the fold's folder, so that a resumed fold continues its run. Without an API key the run is
-    written offline into the fold's folder and can be synced later.
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._utterances = 0
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start counting."""
+        self._began, self._utterances = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
+    ) -> None:
+        """Count the batch's utterances."""
+        self._utterances += len(batch.indices)
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the epoch's values; in distributed training the mean over processes, and the sum of utterances."""
+        if trainer.state.fn != "fit":
+            return
+        seconds = time.perf_counter() - self._began
+        (group, *_) = trainer.optimizers[0].param_groups
+        pl_module.log(LEARNING_RATE, group["lr"], sync_dist=True)
+        pl_module.log(SECONDS, seconds, sync_dist=True)
+        pl_module.log(SPEED, self._utterances / seconds, sync_dist=True, reduce_fx="sum")
+
+
+def build_loggers(
+    configuration: Mapping[str, Any], folder: Path, name: RunName, protocol: str, code_version: str
+) -> list[Logger]:
+    """Return a fold's loggers: W&B's, unless the configuration names others.
 
     Args:
-        folder: The fold's folder.
-        name: Name of the run, such as ``fold-03``.
-        group: Group name, shared by the folds of one experiment and seed.
-        tags: Paper, corpus and protocol.
-        config: The run's configuration.
+        configuration: The resolved configuration. Its ``trainer.logger`` is true or null (W&B), false (none), or
+            loggers as class path and arguments.
+        folder: The fold's folder; a ``save_dir`` is relative to it.
+        name: The fold's name.
+        protocol: How the corpus was split, in words.
+        code_version: Version of the code.
+
+    Raises:
+        ConfigurationError: If a logger cannot be built.
     """
-
-    def __init__(self, folder: Path, name: str, group: str, tags: list[str], config: Mapping[str, Any]) -> None:
-        import wandb
-
-        super().__init__(
-            name=name,
-            save_dir=folder,
-            project=PROJECT,
-            group=group,
-            tags=tags,
-            config=dict(config),
-            mode=wandb_mode(),
-            settings=wandb.Settings(console="off", quiet=True),
-        )
-        self._folder = folder
-
-    @rank_zero_only
-    def log_hyperparams(self, params: dict[str, Any] | Namespace) -> None:
-        """Do nothing: the run's configuration already holds the whole YAML."""
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        """The W&B run, started on first access."""
-        is_new = self._experiment is None
-        if is_new:
-            self._wandb_init["id"] = self._id = wandb_run_id(self._folder)
-
-        try:
-            run = super().experiment
-        except Exception as error:  # W&B's errors have no common base class
-            # W&B must never fail a run: its files hold the same numbers.
-            rank_zero_warn(f"W&B could not start and is disabled for this run: {error}")
-            self._wandb_init["mode"] = "disabled"
-            run = super().experiment
-        if is_new:
-            if self._wandb_init["mode"] == "offline":
-                rank_zero_info(f"W&B is offline: sync this run with `wandb sync {self._folder}/wandb/offline-run-*`.")
-            for pattern in ("train/*", "validation/*"):
-                run.define_metric(pattern, step_metric="epoch")
-        return run
-
-    @rank_zero_only
-    def finish(self, exit_code: int = 0) -> None:
-        """End the run if it was started, so that the next fold in this process starts a new one.
-
-        Args:
-            exit_code: Exit code of the run; W&B shows any but 0 as failed.
-        """
-        if self._experiment is not None:
-            self._experiment.finish(exit_code=exit_code)
-            self._experiment = None
+    chosen = configuration["trainer"]["logger"]
+    if chosen is False:
+        return []
+    logged = {**configuration, "code_version": code_version}
+    if chosen in (None, True):
+        return [FoldWandbLogger(folder, name, protocol, logged)]
+    return [
+        FoldWandbLogger(folder, name, protocol, logged, wandb_settings({"trainer": {"logger": one}}))
+        if is_wandb(one)
+        else _build(one, folder, name)
+        for one in (chosen if isinstance(chosen, list) else [chosen])
+    ]
 
 
-def wandb_mode() -> Mode:
-    """Return ``WANDB_MODE``, or ``online`` if W&B has an API key and ``offline`` if not."""
-    import wandb
-
-    chosen = os.environ.get("WANDB_MODE", "").strip().lower()
-    if not chosen:
-        return "online" if wandb.login(prompt=False) else "offline"
-    chosen = {"dryrun": "offline", "run": "online"}.get(chosen, chosen)  # W&B's earlier names
-    if chosen not in (modes := get_args(Mode)):
-        raise ConfigurationError(f"WANDB_MODE is '{chosen}'; use {', '.join(modes)}")
-    os.environ["WANDB_MODE"] = chosen  # W&B reads it too, and rejects Offline
-    return cast(Mode, chosen)
-
-
-def wandb_run_id(folder: Path) -> str:
-    """Return the W&B run id stored in ``folder``, creating it if there is none or it is damaged."""
-    path = folder / _WANDB_ID_FILE
-    if not path.exists() or not re.fullmatch(rb"[0-9a-f]{8}", path.read_bytes()):
-        write_atomically(path, secrets.token_hex(4).encode())
-    return path.read_text()
+def _build(chosen: Mapping[str, Any], folder: Path, name: RunName) -> Logger:
+    """Return a logger of another kind, which writes below the fold's folder and whose names tell folds apart."""
+    module, _, kind = chosen["class_path"].rpartition(".")
+    arguments = {**chosen.get("init_args", {}), **chosen.get("dict_kwargs", {})}
+    if "save_dir" in arguments:
+        arguments["save_dir"] = str(folder / (arguments["save_dir"] or ""))
+        if not Path(arguments["save_dir"]).is_relative_to(folder) and arguments.get("name") == _LIGHTNINGS_NAME:
+            arguments["name"] = f"{name.title}/{name.fold_name}"
+    if arguments.get("experiment_name") == _LIGHTNINGS_NAME:  # MLflow's
+        arguments["experiment_name"] = str(Path(name.title).parent)
+    if "run_name" in arguments:
+        arguments["run_name"] = arguments["run_name"] or f"{name.title}/{name.fold_name}"
+    try:
+        built = getattr(import_module(module), kind)(**arguments)
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(f"trainer.logger: {kind} needs a package: {' '.join(str(error).split())}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"trainer.logger: {kind} cannot be built: {error}") from error
+    return cast(Logger, built)

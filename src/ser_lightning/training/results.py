@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from ser_lightning.runs.predictions import Predictions, confusion
 from ser_lightning.runs.scores import SOFT_SCORES, fold_scores, write_embeddings, write_scores
 from ser_lightning.systems.checkpoint import read_checkpoint
 from ser_lightning.systems.classifier import CHECKPOINT_KEY, EmotionClassifier
+from ser_lightning.training.wandb import FoldWandbLogger
 from ser_lightning.types import split_corpus_name
 
 # Of a system's steps; the last three are optional.
@@ -121,11 +121,15 @@ class ResultFiles(Callback):
                 ghosts = pooling.pooling.ghosts if pooling else 0
                 write_assignment(folder, found["assignments"], ghosts, predictions)
             _log_pictures(trainer, predictions, data_module.class_names, pictures)
+            for logger in trainer.loggers:
+                if isinstance(logger, FoldWandbLogger):
+                    logger.log_utterances(predictions.table, [u.path for u in utterances])
             no_votes = [0.0] * len(data_module.class_names)
             votes = [vote_distribution(u, data_module.class_names) or no_votes for u in utterances]
             scored = fold_scores(predictions, torch.tensor(votes))
+            shown = SOFT_SCORES if any(u.votes for u in utterances) else ("ECE",)
             for logger in trainer.loggers:
-                logger.log_metrics({f"test/{name}": scored[name] for name in SOFT_SCORES if name in scored})
+                logger.log_metrics({f"test/{name}": scored[name] for name in shown if name in scored})
             write_scores(folder, scored)
         predictions.write(folder / FILES[name])
 
@@ -163,7 +167,7 @@ def _log_pictures(
     trainer: Trainer, predictions: Predictions, class_names: Sequence[str], pictures: Mapping[str, Path]
 ) -> None:
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
+        if isinstance(logger, FoldWandbLogger):
             import wandb
 
             index = {name: position for position, name in enumerate(class_names)}
