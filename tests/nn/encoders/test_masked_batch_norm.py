@@ -73,6 +73,13 @@ def random_maps(offset: float = 3.0) -> Tensor:
     return offset + 2 * torch.randn(3, 4, 5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
 
+def test_large_constant_maps_stay_finite() -> None:
+    maps = torch.tensor([1e3 / 3, 1e4 / 7, 1e5 / 9, 1e6 / 11])[:, None, None].expand(3, 4, 5, 6)
+    norm = MaskedBatchNorm(4)
+    for tensor in step(norm, maps, LENGTHS, True):
+        assert torch.isfinite(tensor).all()  # a variance that is rounded to less than zero has no root
+
+
 @pytest.mark.parametrize("lengths", [LENGTHS, torch.tensor([6, 6, 6])])
 @pytest.mark.parametrize("rectify", [False, True])
 def test_the_fused_backward_pass_equals_autograd(

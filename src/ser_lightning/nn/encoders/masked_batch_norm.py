@@ -35,10 +35,10 @@ def _statistics(known: Tensor, frames: RealFrames, dtype: torch.dtype) -> tuple[
         frames: Their real frames.
         dtype: Precision of the statistics.
     """
-    unused = None, None
+    unused = None
     if not _has_kernels(known):  # there, running statistics set the precision, even for half-precision maps
-        unused = known.new_zeros(known.shape[1], dtype=dtype), known.new_ones(known.shape[1], dtype=dtype)
-    mean, variance = torch.batch_norm_update_stats(known, *unused, 0.0)
+        unused = known.new_ones(known.shape[1], dtype=dtype)
+    mean, variance = torch.batch_norm_update_stats(known, unused, unused, 0.0)
     if not frames.all_real:  # correct for the zeros past the end
         shift = mean * frames.padding
         variance = torch.addcmul(variance, mean, shift, value=-1).clamp_(min=0)
@@ -47,7 +47,7 @@ def _statistics(known: Tensor, frames: RealFrames, dtype: torch.dtype) -> tuple[
     if not is_distributed():
         return mean, variance, frames.count
     row = torch.cat([mean, variance, frames.count.to(mean.dtype).reshape(1)])
-    means, variances, counts = gather_batch(row.unsqueeze(0)).split([len(mean), len(mean), 1], 1)
+    means, variances, counts = torch.split(gather_batch(row.unsqueeze(0)), [len(mean), len(mean), 1], 1)
     count = counts.sum()
     shares = counts / count
     mean = (shares * means).sum(0)
@@ -155,9 +155,10 @@ def _gradients_by_kernels(
     *sums, for_weight, for_bias = torch.batch_norm_backward_reduce(
         gradient, maps, mean, inverse, weight, True, True, True
     )
-    totals = _sum_over_processes(*sums)
-    numbers = count.to(torch.int32).reshape(1)
-    for_maps = torch.batch_norm_backward_elemt(gradient, maps, mean, inverse, weight, *totals, numbers)
+    sum_of_gradients, sum_of_products = _sum_over_processes(*sums)
+    for_maps = torch.batch_norm_backward_elemt(
+        gradient, maps, mean, inverse, weight, sum_of_gradients, sum_of_products, count.to(torch.int32).reshape(1)
+    )
     return for_maps, for_weight, for_bias
 
 
