@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.profiler import profile
 
 from ser_lightning.nn.encoders import ConvolutionBlock, ConvolutionStack
+from ser_lightning.nn.encoders.real_frames import RealFrames
 from ser_lightning.nn.tensors import frame_mask
 
 
@@ -116,7 +117,7 @@ def test_a_block_equals_plain_loops(kernel: tuple[int, int], stride: tuple[int, 
         for tensor in (*block.norm.parameters(), *block.norm.buffers()):
             tensor.uniform_(0.5, 1.5)
     maps = torch.randn(1, 2, 9, 11, dtype=torch.float64)
-    result, lengths = block(maps, torch.tensor([11]))
+    result, frames = block(maps, RealFrames(torch.tensor([11]), maps))
     x, weight = maps[0].numpy(), block.convolution.weight.detach().numpy()
     shape = [-(-size // step) for size, step in zip((9, 11), stride, strict=True)]
     convolved = np.zeros((3, *shape))
@@ -139,7 +140,7 @@ def test_a_block_equals_plain_loops(kernel: tuple[int, int], stride: tuple[int, 
         windows = expected[:, : 2 * rows, : 2 * columns].reshape(3, rows, 2, columns, 2)
         expected = reduce(windows, axis=(2, 4))
     assert result.shape[2] == block.num_bins(9)
-    assert lengths.item() == result.shape[3]
+    assert frames.lengths.item() == result.shape[3]
     np.testing.assert_allclose(result[0].detach().numpy(), expected, atol=1e-12)
 
 

@@ -8,7 +8,8 @@ import torch.distributed as dist
 from torch import Tensor, multiprocessing, nn
 
 from ser_lightning.nn.encoders.masked_batch_norm import MaskedBatchNorm
-from ser_lightning.nn.tensors import frame_mask
+from ser_lightning.nn.encoders.real_frames import RealFrames
+from tests.nn.encoders.kernels import use_stand_ins
 
 NUM_PROCESSES = 2
 # The first process's utterances have one length, so that only it needs no mask.
@@ -26,9 +27,10 @@ def training_step(rows: slice, distributed: bool) -> Step:
     slopes = torch.randn(4, 3, 5, 6, dtype=torch.float64, generator=generator)
     torch.manual_seed(1)
     network = nn.ModuleDict({"convolution": nn.Conv2d(2, 3, 1), "norm": MaskedBatchNorm(3)}).double()
-    inputs, mask = maps[rows].requires_grad_(), frame_mask(LENGTHS[rows], 6)
+    inputs = maps[rows].requires_grad_()
     for _ in range(2):
-        outputs = network["norm"](network["convolution"](inputs), mask).masked_fill(~mask[:, None, None], 0.0)
+        convolved = network["convolution"](inputs)
+        outputs = network["norm"](convolved, RealFrames(LENGTHS[rows], convolved))
     (outputs * slopes[rows]).sum((1, 2, 3)).mean().backward()
     assert inputs.grad is not None
     left = {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
@@ -43,15 +45,25 @@ def training_step(rows: slice, distributed: bool) -> Step:
 def run_process(rank: int, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=NUM_PROCESSES)
-    torch.save(training_step(slice(2 * rank, 2 * rank + 2), distributed=True), folder / f"{rank}.pt")
+    rows = slice(2 * rank, 2 * rank + 2)
+    torch.save(training_step(rows, distributed=True), folder / f"cpu-{rank}.pt")
+    with pytest.MonkeyPatch.context() as patch:
+        use_stand_ins(patch)
+        torch.save(training_step(rows, distributed=True), folder / f"cuda-{rank}.pt")
     dist.destroy_process_group()
 
 
 def test_two_processes_normalise_and_learn_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     multiprocessing.start_processes(run_process, (tmp_path,), NUM_PROCESSES, start_method="forkserver")
-    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(NUM_PROCESSES)]
     expected = training_step(slice(None), distributed=False)
+    for path in ("cpu", "cuda"):  # the path for CUDA by stand-ins of its kernels
+        compare([torch.load(tmp_path / f"{path}-{rank}.pt") for rank in range(NUM_PROCESSES)], expected)
+    assert expected["convolution.weight"].abs().max() > 1e-3, expected["convolution.weight"]
+
+
+def compare(parts: list[Step], expected: Step) -> None:
+    """Compare what each process has with what one process has."""
     for name, value in expected.items():
         if name in ("outputs", "inputs"):
             torch.testing.assert_close(torch.cat([part[name] for part in parts]), value, atol=1e-10, rtol=0)
@@ -59,4 +71,3 @@ def test_two_processes_normalise_and_learn_as_one(tmp_path: Path, monkeypatch: p
         for part in parts:
             torch.testing.assert_close(part[name], value, atol=1e-10, rtol=0)
         assert torch.equal(parts[0][name], parts[1][name]), name
-    assert expected["convolution.weight"].abs().max() > 1e-3, expected["convolution.weight"]

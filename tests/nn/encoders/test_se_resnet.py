@@ -10,7 +10,9 @@ from torch.nn import functional as F
 
 from ser_lightning.nn.encoders import ThinSEResNet34, se_resnet
 from ser_lightning.nn.encoders.masked_batch_norm import MaskedBatchNorm
+from ser_lightning.nn.encoders.real_frames import RealFrames
 from ser_lightning.nn.tensors import frame_mask
+from tests.nn.encoders.kernels import use_stand_ins
 
 LENGTHS = torch.tensor([75, 1, 2, 32, 33, 50, 17])
 NUM_BINS = 40
@@ -155,9 +157,80 @@ def training_step(network: nn.Module, frames: Tensor, lengths: Tensor = LENGTHS)
     """Descriptors, running statistics and all gradients of a step in training."""
     network.train()
     descriptors, _ = network(frames, lengths)
-    descriptors.float().square().mean().backward()
+    descriptors.float().square().sum(1).mean().backward()  # to which padding adds nothing
     left = [descriptors.detach(), *network.buffers()]
     return left + [p.grad for p in network.parameters() if p.grad is not None]
+
+
+def test_a_training_step_equals_steps_that_mask_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = training_step(settled().double(), random_frames())
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)  # plain operators, each followed by a mask
+    expected = training_step(settled().double(), random_frames())
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9 * scale_of(other), rtol=1e-9)
+
+
+def test_the_path_for_cuda_trains_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = training_step(settled().double(), random_frames())
+    use_stand_ins(monkeypatch)
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        found = training_step(settled().double().to(memory_format=memory_format), random_frames())
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, atol=1e-9 * scale_of(other), rtol=1e-9)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=["rows", "channels last"])
+def test_cuda_trains_alike_and_is_not_waited_for(memory_format: torch.memory_format) -> None:
+    expected = training_step(settled().double(), random_frames())
+    network = settled().double().to("cuda", memory_format=memory_format)
+    frames, lengths = random_frames().to("cuda"), LENGTHS.to("cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = training_step(network, frames, lengths)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.cpu(), other, atol=1e-8 * scale_of(other), rtol=1e-8)
+
+
+def test_convolutions_and_gates_see_zeros_past_the_end() -> None:
+    network = settled(channels=2).double().train()
+    first = LENGTHS.clamp(min=2)
+    lengths = {
+        75: first,
+        37: first // 2,
+        19: -(-(first // 2) // 2),
+        10: -(-(first // 2) // 4),
+        5: -(-(first // 2) // 8),
+    }
+    seen = []
+
+    def check(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        num_frames = inputs[0].shape[3]
+        past = ~frame_mask(lengths[num_frames], num_frames)[:, None, None].expand_as(inputs[0])
+        assert not inputs[0][past].any(), module
+        assert inputs[0][~past].any()
+        seen.append(num_frames)
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | se_resnet.SqueezeExcitation):
+            module.register_forward_pre_hook(check)
+    network(random_frames(), LENGTHS)
+    assert set(seen) == set(lengths)
+    assert len(seen) == 1 + 4 * 11 + 4 + 1  # the first, four in a block, four shortcuts, the last
+
+
+def test_layers_of_one_resolution_share_mask_and_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+
+    def made(lengths: Tensor, maps: Tensor, all_real: bool = False) -> RealFrames:
+        shapes.append(tuple(maps.shape[2:]))
+        return RealFrames(lengths, maps, all_real)
+
+    monkeypatch.setattr(se_resnet, "RealFrames", made)
+    settled(channels=1).float()(random_frames().float(), LENGTHS)
+    assert shapes == [(40, 75), (20, 37), (10, 19), (5, 10), (3, 5)]
 
 
 def test_channels_last_changes_nothing_of_training() -> None:
@@ -193,6 +266,7 @@ def compare_with_compiled(backend: str) -> None:
     for longest in (75, 60):
         lengths, frames = LENGTHS.clamp(max=longest), random_frames().float()[:, :longest]
         results = [training_step(module, frames, lengths) for module in (compiled, plain)]
+        results[0][0] = results[0][0][:, : results[1][0].shape[1]]  # the compiled network pads to a multiple of 16
         for result, expected in zip(*results, strict=True):
             torch.testing.assert_close(result, expected, atol=1e-3 * scale_of(expected), rtol=1e-3)
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ser_lightning.nn.encoders.masked_batch_norm import MaskedBatchNorm
+from ser_lightning.nn.encoders.real_frames import RealFrames
 from ser_lightning.nn.tensors import frame_mask, recurrent_states
 
 
@@ -83,24 +84,25 @@ class ConvolutionBlock(nn.Module):
         """Return the number of output bins for ``num_bins`` input bins."""
         return -(-num_bins // self.stride[0]) // self.window
 
-    def forward(self, maps: Tensor, lengths: Tensor, all_real: bool = False) -> tuple[Tensor, Tensor]:
-        """Return maps [B, C', F', T'], zero past the end, and their lengths [B].
+    def forward(self, maps: Tensor, frames: RealFrames) -> tuple[Tensor, RealFrames]:
+        """Return maps [B, C', F', T'], zero past the end, and their real frames.
 
         Args:
             maps: [B, C, F, T], zero past the end, with T a multiple of ``reduction`` or larger than it.
-            lengths: [B], none less than ``reduction``.
-            all_real: Whether every length is T, so that nothing has to be masked.
+            frames: Their real frames; no length is less than ``reduction``.
         """
         if 0 in (self.kernel[0] % 2, self.kernel[1] % 2):
             maps = F.pad(maps, (0, 1 - self.kernel[1] % 2, 0, 1 - self.kernel[0] % 2))
         maps = self.convolution(maps)
-        lengths = (lengths + self.stride[1] - 1) // self.stride[1]
-        mask = None if all_real else frame_mask(lengths, maps.shape[3])
-        maps = self.pooling(self.norm(maps, mask).relu_())
-        lengths = lengths // self.window
-        if not all_real:
-            maps = maps.masked_fill(~frame_mask(lengths, maps.shape[3])[:, None, None], 0.0)
-        return self.dropout(maps), lengths
+        if self.stride != (1, 1):
+            lengths = (frames.lengths + self.stride[1] - 1) // self.stride[1]
+            frames = RealFrames(lengths, maps, frames.all_real)
+        maps = self.norm(maps, frames, rectify=True)
+        if self.window > 1:
+            maps = self.pooling(maps)
+            frames = RealFrames(frames.lengths // self.window, maps, frames.all_real)
+            maps = frames.zero_padding(maps)  # a window may hold an odd last frame
+        return self.dropout(maps), frames
 
 
 class ConvolutionStack(Encoder):
@@ -137,9 +139,10 @@ class ConvolutionStack(Encoder):
             frames = frames.masked_fill(~frame_mask(lengths, num_frames).unsqueeze(2), 0.0)
         maps = F.pad(frames.transpose(1, 2).unsqueeze(1), (0, max(0, self.reduction_in_time - num_frames)))
         lengths = lengths.clamp(min=self.reduction_in_time)
+        real_frames = RealFrames(lengths, maps, all_real)
         for block in self.blocks:
-            maps, lengths = block(maps, lengths, all_real)
-        return maps.permute(0, 3, 1, 2).flatten(2), lengths
+            maps, real_frames = block(maps, real_frames)
+        return maps.permute(0, 3, 1, 2).flatten(2), real_frames.lengths
 
 
 class BidirectionalLSTM(Encoder):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ser_lightning.nn.encoders.layers import Encoder
 from ser_lightning.nn.encoders.masked_batch_norm import MaskedBatchNorm
+from ser_lightning.nn.encoders.real_frames import RealFrames
 from ser_lightning.nn.tensors import frame_mask
 
 STAGES = ((2, 48, 96), (3, 96, 128), (3, 128, 256), (3, 256, 512))
@@ -42,6 +43,28 @@ class _GatedSum(torch.autograd.Function):
         return gradient, torch.mul(gradient, gates, out=product), for_gates
 
 
+class _Squeeze(torch.autograd.Function):
+    """Maps as they are, and their sums over frames and bins, with a backward pass that leaves padding without gradient.
+
+    Autograd would add the gradient of the sums to padding too, which a mask had to undo.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, maps: Tensor, frames: RealFrames, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return ``maps`` [B, C, F, T], zero past the end, and their sums [B, C]."""
+        ctx.real = frames.real
+        return maps.view_as(maps), maps.sum((2, 3), dtype=dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, for_sums: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of the maps, zero where the incoming one and the frames are."""
+        for_sums = for_sums[:, :, None, None].to(gradient.dtype)
+        if ctx.real is None:
+            return gradient + for_sums, None, None
+        return torch.addcmul(gradient, for_sums, ctx.real.to(gradient.dtype)), None, None
+
+
 class SqueezeExcitation(nn.Module):
     """Gate each channel of each utterance by the channels' means over real frames and all bins.
 
@@ -56,12 +79,16 @@ class SqueezeExcitation(nn.Module):
         self.narrow = nn.Linear(channels, hidden)
         self.widen = nn.Linear(hidden, channels)
 
-    def forward(self, maps: Tensor, lengths: Tensor) -> Tensor:
-        """Return gates [B, C, 1, 1] of ``maps`` [B, C, F, T], zero past the end, whose ``lengths`` [B] are given."""
-        sums = maps.sum((2, 3), dtype=self.narrow.weight.dtype)  # half precision could overflow
-        means = sums / (maps.shape[2] * lengths).unsqueeze(1)
-        gates: Tensor = self.widen(self.narrow(means).relu()).sigmoid()
-        return gates[:, :, None, None]
+    def forward(self, maps: Tensor, frames: RealFrames) -> tuple[Tensor, Tensor]:
+        """Return ``maps`` [B, C, F, T], which are zero past the end, and their gates [B, C, 1, 1]."""
+        dtype = self.narrow.weight.dtype  # half precision could overflow
+        if torch.compiler.is_compiling():  # the compiler fuses steps itself
+            sums = maps.sum((2, 3), dtype=dtype)
+        else:
+            maps, sums = _Squeeze.apply(maps, frames, dtype)  # type: ignore[no-untyped-call]  # torch leaves it so
+        means = sums / (maps.shape[2] * frames.lengths).unsqueeze(1)
+        gates = self.widen(self.narrow(means).relu()).sigmoid().to(maps.dtype)
+        return maps, gates[:, :, None, None]
 
 
 class BottleneckBlock(nn.Module):
@@ -94,26 +121,27 @@ class BottleneckBlock(nn.Module):
             self.shortcut = nn.Conv2d(input_channels, output_channels, 1, bias=False)
             self.shortcut_norm = MaskedBatchNorm(output_channels)
 
-    def forward(self, maps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return maps [B, C', F', T'], zero past the end, and their lengths [B].
+    def forward(self, maps: Tensor, frames: RealFrames) -> tuple[Tensor, RealFrames]:
+        """Return maps [B, C', F', T'], zero past the end, and their real frames.
 
         Args:
             maps: [B, C, F, T], zero past the end.
-            lengths: [B], none of them zero.
+            frames: Their real frames.
         """
         if self.stride > 1:  # subsample once, instead of in two strided 1x1 convolutions
-            maps, lengths = F.avg_pool2d(maps, 1, self.stride), (lengths + self.stride - 1) // self.stride
-        mask = frame_mask(lengths, maps.shape[3])
-        inner = self.narrow_norm(self.narrow(maps), mask, rectify=True)
-        inner = self.look_around_norm(self.look_around(inner), mask, rectify=True)
-        inner = self.widen_norm(self.widen(inner), mask)
+            maps = F.avg_pool2d(maps, 1, self.stride)
+            frames = RealFrames((frames.lengths + self.stride - 1) // self.stride, maps, frames.all_real)
+        # 1x1 convolutions keep zeros, and what comes before each ignores gradients of padding, as a ReLU of zero does.
+        inner = self.narrow_norm(self.narrow(maps), frames, rectify=True, zero_padded=True)
+        inner = self.look_around_norm(self.look_around(inner), frames, rectify=True)
+        inner = self.widen_norm(self.widen(inner), frames, zero_padded=True)
         if self.shortcut is not None:
-            maps = self.shortcut_norm(self.shortcut(maps), mask)
-        gates = self.excitation(inner, lengths).to(inner.dtype)
+            maps = self.shortcut_norm(self.shortcut(maps), frames, zero_padded=True)
+        inner, gates = self.excitation(inner, frames)
         if torch.compiler.is_compiling():  # the compiler fuses steps itself
-            return torch.addcmul(maps, inner, gates).relu(), lengths
+            return torch.addcmul(maps, inner, gates).relu(), frames
         result: Tensor = _GatedSum.apply(maps, inner, gates)  # type: ignore[no-untyped-call]  # torch leaves it so
-        return result, lengths
+        return result, frames
 
 
 class ThinSEResNet34(Encoder):
@@ -180,12 +208,16 @@ class ThinSEResNet34(Encoder):
         if self._channels_last(maps.device):
             maps = maps.squeeze(1).unsqueeze(3).permute(0, 3, 1, 2)
         lengths = lengths.clamp(min=2)
-        maps = self.norm(self.convolution(maps), frame_mask(lengths, maps.shape[3]), rectify=True)
-        maps, lengths = F.max_pool2d(maps, 2), lengths // 2
+        maps = self.convolution(maps)
+        real_frames = RealFrames(lengths, maps)
+        maps = F.max_pool2d(self.norm(maps, real_frames, rectify=True), 2)
+        real_frames = RealFrames(lengths // 2, maps, real_frames.all_real)
+        maps = real_frames.zero_padding(maps)  # a window may hold an odd last frame
         for block in self.blocks:
-            maps, lengths = block(maps, lengths)
-        maps = self.join_bins(F.max_pool2d(maps, (3, 1), (2, 1))).relu().squeeze(2).transpose(1, 2)
-        return maps.masked_fill(~frame_mask(lengths, maps.shape[1]).unsqueeze(2), 0.0), lengths
+            maps, real_frames = block(maps, real_frames)
+        # Bins are one resolution more, but masks of frames do not depend on them.
+        maps = real_frames.zero_padding(self.join_bins(F.max_pool2d(maps, (3, 1), (2, 1)))).relu()
+        return maps.squeeze(2).transpose(1, 2), real_frames.lengths
 
     def _channels_last(self, device: torch.device) -> bool:
         """Return whether to use channels_last maps: if weights do, and always on a CPU, where it halves the time.
