@@ -26,6 +26,7 @@ def test_the_peak_grows_by_the_same_for_each_frame() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("all_layers")
 def test_the_documentation_has_the_table(repository: Path) -> None:
     assert table() in (repository / "docs" / "scaling.md").read_text()
 
