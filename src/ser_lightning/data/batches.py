@@ -26,13 +26,12 @@ class HeldFrames:
     """
 
     def __init__(self, frames: Sequence[Tensor], device: torch.device) -> None:
-        lengths = [len(utterance) for utterance in frames]
+        *self.starts, end = itertools.accumulate(map(len, frames), initial=0)
         self.device = device
-        self.starts = [0, *itertools.accumulate(lengths)]
         # The last row is zero: padding.
-        self.rows = torch.zeros(self.starts[-1] + 1, frames[0].shape[1], dtype=frames[0].dtype, device=device)
-        for place, utterance in zip(self.rows[:-1].split(lengths), frames, strict=True):
-            place.copy_(utterance)
+        self.rows = torch.zeros(end + 1, frames[0].shape[1], dtype=frames[0].dtype, device=device)
+        for start, utterance in zip(self.starts, frames, strict=True):
+            self.rows[start : start + len(utterance)].copy_(utterance)
 
     def move(self, table: Tensor) -> Tensor:
         """Return a ``table`` of the CPU on the device; a copy from page-locked memory does not wait for the GPU."""
