@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+import benchmarks.batches
 import benchmarks.features
 import benchmarks.layers
 import benchmarks.losses
@@ -17,6 +18,7 @@ from benchmarks.row import Row
 
 PARTS: tuple[tuple[str, Callable[[], list[Row]]], ...] = (
     ("features", benchmarks.features.rows),
+    ("batches", benchmarks.batches.rows),
     ("layers", benchmarks.layers.rows),
     ("losses", benchmarks.losses.rows),
     ("training", benchmarks.training.rows),

@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data_modules.discovery import Found, check_spelling
-from ser_lightning.data.batches import FrameDataset, keep_batch, pins_memory, rank_and_world_size
+from ser_lightning.data.batches import FrameDataset, keep_batch, rank_and_world_size, training_device
 from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.on_device import DeviceFrames, WaveformDataset
 from ser_lightning.data.protocols import Protocol
@@ -38,6 +38,10 @@ class CorpusDataModule(DataModule):
     A corpus subclasses this with ``corpus``, ``class_names``, ``find`` and ``default_protocol``, and with
     ``known_same_audio`` if its release has utterances with the same audio.
 
+    Attributes:
+        held_gib: Frames of the sets in GiB, at most, that are held on the training device if that is not the CPU; a set
+            that exceeds it is read from the store batch by batch. Batches are the same.
+
     Args:
         root: The corpus folder.
         extractor: The feature extractor.
@@ -62,6 +66,7 @@ class CorpusDataModule(DataModule):
     corpus: ClassVar[str]
     class_names: tuple[str, ...]
     known_same_audio: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    held_gib: float = 0.0
 
     def __init__(
         self,
@@ -277,7 +282,12 @@ class CorpusDataModule(DataModule):
         return self._statistics
 
     def _loader(self, dataset: FrameDataset, sampler: BatchSampler) -> DataLoader[Batch]:
-        return DataLoader(dataset, batch_sampler=sampler, collate_fn=keep_batch, pin_memory=pins_memory(self))
+        device = training_device(self)
+        held_bytes = sum(other.num_bytes for other in self._datasets.values() if other.held)
+        if device.type != "cpu" and not dataset.held and held_bytes + dataset.num_bytes <= self.held_gib * 2**30:
+            dataset.hold(device)
+        pinned = device.type == "cuda" and not dataset.held
+        return DataLoader(dataset, batch_sampler=sampler, collate_fn=keep_batch, pin_memory=pinned)
 
     def evaluation_dataloader(self, name: str) -> DataLoader[Batch]:
         """Return a loader of ``train``, ``validation``, ``test`` or ``all``: each utterance once, uncropped."""

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data_modules.voxceleb2_index import ClipIndex, find_release, open_index
 from data_modules.voxceleb2_split import ClipDataset, ClipLoader, Clips, ClipSplit, Problems, held_out
-from ser_lightning.data.batches import keep_batch, pins_memory, rank_and_world_size
+from ser_lightning.data.batches import keep_batch, rank_and_world_size, training_device
 from ser_lightning.data.corpora import CorpusSource
 from ser_lightning.data.held_out import HeldOutClips, ListedClips
 from ser_lightning.data.on_device import DeviceFrames
@@ -110,6 +110,7 @@ class VoxCeleb2(DataModule):
     batches: ClassVar[str] = "length"
     known_same_audio: ClassVar[tuple[tuple[str, ...], ...]] = ()
     target_kind: ClassVar[TargetKind] = "hard"
+    held_gib: float = 0.0  # clips are read from disk
 
     def __init__(
         self,
@@ -285,7 +286,7 @@ class VoxCeleb2(DataModule):
             batch_sampler=sampler,
             collate_fn=keep_batch,
             num_workers=workers,
-            pin_memory=pins_memory(self),
+            pin_memory=training_device(self).type == "cuda",
             persistent_workers=workers > 0,
         )
         loader.report = self.leave_out

@@ -53,6 +53,20 @@ def test_positions_without_a_place_give_whole_utterances(
     assert torch.equal(batch.inputs, dataset(None).__getitems__([0, 1, 2, 3]).inputs)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_held_frames_keep_their_dtype_and_are_padded_with_zeros(dtype: torch.dtype) -> None:
+    frames = [torch.full((length, 2), float("nan"), dtype=dtype) for length in LENGTHS]
+    frames[0], frames[3] = (torch.randn(length, 2).to(dtype) for length in (LENGTHS[0], LENGTHS[3]))
+    batches = []
+    for held in (False, True):
+        made = FrameDataset(frames, [0, 1, 2, 0], torch.eye(3)[[0, 1, 2, 0]])
+        if held:
+            made.hold(torch.device("cpu"))
+        batches.append(made.__getitems__([3, 0]))
+    assert batches[0].inputs.dtype == batches[1].inputs.dtype == dtype
+    assert torch.equal(batches[0].inputs, batches[1].inputs)
+
+
 def test_a_loader_gives_reproducible_crops_per_epoch() -> None:
     data = dataset(3)
     sampler = RandomCrops(BucketBatchSampler([min(length, 3) for length in LENGTHS], 2, 0), 0)

@@ -8,11 +8,13 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from data_modules.base import CorpusDataModule
 from data_modules.crema_d import CremaD, write_synthetic
 from data_modules.iemocap import IEMOCAP
 from data_modules.ravdess import RAVDESS
+from ser_lightning.data.batches import FrameDataset
 from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.protocols import ActorFolds
 from ser_lightning.data.targets import mean_and_deviation
@@ -52,12 +54,12 @@ def epoch(data: CorpusDataModule, number: int = 0) -> list[Batch]:
     return [data.on_after_batch_transfer(batch, 0) for batch in loader]
 
 
-def assert_equal_batches(ours: list[Batch], theirs: list[Batch]) -> None:
+def assert_equal_batches(ours: list[Batch], theirs: list[Batch], tolerance: float = 1e-5) -> None:
     assert len(ours) == len(theirs) > 0
     for one, two in zip(ours, theirs, strict=True):
         for field in ("lengths", "labels", "targets", "indices"):
             assert torch.equal(getattr(one, field), getattr(two, field)), field
-        torch.testing.assert_close(one.inputs, two.inputs, atol=1e-5, rtol=0)
+        torch.testing.assert_close(one.inputs, two.inputs, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("extractor", EXTRACTORS.values(), ids=EXTRACTORS.keys())
@@ -82,6 +84,74 @@ def test_frames_made_on_the_device_equal_the_stored_ones(
         data.setup("test")
     batches = [[data.on_after_batch_transfer(b, 0) for b in data.test_dataloader()] for data in (on_device, stored)]
     assert_equal_batches(*batches)
+
+
+@pytest.mark.parametrize(
+    ("extractor", "options"),
+    [
+        ("log_mel", {"batch_size": 32}),  # Huang 2020 and Zhou 2020
+        ("without_silence", {"batch_size": 32}),  # Mocanu 2021, S1
+        ("without_silence", {"batch_size": 16, "batches": "class", "crop_frames": 40}),  # S4, S5
+        ("log_mel", {"speeds": (1.1,), "crop_frames": 300}),
+        ("without_silence", {"features": "on_device", "crop_frames": 40}),
+    ],
+)
+@pytest.mark.parametrize("process", [(0, 1), (1, 2)])
+def test_batches_of_held_frames_equal_the_loaders(
+    make: Callable[..., RAVDESS],
+    monkeypatch: pytest.MonkeyPatch,
+    extractor: str,
+    options: dict[str, Any],
+    process: tuple[int, int],
+) -> None:
+    monkeypatch.setattr("data_modules.base.rank_and_world_size", lambda _: process)
+    loaded, held = (make(EXTRACTORS[extractor], **options) for _ in range(2))
+    for data in (loaded, held):
+        data.setup("fit")
+        data.setup("test")
+    for dataset in held._datasets.values():
+        dataset.hold(torch.device("cpu"))
+    for number in (0, 2):
+        assert_equal_batches(epoch(held, number), epoch(loaded, number), tolerance=0)
+    for name in ("train", "validation", "test"):
+        assert_equal_batches(*(list(data.evaluation_dataloader(name)) for data in (held, loaded)), tolerance=0)
+
+
+@pytest.mark.parametrize(("device", "sets"), [("cpu", 0), ("cuda", 2)])
+def test_sets_are_held_on_a_gpu_while_they_fit(
+    make: Callable[..., RAVDESS], monkeypatch: pytest.MonkeyPatch, device: str, sets: int
+) -> None:
+    monkeypatch.setattr("data_modules.base.training_device", lambda _: torch.device(device))
+    monkeypatch.setattr(FrameDataset, "hold", lambda self, device: setattr(self, "held", device))
+    data = make()
+    data.setup("fit")
+    data.setup("test")
+    train, validation, test = (data._datasets[name] for name in ("train", "validation", "test"))
+
+    def loaders(held_gib: float) -> list[DataLoader[Batch]]:
+        data.held_gib = held_gib
+        return [data.train_dataloader(), data.val_dataloader(), data.test_dataloader()]
+
+    assert [loader.pin_memory for loader in loaders(0)] == [device == "cuda"] * 3
+    assert not any(dataset.held for dataset in (train, validation, test))
+    fits_two = (train.num_bytes + validation.num_bytes) / 2**30
+    assert [loader.pin_memory for loader in loaders(fits_two)] == [False, False, device == "cuda"]
+    assert [dataset for dataset in (train, validation, test) if dataset.held] == [train, validation][:sets]
+
+
+@pytest.mark.gpu
+def test_batches_are_gathered_on_the_gpu_without_a_sync(make: Callable[..., RAVDESS]) -> None:
+    loaded, held = make(crop_frames=40), make(crop_frames=40)
+    held.setup("fit")
+    held._datasets["train"].hold(torch.device("cuda"))
+    next(iter(held.train_dataloader()))  # page-locked memory is allocated once
+    try:
+        torch.cuda.set_sync_debug_mode("error")
+        batches = epoch(held)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert all(batch.inputs.is_cuda for batch in batches)
+    assert_equal_batches([batch.to("cpu") for batch in batches], epoch(loaded), tolerance=0)
 
 
 def test_statistics_are_equal_for_stored_and_device_frames(make: Callable[..., RAVDESS]) -> None:

@@ -317,6 +317,16 @@ def test_a_damaged_shard_is_named_and_rebuilt_alone(clips: list[Path], folder: P
     assert (prepared.extracted, prepared.reused) == (4, 2)
 
 
+@pytest.mark.parametrize("size", [0, 4, 5000])
+def test_a_shard_truncated_after_it_was_indexed_is_named(clips: list[Path], folder: Path, size: int) -> None:
+    store = FeatureStore(folder, LogMelFilterbank())
+    store.prepare(clips, progress=False)
+    (shard,) = store.folder.glob("*.safetensors")
+    os.truncate(shard, size)
+    with pytest.raises(ConfigurationError, match=rf"{shard}.*Delete"):
+        store.load(clips)
+
+
 def test_changed_frames_are_reported_and_others_load(clips: list[Path], folder: Path) -> None:
     store = FeatureStore(folder, LogMelFilterbank())
     store.prepare(clips, progress=False)

@@ -190,9 +190,16 @@ def test_a_trainer_file_sets_the_execution(
     asked: list[tuple[bool, bool]] = []
     monkeypatch.setattr(Execution, "prepare", lambda self, _: asked.append((self.channels_last, self.compile)))
     more = ("--config=experiments/trainer/compiled.yaml", "--config=experiments/trainer/cpu.yaml")
-    ExperimentCLI([*arguments(tmp_path, "--trainer.logger=false"), *more], run=False)
-    ExperimentCLI(arguments(tmp_path, "--trainer.logger=false"), run=False)
+    one = ExperimentCLI([*arguments(tmp_path, "--trainer.logger=false"), *more], run=False)
+    two = ExperimentCLI(arguments(tmp_path, "--trainer.logger=false", "--execution.held_gib=0.5"), run=False)
     assert asked == [(True, True), (False, False)]
+    assert (one.data.held_gib, two.data.held_gib) == (2.0, 0.5)
+
+
+@pytest.mark.parametrize("gib", [-1.0, float("nan")])
+def test_memory_for_frames_below_zero_is_rejected(gib: float) -> None:
+    with pytest.raises(ConfigurationError, match=rf"execution\.held_gib is {gib}"):
+        Execution(held_gib=gib)
 
 
 def test_threads_come_from_the_environment_or_are_one(monkeypatch: pytest.MonkeyPatch) -> None:

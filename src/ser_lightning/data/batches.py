@@ -1,6 +1,7 @@
-"""Padded batches of frames of utterances in memory."""
-# Shapes: N utterances, T frames (padded), F features, C classes.
+"""Padded batches of utterances' frames, which are memory-mapped or held on the training device."""
+# Shapes: N utterances, B of a batch, T frames (padded), F features, C classes.
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,41 @@ if TYPE_CHECKING:
     from lightning.pytorch import LightningDataModule
 
 
+class HeldFrames:
+    """Frames of all utterances in one tensor on a device, from which batches are gathered without a sync.
+
+    Args:
+        frames: Frames [T, F] of each utterance; they keep their dtype.
+        device: The device.
+    """
+
+    def __init__(self, frames: Sequence[Tensor], device: torch.device) -> None:
+        *self.starts, end = itertools.accumulate(map(len, frames), initial=0)
+        self.device = device
+        # The last row is zero: padding.
+        self.rows = torch.zeros(end + 1, frames[0].shape[1], dtype=frames[0].dtype, device=device)
+        for start, utterance in zip(self.starts, frames, strict=True):
+            self.rows[start : start + len(utterance)].copy_(utterance)
+
+    def move(self, table: Tensor) -> Tensor:
+        """Return a ``table`` of the CPU on the device; a copy from page-locked memory does not wait for the GPU."""
+        pinned = self.device.type == "cuda"
+        return (table.pin_memory() if pinned else table).to(self.device, non_blocking=pinned)
+
+    def gather(self, starts: Tensor, lengths: Tensor, longest: int) -> Tensor:
+        """Return the rows [B, T, F] from each of ``starts`` [B], zero after ``lengths`` [B]; T is ``longest``."""
+        steps = torch.arange(longest, device=self.device)
+        rows = (starts[:, None] + steps).masked_fill_(steps >= lengths[:, None], len(self.rows) - 1)
+        return self.rows.index_select(0, rows.flatten()).view(*rows.shape, -1)
+
+
 class FrameDataset(Dataset[Batch]):
-    """Frames of utterances, in memory or memory-mapped, returned as whole batches.
+    """Frames of utterances, memory-mapped or held on the training device, returned as whole batches.
 
     Attributes:
         num_frames: Frames of each utterance, also before they are extracted.
+        num_bytes: Size of all frames.
+        held: The frames on the training device; None if they are only memory-mapped.
 
     Args:
         frames: Frames [T, F] of each utterance.
@@ -38,10 +69,17 @@ class FrameDataset(Dataset[Batch]):
         self.targets = targets
         self.lengths = torch.tensor([utterance.shape[0] for utterance in frames], dtype=torch.int64)
         self.num_frames: list[int] = self.lengths.tolist()
+        self.num_bytes = sum(utterance.nbytes for utterance in frames)
+        self.held: HeldFrames | None = None
 
     def __len__(self) -> int:
         """Return the number of utterances."""
         return len(self.frames)
+
+    def hold(self, device: torch.device) -> None:
+        """Copy everything to ``device``: batches are then made there, equal to those of memory-mapped frames."""
+        self.held = HeldFrames(self.frames, device)
+        self.labels, self.targets = self.labels.to(device), self.targets.to(device)
 
     def __getitems__(self, items: Sequence[int | tuple[int, float]]) -> Batch:
         """Return the utterances of ``items`` as one batch; torch's DataLoader calls this for a batch sampler.
@@ -50,27 +88,35 @@ class FrameDataset(Dataset[Batch]):
             items: Positions of utterances, returned whole, or positions with the relative start of a crop in [0, 1).
                 Utterances no longer than a crop are returned whole.
         """
-        frames = [self._crop(*item) if isinstance(item, tuple) else self.frames[item] for item in items]
-        positions = torch.tensor([item[0] if isinstance(item, tuple) else item for item in items], dtype=torch.int64)
-        return Batch(
-            inputs=pad_sequence(frames, batch_first=True),
-            lengths=torch.tensor([len(utterance) for utterance in frames], dtype=torch.int64),
-            labels=self.labels[positions],
-            targets=self.targets[positions],
-            indices=positions,
-        )
+        spans = [self._crop(*item) if isinstance(item, tuple) else (item, 0, len(self.frames[item])) for item in items]
+        if self.held is None:
+            inputs = pad_sequence([self._read(*span) for span in spans], batch_first=True)
+            positions, _, lengths = _columns(spans)
+        else:
+            rows = [(position, self.held.starts[position] + start, length) for position, start, length in spans]
+            positions, starts, lengths = self.held.move(_columns(rows))
+            inputs = self.held.gather(starts, lengths, longest=max(length for _, _, length in spans))
+        return Batch(inputs, lengths, self.labels[positions], self.targets[positions], positions)
 
-    def _crop(self, position: int, place: float) -> Tensor:
-        """Return the crop of an utterance that begins at fraction ``place`` of the possible starts."""
+    def _crop(self, position: int, place: float) -> tuple[int, int, int]:
+        """Return position, start and length of the crop that begins at fraction ``place`` of the possible starts."""
+        length = len(self.frames[position])
+        if self.crop_frames is None or length <= self.crop_frames:
+            return position, 0, length
+        return position, math.floor(place * (length - self.crop_frames + 1)), self.crop_frames
+
+    def _read(self, position: int, start: int, length: int) -> Tensor:
         whole = self.frames[position]
-        if self.crop_frames is None or len(whole) <= self.crop_frames:
-            return whole
-        start = math.floor(place * (len(whole) - self.crop_frames + 1))
-        return whole[start : start + self.crop_frames]
+        return whole if length == len(whole) else whole[start : start + length]  # slicing takes as long as a short clip
 
     def __getitem__(self, index: int) -> Batch:
         """Return one utterance as a batch of one."""
         return self.__getitems__([index])
+
+
+def _columns(rows: Sequence[tuple[int, int, int]]) -> Tensor:
+    """Return the columns [3, B] of B rows."""
+    return torch.tensor(rows).T.contiguous()
 
 
 def keep_batch(batch: Any) -> Any:
@@ -83,6 +129,6 @@ def rank_and_world_size(module: "LightningDataModule") -> tuple[int, int]:
     return (module.trainer.global_rank, module.trainer.world_size) if module.trainer else (0, 1)
 
 
-def pins_memory(module: "LightningDataModule") -> bool:
-    """Return whether batches of ``module`` are copied to a GPU."""
-    return module.trainer is not None and module.trainer.strategy.root_device.type == "cuda"
+def training_device(module: "LightningDataModule") -> torch.device:
+    """Return the device that trains with ``module``: the CPU without a trainer."""
+    return module.trainer.strategy.root_device if module.trainer else torch.device("cpu")

@@ -101,6 +101,7 @@ class CorpusData(FoldData, Interface):
         fold: Index of the fold, counted from 0.
         skipped_audio: Reason by file, for unusable files that were skipped.
         known_same_audio: Groups of utterances that have the same audio in the release.
+        held_gib: Memory of the training device, in GiB, in which the module may hold frames.
     """
 
     corpus: str
@@ -110,6 +111,7 @@ class CorpusData(FoldData, Interface):
     fold: int
     skipped_audio: Mapping[Path, str]
     known_same_audio: ClassVar[tuple[tuple[str, ...], ...]]
+    held_gib: float
 
     @property
     def published_existence(self) -> Mapping[TrainingSet, Mapping[str, float]]:

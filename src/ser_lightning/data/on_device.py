@@ -81,9 +81,9 @@ class WaveformDataset(FrameDataset):
         self.hop_length = device.hop_length
         self.crop_samples = 0 if crop_frames is None else device.num_samples(crop_frames)
 
-    def _crop(self, position: int, place: float) -> Tensor:
-        whole = self.frames[position]
+    def _crop(self, position: int, place: float) -> tuple[int, int, int]:
+        samples = len(self.frames[position])
         if self.crop_frames is None or self.crop_samples is None or self.num_frames[position] <= self.crop_frames:
-            return whole
+            return position, 0, samples
         start = math.floor(place * (self.num_frames[position] - self.crop_frames + 1)) * self.hop_length
-        return whole[start : start + self.crop_samples]
+        return position, start, min(self.crop_samples, samples - start)

@@ -45,6 +45,7 @@ class BucketBatchSampler(Sampler[list[int]]):
                 f"raise data.init_args.batch_size to at least {num_processes}"
             )
         self.lengths = np.asarray(lengths)
+        self.num_utterances = len(lengths)
         self.batch_size = batch_size
         self.seed = seed
         self.process = process
@@ -152,6 +153,7 @@ class ClassBatchSampler(Sampler[list[int]]):
     ) -> None:
         members = [np.flatnonzero(np.asarray(labels) == index) for index in range(num_classes)]
         self.members = [positions for positions in members if len(positions)]
+        self.num_utterances = len(labels)
         num_present = len(self.members)
         if num_present < 2:
             raise ConfigurationError(
@@ -247,12 +249,10 @@ class RandomCrops(Sampler[list[tuple[int, float]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, float]]]:
         """Yield this process's share of each batch of the epoch, each position with a crop start."""
-        for batch in self.batch_sampler:
-            yield [(position, self._place(position)) for position in batch]
-
-    def _place(self, position: int) -> float:
         # Another random stream than the one that shuffles.
-        return float(np.random.default_rng((self.seed, self.epoch, position, 1)).random())
+        places = np.random.default_rng((self.seed, self.epoch, 1)).random(self.batch_sampler.num_utterances)
+        for batch in self.batch_sampler:
+            yield list(zip(batch, places[batch].tolist(), strict=True))
 
 
 BatchSampler = BucketBatchSampler | ClassBatchSampler | RandomCrops | EvaluationBatchSampler

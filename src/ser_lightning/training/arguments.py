@@ -250,7 +250,7 @@ def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
 
 
 class Execution:
-    """Execution options of a system's layers, set by trainer files.
+    """Execution options of a system's layers and batches, set by trainer files.
 
     Args:
         channels_last: Keep feature maps in channels-last memory format, which is faster in cuDNN and oneDNN.
@@ -258,9 +258,19 @@ class Execution:
             new lengths do not recompile.
         tf32: On GPUs that have it, let float32 convolutions and LSTMs round their inputs to 10 bits of mantissa
             (TF32), which is torch's default. Other matrix products stay in float32.
+        held_gib: Hold frames on a GPU, up to this many GiB in each process; 0 holds none. Sets that fit are copied
+            once and batches gathered there, with the same numbers; others are copied batch by batch.
+
+    Raises:
+        ConfigurationError: If ``held_gib`` is negative.
     """
 
-    def __init__(self, channels_last: bool = False, compile: bool = False, tf32: bool = True) -> None:
+    def __init__(
+        self, channels_last: bool = False, compile: bool = False, tf32: bool = True, held_gib: float = 2.0
+    ) -> None:
+        if not held_gib >= 0:
+            raise ConfigurationError(f"execution.held_gib is {held_gib}; give 0 or more GiB")
+        self.held_gib = held_gib
         self.channels_last = channels_last
         self.compile = compile
         self.tf32 = tf32

@@ -194,6 +194,7 @@ class ExperimentCLI(LightningCLI):
         linked = {"num_features": self.model.num_features, "class_names": list(self.model.class_names)}
         self.model.configuration = {**system, "init_args": {**system["init_args"], **linked}}
         self.execution.prepare(self.model)
+        self.data.held_gib = self.execution.held_gib
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the folder, loggers and callbacks of every run."""
