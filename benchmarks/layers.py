@@ -4,14 +4,13 @@
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from benchmarks.row import Row, compare, row_of
+from benchmarks.row import Row, compare, peak_mebibytes_of, row_of
 from ser_lightning.nn.pooling import GhostVLAD
 from ser_lightning.nn.tensors import frame_mask
 
@@ -145,13 +144,4 @@ def peak_mebibytes(size: VLADSize, naive: bool) -> float:
     """Return the increase of this process's peak resident memory during a step, in MiB."""
     torch.set_num_threads(1)
     Step(replace(size, frames=10), naive)()  # load and allocate what does not belong to a step
-    step = Step(size, naive)
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak to the current resident memory
-    before = _status_mebibytes("VmRSS")
-    step()
-    return _status_mebibytes("VmHWM") - before
-
-
-def _status_mebibytes(key: str) -> float:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:"))
+    return peak_mebibytes_of(Step(size, naive))

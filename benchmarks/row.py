@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 
@@ -67,3 +68,16 @@ def seconds(function: Callable[[], object]) -> float:
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
+
+
+def peak_mebibytes_of(function: Callable[[], object]) -> float:
+    """Return the increase of this process's peak resident memory during a call of ``function``, in MiB."""
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: resets the peak to the current resident memory
+    before = _status_mebibytes("VmRSS")
+    function()
+    return _status_mebibytes("VmHWM") - before
+
+
+def _status_mebibytes(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{key}:"))

@@ -1,5 +1,6 @@
 """Find a corpus's audio in a folder, with clear errors if it is missing or different."""
 
+import itertools
 import math
 import os
 import re
@@ -150,15 +151,16 @@ def check_spelling(where: str, utterances: Sequence[Utterance]) -> None:
     Raises:
         CorpusError: Naming the spellings, and how many utterances have each.
     """
-    labels = [(u.name, name) for u in utterances for name in (u.label, *(v for vote in u.votes for v in vote))]
-    for what, named in (
-        ("speaker", [(u.name, u.speaker) for u in utterances]),
-        ("label", labels),
-        ("session", [(u.name, u.session) for u in utterances]),
-    ):
-        if empty := [utterance for utterance, name in named if name == ""]:
+    names_of: dict[str, Callable[[Utterance], Iterable[str | None]]] = {
+        "speaker": lambda u: (u.speaker,),
+        "label": lambda u: (u.label, *itertools.chain.from_iterable(u.votes)),
+        "session": lambda u: (u.session,),
+    }
+    for what, names in names_of.items():
+        counts = Counter(name for u in utterances for name in names(u) if name is not None)
+        if "" in counts:
+            empty = [u.name for u in utterances if "" in names(u)]
             raise CorpusError(f"{where}: the {what} of {first_few(empty)} is empty; name it.")
-        counts = Counter(name for _, name in named if name is not None)
         if groups := differing_in_case(counts):
             shown = " and ".join(f"{name!r} ({counts[name]})" for name in groups[0])
             raise CorpusError(

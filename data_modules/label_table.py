@@ -1,7 +1,6 @@
 """The table of labels of your own recordings: strict CSV, checked cell by cell."""
 
 import csv
-import io
 import os
 import re
 from collections import Counter
@@ -78,18 +77,17 @@ def read_label_table(root: Path, table: Path) -> LabelTable:
 
 def _records(table: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield each record with the line where it begins; blank lines have no cells."""
+    first = 1
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            for cells in reader:
+                yield first, cells
+                first = reader.line_num + 1
     except OSError as error:
         raise CorpusError(f"{table} cannot be read ({error.strerror}); set `labels` to a table of labels.") from error
     except UnicodeDecodeError as error:
         raise CorpusError(f"{table} is not UTF-8 text ({error.reason}); save it as CSV in UTF-8.") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    first = 1
-    try:
-        for cells in reader:
-            yield first, cells
-            first = reader.line_num + 1
     except csv.Error as error:
         # The end of the text, a character after the closing mark, or a field of more than 128 KiB.
         raise CorpusError(

@@ -3,7 +3,7 @@
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,14 +18,19 @@ UNFINISHED_PREFIX = ".tmp-"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` atomically.
+    """Write ``content`` to ``path``, as ``write_pieces_atomically``."""
+    write_pieces_atomically(path, [content])
+
+
+def write_pieces_atomically(path: Path, pieces: Iterable[bytes]) -> None:
+    """Write the content ``pieces`` to ``path`` atomically.
 
     The bytes are written and synced to a hidden file in the same folder, which is then renamed. A killed process leaves
     at most a file that begins with ``UNFINISHED_PREFIX``, which nothing reads.
 
     Args:
         path: The file; its folder is created if missing.
-        content: The whole file.
+        pieces: The whole file.
 
     Raises:
         OSError: If the folder cannot be written or the disk is full; it names ``path``.
@@ -34,7 +39,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     unfinished = path.with_name(f"{UNFINISHED_PREFIX}{uuid.uuid4().hex}")
     try:
         with unfinished.open("xb") as file:
-            file.write(content)
+            file.writelines(pieces)
             file.flush()
             os.fsync(file.fileno())
         unfinished.replace(path)

@@ -2,7 +2,9 @@
 # Shapes: B utterances, T frames (padded), F features a frame, C classes.
 
 import hashlib
+import itertools
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,6 +22,7 @@ TargetKind = Literal["hard", "soft", "existence"]
 """Training target of an utterance: one class, a distribution over classes, or the existence of each class."""
 
 _SYNTHETIC = "-synthetic"
+_ROWS_OF_PIECE = 1000
 
 
 def corpus_name(corpus: str, synthetic: bool) -> str:
@@ -67,7 +70,9 @@ class Utterance:
         """Bring all text into one spelling."""
         for field in ("name", "speaker", "label", "session", "level", "listed_set"):
             if (text := getattr(self, field)) is not None:
-                object.__setattr__(self, field, identity(text))
+                text = identity(text)
+                # One object for all utterances of a speaker: a table has a string in each row.
+                object.__setattr__(self, field, text if field == "name" else sys.intern(text))
         object.__setattr__(self, "votes", tuple(tuple(map(identity, vote)) for vote in self.votes))
 
 
@@ -98,6 +103,8 @@ class Split:
     @property
     def labelled(self) -> "Split":
         """The same fold without unlabelled utterances, which cannot be scored."""
+        if all(u.label is not None for stage in STAGES for u in self.of(stage)):
+            return self  # without a copy
         train, validation, test = (tuple(u for u in self.of(stage) if u.label is not None) for stage in STAGES)
         return Split(self.fold, train, validation, test)
 
@@ -114,14 +121,22 @@ def hash_splits(splits: Sequence[Split]) -> str:
     """Return twelve hexadecimal digits for one or several folds.
 
     Runs with equal hashes used the same utterances with the same labels in the same sets. Paths, file order and the
-    machine do not matter.
+    machine do not matter. It is the digest of a JSON list with fold, set, and rows for each set of each fold.
     """
-    content = [
-        [split.fold, stage, sorted((u.name, u.speaker, u.label, *u.votes) for u in split.of(stage))]
-        for split in sorted(splits, key=lambda split: split.fold)
-        for stage in STAGES
-    ]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(b"[")
+    separator = ""
+    for split, stage in itertools.product(sorted(splits, key=lambda split: split.fold), STAGES):
+        digest.update(f"{separator}[{split.fold}, {json.dumps(stage)}, [".encode())
+        # In pieces: as one text, ten folds take kilobytes an utterance.
+        ordered = sorted(split.of(stage), key=lambda utterance: utterance.name)
+        for start in range(0, len(ordered), _ROWS_OF_PIECE):
+            piece = ordered[start : start + _ROWS_OF_PIECE]
+            rows = json.dumps([(u.name, u.speaker, u.label, *u.votes) for u in piece])[1:-1]
+            digest.update(f"{', ' if start else ''}{rows}".encode())
+        digest.update(b"]]")
+        separator = ", "
+    digest.update(b"]")
+    return digest.hexdigest()[:12]
 
 
 @dataclass  # not frozen: Lightning's precisions other than float32 convert a batch field by field

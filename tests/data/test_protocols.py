@@ -1,4 +1,7 @@
+import hashlib
+import json
 import random
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -373,3 +376,24 @@ def test_listed_folds_are_chosen_by_name_in_yaml() -> None:
     parser.add_argument("--protocol", type=Protocol)
     for protocol in ("ListedFolds", "{class_path: ListedFolds, init_args: {speakers_disjoint: false}}"):
         assert isinstance(parser.instantiate(parser.parse_args([f"--protocol={protocol}"])).protocol, ListedFolds)
+
+
+def test_a_hash_of_many_utterances_is_that_of_one_json_list() -> None:
+    split = RandomFolds().split(corpus(ACTORS, each=300), 0)
+    content = [[0, stage, [[u.name, u.speaker, u.label] for u in split.of(stage)]] for stage in STAGES]
+    assert len(split.train) > 1000
+    assert split.hash == hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+
+
+def test_memory_to_hash_folds_hardly_grows_with_the_corpus() -> None:
+    few, many = (_memory_of_hash(splits(RandomFolds(4), corpus(ACTORS, each))) for each in (200, 800))
+    assert many < 1.5 * few  # as one JSON text, four times
+
+
+def _memory_of_hash(folds: Sequence[Split]) -> int:
+    tracemalloc.start()
+    try:
+        hash_splits(folds)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()

@@ -154,6 +154,18 @@ def test_digests_of_an_older_version_are_computed_again(clips: list[Path], folde
     assert FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False).reused == 6
 
 
+def test_digests_are_one_json_file_with_a_line_for_each_file(clips: list[Path], folder: Path) -> None:
+    for some in (clips[:2], clips[1:]):  # two processes
+        FeatureStore(folder, LogMelFilterbank()).prepare(some, progress=False)
+    os.utime(clips[0])
+    FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False)  # replaces a line
+    text = (folder / "digests.json").read_text()
+    files = json.loads(text)["files"]
+    assert set(files) == set(map(str, clips))
+    assert len(text.splitlines()) == len(clips) + 2
+    assert all(entry.endswith(hashlib.sha256(Path(path).read_bytes()).hexdigest()) for path, entry in files.items())
+
+
 def test_a_touched_or_moved_file_is_known_by_its_content(clips: list[Path], folder: Path, tmp_path: Path) -> None:
     FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False)
     os.utime(clips[0])
@@ -239,7 +251,7 @@ def test_a_complete_store_is_usable_read_only(clips: list[Path], folder: Path, m
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(store_module, "_sole_writer", refuse)
-    monkeypatch.setattr(digests_module, "write_atomically", refuse)
+    monkeypatch.setattr(digests_module, "write_pieces_atomically", refuse)
     store = FeatureStore(folder, LogMelFilterbank())
     prepared = store.prepare([*clips, zero], progress=False)
     assert (prepared.extracted, prepared.reused, list(prepared.problems)) == (0, 6, [zero])
@@ -377,10 +389,10 @@ def test_a_finished_store_serves_readers_who_may_not_write(
     FeatureStore(folder, LogMelFilterbank()).prepare(clips, progress=False)
     os.utime(clips[0])  # its digest would be stored again
 
-    def refuse(path: Path, content: bytes) -> None:
+    def refuse(path: Path, pieces: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(digests_module, "write_atomically", refuse)
+    monkeypatch.setattr(digests_module, "write_pieces_atomically", refuse)
     store = FeatureStore(folder, LogMelFilterbank())
     assert store.prepare(clips, progress=False).reused == 6
     assert len(store.load(clips)) == 6

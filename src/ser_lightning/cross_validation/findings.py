@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -21,46 +21,49 @@ from ser_lightning.errors import AudioError
 from ser_lightning.types import STAGES, Split
 
 _MAX_SAME_AUDIO = 20
+_KEY_BYTES = 16  # of SHA-256: two of a million different files share a key with a chance of 1e-27
 
 
-def listen(data: CorpusData, console: Console) -> tuple[dict[str, float], dict[Path, str]]:
+def listen(data: CorpusData, console: Console) -> tuple[dict[str, float], Mapping[Path, Hashable]]:
     """Decode the files whose features are not stored, and leave out unusable ones.
 
     Returns:
         Hours by utterance name, and by file a key that files with the same samples share.
     """
     hours: dict[str, float] = {}
-    sounds: dict[Path, str] = {}
     problems: dict[Path, str] = {}
     rate = data.extractor.sample_rate_hz
-    stored, num_samples = data.sounds(), dict[Path, int]()
+    stored = data.sounds()
+    decoded: dict[Path, Hashable] = {}
+    decoded_lengths: set[int] = set()
 
-    def decode(path: Path) -> None:
+    def decode(path: Path) -> int:
         waveform = read_audio(path, rate)
-        num_samples[path] = len(waveform)
-        sounds[path] = hashlib.sha256(waveform.numpy().data).hexdigest()
+        decoded[path] = hashlib.sha256(waveform.numpy().data).digest()[:_KEY_BYTES]
+        return len(waveform)
 
     for utterance in track(data.all_utterances, "decoding", console=console, transient=True):
         path = utterance.path
         try:
             if path in stored:
                 seconds = duration_seconds(path)
-                num_samples[path], sounds[path] = math.ceil(seconds * rate - 1e-6), stored[path]
             else:
-                decode(path)
-                seconds = num_samples[path] / rate
+                num_samples = decode(path)
+                decoded_lengths.add(num_samples)
+                seconds = num_samples / rate
             hours[utterance.name] = seconds / 3600
         except AudioError as error:
             problems |= error.problems
     # Keys of stored and of decoded files cannot be compared, so stored files as long as a decoded one are decoded too.
-    lengths = {num_samples[path] for path in sounds if path not in stored}
-    for path in [path for path in sounds if path in stored and num_samples[path] in lengths]:
-        try:
-            decode(path)
-        except AudioError as error:
-            problems |= error.problems
+    for utterance in data.all_utterances if decoded_lengths else ():
+        path, seconds = utterance.path, 3600 * hours.get(utterance.name, 0.0)
+        if path in stored and math.ceil(seconds * rate - 1e-6) in decoded_lengths:
+            try:
+                decode(path)
+            except AudioError as error:
+                problems |= error.problems
     data.leave_out(problems)
-    return hours, sounds
+    return hours, {**stored, **decoded} if decoded else stored
 
 
 def class_warnings(data: CorpusData, splits: Sequence[Split]) -> list[str]:
@@ -77,7 +80,9 @@ def class_warnings(data: CorpusData, splits: Sequence[Split]) -> list[str]:
     return [*lines, *(f"All utterances of {name} are of one speaker, {speaker}." for name, speaker in alone.items())]
 
 
-def print_same_audio(data: CorpusData, splits: Sequence[Split], sounds: Mapping[Path, str], console: Console) -> bool:
+def print_same_audio(
+    data: CorpusData, splits: Sequence[Split], sounds: Mapping[Path, Hashable], console: Console
+) -> bool:
     """Print the utterances with the same audio in two sets, or under different speakers or labels.
 
     Args:

@@ -1,7 +1,7 @@
 """Checks of a split that its protocol cannot make: the same audio twice, and classes that cannot be learnt."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ class SameAudio:
 
 
 def find_same_audio(
-    utterances: Iterable[Utterance], sounds: Mapping[Path, str], known: Sequence[Sequence[str]] = ()
+    utterances: Sequence[Utterance], sounds: Mapping[Path, Hashable], known: Sequence[Sequence[str]] = ()
 ) -> list[SameAudio]:
     """Return the groups of utterances with the same audio, ordered by name.
 
@@ -46,11 +46,12 @@ def find_same_audio(
     """
     if not sounds:
         return []
-    groups: defaultdict[str, list[Utterance]] = defaultdict(list)
-    for utterance in utterances:
-        if utterance.path in sounds:
-            groups[sounds[utterance.path]].append(utterance)
-    several = [sorted(group, key=lambda u: u.name) for group in groups.values() if len(group) > 1]
+    counts = Counter(sounds[utterance.path] for utterance in utterances if utterance.path in sounds)
+    groups: dict[Hashable, list[Utterance]] = {sound: [] for sound, count in counts.items() if count > 1}
+    for utterance in utterances if groups else ():
+        if (sound := sounds.get(utterance.path)) in groups:
+            groups[sound].append(utterance)
+    several = [sorted(group, key=lambda u: u.name) for group in groups.values()]
     return [
         SameAudio(tuple(group), any({u.name for u in group} <= set(names) for names in known))
         for group in sorted(several, key=lambda group: group[0].name)
@@ -61,7 +62,8 @@ def pairs_across_sets(groups: Sequence[SameAudio], split: Split) -> list[int]:
     """Return, for each group, the number of its pairs whose utterances are in different sets of ``split``."""
     if not groups:
         return []
-    stage_of = {utterance.name: stage for stage in STAGES for utterance in split.of(stage)}
+    names = {utterance.name for group in groups for utterance in group.utterances}
+    stage_of = {u.name: stage for stage in STAGES for u in split.of(stage) if u.name in names}
     numbers = []
     for group in groups:
         counts = Counter(stage_of[u.name] for u in group.utterances if u.name in stage_of)

@@ -3,40 +3,31 @@
 import contextlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 from ser_lightning.audio import audio_digest, why_unreadable
 from ser_lightning.errors import AudioError, ConfigurationError
-from ser_lightning.files import locked, write_atomically
+from ser_lightning.files import locked, write_pieces_atomically
 from ser_lightning.plain_files import read_json
 
-_VERSION = 2
+_HEADER = '{"version": 3, "files": {'
+_END = "}}"
+_DIGITS = 64  # of a digest
 _MOST_BYTES = 1 << 30  # digests of some million files
 
 
-class _State(NamedTuple):
-    """What changes with a file's content.
+def _state(path: Path) -> str:
+    """Return what changes with the content of ``path``: size, modification time, ctime and inode.
 
     Size and modification time are not enough: tar, rsync and image layers set both as they were. They cannot set the
     ctime. The inode tells files apart on file systems whose ctime is coarse or copied from the modification time.
+
+    Raises:
+        OSError: If it cannot be reached.
     """
-
-    size: int
-    modified_ns: int
-    changed_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, path: Path) -> "_State":
-        """Return the state of ``path``.
-
-        Raises:
-            OSError: If it cannot be reached.
-        """
-        status = path.stat()
-        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns} {status.st_ctime_ns} {status.st_ino}"
 
 
 class Digests:
@@ -46,13 +37,16 @@ class Digests:
     permissions, and when a container or another machine mounts it under other inodes. This costs reading the file again
     (about 1 s per GB, 3 s for all of RAVDESS), and no extraction.
 
+    The JSON file has a line for each audio file, so that it is read and written line by line: a JSON library would need
+    a kilobyte of memory for each.
+
     Args:
         path: The JSON file; need not exist.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._found: dict[str, tuple[_State, str]] = {}
+        self._unsaved: dict[Path, str] = {}  # state and digest
 
     def compute(self, paths: Iterable[Path]) -> tuple[dict[Path, str], dict[Path, str]]:
         """Return digests, and reasons for those of ``paths`` that cannot be read.
@@ -60,19 +54,18 @@ class Digests:
         Raises:
             ConfigurationError: If the JSON file is damaged, naming it.
         """
-        known = self._read() | self._found
+        stored = dict(self._entries())
         digests: dict[Path, str] = {}
         problems: dict[Path, str] = {}
         for path in paths:
-            key = os.path.abspath(path)
             try:
                 # The state before the content, so that a change in between is noticed next time.
-                state = _State.of(path)
-                known_state, digest = known.get(key, (None, ""))
-                if known_state != state:
-                    digest = audio_digest(path)
-                    self._found[key] = (state, digest)
-                digests[path] = digest
+                state = _state(path)
+                # Popped, so that memory does not hold every digest twice.
+                known = self._unsaved.get(path) or stored.pop(os.path.abspath(path), "")
+                if known[:-_DIGITS] != f"{state} ":
+                    known = self._unsaved[path] = f"{state} {audio_digest(path)}"
+                digests[path] = known[-_DIGITS:]
             except AudioError as error:
                 problems |= error.problems
             except OSError as error:
@@ -81,13 +74,13 @@ class Digests:
 
     def known(self, paths: Iterable[Path]) -> dict[Path, str]:
         """Return the stored digests of those of ``paths`` that have not changed since."""
-        found = self._read() | self._found
+        stored = dict(self._entries())
         digests: dict[Path, str] = {}
         for path in paths:
             with contextlib.suppress(OSError):
-                state, digest = found.get(os.path.abspath(path), (None, ""))
-                if state == _State.of(path):
-                    digests[path] = digest
+                known = self._unsaved.get(path) or stored.pop(os.path.abspath(path), "")
+                if known[:-_DIGITS] == f"{_state(path)} ":
+                    digests[path] = known[-_DIGITS:]
         return digests
 
     def save(self) -> None:
@@ -96,22 +89,45 @@ class Digests:
         Raises:
             OSError: If it cannot be written.
         """
-        if self._found:
+        if self._unsaved:
             with locked(Path(f"{self.path}.lock")):
-                files = {name: [*state, digest] for name, (state, digest) in (self._read() | self._found).items()}
-                write_atomically(self.path, json.dumps({"version": _VERSION, "files": files}, indent=0).encode())
-            self._found = {}
+                write_pieces_atomically(self.path, self._lines())
+            self._unsaved = {}
 
-    def _read(self) -> dict[str, tuple[_State, str]]:
+    def _lines(self) -> Iterator[bytes]:
+        """Yield the lines of the JSON file with the new digests."""
+        yield f"{_HEADER}\n".encode()
+        separator, replaced = "", None
+        for name, known in self._entries():
+            if replaced is None:
+                replaced = set(map(os.path.abspath, self._unsaved))
+            if name not in replaced:
+                yield f"{separator}{json.dumps(name)}: {json.dumps(known)}".encode()
+                separator = ",\n"
+        for path, known in self._unsaved.items():
+            yield f"{separator}{json.dumps(os.path.abspath(path))}: {json.dumps(known)}".encode()
+            separator = ",\n"
+        yield f"\n{_END}\n".encode()
+
+    def _entries(self) -> Iterator[tuple[str, str]]:
+        """Yield path, and state and digest, of each file in the JSON file; none if an older version wrote it.
+
+        Raises:
+            ConfigurationError: If it is damaged, naming it.
+        """
         try:
-            content = read_json(self.path, _MOST_BYTES)
-            if content["version"] < _VERSION:  # without ctime and inode
-                return {}
-            return {
-                name: (_State(*map(int, state)), str(digest)) for name, (*state, digest) in content["files"].items()
-            }
+            with self.path.open(encoding="utf-8") as lines:
+                if next(lines, "").rstrip() == _HEADER:
+                    for line in lines:
+                        if (entry := line.rstrip()) == _END:
+                            return
+                        ((name, known),) = json.loads(f"{{{entry.removesuffix(',')}}}").items()
+                        yield name, str(known)
+                    raise ValueError("its end is missing")
+            if read_json(self.path, _MOST_BYTES)["version"] > 2:
+                raise ValueError("it was changed")
         except (FileNotFoundError, NotADirectoryError):
-            return {}
+            return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigurationError(
                 f"{self.path} is damaged or cannot be read ({error}). Delete it and run again: only its digests are "

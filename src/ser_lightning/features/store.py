@@ -88,7 +88,7 @@ class FeatureStore:
         started = time.monotonic()
         unique = list(dict.fromkeys(paths))
         digest_of, problems = self._digests.compute(show_progress(unique, len(unique), "checking", progress))
-        self._digest_of |= digest_of
+        self._digest_of = self._digest_of | digest_of if self._digest_of else digest_of  # usually without a copy
         self._shards.refresh()
         extracted = 0
         # A store whose missing files are all unusable is complete.
