@@ -157,7 +157,7 @@ def test_windows_that_a_system_would_trim_are_rejected(
 def test_an_output_folder_is_rejected_before_classifying(
     checkpoint: Path, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, option: str
 ) -> None:
-    monkeypatch.setattr(Classifier, "classify", lambda *_: pytest.fail("classified"))
+    monkeypatch.setattr(Classifier, "classify_all", lambda *_: pytest.fail("classified"))
     status, out, err = run(capsys, checkpoint, folder, "--window", 20, option, folder)
     assert (status, out, err) == (1, "", f"error: {option} {folder} is a folder; give the name of a file\n")
 
@@ -182,13 +182,13 @@ def test_results_are_kept_when_the_rest_fails(
     checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int, last: str,
 ) -> None:  # fmt: skip
-    whole = Classifier.classify
+    whole = Classifier.classify_all
 
     def cut(*arguments: Any) -> Iterator[Any]:
         yield next(whole(*arguments))
         raise error
 
-    monkeypatch.setattr(Classifier, "classify", cut)
+    monkeypatch.setattr(Classifier, "classify_all", cut)
     file = tmp_path / "new" / "out.csv"
     found, out, err = run(capsys, checkpoint, folder, "--csv", "--out", file)
     assert (found, out) == (status, "")

@@ -172,8 +172,8 @@ class ExperimentCLI(LightningCLI):
                 "evaluation; leave it out, the data modules distribute batches themselves"
             )
         torch.set_num_threads(threads_of_environment())  # parallel folds use cores better
-        self.configuration  # noqa: B018  # before the loggers are left out: they are built once the fold is known
-        trainer["logger"] = False
+        self._resolved = self.config.clone()
+        trainer["logger"] = False  # loggers are built once the fold is known
 
     def instantiate_classes(self) -> None:
         """Build everything and check it; an error in a constructor is one clear error."""
@@ -260,8 +260,8 @@ class ExperimentCLI(LightningCLI):
     @functools.cached_property
     def configuration(self) -> dict[str, Any]:
         """The resolved configuration with public class paths; as YAML, it is valid for every subcommand."""
-        subcommand = self.config.get("subcommand")
-        config = self.config[subcommand] if subcommand else self.config
+        subcommand = self._resolved.get("subcommand")
+        config = self._resolved[subcommand] if subcommand else self._resolved
         dumped = self._parser(subcommand).dump(config, format="json", skip_unset=False, skip_validation=True)
         content = with_public_paths(json.loads(dumped))
         return {key: value for key, value in content.items() if key not in SUBCOMMAND_OPTIONS}
