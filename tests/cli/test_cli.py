@@ -1,5 +1,6 @@
 """The ``ser`` command: errors, exit status, imports."""
 
+import argparse
 import errno
 import getpass
 import logging
@@ -9,12 +10,13 @@ import subprocess
 import sys
 import warnings
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from ser_lightning.cli import __main__ as cli
-from ser_lightning.cli.__main__ import main, parser, quiet_libraries
+from ser_lightning.cli.__main__ import main, parser, prepare_process, quiet_libraries
 from ser_lightning.cli.command_line import LIGHTNING_COMMANDS
 from ser_lightning.jobs.process import USER_ERROR
 
@@ -58,6 +60,17 @@ def test_an_untrusted_module_is_rejected_with_the_way_out(capsys: pytest.Capture
     assert "--allow" in capsys.readouterr().err
 
 
+def test_an_allowed_local_module_is_found_after_libraries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tabnanny.py").write_text("raise RuntimeError('not the library')")
+    (tmp_path / "my_system.py").write_text("here = True\n")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    prepare_process(argparse.Namespace(allow=["my_system"]))
+    assert find_spec("my_system") is not None
+    assert Path(str(getattr(find_spec("tabnanny"), "origin", ""))).parent != tmp_path
+
+
+@pytest.mark.slow
 def test_an_allowed_local_module_hides_no_library(tmp_path: Path) -> None:
     (tmp_path / "torch.py").write_text("raise RuntimeError('this is not torch')")
     (tmp_path / "my_system.py").write_text(

@@ -172,14 +172,14 @@ def _run(arguments: list[str]) -> int:
     if arguments[0] in LIGHTNING_COMMANDS:
         options, rest = parse_suite_options(arguments[1:])
         _check_config_files(rest)
-        _prepare_process(options)
+        prepare_process(options)
         return run_lightning(arguments[0], options, rest)
     options, rest = all_commands.parse_known_args(arguments)
     if rest and not options.takes_overrides:
         all_commands.error(f"unrecognized arguments: {' '.join(rest)}")
     reject_abbreviations(options.parser, rest)
     _check_config_files(rest)
-    _prepare_process(options)
+    prepare_process(options)
     status: int = options.function(options, rest)
     return status
 
@@ -192,7 +192,8 @@ def _check_config_files(arguments: Sequence[str]) -> None:
         read_experiment_file(path)
 
 
-def _prepare_process(options: argparse.Namespace) -> None:
+def prepare_process(options: argparse.Namespace) -> None:
+    """Silence libraries, and let the modules that ``--allow`` names be found in the current folder."""
     quiet_libraries()
     if getattr(options, "allow", None):
         sys.path.append(os.getcwd())  # last, so that a file here does not hide a library
