@@ -33,6 +33,7 @@ from ser_lightning.runs.names import RunName, trial_row
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
 from ser_lightning.training.callbacks import EpochSeed
+from ser_lightning.training.experiment import resolve
 from ser_lightning.training.fold import run_fold
 from ser_lightning.training.loggers import LEARNING_RATE, SECONDS, SPEED, MetricsTable, build_loggers
 from ser_lightning.training.wandb import FoldWandbLogger, run_options, wandb_mode, wandb_run_id
@@ -417,6 +418,20 @@ def test_a_cross_validation_has_a_summary_run_in_its_folds_group(
     assert summary.run.run_id == (seed / "wandb_id").read_text() != run.run.run_id
     assert summary.config["model"] == run.config["model"]
     assert summary.config["protocol_hash"] == run.config["protocol_hash"]
+
+
+def test_the_summary_run_has_the_settings_of_the_yaml(seed: Path) -> None:
+    logger = "lightning.pytorch.loggers.WandbLogger"
+    whole = resolve(["--config=experiments/quickstart.yaml", f"--trainer.logger={logger}", "--trainer.logger.tags=[a]"])
+    path = seed / "fold-00" / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    config["trainer"]["logger"] = whole["trainer"]["logger"]
+    config["trainer"]["logger"]["init_args"]["project"] = "emotions"
+    path.write_text(yaml.safe_dump(config))
+    log_summary_runs([seed])
+    (summary,) = offline_runs(seed)
+    assert summary.run.project == "emotions"
+    assert "a" in summary.run.tags
 
 
 def test_the_summary_run_holds_scores_and_the_table_of_folds(summary: OfflineRun, seed: Path) -> None:

@@ -6,6 +6,7 @@ import secrets
 import shutil
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -26,9 +27,6 @@ JobType = Literal["fold", "summary"]
 _WANDB_ID_FILE = "wandb_id"
 # Arguments of Lightning's WandbLogger that would make one run of several folds, or a second run of a resumed one.
 _SET_HERE = ("id", "version", "experiment", "resume", "resume_from", "fork_from", "reinit", "dir", "sync_tensorboard")
-# Read here; all others that are given go to ``wandb.init``.
-_READ_HERE = ("name", "project", "group", "job_type", "tags", "mode", "offline", "save_dir", "config")
-_OURS = ("log_model", "prefix", "checkpoint_name", "log_utterances", "log_audio")
 
 
 def run_options(
@@ -45,6 +43,8 @@ def run_options(
     Raises:
         ConfigurationError: If an argument or a variable cannot hold for a run.
     """
+    import wandb
+
     given = {key: value for key, value in (given or {}).items() if value not in (None, "", False)}
     if wrong := [key for key in _SET_HERE if key in given]:
         raise ConfigurationError(
@@ -63,7 +63,7 @@ def run_options(
         "seed": name.seed,
         "protocol": protocol,
     }
-    return {key: value for key, value in given.items() if key not in (*_READ_HERE, *_OURS)} | {
+    return {key: value for key, value in given.items() if key in signature(wandb.init).parameters} | {
         "project": given.get("project") or os.environ.get("WANDB_PROJECT") or PROJECT,
         "name": f"{prefix}/{own}" if prefix else own,
         "group": given.get("group") or os.environ.get("WANDB_RUN_GROUP") or name.group,
