@@ -26,20 +26,15 @@ REPETITIONS = 7
 
 def rows() -> list[Row]:
     """Return the rows of reading at random, of the loader and of frames that are held on the device."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            paths = write_clips(Path(folder) / "audio")
-            store = FeatureStore(Path(folder) / "store", MagnitudeSpectrogram(window_seconds=0.032))
-            store.prepare(paths, progress=False)
-            frames = store.load(paths)
-            np.save(Path(folder) / "frames.npy", torch.cat(frames).numpy())
-            rows = np.load(Path(folder) / "frames.npy", mmap_mode="c")
-            mapped = np.split(rows, np.cumsum([len(clip) for clip in frames])[:-1])
-            return [reading_row(frames, mapped), *loader_rows(frames, mapped)]
-    finally:
-        torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_clips(Path(folder) / "audio")
+        store = FeatureStore(Path(folder) / "store", MagnitudeSpectrogram(window_seconds=0.032))
+        store.prepare(paths, progress=False)
+        frames = store.load(paths)
+        np.save(Path(folder) / "frames.npy", torch.cat(frames).numpy())
+        rows = np.load(Path(folder) / "frames.npy", mmap_mode="c")
+        mapped = np.split(rows, np.cumsum([len(clip) for clip in frames])[:-1])
+        return [reading_row(frames, mapped), *loader_rows(frames, mapped)]
 
 
 def reading_row(frames: list[Tensor], mapped: list[NDArray[np.float32]]) -> Row:

@@ -29,14 +29,9 @@ REPETITIONS = 7
 
 def rows() -> list[Row]:
     """Return the rows of extraction, feature store and on-device features."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            paths = write_clips(Path(folder) / "audio")
-            return [extraction_row(paths), store_row(paths, Path(folder) / "stores"), on_device_row(Path(folder))]
-    finally:
-        torch.set_num_threads(threads)
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_clips(Path(folder) / "audio")
+        return [extraction_row(paths), store_row(paths, Path(folder) / "stores"), on_device_row(Path(folder))]
 
 
 def write_clips(folder: Path) -> list[Path]:

@@ -19,18 +19,13 @@ REPETITIONS = 9
 
 def rows() -> list[Row]:
     """Return the rows of the LSTM, and of NetVLAD and GhostVLAD in time and memory."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return [
-            lstm_row(),
-            vlad_time_row(NETVLAD, 0.5, REPETITIONS),
-            vlad_memory_row(NETVLAD, 0.25),
-            vlad_time_row(GHOST_VLAD, 0.5, 3),
-            vlad_memory_row(GHOST_VLAD, 0.2),
-        ]
-    finally:
-        torch.set_num_threads(threads)
+    return [
+        lstm_row(),
+        vlad_time_row(NETVLAD, 0.5, REPETITIONS),
+        vlad_memory_row(NETVLAD, 0.25),
+        vlad_time_row(GHOST_VLAD, 0.5, 3),
+        vlad_memory_row(GHOST_VLAD, 0.2),
+    ]
 
 
 def lstm_row() -> Row:

@@ -20,12 +20,7 @@ REPETITIONS = 9
 
 def rows() -> list[Row]:
     """Return the rows of the triplet loss and of the emotion constraint."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        return [triplet_row(), constraint_row()]
-    finally:
-        torch.set_num_threads(threads)
+    return [triplet_row(), constraint_row()]
 
 
 def batch() -> tuple[Tensor, Tensor]:
