@@ -129,6 +129,7 @@ def test_options_that_contradict_are_rejected(
         (("--plot", tmp_path / "p.png"), "add --window"),
         (("--hop", 1), "--window"),
         (("--window", 1, "--hop", 2), "window is 1 s and the hop 2 s"),
+        (("--window", 0.001), "--window 0.001 is shorter than a frame"),
         ((*many, "--window", 1, "--plot", tmp_path / "p.png"), "at most 12 recordings"),
     ):
         status, out, err = run(capsys, checkpoint, folder, *more)

@@ -142,6 +142,14 @@ class Classifier:
         """Duration that the system uses of a recording or window, from its start."""
         return inf if self.system.max_frames is None else self.system.max_frames * self.extractor.hop_seconds
 
+    @property
+    def frame_seconds(self) -> float:
+        """Duration of a frame, which a window needs at least."""
+        try:
+            return self.extractor.num_samples(1) / self.extractor.sample_rate_hz
+        except ConfigurationError:  # silence is removed, so that frames do not follow from a duration
+            return self.extractor.hop_seconds
+
     def classify(self, path: str | Path, windowing: Windowing | None = None) -> Classified:
         """Return the result of one recording.
 

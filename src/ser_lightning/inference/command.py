@@ -50,9 +50,9 @@ def classify(classifier: Classifier, files: Sequence[Path], windowing: Windowing
         if interrupted (the next call starts from the beginning).
 
     Raises:
-        ConfigurationError: If a folder contains no audio, windows are longer than the system uses, there are too many
-            recordings for one picture, or a file cannot be written. Results until then are kept; standard error names
-            the file.
+        ConfigurationError: If a folder contains no audio, windows are longer than the system uses or shorter than a
+            frame, there are too many recordings for one picture, or a file cannot be written. Results until then are
+            kept; standard error names the file.
     """
     if output.plot and not windowing:
         raise ConfigurationError("--plot draws emotions over time, and needs windows; add --window 4 --hop 1")
@@ -60,6 +60,11 @@ def classify(classifier: Classifier, files: Sequence[Path], windowing: Windowing
         raise ConfigurationError(
             f"--window {windowing.seconds:g}: this system uses only the first {classifier.used_seconds:g} s of a "
             "window (max_frames); choose that or less"
+        )
+    if windowing and windowing.seconds < classifier.frame_seconds:
+        raise ConfigurationError(
+            f"--window {windowing.seconds:g} is shorter than a frame of this system's features, "
+            f"{classifier.frame_seconds:g} s; choose seconds, such as --window 4"
         )
     for option, file in (("--out", output.file), ("--plot", output.plot)):
         if file and file.is_dir():  # check before classifying
