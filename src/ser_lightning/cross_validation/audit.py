@@ -15,13 +15,8 @@ from ser_lightning.cross_validation.findings import class_warnings, listen, prin
 from ser_lightning.data.corpora import CorpusData, protocol_hash
 from ser_lightning.data.protocols import speaker_overlap
 from ser_lightning.data.targets import existence_ratios
-from ser_lightning.training.arguments import (
-    config_files,
-    constructor_error,
-    corpus_argument,
-    parser_error,
-    read_experiment_file,
-)
+from ser_lightning.training.arguments import config_files, corpus_argument, read_experiment_file
+from ser_lightning.training.parser_errors import constructor_error, parser_error
 from ser_lightning.types import STAGES, Split, Utterance
 
 _MAX_NAMED = 3

@@ -28,10 +28,7 @@ from ser_lightning.training.arguments import (
     Execution,
     check_seed,
     config_files,
-    constructor_error,
     corpus_argument,
-    parser_error,
-    prefer_own_classes,
     read_experiment_file,
     threads_of_environment,
 )
@@ -45,6 +42,7 @@ from ser_lightning.training.checks import (
 )
 from ser_lightning.training.divergence import DivergenceGuard
 from ser_lightning.training.loggers import MetricsTable, TrainingSpeed, build_loggers
+from ser_lightning.training.parser_errors import constructor_error, parser_error, prefer_own_classes
 from ser_lightning.training.results import ResultFiles
 
 TRAINER_DEFAULTS = {
