@@ -21,6 +21,7 @@ import wandb
 import yaml
 from lightning.pytorch import LightningModule, Trainer
 from wandb.proto.wandb_internal_pb2 import Record
+from wandb.sdk.data_types._private import MEDIA_TMP
 from wandb.sdk.mailbox.mailbox_handle import ServerResponseError
 
 from ser_lightning.cli.__main__ import main
@@ -306,6 +307,17 @@ def test_a_yaml_logs_utterances_and_the_checkpoint_with_its_card(
     assert logged["columns"] == list(table)
     assert len(logged["data"]) == len(table)
     assert [file.path for file in run.artifact.manifest.contents] == ["best.ckpt", "best.md"]
+
+
+def test_a_forked_job_has_a_media_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MEDIA_TMP, "name", str(tmp_path / "deleted by the fork server"))
+    FoldWandbLogger(tmp_path, NAME, "actor folds", {})
+    own = MEDIA_TMP.name
+    assert Path(own).is_dir()
+    FoldWandbLogger(tmp_path, NAME, "actor folds", {})
+    assert MEDIA_TMP.name == own
+    MEDIA_TMP.cleanup()  # as W&B does when the process ends
+    assert not Path(own).exists()
 
 
 def test_a_loggers_missing_package_is_named(tmp_path: Path) -> None:

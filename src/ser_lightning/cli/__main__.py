@@ -30,6 +30,7 @@ from ser_lightning.jobs.process import USER_ERROR, Termination, end_with_parent,
 DESCRIPTION = "Speech emotion recognition: cross-validated, comparable results of published systems."
 TRACEBACK = "SER_TRACEBACK"
 """Environment variable: if set, unexpected errors are shown with a traceback."""
+_WITHOUT_LIGHTNING = (["audit"], ["prepare"], ["synth"], ["download"])
 MOST_CHARACTERS = 500  # of an unexpected error's message
 EXAMPLES = """\
 examples:
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: Sequence[str] | None) -> int:
     has_plug_ins = any(argument.startswith("--allow") for argument in sys.argv)  # their corpora may need Lightning
-    if arguments is None and sys.argv[1:2] in (["audit"], ["prepare"]) and not has_plug_ins:
+    if arguments is None and sys.argv[1:2] in _WITHOUT_LIGHTNING and not has_plug_ins:
         from ser_lightning.data.module import leave_out_lightning
 
         leave_out_lightning()  # importing Lightning takes seconds, and this process does not train

@@ -48,7 +48,8 @@ def with_published(systems: Sequence[ReportedSystem], experiments: Path = EXPERI
         experiments: The folder of experiments.
     """
     rows: dict[tuple[str, str, str], list[tuple[Path, Table, Row]]] = {}
-    for path in table_files(experiments):
+    is_of_paper = any(system.runs[0].facts.paper for system in systems)  # else no row can be its: do not read tables
+    for path in table_files(experiments) if is_of_paper else ():
         table = _read_once(path)
         for row in table.rows:
             if row.experiment and row.paper:

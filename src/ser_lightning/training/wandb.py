@@ -4,6 +4,7 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from inspect import signature
@@ -124,11 +125,16 @@ class FoldWandbLogger(LightningWandbLogger):
         given: Mapping[str, Any] | None = None,
     ) -> None:
         import wandb
+        from wandb.sdk.data_types._private import MEDIA_TMP
 
         options = run_options(name, "fold", protocol, given)
         given = dict(given or {})
         whole = {**config, **options.pop("config")}
-        options = {"settings": wandb.Settings(console="off", quiet=True), **options}
+        if not os.path.isdir(MEDIA_TMP.name):  # deleted by the process that imported W&B and forked this one
+            MEDIA_TMP.name = tempfile.mkdtemp(prefix="wandb-media")
+        # W&B takes the process that imported it for the one whose use of the CPU it logs.
+        settings = wandb.Settings(console="off", quiet=True, x_stats_pid=os.getpid())
+        options = {"settings": settings, **options}
         super().__init__(save_dir=folder, prefix=given.get("prefix", ""), config=whole, **options)
         self._folder = folder
         self._given = given
