@@ -1,8 +1,9 @@
-"""``make bench``: run all benchmarks and print one table; the exit status is 1 if a bound is exceeded."""
+"""``make bench``: run the benchmarks and print one table; the exit status is 1 if a bound is exceeded."""
 
+import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from rich.console import Console
@@ -10,31 +11,55 @@ from rich.table import Table
 
 import benchmarks.batches
 import benchmarks.features
+import benchmarks.growth
 import benchmarks.layers
 import benchmarks.losses
 import benchmarks.start
 import benchmarks.training
+import benchmarks.whole_process
 from benchmarks.row import Row
 
-PARTS: tuple[tuple[str, Callable[[], list[Row]]], ...] = (
-    ("features", benchmarks.features.rows),
-    ("batches", benchmarks.batches.rows),
-    ("layers", benchmarks.layers.rows),
-    ("losses", benchmarks.losses.rows),
-    ("training", benchmarks.training.rows),
-    ("start of a process", benchmarks.start.rows),
-)
+
+def parts(options: argparse.Namespace) -> dict[str, Callable[[], list[Row]]]:
+    """Return the measurements by name."""
+    return {
+        "features": benchmarks.features.rows,
+        "batches": benchmarks.batches.rows,
+        "layers": benchmarks.layers.rows,
+        "losses": benchmarks.losses.rows,
+        "training": benchmarks.training.rows,
+        "whole": lambda: benchmarks.whole_process.rows(options.repetitions or benchmarks.whole_process.REPETITIONS),
+        "growth": lambda: benchmarks.growth.rows(
+            options.growth[0], options.growth[1], options.repetitions or benchmarks.growth.REPETITIONS
+        ),
+        "start": lambda: benchmarks.start.rows(options.repetitions or benchmarks.start.REPETITIONS),
+    }
 
 
-def main() -> int:
-    """Run all benchmarks, print the table, and return the exit status."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the benchmarks, print the table, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("parts", nargs="*", help="features, batches, layers, losses, training, whole, growth or start")
+    parser.add_argument(
+        "--growth",
+        nargs=2,
+        type=int,
+        default=(benchmarks.growth.FEWEST, benchmarks.growth.MOST),
+        metavar="N",
+        help="utterances of the two corpora of growth (default: %(default)s)",
+    )
+    parser.add_argument("--repetitions", type=int, metavar="N", help="runs of each whole process")
+    options = parser.parse_args(arguments)
+    every = parts(options)
+    if unknown := set(options.parts) - set(every):
+        parser.error(f"{', '.join(sorted(unknown))} is not one of {', '.join(every)}")
     torch.set_num_threads(1)
     progress = Console(stderr=True, highlight=False)
     started = time.monotonic()
     rows: list[Row] = []
-    for number, (name, measure) in enumerate(PARTS, start=1):
-        progress.print(f"{number} of {len(PARTS)}: measuring {name} ({time.monotonic() - started:.0f} s so far)")
-        rows += measure()
+    for name in options.parts or every:
+        progress.print(f"measuring {name} ({time.monotonic() - started:.0f} s so far)")
+        rows += every[name]()
     # Not a terminal: a log, whose lines must not wrap at 80 columns.
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table(rows))

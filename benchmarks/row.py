@@ -1,6 +1,10 @@
 """A measurement and its reference."""
 
+import os
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -68,6 +72,21 @@ def seconds(function: Callable[[], object]) -> float:
     started = time.perf_counter()
     function()
     return time.perf_counter() - started
+
+
+def cpu_seconds_of(command: Sequence[str]) -> float:
+    """Return the CPU time of ``python -m command`` and the processes that it waits for, on one thread.
+
+    Raises:
+        RuntimeError: If it fails, with its output.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    run = subprocess.run([sys.executable, "-m", *command], env=environment, capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(f"{' '.join(command)} ended with status {run.returncode}: {run.stdout}{run.stderr}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def peak_mebibytes_of(function: Callable[[], object]) -> float:

@@ -1,10 +1,11 @@
-"""A training epoch of the quick start with Lightning and callbacks against a bare PyTorch loop on its batches."""
+"""A training epoch of each system with Lightning and callbacks against a bare PyTorch loop on its batches."""
 
 import copy
 import logging
 import tempfile
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,43 +18,74 @@ from ser_lightning.systems.classifier import EmotionClassifier
 from ser_lightning.training.experiment import ExperimentCLI
 from ser_lightning.types import Batch
 
-EXPERIMENT = Path(__file__).parents[1] / "experiments" / "quickstart.yaml"
-NUM_SPEAKERS, CLIPS_PER_SPEAKER = 6, 60
-EPOCHS = 20
+EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+NUM_SPEAKERS = 6
+RAVDESS = "--data=data_modules.ravdess.RAVDESS"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A system to train.
+
+    Attributes:
+        file: Its experiment below ``experiments/``.
+        epochs: Epochs to measure.
+        clips: Clips of each speaker.
+        overrides: Arguments that make it small enough for a CPU.
+    """
+
+    file: str
+    epochs: int
+    clips: int = 16
+    overrides: tuple[str, ...] = ()
+
+
+SYSTEMS = {
+    "Huang 2020, NetVLAD": Measured("quickstart.yaml", 20, 60, ("--data.init_args.batch_size=32",)),
+    "Zhou 2020, baseline": Measured("zhou2020/baseline.yaml", 5, overrides=("--model.init_args.max_frames=150",)),
+    "Ando 2019, hard targets": Measured("ando2019/hard.yaml", 5, overrides=("--data.init_args.speeds=[]",)),
+    "Mocanu 2021, S1 with a quarter of its width": Measured(
+        "mocanu2021/s1_scratch.yaml", 5, overrides=("--model.init_args.encoder.init_args.channels=16",)
+    ),
+}
 
 
 def rows() -> list[Row]:
-    """Return the row of a training epoch on 4 of 6 synthetic speakers with 60 clips each, without W&B."""
+    """Return a row of a training epoch for each system on 4 of 6 synthetic speakers, without W&B."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")  # between lightning and torch
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_synthetic(folder / "corpus", NUM_SPEAKERS, seed=0, clips_per_speaker=CLIPS_PER_SPEAKER)
-        arguments = [
-            f"--config={EXPERIMENT}",
-            f"--data.init_args.root={folder}/corpus",
-            f"--data.init_args.feature_folder={folder}/features",
-            "--data.init_args.protocol.init_args.num_folds=6",  # four speakers to train on
-            "--data.init_args.batch_size=32",
-            f"--trainer.default_root_dir={folder}/run",
-            f"--trainer.max_epochs={EPOCHS + 1}",  # the first one warms up
-            "--trainer.logger=false",
-            "--trainer.enable_progress_bar=false",
-        ]
-        cli = ExperimentCLI(arguments, run=False)
-        bare = BareEpochs()
-        trainer: Any = cli.trainer
-        trainer.callbacks.append(bare)  # after all others
-        trainer.fit(cli.model, datamodule=cli.datamodule)
-    return [
-        row_of(
-            "training epoch, 240 clips, all callbacks (CPU time)",
-            "bare PyTorch loop, batches in memory",
-            bare.pairs[1:],
-            1.15,
-        )
+        for clips in {measured.clips for measured in SYSTEMS.values()}:
+            write_synthetic(folder / str(clips), NUM_SPEAKERS, seed=0, clips_per_speaker=clips)
+        return [training_row(name, measured, folder) for name, measured in SYSTEMS.items()]
+
+
+def training_row(name: str, measured: Measured, folder: Path) -> Row:
+    """Return the row of one system on its corpus in ``folder``."""
+    arguments = [
+        f"--config={EXPERIMENTS / measured.file}",
+        RAVDESS,
+        f"--data.init_args.root={folder / str(measured.clips)}",
+        f"--data.init_args.feature_folder={folder}/features",
+        "--data.init_args.protocol=ser_lightning.data.protocols.ActorFolds",
+        "--data.init_args.protocol.init_args.blocks=even",
+        "--data.init_args.protocol.init_args.num_folds=6",  # four speakers to train on
+        *measured.overrides,
+        "--trainer.accelerator=cpu",
+        f"--trainer.default_root_dir={folder / name.replace(' ', '_')}",
+        f"--trainer.max_epochs={measured.epochs + 1}",  # the first one warms up
+        "--trainer.logger=false",
+        "--trainer.enable_progress_bar=false",
     ]
+    cli = ExperimentCLI(arguments, run=False)
+    bare = BareEpochs()
+    trainer: Any = cli.trainer
+    trainer.callbacks.append(bare)  # after all others
+    trainer.fit(cli.model, datamodule=cli.datamodule)
+    measurement = f"training epoch with all callbacks (CPU time): {name}"
+    return row_of(measurement, "bare PyTorch loop, batches in memory", bare.pairs[1:], 1.1)
 
 
 class BareEpochs(Callback):
