@@ -116,6 +116,10 @@ def test_the_wheel_holds_every_module_and_package_file(wheel: Path, repository: 
         for pattern in ("*.py", "py.typed", "*.conf", "*.j2", "*.css")
         for path in (root / package).rglob(pattern)
     }
+    experiments = repository / "experiments"
+    wanted |= {
+        f"ser_lightning/experiments/{path.relative_to(experiments).as_posix()}" for path in experiments.rglob("*.yaml")
+    }
     with zipfile.ZipFile(wheel) as archive:
         shipped = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert {"ser_lightning/py.typed", "data_modules/py.typed"} <= shipped
@@ -148,6 +152,20 @@ for entry_point in entry_points:
         "ser_lightning.corpora ravdess True",
         "ser_lightning.corpora voxceleb2 True",
     }
+
+
+@pytest.mark.slow
+def test_the_wheel_trains_the_quick_start_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    for command in (
+        ["experiments", "--out", "experiments"],
+        ["synth", "ravdess", ".cache/synthetic/ravdess", "--speakers", "4", "--clips-per-speaker", "8"],
+        ["cv", "--config", "experiments/quickstart.yaml", "--folds", "0", "--trainer.max_epochs", "1"],
+        ["smoke"],
+    ):
+        code = f"from ser_lightning.cli.__main__ import main; sys.argv[1:] = {command}; sys.exit(main())"
+        run_with_wheel(installed, tmp_path, code)
+    assert (tmp_path / "runs/quickstart/ravdess-synthetic/default/seed-0/fold-00/predictions.csv").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {".cache", "experiments", "runs"}
 
 
 @pytest.mark.parametrize("name", LOCKS)

@@ -13,7 +13,7 @@ import yaml
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import write_atomically
-from ser_lightning.published.lookup import EXPERIMENTS, table_files
+from ser_lightning.published.lookup import table_files
 from ser_lightning.published.table_file import Row, Table, experiment_file, folder_name, read_table
 from ser_lightning.reports.document import Table as DocumentTable
 from ser_lightning.reports.document import escape, markdown_table
@@ -242,7 +242,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("docs/reproduction.md"), metavar="FILE", help="output file")
     options = parser.parse_args(arguments)
-    write_atomically(options.out, reproduction_ledger(EXPERIMENTS, options.measured).encode())
+    write_atomically(options.out, reproduction_ledger(Path("experiments"), options.measured).encode())
     print(options.out)
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ser_lightning.published.lookup import EXPERIMENTS, table_files, with_published
+from ser_lightning.published.lookup import table_files, with_published
 from ser_lightning.published.table_file import read_table, row_arguments
 from ser_lightning.reports.systems import PaperResult, ReportedSystem
 from ser_lightning.runs.gathering import CrossValidation, finished_folds, gather
 from ser_lightning.runs.predictions import Predictions
 from ser_lightning.training.experiment import resolve
+
+EXPERIMENTS = Path("experiments")
 
 
 def averaged(*folders: Path) -> list[CrossValidation]:

@@ -9,11 +9,13 @@ import pytest
 from ser_lightning.cli.__main__ import parser
 from ser_lightning.cli.training import split_keys
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.published.lookup import EXPERIMENTS, table_files
+from ser_lightning.published.lookup import table_files
 from ser_lightning.published.table_file import folder_name, read_table
 from tools.choices import FILE, read_choices
 from tools.ledger import main, reproduction_ledger
 from tools.measured import read_measured
+
+EXPERIMENTS = Path("experiments")
 
 MEASURED = Path("docs/measured.yaml")
 LEDGER = Path("docs/reproduction.md")

@@ -1,4 +1,4 @@
-"""Commands that train: ``run-fold``, ``cv``, ``table``, ``sweep``."""
+"""Commands that train: ``run-fold``, ``smoke``, ``cv``, ``table``, ``sweep``; ``experiments`` lists what they take."""
 
 import argparse
 import os
@@ -42,6 +42,19 @@ def add_commands(commands: CommandLine) -> None:
         default=0,
         metavar="SECONDS",
         help="time to wait for another process that runs this fold (default: 0)",
+    )
+    command = commands.add(
+        "smoke",
+        _smoke,
+        "train one fold for two batches on synthetic speech, to see that everything works",
+        overrides=f"{EXPERIMENT_ARGUMENTS} Without them, the quick start.",
+    )
+    add_allow(command)
+    command.add_argument("--speakers", type=int, default=4, metavar="N", help="speakers of the corpus (default: 4)")
+    command.add_argument("--clips-per-speaker", type=int, default=8, metavar="N", help="clips of each (default: 8)")
+    command = commands.add("experiments", _experiments, "list the installed YAML files, or copy them")
+    command.add_argument(
+        "--out", type=user_path, metavar="FOLDER", help="copy them into this folder, such as experiments"
     )
     command = commands.add(
         "cv", _cv, "run all unfinished folds, then write summary and report", overrides=EXPERIMENT_ARGUMENTS
@@ -140,6 +153,30 @@ def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:
 
     arguments = [*overrides, *row_argument(options.row)]
     print(run_fold(arguments, options.allow, tested=not options.no_test, wait_seconds=options.wait))
+    return 0
+
+
+def _smoke(options: argparse.Namespace, overrides: list[str]) -> int:
+    from ser_lightning.training.smoke import smoke
+
+    print(smoke(overrides, options.allow, options.speakers, options.clips_per_speaker))
+    return 0
+
+
+def _experiments(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.training.experiment_files import INSTALLED, copy_files, describe_files
+
+    if options.out:
+        copied = copy_files(options.out)
+        print(f"{options.out}: {copied} files copied; next: ser cv --config {options.out / 'quickstart.yaml'}")
+        return 0
+    from rich.table import Table
+
+    table = Table("file", "what it is", box=None, pad_edge=False)
+    for name, description in describe_files(INSTALLED).items():
+        table.add_row(name, description)
+    console().print(table)
+    print(f"\nThese are in {INSTALLED}; ser experiments --out FOLDER copies them.")
     return 0
 
 

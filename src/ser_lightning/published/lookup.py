@@ -15,9 +15,9 @@ from ser_lightning.runs.gathering import CrossValidation
 from ser_lightning.systems import EmotionClassifier
 from ser_lightning.training.arguments import config_files
 from ser_lightning.training.experiment import resolve
+from ser_lightning.training.experiment_files import experiments_folder
 from ser_lightning.types import split_corpus_name
 
-EXPERIMENTS = Path("experiments")  # in the current checkout
 _FOLD_KEYS = ("seed_everything", "data.init_args.fold")
 _PROTOCOL = "data.init_args.protocol"
 
@@ -38,18 +38,18 @@ def _read_once(path: Path) -> Table:
     return _read_version(path, path.stat().st_mtime_ns)
 
 
-def with_published(systems: Sequence[ReportedSystem], experiments: Path = EXPERIMENTS) -> list[ReportedSystem]:
+def with_published(systems: Sequence[ReportedSystem], experiments: Path | None = None) -> list[ReportedSystem]:
     """Return systems with the papers' results for them, none if there are no table files.
 
     A system on another corpus gets the paper's scores too, marked as not comparable.
 
     Args:
         systems: Systems of a report.
-        experiments: The folder of experiments.
+        experiments: The folder of experiments; None: as ``experiments_folder``.
     """
     rows: dict[tuple[str, str, str], list[tuple[Path, Table, Row]]] = {}
     is_of_paper = any(system.runs[0].facts.paper for system in systems)  # else no row can be its: do not read tables
-    for path in table_files(experiments) if is_of_paper else ():
+    for path in table_files(experiments or experiments_folder()) if is_of_paper else ():
         table = _read_once(path)
         for row in table.rows:
             if row.experiment and row.paper:

@@ -18,6 +18,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.plain_files import check_keys, load_file, override, schema_error
 from ser_lightning.runs.names import DEFAULT_ROW, check_folder_name
 from ser_lightning.runs.summary import METRICS
+from ser_lightning.training.experiment_files import check_kind
 
 
 @dataclass
@@ -80,7 +81,8 @@ def read_table(path: Path, overrides: Sequence[str] = ()) -> Table:
             type, a row's name is a duplicate or not a valid folder name, or a needed row does not exist, comes later or
             leaves no checkpoint.
     """
-    content = load_file(path, "table file; see experiments/<paper>/")
+    content = load_file(path, "table file; `ser experiments` lists and copies them")
+    check_kind(path, list(map(str, content)), "a table")
     try:
         loaded = cast(DictConfig, OmegaConf.merge(OmegaConf.structured(Table), content))
         for one in overrides:

@@ -18,6 +18,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.plain_files import parse_yaml, read_mapping, schema_errors
 from ser_lightning.runs.summary import OBJECTIVES
 from ser_lightning.sweeps.space import Categorical, Parameter, as_arguments, read_parameters
+from ser_lightning.training.experiment_files import check_kind
 
 _COMMAND = "[ser, cv, --config, <system>.yaml, --config, <corpus>.yaml, '${args}']"
 _ARGUMENTS = "${args}"
@@ -170,7 +171,8 @@ def read_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
         ConfigurationError: Naming file and key, if a key is unknown, missing, of the wrong type, or one of W&B's that
             is not supported.
     """
-    content = read_mapping(path, "sweep file; see experiments/sweeps/")
+    content = read_mapping(path, "sweep file; `ser experiments` lists and copies them")
+    check_kind(path, content, "a sweep")
     with schema_errors(path):
         schema = OmegaConf.structured(SweepFile)
         # W&B's macros look like OmegaConf's interpolations, which sweep files do not use.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.plain_files import read_mapping
 from ser_lightning.runs.names import LARGEST_SEED
+from ser_lightning.training.experiment_files import check_kind
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +83,9 @@ def read_experiment_file(path: Path) -> Mapping[str, Any]:
     Raises:
         ConfigurationError: If it does not exist, is not a YAML file, or does not hold keys.
     """
-    return read_mapping(path, "experiment file; see experiments/")
+    content = read_mapping(path, "experiment file; `ser experiments` lists and copies them")
+    check_kind(path, content, "an experiment")
+    return content
 
 
 def check_seed(arguments: Sequence[str]) -> None:
