@@ -23,6 +23,7 @@ SYNTHETIC := .cache/synthetic/ravdess
 EXPERIMENT ?= $(if $(CORPUS),experiments/huang2020/netvlad_unigram.yaml,experiments/quickstart.yaml)
 # A system's file and the file of CORPUS next to it.
 FILES := "$(EXPERIMENT)" $(if $(CORPUS),"$(dir $(EXPERIMENT))$(CORPUS).yaml")
+NEEDED := $(if $(shell grep -s ComParE147 "$(EXPERIMENT)"),opensmile,core)
 ARGS ?=
 OPENSMILE_LICENCE := The licence of openSMILE allows research and personal use, not products.
 TEST_WORKERS ?= 2
@@ -49,7 +50,7 @@ setup: $(INSTALLED)/core ## Install the core into .venv (a download of 3 GB: tor
 setup-dev: $(INSTALLED)/dev ## Install the developers' tools and all extras too
 
 .PHONY: train
-train: $(INSTALLED)/core $(if $(ROOT),root-chosen,$(SYNTHETIC)) ## Cross-validate the quick start on synthetic speech
+train: $(INSTALLED)/$(NEEDED) $(if $(ROOT),,$(SYNTHETIC)) ## Cross-validate the quick start on synthetic speech
 	.venv/bin/ser cv $(addprefix --config=,$(FILES)) --data.init_args.root "$(or $(ROOT),$(SYNTHETIC))" $(ARGS)
 
 .PHONY: test
@@ -125,7 +126,7 @@ $(PYTHON):
 	$(SYSTEM_PYTHON) -m venv .venv
 
 # The project is installed last, editable, with the locked setuptools.
-$(INSTALLED)/core: requirements.lock pyproject.toml | $(PYTHON)
+$(INSTALLED)/core: requirements.lock pyproject.toml | chosen $(PYTHON)
 	$(PIP) install --progress-bar on --require-hashes --requirement requirements.lock
 	$(PIP) install --quiet --no-index --no-deps --no-build-isolation --editable .
 	@mkdir -p $(@D) && touch $@
@@ -147,9 +148,9 @@ $(SYNTHETIC): src/ser_lightning/data/synthetic.py data_modules/ravdess.py | $(IN
 	.venv/bin/ser synth ravdess $@.unfinished --speakers 8
 	@mv $@.unfinished $@ && touch $@
 
-.PHONY: root-chosen
-root-chosen: $(INSTALLED)/core
-	@test -d "$(ROOT)" || { echo "ROOT=$(ROOT) is not a folder"; exit 1; } >&2
+# What was chosen for `make train`, checked before anything is installed.
+.PHONY: chosen
+chosen:
+	@test -z "$(ROOT)" || test -d "$(ROOT)" || { echo "ROOT=$(ROOT) is not a folder"; exit 1; } >&2
 	@for file in $(FILES); do test -f "$$file" || \
 	  { echo "There is no $$file; see experiments/, and set CORPUS or EXPERIMENT=<yaml>"; exit 1; } >&2; done
-	@! grep -q ComParE147 "$(EXPERIMENT)" || $(MAKE) --no-print-directory $(INSTALLED)/opensmile

@@ -21,8 +21,7 @@ import yaml
 from markdown.extensions.toc import slugify
 
 from ser_lightning.cli.__main__ import main, parser
-from ser_lightning.cli.command_line import LIGHTNING_COMMANDS, parse_suite_options
-from ser_lightning.cli.training import split_keys
+from ser_lightning.cli.training import LIGHTNING_COMMANDS, split_keys
 from ser_lightning.published.table_file import ONCE, read_table, row_arguments
 from ser_lightning.sweeps.file import read_sweep
 from ser_lightning.training.experiment import ExperimentCLI
@@ -102,7 +101,7 @@ def parse_experiment(arguments: list[str]) -> None:
 def parse(words: list[str]) -> None:
     """Parse a command as the program does, without running it or looking for a corpus."""
     if words[0] in LIGHTNING_COMMANDS:
-        _, rest = parse_suite_options(words[1:])
+        _, rest = parser().parse_known_args(words)
         # A checkpoint belongs to other subcommands than fit; "best" is in a run's folder.
         files = [Path(value) for flag, value in pairwise(rest) if flag == "--config"]
         if all(path.is_file() for path in files):

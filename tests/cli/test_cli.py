@@ -17,16 +17,29 @@ import pytest
 
 from ser_lightning.cli import __main__ as cli
 from ser_lightning.cli.__main__ import main, parser, prepare_process, quiet_libraries
-from ser_lightning.cli.command_line import LIGHTNING_COMMANDS
+from ser_lightning.cli.training import LIGHTNING_COMMANDS
 from ser_lightning.jobs.process import USER_ERROR
 
 
 def test_help_names_every_command() -> None:
     text = parser().format_help()
-    commands = {*LIGHTNING_COMMANDS, "run-fold", "cv", "table", "sweep", "prepare", "audit", "report"}
-    commands |= {"attention", "embeddings", "classify", "export", "download", "synth"}
+    commands = {*LIGHTNING_COMMANDS, "run-fold", "smoke", "experiments", "cv", "table", "sweep", "prepare", "audit"}
+    commands |= {"report", "attention", "embeddings", "classify", "export", "download", "synth"}
     listed = {line.split()[0] for line in text.split("COMMAND")[-1].splitlines() if re.match(r" {4}\w", line)}
     assert listed == commands
+
+
+@pytest.mark.parametrize("command", ["cv", "run-fold", "smoke", "sweep", "fit"])
+def test_help_shows_lightningclis_arguments(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: ser {command} ")
+    assert re.search(r"^  --config FILE", said, re.MULTILINE)
+    assert re.search(r"^  --KEY VALUE", said, re.MULTILINE)
+    assert "__main__" not in said
+    assert ("--trainer.max_epochs MAX_EPOCHS" in said) == (command == "fit")
 
 
 def test_ser_alone_prints_its_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,14 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from ser_lightning.cli import corpora, results, training
-from ser_lightning.cli.command_line import (
-    LIGHTNING_COMMANDS,
-    CommandLine,
-    list_lightning_commands,
-    parse_suite_options,
-    reject_abbreviations,
-    run_lightning,
-)
+from ser_lightning.cli.command_line import CommandLine, reject_abbreviations
 from ser_lightning.errors import SerError
 from ser_lightning.jobs.fork_server import OPTION, serve
 from ser_lightning.jobs.process import USER_ERROR, Termination, end_with_parent, sigterm_raises
@@ -144,7 +137,6 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; its options include ``function`` and ``takes_overrides``."""
     commands = CommandLine(DESCRIPTION, EXAMPLES)
     commands.parser.add_argument("--version", action=_Version, help="show the version, and in a clone the commit")
-    list_lightning_commands(commands)
     for file in (training, corpora, results):
         file.add_commands(commands)
     return commands.parser
@@ -170,11 +162,6 @@ def _run(arguments: list[str]) -> int:
     if not arguments:
         all_commands.print_help(sys.stdout)
         return 0
-    if arguments[0] in LIGHTNING_COMMANDS:
-        options, rest = parse_suite_options(arguments[1:])
-        _check_config_files(rest)
-        prepare_process(options)
-        return run_lightning(arguments[0], options, rest)
     options, rest = all_commands.parse_known_args(arguments)
     if rest and not options.takes_overrides:
         all_commands.error(f"unrecognized arguments: {' '.join(rest)}")

@@ -47,20 +47,46 @@ class CommandLine:
         )
         self._commands = self.parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
-    def list_command(self, name: str, text: str) -> None:
-        """List a command that another parser handles."""
-        self._commands.add_parser(name, help=text, add_help=False)
-
     def add(
-        self, name: str, function: Function, text: str, epilog: str = "", overrides: str = ""
+        self,
+        name: str,
+        function: Function,
+        text: str,
+        epilog: str = "",
+        overrides: str = "",
+        add_help: bool = True,
     ) -> argparse.ArgumentParser:
-        """Add the command ``name`` that runs ``function``; ``overrides`` describes its further arguments."""
-        description = f"{text[0].upper()}{text[1:]}. {overrides}".rstrip()
+        """Add a command.
+
+        Args:
+            name: Its name.
+            function: What it runs.
+            text: What it does, in a few words.
+            epilog: What its help ends with.
+            overrides: What LightningCLI's ``--config`` files are for, if the command takes its arguments.
+            add_help: Whether it has its own ``--help``, or passes that to ``function``.
+        """
         command = self._commands.add_parser(
-            name, help=text, description=description, epilog=epilog or None, allow_abbrev=False
+            name,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
+            epilog=epilog or None,
+            allow_abbrev=False,
+            add_help=add_help,
         )
         command.set_defaults(function=function, takes_overrides=bool(overrides), parser=command)
+        if overrides:
+            group = command.add_argument_group("experiment (docs/configuration.md)")
+            _show(group, "--config", "FILE", overrides)
+            _show(group, "--KEY", "VALUE", "any key of these files, such as --trainer.max_epochs 10 (repeatable)")
         return command
+
+
+def _show(group: argparse._ArgumentGroup, option: str, metavar: str, text: str) -> None:
+    """Show an option of LightningCLI in a help, without parsing it."""
+    action = argparse.Action([option], dest=argparse.SUPPRESS, metavar=metavar, help=text)
+    group._actions.append(action)
+    group._group_actions.append(action)
 
 
 def add_allow(command: argparse.ArgumentParser) -> None:
@@ -113,35 +139,3 @@ def reject_abbreviations(parser: argparse.ArgumentParser, rest: Sequence[str]) -
         full = [option for option in parser._option_string_actions if option.startswith(key)]
         if full and key not in ("--", "--run"):  # --run is LightningCLI's
             raise ConfigurationError(f"{key} is not an option; give its full name, {' or '.join(full)}")
-
-
-LIGHTNING_COMMANDS = {
-    "fit": "train on one fold (LightningCLI)",
-    "validate": "score a checkpoint on the fold's validation set (LightningCLI)",
-    "test": "score a checkpoint on the fold's test set (LightningCLI)",
-    "predict": "predict the whole corpus with a checkpoint (LightningCLI)",
-}
-
-
-def list_lightning_commands(commands: CommandLine) -> None:
-    """List the commands whose arguments LightningCLI reads."""
-    for name, text in LIGHTNING_COMMANDS.items():
-        commands.list_command(name, text)
-
-
-def parse_suite_options(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Parse ``--row`` and ``--allow``; return them and LightningCLI's arguments."""
-    parser = argparse.ArgumentParser(prog="ser", add_help=False, allow_abbrev=False)
-    add_row(parser)
-    add_allow(parser)
-    options, rest = parser.parse_known_args(arguments)
-    reject_abbreviations(parser, rest)
-    return options, rest
-
-
-def run_lightning(command: str, options: argparse.Namespace, arguments: Sequence[str]) -> int:
-    """Run a LightningCLI command with the result of ``parse_suite_options``."""
-    from ser_lightning.training.fold import run_subcommand
-
-    run_subcommand([command, *arguments, *row_argument(options.row)], options.allow)
-    return 0

@@ -4,31 +4,31 @@ import argparse
 from typing import Any
 
 from ser_lightning.cli.command_line import CommandLine, add_allow, console, user_path
-from ser_lightning.cli.training import EXPERIMENT_ARGUMENTS
+from ser_lightning.cli.training import EXPERIMENT_FILES
+
+CORPORA = "ravdess, crema_d, iemocap, voxceleb2, or another installed corpus"
 
 
 def add_commands(commands: CommandLine) -> None:
     """Add the commands of this file."""
-    add_allow(commands.add("prepare", _prepare, "extract features into the store", overrides=EXPERIMENT_ARGUMENTS))
+    add_allow(commands.add("prepare", _prepare, "extract features into the store", overrides=EXPERIMENT_FILES))
     add_allow(
         commands.add(
             "audit",
             _audit,
             "show each fold's utterances, speakers and hours; fail if a speaker or the same audio is in two sets",
-            overrides=EXPERIMENT_ARGUMENTS,
+            overrides=EXPERIMENT_FILES,
         )
     )
     command = commands.add(
         "download", _download, "show a corpus's licence, then download the corpus or show how to request it"
     )
-    command.add_argument("corpus", help="ravdess, crema_d, iemocap, voxceleb2, or another installed corpus")
-    command.add_argument("folder", type=user_path, help="output folder")
+    command.add_argument("corpus", metavar="CORPUS", help=CORPORA)
+    command.add_argument("folder", type=user_path, metavar="FOLDER", help="output folder")
     command.add_argument("--yes", action="store_true", help="accept the licence without a prompt")
     command = commands.add("synth", _synth, "write a synthetic corpus in the layout of a real one")
-    command.add_argument(
-        "corpus", help="ravdess, crema_d, iemocap, voxceleb2, audio_files, or another installed corpus"
-    )
-    command.add_argument("folder", type=user_path, help="output folder")
+    command.add_argument("corpus", metavar="CORPUS", help=f"audio_files, {CORPORA}")
+    command.add_argument("folder", type=user_path, metavar="FOLDER", help="output folder")
     command.add_argument("--speakers", type=int, default=6, metavar="N", help="number of speakers (default: 6)")
     command.add_argument(
         "--clips-per-speaker", type=int, metavar="N", help="clips of each speaker (default: as in the release)"

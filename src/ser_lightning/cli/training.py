@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,17 +22,27 @@ from ser_lightning.errors import ConfigurationError
 if TYPE_CHECKING:
     from ser_lightning.cross_validation.planner import RunOptions
 
-EXPERIMENT_ARGUMENTS = "Further arguments are LightningCLI's: --config EXPERIMENT.yaml and any --key value."
-FILE_ARGUMENTS = "Further arguments are LightningCLI's, for every run: --config TRAINER.yaml and any --key value."
+EXPERIMENT_FILES = "a system's file and a corpus's, or one with both; then one of experiments/trainer (repeatable)"
+TRAINER_FILES = "a file of experiments/trainer, for every run (repeatable)"
+LIGHTNING_COMMANDS = {
+    "fit": "train on one fold (LightningCLI)",
+    "validate": "score a checkpoint (--ckpt_path best) on the fold's validation set (LightningCLI)",
+    "test": "score a checkpoint (--ckpt_path best) on the fold's test set (LightningCLI)",
+    "predict": "predict the whole corpus with a checkpoint, --ckpt_path PATH (LightningCLI)",
+}
 
 
 def add_commands(commands: CommandLine) -> None:
     """Add the commands of this file."""
+    for name, text in LIGHTNING_COMMANDS.items():
+        command = commands.add(name, partial(_lightning, name), text, overrides=EXPERIMENT_FILES, add_help=False)
+        add_row(command)
+        add_allow(command)
     command = commands.add(
         "run-fold",
         _run_fold,
         "fit, validate and test one fold, or resume it",
-        overrides=EXPERIMENT_ARGUMENTS,
+        overrides=EXPERIMENT_FILES,
     )
     add_row(command)
     add_allow(command)
@@ -47,7 +58,7 @@ def add_commands(commands: CommandLine) -> None:
         "smoke",
         _smoke,
         "train one fold for two batches on synthetic speech, to see that everything works",
-        overrides=f"{EXPERIMENT_ARGUMENTS} Without them, the quick start.",
+        overrides=f"{EXPERIMENT_FILES}; default: the quick start",
     )
     add_allow(command)
     command.add_argument("--speakers", type=int, default=4, metavar="N", help="speakers of the corpus (default: 4)")
@@ -57,7 +68,7 @@ def add_commands(commands: CommandLine) -> None:
         "--out", type=user_path, metavar="FOLDER", help="copy them into this folder, such as experiments"
     )
     command = commands.add(
-        "cv", _cv, "run all unfinished folds, then write summary and report", overrides=EXPERIMENT_ARGUMENTS
+        "cv", _cv, "run all unfinished folds, then write summary and report", overrides=EXPERIMENT_FILES
     )
     add_row(command)
     _add_run_options(command)
@@ -68,7 +79,7 @@ def add_commands(commands: CommandLine) -> None:
         "key=value, anywhere after FILE, overrides a key of FILE, such as corpus=ravdess. Pre-training rows take "
         "--config, --trainer arguments, and the arguments after --once, such as --once --data.init_args.root "
         "/data/voxceleb2.",
-        FILE_ARGUMENTS,
+        TRAINER_FILES,
     )
     command.add_argument("action", choices=["run", "show"], help="run: train and show; show: show finished runs")
     command.add_argument("file", type=user_path, metavar="FILE", help="table file, experiments/<paper>/<table>.yaml")
@@ -80,7 +91,7 @@ def add_commands(commands: CommandLine) -> None:
         "run the trials of a sweep without a W&B server, and test the best",
         "key=value, anywhere after FILE, overrides a key of FILE, such as method=random. All options of "
         "`ser cv` (--folds, --seeds, --runs, --jobs, ...) apply to every trial.",
-        FILE_ARGUMENTS,
+        TRAINER_FILES,
     )
     command.add_argument(
         "file", type=user_path, metavar="FILE", help="sweep file in W&B's format, experiments/sweeps/*.yaml"
@@ -146,6 +157,15 @@ def import_what_jobs_need() -> None:
     import sklearn.svm  # noqa: F401
 
     from ser_lightning.training import experiment, fold  # noqa: F401
+
+
+def _lightning(subcommand: str, options: argparse.Namespace, overrides: list[str]) -> int:
+    from ser_lightning.training.fold import run_subcommand
+
+    if not {"-h", "--help"}.isdisjoint(overrides):
+        print(f"{options.parser.format_help()}\nLightningCLI's own help:\n")
+    run_subcommand([subcommand, *overrides, *row_argument(options.row)], options.allow)
+    return 0
 
 
 def _run_fold(options: argparse.Namespace, overrides: list[str]) -> int:

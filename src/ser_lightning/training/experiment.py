@@ -4,6 +4,7 @@ Callbacks, loggers and the folder of every run are installed here in code: lists
 every YAML would have to repeat them.
 """
 
+import argparse
 import functools
 import json
 import os
@@ -91,14 +92,17 @@ class ExperimentCLI(LightningCLI):
         check_seed(arguments)
         enforce_allow_list(self.allow)
         prefer_own_classes()
-        quiet_errors = {"exit_on_error": False, "allow_abbrev": False}
+        quiet_errors = {"exit_on_error": False, "allow_abbrev": False, "prog": "ser"}
         super().__init__(
             LightningModule,
             LightningDataModule,
             save_config_callback=None,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
-            parser_kwargs={**quiet_errors, **{name: dict(quiet_errors) for name in self.subcommands()}},
+            parser_kwargs={
+                **quiet_errors,
+                **{name: {**quiet_errors, "usage": argparse.SUPPRESS} for name in self.subcommands()},
+            },
             subclass_mode_model=True,
             subclass_mode_data=True,
             args=[*arguments[:run], *corpus_argument(arguments), *arguments[run:]],  # after the subcommand, if any
