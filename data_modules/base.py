@@ -223,7 +223,7 @@ class CorpusDataModule(DataModule):
 
     def prepare_data(self) -> None:
         """Extract missing features; Lightning calls this in one process per machine."""
-        self.extract()
+        self.extract(progress=self._usable is None)  # the fold's lifecycle has usually shown it
 
     def setup(self, stage: str) -> None:
         """Split the corpus and load the features of the sets that ``stage`` needs."""

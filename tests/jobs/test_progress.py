@@ -229,7 +229,7 @@ def test_without_a_terminal_there_are_ten_lines_per_job(tmp_path: Path, capsys: 
         write_test_score(job, 0.5)
         finish(table, job)
     said = capsys.readouterr().out.splitlines()
-    assert said[0] == "fold-00: starting"
+    assert said[0] == "fold-00: starting: imports, features, epoch 1"
     assert said[1] == "fold-00: epoch 10 of 100, best validation UA 25.0%"
     assert [line.split()[2] for line in said[1:-1]] == ["10", "20", "30"]
     assert said[-1] == "fold-00: done, UA 50.0% (1 of 1 done)"

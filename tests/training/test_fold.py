@@ -32,14 +32,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("at_no_time")
-def test_fit_and_test_leave_what_run_fold_leaves(tmp_path: Path, arguments: Arguments) -> None:
+def test_fit_and_test_leave_what_run_fold_leaves(
+    tmp_path: Path, arguments: Arguments, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "run"
     given = arguments(folder, "--trainer.logger=false")
     assert main(["run-fold", *given]) == 0
     whole = contents(folder.rename(tmp_path / "whole"))
     assert main(["fit", *given]) == 0
+    assert f"next: ser test --config {folder}/config.yaml --ckpt_path best" in capsys.readouterr().out
     fitted = contents(folder)
     assert main(["test", *given, "--ckpt_path=best"]) == 0
+    assert f"{folder}/predictions.csv: predictions; next: ser report {folder}" in capsys.readouterr().out
     assert contents(folder) == whole
     assert set(whole) - set(fitted) == {"predictions.csv", "scores.json", "confusion.png", "assignment.csv"}
     assert set(whole) > {

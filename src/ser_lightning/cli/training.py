@@ -160,7 +160,7 @@ def import_what_jobs_need() -> None:
 
 
 def _lightning(subcommand: str, options: argparse.Namespace, overrides: list[str]) -> int:
-    from ser_lightning.training.fold import run_subcommand
+    from ser_lightning.training.subcommands import run_subcommand
 
     if not {"-h", "--help"}.isdisjoint(overrides):
         print(f"{options.parser.format_help()}\nLightningCLI's own help:\n")

@@ -109,7 +109,10 @@ class JobTable(AbstractContextManager["JobTable"]):
                 continue
             if job.began is None:
                 job.begin()
-                self._log(folder, f"resumes after epoch {job.epochs}" if job.epochs else "starting")
+                self._log(
+                    folder,
+                    f"resumes after epoch {job.epochs}" if job.epochs else "starting: imports, features, epoch 1",
+                )
             before = job.epochs
             job.read_epochs()
             step = max(job.max_epochs // 10, 1)  # about ten log lines per job

@@ -151,7 +151,7 @@ class ExperimentCLI(LightningCLI):
         check_same_system(path, self.configuration["model"], self.allow)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Do nothing: ``fold`` runs the subcommand."""
+        """Do nothing: ``subcommands`` does it."""
 
     def subcommand_options(self) -> dict[str, Any]:
         """Return the command line's arguments for Lightning's method."""

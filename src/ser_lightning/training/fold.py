@@ -70,26 +70,6 @@ def run_fold(arguments: Sequence[str], allow: Sequence[str] = (), tested: bool =
     return fold.folder
 
 
-def run_subcommand(arguments: Sequence[str], allow: Sequence[str] = ()) -> None:
-    """Run LightningCLI's ``fit``, ``validate``, ``test`` or ``predict`` on one fold.
-
-    Args:
-        arguments: LightningCLI's arguments, the subcommand first.
-        allow: Module prefixes that the user trusts.
-
-    Raises:
-        ConfigurationError: As ``run_fold``, or if the checkpoint does not fit.
-    """
-    cli = ExperimentCLI(arguments, allow=allow)
-    options = cli.subcommand_options()
-    checkpoint = options.pop("ckpt_path")
-    fold = Fold(cli)
-    if cli.subcommand == "fit":
-        fold.fit(checkpoint)
-    else:
-        fold.evaluate(str(cli.subcommand), checkpoint, **options)
-
-
 class Fold:
     """The lifecycle of one fold; its methods are in order of execution.
 
