@@ -1,17 +1,26 @@
 """Sections of comparisons: numbers, captions and warnings."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from ser_lightning.reports.document import Caveats, Folded, Paragraph, Picture, Section, Table
+from ser_lightning.reports.document import (
+    Caveats,
+    Folded,
+    Headline,
+    Paragraph,
+    Picture,
+    Section,
+    Table,
+    markdown_page,
+)
+from ser_lightning.reports.report import compose
 from ser_lightning.reports.sections.comparison import (
     class_changes,
-    comparison_with_papers,
     hyper_parameters,
     significance,
 )
@@ -55,6 +64,11 @@ def _rows_of_netvlad(systems: Callable[..., list[ReportedSystem]], synthetic: bo
     return find_systems([system.runs[0].folder for system in found])[0]
 
 
+def _headline(section: Section) -> Mapping[str, tuple[str, str]]:
+    (found,) = (block for block in section.blocks if isinstance(block, Headline))
+    return found.numbers
+
+
 def _text(section: Section) -> str:
     """Return the text of a section."""
     lines = []
@@ -95,23 +109,54 @@ def test_the_variation_between_trainings_is_explained(systems: Callable[..., lis
     assert "the mean over the seeds of a system (a: 1, d: 2)" in _text(significance(systems(a=once, d=seeds))[0])
 
 
-def test_intervals_over_few_speakers_have_a_warning(
+def test_intervals_over_few_speakers_have_one_warning(
     systems: Callable[..., list[ReportedSystem]],
 ) -> None:
     several = _rows_of_netvlad(systems, synthetic=True)
     assert hyper_parameters(several)
-    for section in (
-        opening(several[:1]),
-        comparison_with_papers(several[:1]),
-        classes(several[:1]),
-        *significance([*several[:1], *systems(x={0: [RIGHT] * 3})]),
-        *hyper_parameters(several),
-    ):
-        assert NARROW in _text(section), section.title
+    assert markdown_page(compose(several), "figures").count(NARROW) == 1
+    assert NARROW in _text(opening(several[:1]))
     many = systems(y={0: [HALF, RIGHT] * 5}, z={0: [RIGHT, NEUTRAL] * 5})  # 20 speakers
     few = systems(v={0: [HALF, RIGHT]})  # 4 speakers have no interval that could be too narrow
-    for section in (opening(many[:1]), comparison_with_papers(many), classes(many), *significance(many), opening(few)):
-        assert NARROW not in _text(section), section.title
+    for shown in (many, few):
+        assert NARROW not in markdown_page(compose(shown), "figures")
+
+
+def test_systems_are_ranked_by_pooled_ua(systems: Callable[..., list[ReportedSystem]]) -> None:
+    found = systems(half={0: [HALF] * 3}, right={0: [RIGHT, RIGHT, HALF]}, neutral={0: [NEUTRAL, RIGHT, HALF]})
+    section = opening(found)
+    (table,) = _tables(section)
+    assert [row[0] for row in table.rows] == ["right", "neutral", "half"]
+    assert table.rows[0][1].startswith("83.3")
+    assert table.rows[0][5:] == ["3 of 3", "0", "6"]
+    (picture,) = (block for block in section.blocks if isinstance(block, Picture))
+    assert picture.numbers is not None
+    assert list(picture.numbers["system"]) == ["right", "neutral", "half"]
+
+
+def test_systems_on_other_splits_are_ranked_apart(
+    systems: Callable[..., list[ReportedSystem]], tmp_path: Path, write_fold: WriteFold
+) -> None:
+    found = systems(one={0: [HALF] * 3}, two={0: [RIGHT] * 3})
+    write_fold(tmp_path / "other" / "seed-0", 0, RIGHT, class_names=("a", "b"), experiment="x", protocol_hash="y")
+    section = opening([*found, *find_systems([tmp_path / "other"])[0]])
+    assert [[row[0] for row in table.rows] for table in _tables(section)] == [["two", "one"], ["x"]]
+
+
+@pytest.mark.parametrize(("matrix", "guesses"), [(HALF, True), (NEUTRAL, True), (RIGHT, False)])
+def test_a_system_that_may_only_guess_is_named(
+    matrix: Sequence[Sequence[int]], guesses: bool, systems: Callable[..., list[ReportedSystem]]
+) -> None:
+    (caveats, *_) = opening(systems(one={0: [matrix] * 3})).blocks
+    assert isinstance(caveats, Caveats)
+    assert any("UA is at chance, 50%: 50.0" in line for line in caveats.lines) == guesses
+
+
+def test_the_settings_are_the_last_section_on_good_runs(systems: Callable[..., list[ReportedSystem]]) -> None:
+    for found in (systems(one={0: [HALF] * 3}), systems(two={0: [HALF] * 3}, three={0: [RIGHT] * 3})):
+        titles = [section.title for section in compose(found).sections]
+        assert titles[0] == ""
+        assert titles[-1] == "Settings"
 
 
 def test_a_curve_has_our_scores_and_the_papers(
@@ -144,8 +189,7 @@ def test_seeds_are_pooled_over_their_common_folds(systems: Callable[..., list[Re
     assert picture.numbers is not None
     assert list(picture.numbers["recall"]) == [0.875, 0.375]
     assert "seeds have finished different folds" in _text(opening([system]))
-    (pooled,) = (table for table in _tables(comparison_with_papers([system])) if "pooled UA %" in table.headings)
-    assert pooled.rows[0][1:3] == ["4", "62.50"]
+    assert "pooled 62.5 (no interval: 4 speakers" in _headline(opening([system]))["UA"][1]
 
 
 def test_seeds_without_a_common_fold_have_no_interval(
@@ -167,7 +211,9 @@ def test_seeds_with_the_same_folds_need_no_warning(systems: Callable[..., list[R
 
 def test_a_single_fold_has_no_spread(systems: Callable[..., list[ReportedSystem]]) -> None:
     (system,) = systems(one={0: [HALF]})
-    assert _tables(comparison_with_papers([system]))[0].rows[0][1] == "50.0"
+    number, meaning = _headline(opening([system]))["UA"]
+    assert number == "50.0%"
+    assert "standard deviation" not in meaning
 
 
 def test_classes_are_compared_with_the_baseline_row(systems: Callable[..., list[ReportedSystem]]) -> None:

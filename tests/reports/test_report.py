@@ -124,7 +124,7 @@ def test_seeds_are_shown_each_and_together(seed_folder: Path, write_fold: WriteF
     for fold in range(3):
         write_fold(seed_folder.parent / "seed-7", fold, RIGHT)
     page = _page(seed_folder.parent / "seed-7", seed_folder, out=tmp_path / "report")
-    assert "mean over 2 seeds, each the mean over its folds" in page.text
+    assert "Mean over 2 seeds, each the mean over its folds" in page.text
     assert "pooled over all folds and added up over 2 seeds" in page.text
     means, pooled = (row[1:] for row in page.rows if row[0] == "mean over 2 seeds")
     assert means == ["90.28", "90.28", "87.78"]
@@ -240,7 +240,7 @@ def test_every_picture_is_a_file_next_to_its_numbers(seed_folder: Path, other_fo
     out = tmp_path / "report"
     page = _page(seed_folder, other_folder, out=out)
     pictures = {path.stem: path for path in (out / "figures").glob("*.png")}
-    assert len(pictures) == sum(tag == "img" for tag, _ in page.tags) == 9
+    assert len(pictures) == sum(tag == "img" for tag, _ in page.tags) == 11
     assert {path.stem for path in (out / "figures").glob("*.csv")} == set(pictures)
     markdown = (out / "report.md").read_text()
     for name, path in pictures.items():

@@ -98,18 +98,18 @@ def compose(
         "; ".join([*names, *papers]),  # names hold commas
         [
             opening(systems, left_out),
-            run_facts(systems),
-            comparison_with_papers(systems, absent),
+            *comparison_with_papers(systems, absent),
             *significance(systems),
             *hyper_parameters(systems, absent),
-            folds(systems),
             classes(systems),
             *class_changes(systems, baseline),
+            folds(systems),
             speakers(systems),
             training(systems),
             reliability(systems),
             *clusters(systems),
             *embeddings_and_attention(systems),
+            run_facts(systems),
             *left_out_section(systems, left_out),
         ],
     )

@@ -178,6 +178,11 @@ def too_narrow(numbers: Iterable[int]) -> str:
     )
 
 
+def at_chance(found: Estimate, chance: float) -> bool:
+    """Whether a score is not above that of guessing: its interval includes it, or without one, the score itself."""
+    return (found.value if found.low is None else found.low) <= chance
+
+
 def few_speakers(number: int) -> str:
     """Return the reason why too few speakers have no interval."""
     return f"{number} {'speaker' if number == 1 else 'speakers'}, at least {MIN_SPEAKERS} are needed"

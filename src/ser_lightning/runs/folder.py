@@ -216,7 +216,8 @@ def hardware(device: "torch.device", num_processes: int) -> str:
     if device.type == "cuda":
         return f"{num_processes} x {torch.cuda.get_device_name(device)}"
     name = platform.processor() or platform.machine()
-    return f"{num_processes} x {device.type} ({name}, {torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"{num_processes} x {device.type} ({name}, {threads} thread{'s' * (threads != 1)})"
 
 
 def is_finished(folder: Path, scored: bool = True, tested: bool = True) -> bool:

@@ -3,10 +3,13 @@
 import math
 from collections.abc import Sequence
 
+import pandas as pd
+
 from ser_lightning.metrics import recalls
 from ser_lightning.reports.curves import Point, curve_figure, curve_tables
 from ser_lightning.reports.document import Block, Folded, Paragraph, Picture, Section, Table
 from ser_lightning.reports.figures import png
+from ser_lightning.reports.forest_figure import forest_figure
 from ser_lightning.reports.paired_tests import (
     MAX_SYSTEMS_IN_ALL_PAIRS,
     SIGNIFICANT,
@@ -15,6 +18,7 @@ from ser_lightning.reports.paired_tests import (
     paired_tests,
     same_speakers,
 )
+from ser_lightning.reports.sections.overview import number_of_folds
 from ser_lightning.reports.systems import AbsentRow, PaperResult, ReportedSystem
 from ser_lightning.reports.terminal import mean_and_spread, mean_and_spread_in_words
 from ser_lightning.reports.uncertainty import (
@@ -23,32 +27,32 @@ from ser_lightning.reports.uncertainty import (
     SpeakerCounts,
     estimate,
     estimate_recall_change,
-    too_narrow,
 )
-from ser_lightning.runs.summary import Summary, corpus_title
+from ser_lightning.runs.summary import corpus_title
 
 
-def comparison_with_papers(systems: Sequence[ReportedSystem], absent: Sequence[AbsentRow] = ()) -> Section:
-    """Return our scores with the papers' and the differences, and pooled scores with intervals.
+def comparison_with_papers(systems: Sequence[ReportedSystem], absent: Sequence[AbsentRow] = ()) -> list[Section]:
+    """Return our scores with the papers' and the differences, if a paper has any.
 
     Args:
         systems: The finished systems.
         absent: Rows of the table that were not run, or that the paper only quotes.
     """
     every = [published for system in systems for published in system.published] + [row.published for row in absent]
+    if not every:
+        return []
     metrics = [name for name in SCORES if any(name in published.scores for published in every)] or list(SCORES)
-    headings = {"": False, "paper": False} if every else {"": False}
+    headings = {"": False, "paper": False}
     for metric in metrics:
-        headings |= {f"paper {metric}": True} if every else {}
-        headings |= {f"ours {metric}": True, **({f"difference {metric}": True} if every else {})}
+        headings |= {f"paper {metric}": True, f"ours {metric}": True, f"difference {metric}": True}
     headings |= {"folds": True, "seeds": True}
     rows = []
     notes: list[str] = []
     for system in systems:
         for published in system.published or [PaperResult("", "")]:
-            first = [system.name, published.source] if every else [system.name]
-            scores = [cell for metric in metrics for cell in _compared(system, published, metric, bool(every))]
-            rows.append([*first, *scores, _folds(system.summary), ", ".join(str(s.seed) for s in system.summary.seeds)])
+            scores = [cell for metric in metrics for cell in _compared(system, published, metric)]
+            seeds = ", ".join(str(s.seed) for s in system.summary.seeds)
+            rows.append([system.name, published.source, *scores, number_of_folds(system.summary), seeds])
             notes += _notes(system, published)
     for row in absent:
         scores = [cell for metric in metrics for cell in (_papers(row.published, metric), "", "")]
@@ -57,11 +61,9 @@ def comparison_with_papers(systems: Sequence[ReportedSystem], absent: Sequence[A
     what = mean_and_spread_in_words([system.summary for system in systems])
     caption = f"{what[0].upper()}{what[1:]}, in percent"
     blocks: list[Block] = [Table(caption, headings, rows)]
-    if not every:
-        blocks.append(Paragraph("There is no published score for this experiment."))
-    elif notes:
+    if notes:
         blocks.append(Folded("Notes", list(dict.fromkeys(notes))))
-    return Section("Comparison with the paper" if every else "Scores", [*blocks, _pooled(systems)])
+    return [Section("Comparison with the paper", blocks)]
 
 
 def significance(systems: Sequence[ReportedSystem]) -> list[Section]:
@@ -77,17 +79,41 @@ def significance(systems: Sequence[ReportedSystem]) -> list[Section]:
             f"flipped at random. Systems are compared {pairs}; p is corrected for all {len(tests)} tests on this page "
             f"(Holm). Intervals are not corrected. {_trainings(systems)}"
         )
-        warnings = [*_cannot_be_shown(tests), too_narrow(test.speakers for test in tests if test.low is not None)]
+        warnings = _cannot_be_shown(tests)
         headings = {"": False, "metric": False, "difference": True, "95% interval": True, "speakers": True}
         headings |= {"p": True, "p corrected": True, "verdict": False}
         caption = "Difference of the second from the first in percentage points, mean over speakers"
-        blocks += [Paragraph(text) for text in (explanation, *warnings) if text]
+        blocks += [Paragraph(text) for text in (explanation, *warnings)]
+        blocks.append(_pairs(tests))
         blocks.append(Table(caption, headings, [_tested(test) for test in tests]))
     if skipped:
         blocks.append(Paragraph("Pairs that cannot be tested:"))
         lines = [f"{pair.first} and {pair.second}: {pair.reason}" for pair in skipped]
         blocks.append(Folded(f"{len(skipped)} {'pair' if len(skipped) == 1 else 'pairs'}", lines))
     return [Section("Which systems differ", blocks)]
+
+
+def _pairs(tests: Sequence[PairedTest]) -> Picture:
+    """Draw the differences in UA; pairs that differ are in another colour."""
+    drawn = {
+        f"{test.second} less {test.first}": Estimate(test.difference, test.low, test.high, test.speakers)
+        for test in tests
+        if test.metric == "UA"
+    }
+    differ = [f"{test.second} less {test.first}" for test in tests if test.metric == "UA" and test.verdict == "differ"]
+    figure = forest_figure(
+        drawn, "Differences in UA", "difference (points), line: 95% interval", 0.0, "no difference", differ, True
+    )
+    return Picture(
+        "pairs",
+        png(figure),
+        "; ".join(f"{name}: {one.in_words()}" for name, one in drawn.items()),
+        "Difference of the second system's UA from the first's, mean over speakers; squares: they differ (corrected p "
+        f"below {SIGNIFICANT}).",
+        pd.DataFrame(
+            [{"pair": name, "difference": one.value, "low": one.low, "high": one.high} for name, one in drawn.items()]
+        ),
+    )
 
 
 def class_changes(systems: Sequence[ReportedSystem], baseline: str) -> list[Section]:
@@ -97,7 +123,6 @@ def class_changes(systems: Sequence[ReportedSystem], baseline: str) -> list[Sect
     if first is None or not others:
         return []
     rows, skipped = [], []
-    few: list[Estimate] = []
     for system in others:
         found = same_speakers(ComparedSystem(first.name, first.runs), ComparedSystem(system.name, system.runs))
         if isinstance(found, str):
@@ -110,7 +135,6 @@ def class_changes(systems: Sequence[ReportedSystem], baseline: str) -> list[Sect
                 continue
             recall = [f"{100 * recalls(one.sum(1)).nanmean(0)[index]:.2f}" for one in (before, after)]
             rows.append([system.name, name, *recall, *_changed(change), *_changed(relative), str(change.speakers)])
-            few += [one for one in (change, relative) if one.low is not None]
     blocks: list[Block] = []
     if rows:
         headings = {"": False, "class": False, f"{baseline} %": True, "recall %": True}
@@ -119,10 +143,9 @@ def class_changes(systems: Sequence[ReportedSystem], baseline: str) -> list[Sect
         explanation = (
             f"Recall of each class, pooled over the folds that both the system and {baseline} have finished; change in "
             "percentage points, and relative to the baseline. Intervals are paired: a draw of speakers counts in "
-            "both systems. They are not corrected for the number of classes and rows. "
-            f"{too_narrow(one.speakers for one in few)}"
+            "both systems. They are not corrected for the number of classes and rows."
         )
-        blocks = [Paragraph(explanation.strip()), Table(f"Change of recall against {baseline}", headings, rows)]
+        blocks = [Paragraph(explanation), Table(f"Change of recall against {baseline}", headings, rows)]
     if skipped:
         blocks += [Folded(f"Not comparable with {baseline}", skipped)]
     return [Section("Classes against the baseline", blocks)] if blocks else []
@@ -164,38 +187,15 @@ def hyper_parameters(systems: Sequence[ReportedSystem], absent: Sequence[AbsentR
                     f"{row.series} {parameter}={row.value:g}: {row.ours:.1%}".strip() for row in run.itertuples()
                 ),
                 f"Pooled {metric} over {parameter}; bars are 95% intervals over {speakers} speakers; stars are the "
-                f"paper's scores. {too_narrow(run.loc[run['low'].notna(), 'speakers'])}".strip(),
+                "paper's scores.",
                 table,
             )
         )
     return [Section("Hyper-parameters", pictures)] if pictures else []
 
 
-def _pooled(systems: Sequence[ReportedSystem]) -> Table:
-    headings = {"": False, "speakers": True}
-    every: list[Estimate] = []
-    for metric in SCORES:
-        headings |= {f"pooled {metric} %": True, f"{metric}: 95% interval": True}
-    rows = []
-    for system in systems:
-        counts = SpeakerCounts.of(system.runs)
-        found = [estimate(counts.counts, score) for score in SCORES.values()]
-        rows.append([system.name, str(len(counts.speakers)), *(cell for one in found for cell in _cells(one))])
-        every += found
-    caption = "Scores of the pooled confusion matrix; bootstrap intervals over speakers, not utterances"
-    if warning := too_narrow(one.speakers for one in every if one.low is not None):
-        caption += f". {warning.removesuffix('.')}"
-    return Table(caption, headings, rows)
-
-
-def _cells(found: Estimate) -> list[str]:
-    return [f"{100 * found.value:.2f}", found.interval() if found.low is not None else f"none: {found.reason}"]
-
-
-def _compared(system: ReportedSystem, published: PaperResult, metric: str, with_paper: bool) -> list[str]:
+def _compared(system: ReportedSystem, published: PaperResult, metric: str) -> list[str]:
     mean, ours = 100 * system.summary.statistics.mean[metric], mean_and_spread(system.summary, metric)
-    if not with_paper:
-        return [ours]
     if metric not in published.scores:
         return ["", ours, ""]
     comparable = system.summary.is_on(published.corpus)
@@ -214,10 +214,6 @@ def _notes(system: ReportedSystem, published: PaperResult) -> list[str]:
     if published.differences:
         notes.append(f"{system.name}: not as in the file: {', '.join(published.differences)}")
     return notes
-
-
-def _folds(summary: Summary) -> str:
-    return f"{', '.join(str(len(seed.folds)) for seed in summary.seeds)} of {summary.num_folds}"
 
 
 def _tested(test: PairedTest) -> list[str]:

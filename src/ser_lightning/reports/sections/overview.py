@@ -1,19 +1,48 @@
-"""Overview: caveats, headline scores, the facts of the runs, and what was left out."""
+"""Overview: caveats, headline scores or a ranking, and at the end the facts of the runs and what was left out."""
 
 from collections.abc import Sequence
 
-from ser_lightning.reports.document import Block, Caveats, Definitions, Folded, Headline, Paragraph, Section, Table
-from ser_lightning.reports.systems import ReportedSystem
-from ser_lightning.reports.terminal import SPEAKERS_SHARED, caveats, folds_in_words, percentages
-from ser_lightning.reports.uncertainty import SCORES, SpeakerCounts, estimate, too_narrow
+import pandas as pd
+
+from ser_lightning.metrics import unweighted_accuracy, weighted_accuracy
+from ser_lightning.reports.document import (
+    Block,
+    Caveats,
+    Definitions,
+    Folded,
+    Headline,
+    Paragraph,
+    Picture,
+    Section,
+    Table,
+)
+from ser_lightning.reports.figures import png
+from ser_lightning.reports.forest_figure import forest_figure
+from ser_lightning.reports.systems import ReportedSystem, picture_groups
+from ser_lightning.reports.terminal import (
+    SPEAKERS_SHARED,
+    caveats,
+    folds_in_words,
+    mean_and_spread,
+    mean_and_spread_in_words,
+)
+from ser_lightning.reports.uncertainty import (
+    MIN_SPEAKERS,
+    Estimate,
+    SpeakerCounts,
+    at_chance,
+    estimate,
+    too_narrow,
+)
 from ser_lightning.runs.gathering import LeftOut
-from ser_lightning.runs.summary import METRICS, Summary, corpus_title
+from ser_lightning.runs.summary import Summary, corpus_title
 
 MAX_CONFIGURATIONS = 5  # columns of the table of settings
+MAX_RANKED = 40  # systems in a picture
 
 
 def opening(systems: Sequence[ReportedSystem], unread: Sequence[LeftOut] = ()) -> Section:
-    """Return the caveats, and for a single system its scores.
+    """Return the caveats, the scores of a single system or the ranking of several, and how to read intervals.
 
     Args:
         systems: The systems shown.
@@ -21,14 +50,25 @@ def opening(systems: Sequence[ReportedSystem], unread: Sequence[LeftOut] = ()) -
     """
     found: dict[str, list[str]] = {}
     for system in systems:
-        for line in [*caveats(system.summary), *_folds_of_seeds(system)]:
+        for line in [*caveats(system.summary), *_folds_of_seeds(system), *_chance(system)]:
             found.setdefault(line, []).append(system.name)
     lines = [f"{len(unread)} folder{'s' * (len(unread) > 1)} left out, with the reasons at the end"] if unread else []
-    lines += [line if len(names) == len(systems) else f"{', '.join(names)}: {line}" for line, names in found.items()]
+    lines += [line if len(names) == len(systems) else f"{'; '.join(names)}: {line}" for line, names in found.items()]
     blocks: list[Block] = [Caveats(lines)] if lines else []
-    if len(systems) == 1:
-        blocks += _headline(systems[0])
-    return Section("", blocks)
+    counts = {system.name: SpeakerCounts.of(system.runs) for system in systems}
+    blocks += [_headline(systems[0], counts[systems[0].name])] if len(systems) == 1 else _ranking(systems, counts)
+    return Section("", [*blocks, Paragraph(_reading(list(counts.values())))])
+
+
+def _reading(counts: Sequence[SpeakerCounts]) -> str:
+    """Return what intervals on the page mean, with the one warning that applies to them."""
+    # Intervals of a class are over the speakers who have it.
+    have = [one.counts.sum(dim=(0, 3)) > 0 for one in counts]  # [S, C]
+    numbers = {number for one in have for number in [len(one), *one.sum(0).tolist()] if number >= MIN_SPEAKERS}
+    return (
+        "Intervals are 95% bootstrap intervals over speakers, not utterances, of the score pooled over folds; they do "
+        f"not cover variation between trainings. {too_narrow(numbers)}"
+    ).strip()
 
 
 def run_facts(systems: Sequence[ReportedSystem]) -> Section:
@@ -42,7 +82,7 @@ def run_facts(systems: Sequence[ReportedSystem]) -> Section:
     if 1 < len(systems) <= MAX_CONFIGURATIONS and (settings := _unlike_settings(systems)):
         caption = "Settings that differ (-: not set)"
         blocks.append(Table(caption, dict.fromkeys(["", *(system.name for system in systems)], False), settings))
-    return Section("What was run", blocks)
+    return Section("Settings", blocks)
 
 
 def left_out_section(systems: Sequence[ReportedSystem], unread: Sequence[LeftOut] = ()) -> list[Section]:
@@ -61,6 +101,12 @@ def left_out_section(systems: Sequence[ReportedSystem], unread: Sequence[LeftOut
         if lines
     ]
     return [Section("Left out", blocks)] if blocks else []
+
+
+def number_of_folds(summary: Summary) -> str:
+    """Return, for example, "9 of 10", or "10, 9 of 10" if seeds differ."""
+    numbers = dict.fromkeys(len(seed.folds) for seed in summary.seeds)
+    return f"{', '.join(map(str, numbers))} of {summary.num_folds}"
 
 
 def duration(seconds: float) -> str:
@@ -91,20 +137,77 @@ def _folds_of_seeds(system: ReportedSystem) -> list[str]:
     return [f"seeds have finished different folds; scores of speakers and classes are pooled over {system.pooled_over}"]
 
 
-def _headline(system: ReportedSystem) -> list[Block]:
+def _headline(system: ReportedSystem, counts: SpeakerCounts) -> Headline:
+    """Return UA and WA with their meaning, and what guessing gives."""
     summary, statistics = system.summary, system.summary.statistics
     folds = folds_in_words(summary.seeds[0], summary.num_folds)
     over = f"{len(summary.seeds)} seeds, each the mean over its folds" if len(summary.seeds) > 1 else folds
-    deviations = percentages(statistics.standard_deviation_ddof_0)
-    counts = SpeakerCounts.of(system.runs).counts
-    pooled = {name: estimate(counts, score) for name, score in SCORES.items()}
+    totals = counts.counts.sum(dim=(0, 1, 3))
+    classes = len(summary.class_names)
+    meanings = {
+        "UA": f"unweighted accuracy, mean recall of {classes} emotions; chance is {100 / classes:.3g}%",
+        "WA": f"weighted accuracy, share of utterances recognised; always the most frequent emotion gives "
+        f"{100 * totals.max().item() / totals.sum().item():.3g}%",
+    }
     numbers = {}
-    for name, mean, deviation in zip(METRICS, percentages(statistics.mean), deviations, strict=True):
-        spread = f"standard deviation {deviation} (ddof 0)" if statistics.standard_deviation_ddof_0 else "no spread"
-        also = f"; pooled {pooled[name].in_words()}" if name in pooled else ""
-        numbers[name.replace("_", " ")] = (f"{mean}%", f"mean over {over}; {spread}{also}")
-    warning = too_narrow(one.speakers for one in pooled.values() if one.low is not None)
-    return [Headline(numbers), *([Paragraph(warning)] if warning else [])]
+    for name, score in (("UA", unweighted_accuracy), ("WA", weighted_accuracy)):
+        deviation = statistics.standard_deviation_ddof_0
+        spread = f", standard deviation {100 * deviation[name]:.1f} (ddof 0)" if deviation else ""
+        pooled = estimate(counts.counts, score).in_words()
+        numbers[name] = (
+            f"{100 * statistics.mean[name]:.1f}%",
+            f"{meanings[name]}. Mean over {over}{spread}; pooled {pooled}",
+        )
+    return Headline(numbers)
+
+
+def _ranking(systems: Sequence[ReportedSystem], counts: dict[str, SpeakerCounts]) -> list[Block]:
+    """Return a table and pictures of the systems, the best pooled UA first, by corpus and split."""
+    found = {
+        name: [estimate(one.counts, score) for score in (unweighted_accuracy, weighted_accuracy)]
+        for name, one in counts.items()
+    }
+    summaries = [system.summary for system in systems]
+    headings = {"": False, "UA %": True, "pooled UA %, interval": True, "WA %": True, "pooled WA %, interval": True}
+    headings |= {"folds": True, "seeds": True, "speakers": True}
+    groups = picture_groups(systems, lambda system: system.split, MAX_RANKED)
+    blocks: list[Block] = []
+    for group in groups:
+        ranked = sorted(group, key=lambda system: (-found[system.name][0].value, system.name))
+        summary = ranked[0].summary
+        title = corpus_title(summary) if len(groups) == 1 else f"{corpus_title(summary)}, {summary.protocol}"
+        rows = []
+        for system in ranked:
+            means = [mean_and_spread(system.summary, name) for name in ("UA", "WA")]
+            pooled = [_with_interval(one) for one in found[system.name]]
+            rows.append([system.name, *(cell for pair in zip(means, pooled, strict=True) for cell in pair)])
+            seeds = ", ".join(str(seed.seed) for seed in system.summary.seeds)
+            rows[-1] += [number_of_folds(system.summary), seeds, str(len(counts[system.name].speakers))]
+        caption = f"Systems on {title}, best first; UA and WA: {mean_and_spread_in_words(summaries)}"
+        blocks.append(Table(caption, headings, rows))
+        chance = 1 / len(summary.class_names)
+        drawn = {system.name: found[system.name][0] for system in ranked}
+        numbers = pd.DataFrame(
+            [{"system": name, "UA": one.value, "low": one.low, "high": one.high} for name, one in drawn.items()]
+        )
+        figure = forest_figure(
+            drawn, f"Systems: {title}", "pooled UA (%), line: 95% interval", chance, f"chance {100 * chance:.3g}%"
+        )
+        words = "; ".join(f"{name}: UA {one.in_words()}" for name, one in drawn.items())
+        name = "systems" if len(groups) == 1 else f"systems_{ranked[0].key}"
+        blocks.append(Picture(name, png(figure), words, f"Pooled UA of each system on {title}, best first.", numbers))
+    return blocks
+
+
+def _with_interval(one: Estimate) -> str:
+    return f"{100 * one.value:.1f} {one.interval()}" if one.low is not None else f"{100 * one.value:.1f}"
+
+
+def _chance(system: ReportedSystem) -> list[str]:
+    """Return a caveat if the system may only guess."""
+    classes = len(system.summary.class_names)
+    found = estimate(SpeakerCounts.of(system.runs).counts, unweighted_accuracy)
+    return [f"UA is at chance, {100 / classes:.3g}%: {found.in_words()}"] if at_chance(found, 1 / classes) else []
 
 
 def _facts(summary: Summary) -> dict[str, str]:

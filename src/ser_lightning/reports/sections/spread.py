@@ -18,7 +18,7 @@ from ser_lightning.reports.figures import (
 from ser_lightning.reports.sections.overview import duration
 from ser_lightning.reports.systems import ReportedSystem, picture_groups
 from ser_lightning.reports.terminal import folds_in_words, percentages, soft_scores_lines, statistics_rows
-from ser_lightning.reports.uncertainty import SCORES, Estimate, SpeakerCounts, estimate_recall, too_narrow
+from ser_lightning.reports.uncertainty import SCORES, Estimate, SpeakerCounts, estimate_recall
 from ser_lightning.runs.summary import METRICS, SeedSummary, corpus_title
 
 
@@ -198,8 +198,6 @@ def _recalls(name: str, systems: Sequence[ReportedSystem], estimates: dict[str, 
     caption = f"Bootstrap intervals over the {speakers} speakers with an utterance of the class."
     if without:
         caption += " A dot without a line has no interval; the table gives the reason."
-    found = (one for system in systems for one in estimates[system.name])
-    caption = f"{caption} {too_narrow(one.speakers for one in found if one.low is not None)}".strip()
     drawn = {system.name: estimates[system.name] for system in systems}
     corpora = ", ".join(dict.fromkeys(corpus_title(system.summary) for system in systems))
     figure = recall_figure(drawn, class_names, f"Recall of each class: {corpora}")
