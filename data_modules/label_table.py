@@ -5,7 +5,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from data_modules.discovery import first_few
@@ -16,6 +16,9 @@ from ser_lightning.types import Utterance
 
 REQUIRED = ("path", "speaker", "label")
 OPTIONAL = ("gender", "session", "split")
+
+MAX_GROUPS = 20
+"""Different cells of a further column by which utterances are grouped; transcripts and file dates have more."""
 
 # Columns that make a row a part of a file, such as start, end_time, segment_onset and stop_sec.
 _SEGMENT = re.compile(
@@ -30,7 +33,7 @@ class LabelTable:
     Attributes:
         utterances: The recordings, in the table's order.
         problems: Faulty rows, each with its line.
-        unread: Columns that are not read.
+        unread: Columns that are not read: their cells are all equal, or of more than ``MAX_GROUPS`` kinds.
     """
 
     utterances: list[Utterance]
@@ -40,6 +43,8 @@ class LabelTable:
 
 def read_label_table(root: Path, table: Path) -> LabelTable:
     """Read a table of labels: UTF-8, separated by commas, with the columns ``REQUIRED`` and any of ``OPTIONAL``.
+
+    Further columns, such as ``language``, group utterances in reports.
 
     Args:
         root: The folder of recordings; paths are relative to it, in any Unicode form.
@@ -54,6 +59,7 @@ def read_label_table(root: Path, table: Path) -> LabelTable:
     columns = [identity(name).casefold() for name in header]
     _check_columns(table, columns)
     utterances: list[Utterance] = []
+    further: list[dict[str, str]] = []  # of each utterance
     problems: list[str] = []
     files = _Files(root)
     for line, cells in records:
@@ -69,10 +75,20 @@ def read_label_table(root: Path, table: Path) -> LabelTable:
             fault = _utterance(root, files, dict(zip(columns, cells, strict=True)))
         if isinstance(fault, Utterance):
             utterances.append(fault)
+            others = ((name, cell) for name, cell in zip(columns, cells, strict=True) if name)
+            further.append({name: identity(cell) for name, cell in others if name not in (*REQUIRED, *OPTIONAL)})
         else:
             problems.append(f"line {line}: {fault}")
-    unread = tuple(column for column in columns if column and column not in (*REQUIRED, *OPTIONAL))
-    return LabelTable(utterances, problems, unread)
+    kinds: dict[str, set[str]] = {}
+    for row in further:
+        for name, cell in row.items():
+            kinds.setdefault(name, set()).add(cell)
+    grouping = [name for name, cells in kinds.items() if 1 < len(cells) <= MAX_GROUPS]
+    shared: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}  # one object for all equal rows
+    for index, row in enumerate(further if grouping else []):
+        groups = tuple((name, row[name]) for name in grouping if row[name])
+        utterances[index] = replace(utterances[index], columns=shared.setdefault(groups, groups))
+    return LabelTable(utterances, problems, tuple(name for name in kinds if name not in grouping))
 
 
 def _records(table: Path) -> Iterator[tuple[int, list[str]]]:

@@ -17,7 +17,7 @@ import json
 import multiprocessing
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +276,7 @@ def write_fold(
     *,
     class_names: Sequence[str] = CLASSES,
     prefix: str = "",
+    groups: Sequence[Mapping[str, str]] = (),
     **facts: object,
 ) -> Path:
     """Write a finished fold with the confusion matrix ``matrix`` and speakers of its own; ``facts`` go to run.json."""
@@ -295,6 +296,7 @@ def write_fold(
         predicted=predicted,
         probabilities=probabilities,
         class_names=class_names,
+        groups=[groups[index % len(groups)] for index in range(len(pairs))] if groups else (),
     ).write(folder / "predictions.csv")
     said: dict[str, object] = {
         "paper": "zhou2020",

@@ -146,9 +146,9 @@ def _section(
 
 def _rows(rows: Sequence[Sequence[str]]) -> str:
     """Return a table of rows; the second and the last column are already Markdown."""
-    lines = ["| row | command | paper | ours | choices |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| row | paper | ours | command | choices |", "| --- | --- | --- | --- | --- |"]
     for name, command, paper, ours, link in rows:
-        lines.append(f"| {escape(name)} | {command} | {escape(paper)} | {escape(ours)} | {link} |")
+        lines.append(f"| {escape(name)} | {escape(paper)} | {escape(ours)} | {command} | {link} |")
     return "\n".join(lines)
 
 

@@ -53,6 +53,7 @@ class Utterance:
         votes: Each evaluator's labels, one or several, as class names; these may include emotions outside the
             experiment's classes. Empty for corpora labelled with the emotion that the actor was asked to play.
         listed_set: The set that a table lists the utterance in, in the table's words, for ``ListedFolds``.
+        columns: Name and cell of a table's further columns, by which reports group utterances.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Utterance:
     level: str | None = None
     votes: tuple[tuple[str, ...], ...] = ()
     listed_set: str | None = None
+    columns: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         """Bring all text into one spelling."""
@@ -74,6 +76,11 @@ class Utterance:
                 # One object for all utterances of a speaker: a table has a string in each row.
                 object.__setattr__(self, field, text if field == "name" else sys.intern(text))
         object.__setattr__(self, "votes", tuple(tuple(map(identity, vote)) for vote in self.votes))
+
+    def groups(self) -> dict[str, str]:
+        """Return the groups that reports compare: gender and level, where known, and ``columns``."""
+        stated = {"gender": self.gender, "level": self.level}
+        return {**{name: value for name, value in stated.items() if value}, **dict(self.columns)}
 
 
 @dataclass(frozen=True, slots=True)

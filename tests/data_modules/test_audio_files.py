@@ -49,6 +49,16 @@ def test_every_column_of_the_table_is_read(tmp_path: Path) -> None:
     assert found.left_out == {}
 
 
+def test_further_columns_group_utterances(tmp_path: Path) -> None:
+    table = "path,speaker,label,Language,note\n1.wav,Bea,glad,de,x\n2.wav,Bea,glad,en,x\n3.wav,Bea,glad,,x\n"
+    recordings(tmp_path, table, "1.wav", "2.wav", "3.wav")
+    with pytest.warns(CorpusWarning, match="not read: note"):  # it tells no utterances apart
+        first, second, third = find_utterances(tmp_path).utterances
+    assert first.groups() == {"language": "de"}
+    assert second.groups() == {"language": "en"}
+    assert third.groups() == {}
+
+
 def test_unread_columns_are_named(tmp_path: Path) -> None:
     recordings(tmp_path, "note, Label ,path,speaker,\nx, glad ,1.wav, Bea ,\n\n,,,,\n", "1.wav")
     with pytest.warns(CorpusWarning, match=r"labels\.csv: columns that are not read: note\."):

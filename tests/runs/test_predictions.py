@@ -48,6 +48,18 @@ def test_the_file_has_the_documented_columns(tmp_path: Path) -> None:
     assert (tmp_path / "predictions.csv").read_text().splitlines()[:2] == [HEADER, GOOD]
 
 
+def test_groups_follow_the_probabilities(tmp_path: Path) -> None:
+    groups = [{"gender": "female"}, {"gender": "male", "language": "de"}, {"gender": "male"}]
+    _collect(groups=groups).write(tmp_path / "predictions.csv")
+    assert (tmp_path / "predictions.csv").read_text().splitlines()[:2] == [
+        f"{HEADER},group_gender,group_language",
+        f"{GOOD},female,",
+    ]
+    read = Predictions.read(tmp_path / "predictions.csv")
+    assert read.class_names == ("angry", "sad")
+    assert read.table["group_language"].tolist() == ["", "de", ""]
+
+
 def test_names_that_a_spreadsheet_would_run_are_quoted(tmp_path: Path) -> None:
     names = {"utterances": ["=1+1", "@a", "'=b"], "speakers": ["-1", "+2", "'3"], "class_names": ("=angry", "sad")}
     written = _collect(**names)
@@ -101,6 +113,8 @@ def test_probability_sums_have_a_tolerance(tmp_path: Path) -> None:
         HEADER.replace("probability_sad", "probability_angry"),
         "utterance,speaker,fold,target,predicted",
         HEADER.replace("utterance,speaker", "speaker,utterance"),
+        HEADER.replace("probability_sad", "group_gender,probability_sad"),
+        f"{HEADER},group_gender,group_gender",
     ],
 )
 def test_a_wrong_header_is_quoted_with_the_right_one(tmp_path: Path, header: str) -> None:

@@ -49,7 +49,7 @@ def test_every_row_is_listed_with_the_papers_scores() -> None:
         assert [cells[0].replace("\\", "") for cells in listed] == [row.name for row in table.rows]
         for row, cells in zip(table.rows, listed, strict=True):
             assert len(cells) == 5
-            printed = {name: float(number) for name, number in re.findall(r"(UA|WA) ([\d.]+)", cells[2])}
+            printed = {name: float(number) for name, number in re.findall(r"(UA|WA) ([\d.]+)", cells[1])}
             assert printed == row.paper
 
 
@@ -58,8 +58,8 @@ def test_every_command_parses_and_names_its_row() -> None:
         runnable = {row.name for row in read_table(Path(file)).rows if row.experiment}
         named = set()
         for cells in rows:
-            if cells[1].startswith("`"):
-                program, *arguments = shlex.split(cells[1].strip("`"))
+            if cells[3].startswith("`"):
+                program, *arguments = shlex.split(cells[3].strip("`"))
                 options, rest = parser().parse_known_args(arguments)
                 keys, overrides = split_keys(rest)
                 assert (program, options.action, options.file, keys) == ("ser", "run", Path(file), [])
@@ -95,13 +95,13 @@ def test_choices_are_listed_and_counted_in_their_rows() -> None:
 def test_measured_scores_are_in_their_rows_with_their_notes() -> None:
     rows = _rows(LEDGER.read_text())
     (proposed,) = (cells for cells in rows["experiments/huang2020/table2.yaml"] if cells[0] == "proposed model")
-    assert proposed[3].startswith("ravdess: UA 56.0 ± 8.0, WA 57.6 ± 8.1 (10 of 10 folds); crema\\_d: UA 61.3 ± 1.4, ")
-    assert any(cells[3] == "not measured" for cells in rows["experiments/ando2019/table3.yaml"])
+    assert proposed[2].startswith("ravdess: UA 56.0 ± 8.0, WA 57.6 ± 8.1 (10 of 10 folds); crema\\_d: UA 61.3 ± 1.4, ")
+    assert any(cells[2] == "not measured" for cells in rows["experiments/ando2019/table3.yaml"])
 
 
 def test_a_system_in_another_papers_table_has_its_scores_and_choices() -> None:
     rows = {name: cells for name, *cells in _rows(LEDGER.read_text())["experiments/mocanu2021/table3_crema_d.yaml"]}
-    _, paper, ours, choices = rows["Huang et al. 2020"]
+    paper, ours, _, choices = rows["Huang et al. 2020"]
     assert paper == "WA 61.53"
     assert ours.startswith("crema\\_d: UA 61.3 ± 1.4, WA 61.1 ± 1.4 (8 of 10 folds)")
     assert choices.endswith("(#huang2020)")
@@ -119,7 +119,7 @@ def test_a_run_unlike_any_row_is_only_in_the_record() -> None:
     text = LEDGER.read_text()
     reduced = [run for run in read_measured(MEASURED) if run.row != "default"]
     assert [run.row for run in reduced] == ["reduced_width", "reduced_width", "quarter"]
-    shown = [cells[3] for rows in _rows(text).values() for cells in rows]
+    shown = [cells[2] for rows in _rows(text).values() for cells in rows]
     record = text.partition("## What was measured")[2]
     for run in reduced:
         assert not any(run.in_words() in cell for cell in shown)
@@ -132,7 +132,7 @@ def test_a_run_is_only_in_tables_on_its_corpus(tmp_path: Path) -> None:
     rows = _rows(reproduction_ledger(EXPERIMENTS, path))
     for corpus, expected in (("ravdess", "ravdess: UA 35.8"), ("crema_d", "not measured")):
         table = rows[f"experiments/mocanu2021/table2_{corpus}.yaml"]
-        assert next(cells[3] for cells in table if cells[0] == "S1 from scratch").startswith(expected)
+        assert next(cells[2] for cells in table if cells[0] == "S1 from scratch").startswith(expected)
 
 
 def test_a_section_names_opensmile_where_its_experiments_need_it() -> None:

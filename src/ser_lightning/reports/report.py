@@ -14,6 +14,7 @@ from ser_lightning.reports.sections.comparison import (
     hyper_parameters,
     significance,
 )
+from ser_lightning.reports.sections.groups import groups
 from ser_lightning.reports.sections.learning import clusters, embeddings_and_attention, reliability, training
 from ser_lightning.reports.sections.overview import left_out_section, opening, run_facts
 from ser_lightning.reports.sections.spread import classes, folds, speakers
@@ -105,6 +106,7 @@ def compose(
             *class_changes(systems, baseline),
             folds(systems),
             speakers(systems),
+            *groups(systems),
             training(systems),
             reliability(systems),
             *clusters(systems),

@@ -204,19 +204,27 @@ class SpeakerCounts:
     counts: Tensor
 
     @classmethod
-    def of(cls, runs: Sequence[CrossValidation], folds: Collection[int] | None = None) -> "SpeakerCounts":
+    def of(
+        cls,
+        runs: Sequence[CrossValidation],
+        folds: Collection[int] | None = None,
+        group: tuple[str, str] | None = None,
+    ) -> "SpeakerCounts":
         """Count the decisions of one experiment's seeds.
 
         Args:
             runs: The seeds.
             folds: Folds to count; None: those that all seeds have finished, or if there are none, all finished folds
                 of each seed.
+            group: Column of predictions and its value, to count only those utterances.
         """
         counted = folds_in_all(runs) if folds is None else folds
         tables = [
             pd.concat([run.predictions.table for run in seed.folds if not counted or run.facts.fold in counted])
             for seed in runs
         ]
+        if group is not None:
+            tables = [table[table[group[0]] == group[1]] for table in tables]
         speakers = tuple(sorted({speaker for table in tables for speaker in table["speaker"]}))
         class_names = runs[0].facts.class_names
         counts = torch.zeros(len(runs), len(speakers), len(class_names), len(class_names), dtype=torch.long)

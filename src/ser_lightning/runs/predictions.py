@@ -1,7 +1,7 @@
 """Predictions of a fold: target, decision and probabilities of each test utterance, in one CSV file."""
 # Shapes: N utterances, C classes.
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,7 +17,7 @@ from ser_lightning.metrics import scores
 from ser_lightning.text import from_cell
 
 COLUMNS = ("utterance", "speaker", "fold", "target", "predicted")
-PROBABILITY = "probability_"
+PROBABILITY, GROUP = "probability_", "group_"
 SUM_TOLERANCE = 1e-3  # float16 probabilities sum to 1 only this precisely
 
 
@@ -28,7 +28,8 @@ class Predictions:
     Attributes:
         class_names: The classes, in the order of the probabilities.
         table: ``utterance``, ``speaker``, ``target`` and ``predicted`` as text, ``fold`` as integer, then
-            ``probability_<class>`` for each class as float64; utterances are unique.
+            ``probability_<class>`` for each class as float64, and ``group_<name>`` as text for each kind of groups,
+            such as gender, empty where it is unknown; utterances are unique.
     """
 
     class_names: tuple[str, ...]
@@ -45,6 +46,7 @@ class Predictions:
         predicted: Tensor,
         probabilities: Tensor,
         class_names: Sequence[str],
+        groups: Sequence[Mapping[str, str]] = (),
     ) -> Self:
         """Build predictions from the outputs of a system.
 
@@ -56,6 +58,7 @@ class Predictions:
             predicted: Index of the predicted class [N]; for an SVM it need not be the most probable class.
             probabilities: Probability of each class [N, C].
             class_names: Names of the C classes.
+            groups: Each utterance's groups by kind, such as gender.
 
         Raises:
             ConfigurationError: If an utterance occurs twice, or probabilities are not finite or do not sum to one.
@@ -72,6 +75,8 @@ class Predictions:
             }
         )
         table[_probability_columns(class_names)] = probabilities.detach().double().cpu().numpy()
+        for kind in dict.fromkeys(kind for one in groups for kind in one):
+            table[f"{GROUP}{kind}"] = [one.get(kind, "") for one in groups]
         _check(table, tuple(class_names), table, f"predictions of fold {fold}, row", 0)
         return cls(tuple(class_names), table)
 
@@ -83,9 +88,10 @@ class Predictions:
             ConfigurationError: If the file is missing or malformed; names file, line and value.
         """
         cells = _read_cells(path)
-        class_names = _class_names(list(cells.iloc[0]), path)
+        header = list(cells.iloc[0])
+        class_names = _class_names(header, path)
         texts = cells.iloc[1:].reset_index(drop=True)
-        texts.columns = pd.Index([*COLUMNS, *_probability_columns(class_names)])
+        texts.columns = pd.Index(header)
         table = texts.copy()
         for column in ("fold", *_probability_columns(class_names)):
             table[column] = pd.to_numeric(texts[column], errors="coerce")  # not a number: NaN
@@ -149,12 +155,18 @@ def _read_cells(path: Path) -> pd.DataFrame:
 
 
 def _class_names(header: list[str], path: Path) -> tuple[str, ...]:
-    expected = f"{','.join(COLUMNS)},{PROBABILITY}<class>,..."
+    expected = f"{','.join(COLUMNS)},{PROBABILITY}<class>,...,{GROUP}<kind>,..."
     rest = header[len(COLUMNS) :]
-    odd = [name for name in rest if not name.startswith(PROBABILITY)]
-    if tuple(header[: len(COLUMNS)]) != COLUMNS or odd or not rest or len(set(rest)) < len(rest):
+    classes = [name for name in rest if name.startswith(PROBABILITY)]
+    groups = [name for name in rest[len(classes) :] if name.startswith(GROUP)]
+    if (
+        tuple(header[: len(COLUMNS)]) != COLUMNS
+        or rest != classes + groups
+        or not classes
+        or len(set(rest)) < len(rest)
+    ):
         raise ConfigurationError(f"{path}, line 1: the columns are {','.join(header)}; expected {expected}")
-    return tuple(name.removeprefix(PROBABILITY) for name in rest)
+    return tuple(name.removeprefix(PROBABILITY) for name in classes)
 
 
 def _check(table: pd.DataFrame, class_names: tuple[str, ...], texts: pd.DataFrame, source: str, first: int) -> None:

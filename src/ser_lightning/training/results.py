@@ -104,6 +104,7 @@ class ResultFiles(Callback):
             predicted=found["predicted"] if "predicted" in found else probabilities.argmax(1),
             probabilities=probabilities,
             class_names=data_module.class_names,
+            groups=[u.groups() for u in utterances],
         )
         folder = Path(trainer.default_root_dir)
         if name == "test":
