@@ -9,10 +9,10 @@ if TYPE_CHECKING:
 
 
 def load(checkpoint: str | Path, device: str = "auto", allow: Sequence[str] = ()) -> "Classifier":
-    """Return a trained checkpoint as a classifier of recordings.
+    """Return a trained checkpoint, or the mean of several, as a classifier of recordings.
 
     Args:
-        checkpoint: Such as a run's ``checkpoints/best.ckpt``.
+        checkpoint: Such as a run's ``checkpoints/best.ckpt``, or a folder of folds or seeds.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for the GPU if there is one.
         allow: Module prefixes whose classes the checkpoint may name, besides this suite's and torch's.
 

@@ -108,11 +108,12 @@ def save() -> Save:
         extractor: FeatureExtractor | None = None,
         configuration: tuple[str, dict[str, Any]] | None = None,
         corpus: str = "ravdess",
+        seed: int = 0,
     ) -> Path:
         extractor = extractor or LogMelFilterbank()
         class_path, arguments = configuration or SYSTEMS[name]
         arguments = {"num_features": extractor.num_features, "class_names": EMOTIONS, **arguments}
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(EmotionClassifier, "system")
         found = parser.parse_object({"system": {"class_path": class_path, "init_args": arguments}})

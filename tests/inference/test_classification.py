@@ -50,7 +50,7 @@ def test_a_file_is_classified_as_its_frames_are(save: Save, tmp_path: Path, syst
     waveform = read_audio(path, 16000)
     frames, lengths = LogMelFilterbank()(waveform[None], torch.tensor([len(waveform)]))
     with torch.inference_mode():
-        decision = classifier.system.decide(batch_of([frames[0, : lengths[0]]], torch.device("cpu")))
+        decision = classifier.ensemble.decide(batch_of([frames[0, : lengths[0]]], torch.device("cpu")))
     torch.testing.assert_close(torch.tensor(result.probabilities), decision.probabilities[0], atol=1e-6, rtol=0)
     assert result.emotion == classifier.class_names[int(decision.predicted[0])]
     assert result.seconds == pytest.approx(1.3)

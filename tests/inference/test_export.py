@@ -16,6 +16,7 @@ from ser_lightning.cli.__main__ import main
 from ser_lightning.features import LogMelFilterbank, build_extractor
 from ser_lightning.inference import export as module
 from ser_lightning.inference.classification import batch_of
+from ser_lightning.inference.ensemble import Ensemble
 from ser_lightning.inference.export import export
 from ser_lightning.nn.pooling import MeanPooling
 from ser_lightning.systems import PooledLSTM
@@ -105,7 +106,7 @@ def test_what_cannot_be_exported_is_named(
     def load(path: Path, allow: object) -> tuple[object, object]:
         system, extractor = load_system(path), LogMelFilterbank()
         system.pooling = part(8)
-        return system.eval(), extractor
+        return Ensemble([system]).eval(), extractor
 
     monkeypatch.setattr(module, "load_trained", load)
     assert main(["export", str(checkpoint), str(tmp_path / "model.onnx")]) == 1
@@ -130,7 +131,7 @@ def test_a_file_with_other_decisions_is_rejected(
     def load(path: Path, allow: object) -> tuple[object, object]:
         system = load_system(path)
         system.__class__ = Voting
-        return system.eval(), LogMelFilterbank()
+        return Ensemble([system]).eval(), LogMelFilterbank()
 
     monkeypatch.setattr(module, "load_trained", load)
     assert main(["export", str(save(tmp_path / "best.ckpt")), str(tmp_path / "model.onnx")]) == 1
@@ -154,7 +155,7 @@ def test_between_equal_probabilities_decisions_may_differ(
         with torch.no_grad():
             for parameter in system.output.parameters():
                 parameter.zero_()
-        return system.eval(), LogMelFilterbank()
+        return Ensemble([system]).eval(), LogMelFilterbank()
 
     monkeypatch.setattr(module, "load_trained", load)
     done = export(save(tmp_path / "best.ckpt"), tmp_path / "model.onnx")

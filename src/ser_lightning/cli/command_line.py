@@ -17,6 +17,7 @@ from collections.abc import Sequence
 Function = Callable[[argparse.Namespace, list[str]], int]
 
 CHECKPOINT = "a run's checkpoints/best.ckpt"
+TRAINED = f"{CHECKPOINT}, or a folder of folds or seeds, whose probabilities are averaged"
 
 
 def user_path(text: str) -> Path:

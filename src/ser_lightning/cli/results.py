@@ -2,7 +2,7 @@
 
 import argparse
 
-from ser_lightning.cli.command_line import CHECKPOINT, CommandLine, add_allow, add_out, user_path
+from ser_lightning.cli.command_line import CHECKPOINT, TRAINED, CommandLine, add_allow, add_out, user_path
 from ser_lightning.errors import ConfigurationError
 
 
@@ -21,12 +21,12 @@ def add_commands(commands: CommandLine) -> None:
     command = commands.add(
         "classify",
         _classify,
-        "classify emotions in recordings with a checkpoint",
+        "classify emotions in recordings with a checkpoint, or with all folds of a run",
         "Exit status 0: every file was classified. 1: some were not, for reasons on standard error. Without --window, "
         "probabilities are averaged over windows of 4 s for recordings above 60 s, and over windows of the system's "
         "longest input for recordings above that.",
     )
-    command.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT", help=CHECKPOINT)
+    command.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT|FOLDER", help=TRAINED)
     command.add_argument(
         "files", nargs="+", type=user_path, metavar="FILE|FOLDER", help="recordings, or folders that contain recordings"
     )
@@ -44,7 +44,7 @@ def add_commands(commands: CommandLine) -> None:
     command = commands.add(
         "export", _export, "export a checkpoint's system to ONNX, from features to probabilities, and check it"
     )
-    command.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT", help=CHECKPOINT)
+    command.add_argument("checkpoint", type=user_path, metavar="CHECKPOINT|FOLDER", help=TRAINED)
     command.add_argument("file", type=user_path, metavar="FILE.onnx", help="output file")
     add_allow(command)
     command = commands.add("attention", _attention, "draw what systems attend to, or their clusters, over recordings")

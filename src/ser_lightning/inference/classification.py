@@ -12,11 +12,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ser_lightning.errors import AudioError, ConfigurationError
-from ser_lightning.features import FeatureExtractor
-from ser_lightning.features.extraction import build_trusted_extractor
+from ser_lightning.inference.ensemble import load_trained
 from ser_lightning.inference.recordings import LONGEST_WHOLE_SECONDS, Recording, Stretch, Windowing
-from ser_lightning.systems import EmotionClassifier
-from ser_lightning.systems.checkpoint import load_system
 from ser_lightning.types import Batch, split_corpus_name
 
 # A batch of windows needs no more memory than the longest recording that is classified whole.
@@ -111,10 +108,10 @@ class _PendingStretch:
 
 
 class Classifier:
-    """The system and extractor of a checkpoint.
+    """The system and extractor of a checkpoint, or the systems of a run's folds, averaged.
 
     Args:
-        checkpoint: The checkpoint file.
+        checkpoint: The checkpoint file, or a folder as ``load_trained`` takes it.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for the GPU if there is one.
         allow: Module prefixes to trust in addition to the allow-list.
 
@@ -123,24 +120,28 @@ class Classifier:
     """
 
     def __init__(self, checkpoint: str | Path, device: str = "auto", allow: Sequence[str] = ()) -> None:
-        self.system, self.extractor = load_trained(Path(checkpoint), allow)
+        self.ensemble, self.extractor = load_trained(Path(checkpoint), allow)
         self.device = _device(device)
-        self.system.to(self.device)
+        self.ensemble.to(self.device)
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """The emotions."""
-        return self.system.class_names
+        return self.ensemble.first.class_names
 
     @property
     def trained_on_recordings(self) -> bool:
         """Whether the system was trained on real recordings."""
-        return not split_corpus_name(str(self.system.origin.get("corpus", "")))[1]
+        return not split_corpus_name(str(self.ensemble.first.origin.get("corpus", "")))[1]
 
     @property
     def used_seconds(self) -> float:
         """Duration that the system uses of a recording or window, from its start."""
-        return inf if self.system.max_frames is None else self.system.max_frames * self.extractor.hop_seconds
+        return (
+            inf
+            if self.ensemble.first.max_frames is None
+            else self.ensemble.first.max_frames * self.extractor.hop_seconds
+        )
 
     @property
     def frame_seconds(self) -> float:
@@ -243,7 +244,7 @@ class Classifier:
             while size < min(BATCH_SIZE, len(pool)) and (size + 1) * len(pool[-1].frames) <= most_frames:
                 size += 1
             batch, pool[-size:] = pool[-size:], []
-            decision = self.system.decide(batch_of([pending.frames for pending in batch], self.device))
+            decision = self.ensemble.decide(batch_of([pending.frames for pending in batch], self.device))
             decided = zip(batch, decision.predicted.tolist(), decision.probabilities.tolist(), strict=True)
             for pending, predicted, probabilities in decided:
                 emotion = self.class_names[predicted]
@@ -260,7 +261,7 @@ class Classifier:
         seconds = torch.tensor([one.end_seconds - one.start_seconds for one in audible]).double().clamp(min=1e-9)
         mean = (seconds / seconds.sum()) @ probabilities
         if not mean.isfinite().all():
-            return Unusable(file.path, f"{type(self.system).__name__} gives probabilities that are NaN")
+            return Unusable(file.path, f"{self.ensemble.name} gives probabilities that are NaN")
         if len(audible) > 1 or emotion is None:
             emotion = self.class_names[int(mean.argmax())]
         recording = file.recording
@@ -273,24 +274,6 @@ class Classifier:
             tuple(file.decisions),
             recording.windowing,
         )
-
-
-def load_trained(checkpoint: Path, allow: Sequence[str] = ()) -> tuple[EmotionClassifier, FeatureExtractor]:
-    """Return the system of a checkpoint and its extractor, in evaluation mode, on the CPU.
-
-    Raises:
-        ConfigurationError: If the checkpoint cannot be read, has no extractor, or does not classify emotions.
-    """
-    system = load_system(checkpoint, allow)
-    if system.is_pretraining:
-        raise ConfigurationError(
-            f"{checkpoint} is a {type(system).__name__}, which classifies {len(system.class_names)} speakers, not "
-            "emotions; give the checkpoint of a system that starts from it"
-        )
-    if "extractor" not in system.origin:
-        raise ConfigurationError(f"{checkpoint} has no extractor: it was never trained; give a trained checkpoint")
-    # The checkpoint's classes were checked against the allow-list when it was read.
-    return system, build_trusted_extractor(system.origin["extractor"]).eval()
 
 
 def batch_of(frames: Sequence[Tensor], device: torch.device) -> Batch:

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.features import FeatureExtractor
 from ser_lightning.files import write_atomically
-from ser_lightning.inference.classification import batch_of, load_trained
+from ser_lightning.inference.classification import batch_of
+from ser_lightning.inference.ensemble import Ensemble, load_trained
 from ser_lightning.runs.folder import code_version
-from ser_lightning.systems import EmotionClassifier
 from ser_lightning.types import Batch
 
 TOLERANCE = 1e-4
@@ -61,7 +61,7 @@ class Exported:
 
 
 def export(checkpoint: Path, path: Path, allow: Sequence[str] = ()) -> Exported:
-    """Write the system of ``checkpoint`` as an ONNX file.
+    """Write the system of ``checkpoint``, or the mean of a run's folds, as an ONNX file.
 
     Inputs are ``frames`` [B, T, F], float32, and ``lengths`` [B], int64; outputs are ``probabilities`` [B, C], float32,
     and ``predicted`` [B], int64. B and T are dynamic. The metadata names the extractor's configuration and the classes;
@@ -70,7 +70,7 @@ def export(checkpoint: Path, path: Path, allow: Sequence[str] = ()) -> Exported:
     Uses torch's older, tracing exporter, which supports LSTMs of any length.
 
     Args:
-        checkpoint: The checkpoint.
+        checkpoint: The checkpoint, or a folder as ``load_trained`` takes it.
         path: The file to write.
         allow: Module prefixes to trust in addition to the allow-list.
 
@@ -90,12 +90,12 @@ def export(checkpoint: Path, path: Path, allow: Sequence[str] = ()) -> Exported:
     difference, decides_alike = _compare(content, system, frames, checkpoint)
     if not difference <= TOLERANCE:  # also if NaN
         raise ConfigurationError(
-            f"{checkpoint}: {type(system).__name__} cannot be exported: the file's probabilities differ from the "
+            f"{checkpoint}: {system.name} cannot be exported: the file's probabilities differ from the "
             f"checkpoint's by {difference:.1e}; its control flow depends on the frames, which a trace cannot record"
         )
     if not decides_alike:
         raise ConfigurationError(
-            f"{checkpoint}: {type(system).__name__} cannot be exported: the file's decisions differ from the "
+            f"{checkpoint}: {system.name} cannot be exported: the file's decisions differ from the "
             "checkpoint's although its probabilities are the same"
         )
     write_atomically(path, content)
@@ -105,7 +105,7 @@ def export(checkpoint: Path, path: Path, allow: Sequence[str] = ()) -> Exported:
 class _FeaturesToProbabilities(nn.Module):
     """A system's decision as a function of tensors."""
 
-    def __init__(self, system: EmotionClassifier) -> None:
+    def __init__(self, system: Ensemble) -> None:
         super().__init__()
         self.system = system
 
@@ -116,10 +116,10 @@ class _FeaturesToProbabilities(nn.Module):
         return decision.probabilities, decision.predicted
 
 
-def _trace(system: EmotionClassifier, checkpoint: Path) -> bytes:
+def _trace(system: Ensemble, checkpoint: Path) -> bytes:
     module = _FeaturesToProbabilities(system).eval()
     lengths = torch.tensor(_EXAMPLE_LENGTHS)
-    example = (torch.zeros(len(lengths), int(lengths.max()), system.num_features), lengths)
+    example = (torch.zeros(len(lengths), int(lengths.max()), system.first.num_features), lengths)
     content = io.BytesIO()
     with warnings.catch_warnings(), _captured_stdout() as printed:
         warnings.simplefilter("ignore")  # about the exporter's age, and traced constants, which _compare checks
@@ -140,7 +140,7 @@ def _trace(system: EmotionClassifier, checkpoint: Path) -> bytes:
         except RuntimeError as error:
             printed.seek(0)
             cause = _cause(str(error), printed.read().decode(errors="replace"))
-            raise ConfigurationError(f"{checkpoint}: {type(system).__name__} cannot be exported: {cause}") from error
+            raise ConfigurationError(f"{checkpoint}: {system.name} cannot be exported: {cause}") from error
     return content.getvalue()
 
 
@@ -168,19 +168,20 @@ def _cause(message: str, graph: str) -> str:
     return f"{part} uses {operator[1]}, which ONNX's operator set {OPSET} does not have"
 
 
-def _with_metadata(content: bytes, system: EmotionClassifier, extractor: FeatureExtractor) -> bytes:
+def _with_metadata(content: bytes, system: Ensemble, extractor: FeatureExtractor) -> bytes:
     import onnx
 
     model = onnx.load_from_string(content)
     onnx.helper.set_model_props(
         model,
         {
-            "labels": json.dumps(list(system.class_names)),
+            "labels": json.dumps(list(system.first.class_names)),
             "extractor": json.dumps(extractor.configuration()),
             "sample_rate_hz": str(extractor.sample_rate_hz),
             "hop_seconds": str(extractor.hop_seconds),
-            "system": system.class_path,
-            "corpus": str(system.origin.get("corpus", "")),
+            "system": system.first.class_path,
+            "trainings": str(len(system.members)),
+            "corpus": str(system.first.origin.get("corpus", "")),
             "code_version": code_version(),
         },
     )
@@ -188,15 +189,15 @@ def _with_metadata(content: bytes, system: EmotionClassifier, extractor: Feature
     return serialised
 
 
-def _trial_frames(system: EmotionClassifier) -> list[Tensor]:
+def _trial_frames(system: Ensemble) -> list[Tensor]:
     """Return random frames [T, F] of random lengths, with the mean and deviation of the training frames."""
     noise = torch.Generator().manual_seed(0)
     lengths = [1, *torch.randint(2, _LONGEST_TRIAL + 1, (_TRIALS - 1,), generator=noise).tolist()]
-    frames = [torch.randn(length, system.num_features, generator=noise) for length in lengths]
-    return [system.standardisation.invert(one) for one in frames]
+    frames = [torch.randn(length, system.first.num_features, generator=noise) for length in lengths]
+    return [system.first.standardisation.invert(one) for one in frames]
 
 
-def _compare(content: bytes, system: EmotionClassifier, frames: list[Tensor], checkpoint: Path) -> tuple[float, bool]:
+def _compare(content: bytes, system: Ensemble, frames: list[Tensor], checkpoint: Path) -> tuple[float, bool]:
     """Return the largest difference of probabilities, and whether all decisions agree.
 
     Compares each of ``frames`` alone and all in one batch. Decisions agree if their probabilities are equal within
@@ -229,6 +230,6 @@ def _compare(content: bytes, system: EmotionClassifier, frames: list[Tensor], ch
         state.RuntimeException,
     ) as error:
         raise ConfigurationError(
-            f"{checkpoint}: {type(system).__name__} cannot be exported: the file does not run: {error}"
+            f"{checkpoint}: {system.name} cannot be exported: the file does not run: {error}"
         ) from error
     return torch.stack(differences).max().item(), bool(torch.stack(alike).all())  # NaN if any is
