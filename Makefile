@@ -99,8 +99,9 @@ reproduction: $(INSTALLED)/core ## Write docs/reproduction.md: each published ro
 	$(PYTHON) -m tools.ledger
 
 .PHONY: docs
-docs: $(INSTALLED)/dev ## Build the documentation into build/docs; fail on dead links and undocumented arguments
+docs: $(INSTALLED)/dev ## Build the documentation into build/docs, run its notebook; fail on dead links
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build $(ARGS)
+	WANDB_MODE=offline .venv/bin/jupyter execute --inplace build/docs/notebooks/first_steps.ipynb
 	@echo 'build/docs/index.html (with a search: .venv/bin/mkdocs serve)'
 
 .PHONY: lock

@@ -79,6 +79,16 @@ def commands(page: Path) -> list[Command]:
 COMMANDS = [command for page in PAGES for command in commands(page)]
 
 
+@pytest.mark.slow
+def test_the_notebook_runs() -> None:
+    import nbformat
+    from nbclient import NotebookClient
+
+    notebook = nbformat.read(DOCS / "notebooks" / "first_steps.ipynb", as_version=4)
+    NotebookClient(notebook, timeout=300).execute()  # an error in a cell is raised
+    assert not any(cell.get("outputs") for cell in nbformat.read(DOCS / "notebooks" / "first_steps.ipynb", 4).cells)
+
+
 def test_pages_have_commands_and_many_of_them_are_run() -> None:
     assert len(COMMANDS) > 40
     assert sum(not command.needs for command in COMMANDS) > 20

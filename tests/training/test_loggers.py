@@ -283,14 +283,20 @@ def test_a_yaml_names_any_loggers(tmp_path: Path) -> None:
         {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "mine", "tags": ["a"]}},
         {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": "."}},
         {"class_path": "lightning.pytorch.loggers.CSVLogger", "init_args": {"save_dir": str(tmp_path / "all")}},
+        {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": "."}},
     ]
     loggers[2]["init_args"]["name"] = "lightning_logs"  # as the parser completes it
     configuration = {"trainer": {"logger": loggers}}
-    of_wandb, in_fold, shared = build_loggers(configuration, tmp_path / "fold", NAME, "actor folds", "1.0")
+    of_wandb, in_fold, shared, of_tensorboard = build_loggers(
+        configuration, tmp_path / "fold", NAME, "actor folds", "1.0"
+    )
     assert isinstance(of_wandb, FoldWandbLogger)
     assert of_wandb._wandb_init["project"] == "mine"
     assert Path(str(in_fold.save_dir)) == tmp_path / "fold"
     assert Path(str(shared.log_dir)).parent == tmp_path / "all" / NAME.title / "fold-03"
+    of_tensorboard.log_metrics({"validation/UA": 0.5}, step=1)
+    of_tensorboard.finalize("success")
+    assert list((tmp_path / "fold").rglob("events.out.tfevents.*"))
 
 
 def test_a_yaml_logs_utterances_and_the_checkpoint_with_its_card(
