@@ -32,12 +32,12 @@ def forest_figure(
     figure = Figure(figsize=(7, height), layout="constrained")
     axes = figure.add_subplot()
     axes.axvline(100 * line, color=GREY, linestyle=":", linewidth=1.5, label=line_label)
-    for place, (name, one) in enumerate(reversed(rows.items())):
+    for place, (name, one) in enumerate(reversed(list(rows.items()))):
         colour = ORANGE if name in marked else BLUE
         if one.low is not None and one.high is not None:
             axes.hlines(place, 100 * one.low, 100 * one.high, color=colour, linewidth=2)
         axes.plot(100 * one.value, place, "s" if name in marked else "o", markersize=7, color=colour, clip_on=False)
-    axes.set_yticks(range(len(rows)), [plain(name) for name in reversed(rows)], fontsize=11)
+    axes.set_yticks(range(len(rows)), [plain(name) for name in reversed(list(rows))], fontsize=11)
     axes.set_ylim(-0.7, len(rows) - 0.3)
     if not is_difference:
         axes.set_xlim(0, None)

@@ -79,6 +79,9 @@ class Fold:
     Args:
         cli: The built experiment.
         wait_seconds: How long to wait for the folder's lock.
+
+    Attributes:
+        writes: Whether this process writes files.
     """
 
     def __init__(self, cli: ExperimentCLI, wait_seconds: float = 0) -> None:
@@ -87,7 +90,7 @@ class Fold:
         self.folder = Path(cli.trainer.default_root_dir)
         self._wait_seconds = wait_seconds
         self._is_dry = bool(self.trainer.fast_dev_run)  # type: ignore[attr-defined]  # undeclared
-        self._writes = cli.trainer.is_global_zero and not self._is_dry
+        self.writes = cli.trainer.is_global_zero and not self._is_dry
         # Lightning's handler ends a process with status 0 on SIGTERM, and in several processes may wait forever. Under
         # SLURM, another one saves checkpoints inside an epoch. The process's own handlers stay.
         self.trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
@@ -104,7 +107,7 @@ class Fold:
             self._claim()
             is_scored = not self.cli.model.is_pretraining
             last, is_done = self._checkpoint("last"), is_finished(self.folder, is_scored, tested)
-            if last.exists() and self._writes and (not is_done or self._checkpoint("best").exists()):
+            if last.exists() and self.writes and (not is_done or self._checkpoint("best").exists()):
                 self._restore_best(last)
             if not is_done:
                 if last.exists():
@@ -168,7 +171,7 @@ class Fold:
     def _locked(self) -> Iterator[None]:
         """Hold the folder's lock; at the end close the W&B run and, on success, destroy the process group."""
         stack = ExitStack()
-        if self._writes:
+        if self.writes:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 stack.enter_context(locked(self.folder / ".lock", self._wait_seconds))
@@ -200,7 +203,7 @@ class Fold:
 
     def _claim(self) -> None:
         """Write ``config.yaml`` and the split hash into the folder, or reject the folder of another run."""
-        if not self._writes:
+        if not self.writes:
             return
         data, configuration = self.cli.data, self.cli.configuration
         data.split()  # fail before hours of extraction if there is no valid split
@@ -237,7 +240,7 @@ class Fold:
 
     def _delete_results(self) -> None:
         """Delete the results of an earlier fit, facts first: a partly deleted fold must not look finished."""
-        if self._writes:
+        if self.writes:
             for name in RESULTS:
                 (self.folder / name).unlink(missing_ok=True)
 
@@ -274,7 +277,7 @@ class Fold:
         self._write_facts(facts)
 
     def _write_facts(self, facts: RunFacts) -> None:
-        if self._writes:
+        if self.writes:
             write_atomically(self.folder / FACTS_FILE, json.dumps(asdict(facts), indent=2).encode())
 
     def _evaluate(self, subcommand: str, path: Path, **options: Any) -> None:
@@ -284,7 +287,7 @@ class Fold:
 
     def _describe(self) -> None:
         """Write the best checkpoint's model card."""
-        if self._writes:
+        if self.writes:
             write_model_card(self.folder, self.cli.allow)
 
     def _checkpoint(self, given: str) -> Path:

@@ -26,7 +26,7 @@ def run_subcommand(arguments: Sequence[str], allow: Sequence[str] = ()) -> None:
         fold.fit(checkpoint)
     else:
         fold.evaluate(str(cli.subcommand), checkpoint, **options)
-    if cli.trainer.is_global_zero and not cli.trainer.fast_dev_run:
+    if fold.writes:
         print(_ending(str(cli.subcommand), fold.folder, cli.model.is_pretraining))
 
 
