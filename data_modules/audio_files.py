@@ -8,7 +8,6 @@ from typing import Literal
 
 from data_modules.base import CorpusDataModule
 from data_modules.discovery import (
-    CorpusWarning,
     Found,
     first_few,
     list_audio,
@@ -19,7 +18,7 @@ from ser_lightning.audio import AUDIO_ENDINGS
 from ser_lightning.data.protocols import LeaveOneSpeakerOut, Protocol
 from ser_lightning.data.synthetic import Gender
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
-from ser_lightning.errors import CorpusError
+from ser_lightning.errors import CorpusError, CorpusWarning
 from ser_lightning.features import FeatureExtractor
 from ser_lightning.files import files_below, write_atomically
 from ser_lightning.text import differing_in_case, identity

@@ -21,7 +21,6 @@ from data_modules.crema_d_tables import (
     synthetic_tables,
 )
 from data_modules.discovery import (
-    CorpusWarning,
     Found,
     bad_field,
     check_names,
@@ -36,7 +35,7 @@ from ser_lightning.data.protocols import ActorFolds, Protocol
 from ser_lightning.data.synthetic import Gender
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
 from ser_lightning.data.targets import Targets
-from ser_lightning.errors import CorpusError
+from ser_lightning.errors import CorpusError, CorpusWarning
 from ser_lightning.features import FeatureExtractor
 from ser_lightning.types import Utterance
 

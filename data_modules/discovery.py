@@ -14,7 +14,7 @@ from typing import TypeVar
 from ser_lightning.audio import AUDIO_ENDINGS, LOSSY_ENDINGS, UNREAD_ENDINGS
 from ser_lightning.data.corpora import name_shapes
 from ser_lightning.data.synthetic import is_synthetic
-from ser_lightning.errors import CorpusError
+from ser_lightning.errors import CorpusError, CorpusWarning
 from ser_lightning.files import files_below
 from ser_lightning.text import differing_in_case, identity
 from ser_lightning.types import Utterance
@@ -23,10 +23,6 @@ _FOREIGN_ENDINGS = (*UNREAD_ENDINGS, ".mp4", ".flv", ".avi", ".zip", ".tar", ".g
 _CONVERSION = "`ffmpeg -i IN -ar 16000 -ac 1 OUT.wav`"
 
 Parsed = TypeVar("Parsed")
-
-
-class CorpusWarning(UserWarning):
-    """A corpus folder is incomplete or has unsupported files; the rest is used."""
 
 
 @dataclass(frozen=True, slots=True)

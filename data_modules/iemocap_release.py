@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_modules.discovery import CorpusWarning, check_names, find_audio, first_few
+from data_modules.discovery import check_names, find_audio, first_few
 from data_modules.emo_evaluation import Evaluation, read_evaluations
-from ser_lightning.errors import CorpusError
+from ser_lightning.errors import CorpusError, CorpusWarning
 
 DIALOGS = 151
 """Dialogs of the whole release."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from data_modules.base import CorpusDataModule
 from data_modules.discovery import (
-    CorpusWarning,
     Found,
     bad_field,
     check_names,
@@ -21,7 +20,7 @@ from ser_lightning.data.corpora import Archive, CorpusSource
 from ser_lightning.data.protocols import ActorFolds, Protocol
 from ser_lightning.data.synthetic import Gender
 from ser_lightning.data.synthetic_corpus import Clip, write_corpus
-from ser_lightning.errors import CorpusError
+from ser_lightning.errors import CorpusError, CorpusWarning
 from ser_lightning.types import Utterance
 
 EMOTIONS = {

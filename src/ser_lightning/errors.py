@@ -54,3 +54,7 @@ class ConfigurationError(SerError):
 
 class DivergenceError(SerError):
     """Training diverged: a loss, a weight or an output is not a finite number."""
+
+
+class CorpusWarning(UserWarning):
+    """A corpus folder is incomplete or has unsupported files; the rest is used."""

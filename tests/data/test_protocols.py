@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 
 from ser_lightning.data.protocols import (
     ActorFolds,
+    LeaveOneSessionOut,
     LeaveOneSpeakerOut,
     ListedFolds,
     Protocol,
@@ -46,6 +47,8 @@ EVERY_PROTOCOL: list[tuple[Protocol, list[Utterance]]] = [
     (ActorFolds("even", 4), corpus(ACTORS)),
     (LeaveOneSpeakerOut(), corpus(ACTORS)),
     (LeaveOneSpeakerOut(), corpus(list(DYADS), sessions=DYADS)),
+    (LeaveOneSessionOut(), corpus(list(DYADS), sessions=DYADS)),
+    (LeaveOneSessionOut(None), corpus(list(DYADS), sessions=DYADS)),
     (RandomFolds(), corpus(ACTORS, each=7)),
     (RandomFolds(3, 0.1, seed=5), corpus(ACTORS)),
 ]
@@ -131,6 +134,33 @@ def test_only_a_protocol_without_test_sets_rejects_testing() -> None:
     RandomFolds().check_has_test_set()
     with pytest.raises(ProtocolError, match=r"random folds \(5, seed 0\).*nothing is tested"):
         Untested().check_has_test_set()
+
+
+def test_a_session_is_tested_and_one_of_the_next_validates() -> None:
+    utterances = corpus(list(DYADS), sessions=DYADS)
+    (first, *_, last) = splits(LeaveOneSessionOut(), utterances)
+    assert first.speakers("test") == ("1F", "1M")
+    assert first.speakers("validation") == ("2F",)
+    assert first.speakers("train") == ("2M", "3F", "3M")
+    assert last.speakers("validation") == ("1F",)
+    (whole, *_) = splits(LeaveOneSessionOut(None), utterances)
+    assert whole.speakers("validation") == ("2F", "2M")
+
+
+@pytest.mark.parametrize(
+    ("utterances", "message"),
+    [
+        (corpus(ACTORS), r"30 of 30 utterances have no session: 01_00"),
+        (corpus(["1F", "1M", "2F"], sessions=DYADS), r"at least 3 sessions .* has 2: 1, 2"),
+        (
+            [*corpus(list(DYADS), sessions=DYADS), Utterance("x", Path("x.wav"), "1F", "sad", session="2")],
+            "1F in more than one session",
+        ),
+    ],
+)
+def test_sessions_that_cannot_be_left_out_are_named(utterances: list[Utterance], message: str) -> None:
+    with pytest.raises(ProtocolError, match=message):
+        LeaveOneSessionOut().split(utterances, 0)
 
 
 def test_fold_k_validates_on_block_k_and_tests_the_next() -> None:

@@ -11,11 +11,10 @@ import pytest
 
 from data_modules import audio_files
 from data_modules.audio_files import AudioFiles, find_utterances
-from data_modules.discovery import CorpusWarning
 from ser_lightning.audio import AUDIO_ENDINGS
 from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.protocols import ActorFolds, LeaveOneSpeakerOut, ListedFolds
-from ser_lightning.errors import CorpusError, ProtocolError
+from ser_lightning.errors import CorpusError, CorpusWarning, ProtocolError
 from ser_lightning.features import LogMelFilterbank
 from ser_lightning.inference.recordings import find_recordings
 from ser_lightning.types import STAGES, Utterance

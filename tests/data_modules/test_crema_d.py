@@ -8,10 +8,9 @@ import pytest
 
 from data_modules import crema_d
 from data_modules import crema_d_tables as tables
-from data_modules.discovery import CorpusWarning
 from ser_lightning.data.protocols import ActorFolds
 from ser_lightning.data.targets import ExistenceTargets, SoftTargets, existence_ratios
-from ser_lightning.errors import CorpusError
+from ser_lightning.errors import CorpusError, CorpusWarning
 from ser_lightning.types import Utterance
 
 

@@ -11,12 +11,11 @@ import pytest
 import soundfile
 
 from data_modules import ravdess
-from data_modules.discovery import CorpusWarning
 from ser_lightning.audio import audio_digest
 from ser_lightning.data import corpora
 from ser_lightning.data.protocols import ActorFolds
 from ser_lightning.data.synthetic import is_synthetic, write_marker
-from ser_lightning.errors import CorpusError
+from ser_lightning.errors import CorpusError, CorpusWarning
 
 
 def touch(root: Path, *names: str) -> Path:

@@ -92,7 +92,9 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
         console.print(_existence(data), markup=False)
     for fold, shared in overlaps.items():
         speakers = escape(_shorten(shared, 30))
-        console.print(f"[red]fold {fold}: speakers in more than one set:[/red] {speakers}", highlight=False)
+        every = len({u.speaker for stage in STAGES for u in splits[fold].of(stage)})
+        what = f"fold {fold}: {len(shared)} of {every} speakers are in more than one set:"
+        console.print(f"[red]{what}[/red] {speakers}", highlight=False)
     if overlaps:
         console.print("This protocol mixes speakers by design: its scores do not hold for unseen speakers.")
     else:

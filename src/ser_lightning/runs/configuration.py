@@ -12,6 +12,7 @@ CHECKPOINT_KEYS_END = "_checkpoint"  # suffix of the keys of checkpoints that a 
 _IRRELEVANT = (
     "data.init_args.root",
     "data.init_args.feature_folder",
+    "data.init_args.protocol.init_args.lists",  # its content is in the split hash
     "data.init_args.workers",
     "execution",
     "run",
