@@ -23,7 +23,7 @@ SYNTHETIC := .cache/synthetic/ravdess
 EXPERIMENT ?= $(if $(CORPUS),experiments/huang2020/netvlad_unigram.yaml,experiments/quickstart.yaml)
 # A system's file and the file of CORPUS next to it.
 FILES := "$(EXPERIMENT)" $(if $(CORPUS),"$(dir $(EXPERIMENT))$(CORPUS).yaml")
-NEEDED := $(if $(shell grep -s ComParE147 "$(EXPERIMENT)"),opensmile,core)
+NEEDED := $(if $(shell grep -s "features[.]ComParE" "$(EXPERIMENT)"),opensmile,core)
 ARGS ?=
 OPENSMILE_LICENCE := The licence of openSMILE allows research and personal use, not products.
 TEST_WORKERS ?= 2

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import opensmile
 
 _CONFIGURATION = Path(__file__).with_name("compare147.conf")
-_LARGEST_SAMPLE = 32767 / 32768  # openSMILE works on 16-bit samples, and the Python package lets 1.0 wrap to -1.0
+SHORTEST_LENGTH = 960  # samples in a window of 60 ms
+LARGEST_SAMPLE = 32767 / 32768  # openSMILE works on 16-bit samples, and the Python package lets 1.0 wrap to -1.0
 
 
 class ComParE147(FeatureExtractor):
@@ -39,15 +40,10 @@ class ComParE147(FeatureExtractor):
 
     def __init__(self) -> None:
         super().__init__()
-        if importlib.util.find_spec("opensmile") is None:
-            raise ConfigurationError(
-                "ComParE147 needs openSMILE, which is not installed: in the clone, pip install -e '.[opensmile]', or "
-                "make setup-dev (its licence allows research use only). LogMelFilterbank does not need it"
-            )
+        check_opensmile("ComParE147")
         self.sample_rate_hz = 16000
         self.num_features = 147
         self.hop_seconds = 0.010
-        self.shortest_length = 960  # samples in a window of 60 ms
 
     @property
     def feature_names(self) -> list[str]:
@@ -58,7 +54,7 @@ class ComParE147(FeatureExtractor):
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return descriptors [B, T, 147], float32, of ``waveforms`` [B, N] of ``lengths`` [B], and their number [B]."""
-        clips = waveforms.detach().float().clamp(-1.0, _LARGEST_SAMPLE).cpu().numpy()
+        clips = waveforms.detach().float().clamp(-1.0, LARGEST_SAMPLE).cpu().numpy()
         frames = [
             self._describe(clip[:length]).to(waveforms.device)
             for clip, length in zip(clips, lengths.tolist(), strict=True)
@@ -67,9 +63,22 @@ class ComParE147(FeatureExtractor):
         return pad_sequence(frames, batch_first=True), frame_lengths
 
     def _describe(self, clip: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> Tensor:
-        clip = np.pad(clip, (0, max(0, self.shortest_length - len(clip))))
+        clip = np.pad(clip, (0, max(0, SHORTEST_LENGTH - len(clip))))
         descriptors = _smile()(clip, self.sample_rate_hz)[0]
         return torch.from_numpy(np.ascontiguousarray(descriptors.T))
+
+
+def check_opensmile(extractor: str) -> None:
+    """Check that openSMILE is installed.
+
+    Raises:
+        ConfigurationError: Naming the extractor and the way out.
+    """
+    if importlib.util.find_spec("opensmile") is None:
+        raise ConfigurationError(
+            f"{extractor} needs openSMILE, which is not installed: in the clone, pip install -e '.[opensmile]', or "
+            "make setup-dev (its licence allows research use only). LogMelFilterbank does not need it"
+        )
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from ser_lightning.systems.ando2019 import DominantEmotionRecognition, ExistencePretraining, MultiLabelEmotionExistence
 from ser_lightning.systems.classifier import EmotionClassifier
+from ser_lightning.systems.functionals_svm import FunctionalsSVM
 from ser_lightning.systems.huang2020 import PooledLSTM
 from ser_lightning.systems.mocanu2021 import SEResNetVLAD, SpeakerIdentification
 from ser_lightning.systems.mocanu2021_metric import MetricLearning
@@ -12,6 +13,7 @@ __all__ = [
     "DominantEmotionRecognition",
     "EmotionClassifier",
     "ExistencePretraining",
+    "FunctionalsSVM",
     "MetricLearning",
     "MultiLabelEmotionExistence",
     "PooledLSTM",

@@ -1,4 +1,4 @@
-"""Fitting of the support vector machine after metric learning (Mocanu et al. 2021, systems S4 and S5)."""
+"""Fitting of support vector machines: after metric learning (Mocanu et al. 2021, S4 and S5), and on functionals."""
 # Shapes: M training utterances, N in all, E channels of an embedding, C classes, K of them in training.
 
 from collections.abc import Hashable, Sequence
@@ -50,7 +50,7 @@ def fit_svm(
         validation: Embeddings and class indices of the validation set that chooses C and gamma; None chooses them by
             cross-validation over the training speakers.
         costs: Candidates for C.
-        gammas: Candidates for gamma, as multiples of "scale".
+        gammas: Candidates for gamma, as multiples of "scale". With one of each, nothing is chosen.
 
     Returns:
         The SVM, on the device of ``train_embeddings``, and a JSON-serialisable record: ``C``, ``gamma_multiple``,
@@ -81,7 +81,9 @@ def fit_svm(
         )
     scale, all_indices = _scale(points), np.arange(len(labels))
     parts = parts_by_speaker(train_speakers, labels.tolist())
-    if validation is None:
+    if len(costs) * len(gammas) == 1:
+        grid = [{"C": float(costs[0]), "gamma_multiple": float(gammas[0]), "selection_WA": float("nan")}]
+    elif validation is None:
         check_parts(train_speakers, labels.tolist())
         grid = _search(points, labels, parts, costs, gammas, scale)
     else:
@@ -196,12 +198,17 @@ def parts_by_speaker(speakers: Sequence[str], labels: Sequence[Hashable]) -> lis
     return []
 
 
-def check_parts(speakers: Sequence[str], labels: Sequence[Hashable]) -> None:
+def check_parts(
+    speakers: Sequence[str],
+    labels: Sequence[Hashable],
+    way_out: str = "set model.init_args.svm_selection to validation_set",
+) -> None:
     """Check that cross-validation over speakers leaves every class in each fit.
 
     Args:
         speakers: Speaker of each training utterance.
         labels: Class of each training utterance.
+        way_out: What to do if it does not.
 
     Raises:
         ConfigurationError: Naming the speakers and the way out.
@@ -209,7 +216,7 @@ def check_parts(speakers: Sequence[str], labels: Sequence[Hashable]) -> None:
     if not parts_by_speaker(speakers, labels):
         raise ConfigurationError(
             f"the training speakers {', '.join(sorted(set(speakers)))} cannot be divided so that every class remains "
-            "in each part of a cross-validation; set model.init_args.svm_selection to validation_set"
+            f"in each part of a cross-validation; {way_out}"
         )
 
 
