@@ -3,6 +3,7 @@
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -180,6 +181,8 @@ class AudioFiles(CorpusDataModule):
         crop_frames: Frames of a random crop of each training utterance; by default whole utterances.
         batches: ``length`` batches training utterances of similar length; ``class`` balances the classes.
         recognise: The classes: emotions, or speakers. For speakers the default protocol holds out a few clips of each.
+        label_map: New names of labels, such as ``{calm: neutral, surprised: null}``: null leaves a label's utterances
+            out, labels that are not named stay, and classes are in alphabetical order.
 
     Raises:
         CorpusError: If the recordings cannot be found, there are fewer than two labels, or ``classes`` has duplicates
@@ -206,6 +209,7 @@ class AudioFiles(CorpusDataModule):
         crop_frames: int | None = None,
         batches: Literal["length", "class"] = "length",
         recognise: Literal["emotion", "speaker"] = "emotion",
+        label_map: dict[str, str | None] | None = None,
     ) -> None:
         self.labels = None if labels is None else Path(labels)
         super().__init__(
@@ -223,9 +227,18 @@ class AudioFiles(CorpusDataModule):
             crop_frames=crop_frames,
             batches=batches,
             recognise=recognise,
+            label_map=label_map,
         )
         if recognise == "emotion":
             self.class_names = self._emotions(classes)
+
+    @cached_property
+    def _listed(self) -> Found:
+        return find_utterances(self.root, self.labels)
+
+    def original_class_names(self) -> tuple[str, ...]:
+        """Return the labels of the recordings."""
+        return tuple(sorted({u.label for u in self._listed.utterances if u.label is not None}))
 
     def _emotions(self, classes: tuple[str, ...] | None) -> tuple[str, ...]:
         found = Counter(u.label for u in self.found.utterances if u.label is not None)
@@ -245,7 +258,7 @@ class AudioFiles(CorpusDataModule):
 
     def find(self) -> Found:
         """Return the recordings below ``root``."""
-        return find_utterances(self.root, self.labels)
+        return self._listed
 
     @staticmethod
     def default_protocol() -> Protocol:

@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data_modules.discovery import Found, check_spelling
+from data_modules.label_map import map_classes, map_labels
 from ser_lightning.data.batches import FrameDataset, keep_batch, rank_and_world_size, training_device
 from ser_lightning.data.held_out import HeldOutClips
 from ser_lightning.data.on_device import DeviceFrames, WaveformDataset
@@ -61,6 +62,8 @@ class CorpusDataModule(DataModule):
             all in evaluation, stay whole. By default utterances stay whole.
         batches: ``length`` batches training utterances of similar length; ``class`` balances the classes.
         recognise: The classes: emotions, or speakers. For speakers the default protocol holds out a few clips of each.
+        label_map: New names of labels, such as ``{calm: neutral, surprised: null}``: null leaves a label's utterances
+            out, labels that are not named stay, and classes are in alphabetical order.
     """
 
     corpus: ClassVar[str]
@@ -85,6 +88,7 @@ class CorpusDataModule(DataModule):
         crop_frames: int | None = None,
         batches: Literal["length", "class"] = "length",
         recognise: Literal["emotion", "speaker"] = "emotion",
+        label_map: dict[str, str | None] | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
@@ -106,6 +110,7 @@ class CorpusDataModule(DataModule):
         self.crop_frames = crop_frames
         self.batches = batches
         self.recognise = recognise
+        self.label_map = label_map or {}
         self.on_device = DeviceFrames(extractor) if features == "on_device" else None
         kept = self.on_device.stored if self.on_device else extractor
         self.store = FeatureStore(feature_folder, kept)
@@ -118,6 +123,12 @@ class CorpusDataModule(DataModule):
         self._statistics: TrainingStatistics | None = None
         if recognise == "speaker":
             self.class_names = tuple(sorted({u.speaker for u in self.found.utterances}))
+        elif self.label_map:
+            self.class_names = map_classes(self.original_class_names(), self.label_map)
+
+    def original_class_names(self) -> tuple[str, ...]:
+        """Return the corpus's own emotions, before ``label_map``."""
+        return self.class_names
 
     def find(self) -> Found:
         """Return the utterances below ``root``, and the release's faulty ones."""
@@ -157,6 +168,8 @@ class CorpusDataModule(DataModule):
             if self.recognise == "speaker":
                 speakers = tuple(replace(u, label=u.speaker, votes=()) for u in found.utterances)
                 found = Found(speakers, found.left_out)
+            elif self.label_map:
+                found = map_labels(found, self.label_map, self.corpus)
             self._found = found
         return self._found
 

@@ -264,6 +264,8 @@ class CremaD(CorpusDataModule):
         crop_frames: Frames of a random crop of each training utterance; by default whole utterances.
         batches: ``length`` batches training utterances of similar length; ``class`` balances the classes.
         recognise: The classes: emotions, or speakers. For speakers the default protocol holds out a few clips of each.
+        label_map: New names of labels, such as ``{calm: neutral, surprised: null}``: null leaves a label's utterances
+            out, labels that are not named stay, and classes are in alphabetical order.
         labels: ``intended`` is the emotion that the actor was asked to play; ``perceived`` is the one that most
             listeners heard in the voice alone, and gives the targets these listeners' votes.
         others: Drop clips that listeners do not agree on, or keep them unlabelled for targets that use votes.
@@ -292,6 +294,7 @@ class CremaD(CorpusDataModule):
         recognise: Literal["emotion", "speaker"] = "emotion",
         labels: Labels = "intended",
         others: Others = "leave_out",
+        label_map: dict[str, str | None] | None = None,
     ) -> None:
         self.labels: Labels = labels
         self.others: Others = others
@@ -311,6 +314,7 @@ class CremaD(CorpusDataModule):
             crop_frames=crop_frames,
             batches=batches,
             recognise=recognise,
+            label_map=label_map,
         )
 
     def find(self) -> Found:

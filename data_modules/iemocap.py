@@ -196,6 +196,8 @@ class IEMOCAP(CorpusDataModule):
         batches: ``length`` batches training utterances of similar length; ``class`` balances the classes.
         recognise: The classes: ``classes``, or speakers. For speakers the default protocol holds out a few clips of
             each.
+        label_map: New names of labels, such as ``{calm: neutral, surprised: null}``: null leaves a label's utterances
+            out, labels that are not named stay, and classes are in alphabetical order.
 
     Raises:
         ConfigurationError: If ``classes`` has fewer than two emotions, a duplicate, an unknown one, or excited although
@@ -225,6 +227,7 @@ class IEMOCAP(CorpusDataModule):
         crop_frames: int | None = None,
         batches: Literal["length", "class"] = "length",
         recognise: Literal["emotion", "speaker"] = "emotion",
+        label_map: dict[str, str | None] | None = None,
     ) -> None:
         unknown = [name for name in classes if name not in EMOTIONS]
         if unknown:
@@ -255,6 +258,7 @@ class IEMOCAP(CorpusDataModule):
             crop_frames=crop_frames,
             batches=batches,
             recognise=recognise,
+            label_map=label_map,
         )
 
     @property

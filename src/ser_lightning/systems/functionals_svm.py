@@ -114,6 +114,9 @@ class FunctionalsSVM(EmotionClassifier):
 
     def _log_probabilities(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return log-probabilities [B, C] and predicted classes [B] of standardised functionals [B, D]."""
+        if not self.svm.is_fitted:  # before the end of the epoch all emotions are alike
+            even = points.new_zeros(len(points), len(self.class_names))
+            return even, even.argmax(1)
         predicted, probabilities = self.svm(points)
         # A class missing from the training split has probability zero, whose logarithm is not finite.
         return probabilities.to(points.dtype).clamp(min=torch.finfo(torch.float32).tiny).log(), predicted
