@@ -59,7 +59,8 @@ def read_label_table(root: Path, table: Path) -> LabelTable:
     columns = [identity(name).casefold() for name in header]
     _check_columns(table, columns)
     utterances: list[Utterance] = []
-    further: list[dict[str, str]] = []  # of each utterance
+    others = [name for name in columns if name and name not in (*REQUIRED, *OPTIONAL)]
+    further: list[dict[str, str]] = []  # the other cells of each utterance
     problems: list[str] = []
     files = _Files(root)
     for line, cells in records:
@@ -75,20 +76,17 @@ def read_label_table(root: Path, table: Path) -> LabelTable:
             fault = _utterance(root, files, dict(zip(columns, cells, strict=True)))
         if isinstance(fault, Utterance):
             utterances.append(fault)
-            others = ((name, cell) for name, cell in zip(columns, cells, strict=True) if name)
-            further.append({name: identity(cell) for name, cell in others if name not in (*REQUIRED, *OPTIONAL)})
+            if others:
+                row = dict(zip(columns, cells, strict=True))
+                further.append({name: identity(row[name]) for name in others})
         else:
             problems.append(f"line {line}: {fault}")
-    kinds: dict[str, set[str]] = {}
-    for row in further:
-        for name, cell in row.items():
-            kinds.setdefault(name, set()).add(cell)
-    grouping = [name for name, cells in kinds.items() if 1 < len(cells) <= MAX_GROUPS]
+    grouping = [name for name in others if 1 < len({row[name] for row in further}) <= MAX_GROUPS]
     shared: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}  # one object for all equal rows
     for index, row in enumerate(further if grouping else []):
         groups = tuple((name, row[name]) for name in grouping if row[name])
         utterances[index] = replace(utterances[index], columns=shared.setdefault(groups, groups))
-    return LabelTable(utterances, problems, tuple(name for name in kinds if name not in grouping))
+    return LabelTable(utterances, problems, tuple(name for name in others if name not in grouping))
 
 
 def _records(table: Path) -> Iterator[tuple[int, list[str]]]:

@@ -34,7 +34,8 @@ def groups(systems: Sequence[ReportedSystem]) -> list[Section]:
             ordered = sorted(scores, key=lambda value: scores[value]["UA"].value)
             gap = 100 * (scores[ordered[-1]]["UA"].value - scores[ordered[0]]["UA"].value)
             gaps.append(f"{kind}: UA of {ordered[-1]} is {gap:.1f} points above {ordered[0]}")
-            blocks.append(_picture(system, kind, {value: one["UA"] for value, one in scores.items()}, len(systems) > 1))
+            if len(systems) == 1:
+                blocks.append(_picture(system, kind, {value: one["UA"] for value, one in scores.items()}))
         if rows:
             headings = {"": False, "utterances": True, "speakers": True}
             headings |= {heading: True for name in SCORES for heading in (f"{name} %", f"{name}: interval")}
@@ -57,9 +58,9 @@ def _values(system: ReportedSystem, kind: str) -> list[str]:
     return sorted({value for table in tables for value in table[f"{GROUP}{kind}"].unique() if value})
 
 
-def _picture(system: ReportedSystem, kind: str, scores: Mapping[str, Estimate], several: bool) -> Picture:
+def _picture(system: ReportedSystem, kind: str, scores: Mapping[str, Estimate]) -> Picture:
     chance = 1 / len(system.summary.class_names)
-    title = f"{system.name if several else corpus_title(system.summary)}: {kind}"
+    title = f"{corpus_title(system.summary)}: {kind}"
     figure = forest_figure(scores, title, "UA (%), line: 95% interval", chance, f"chance {100 * chance:.3g}%")
     stem = "".join(letter if letter.isalnum() else "_" for letter in kind)
     numbers = [
@@ -67,9 +68,9 @@ def _picture(system: ReportedSystem, kind: str, scores: Mapping[str, Estimate], 
         for value, one in scores.items()
     ]
     return Picture(
-        f"groups_{stem}_{system.key}" if several else f"groups_{stem}",
+        f"groups_{stem}",
         png(figure),
         "; ".join(f"{value}: UA {one.in_words()}" for value, one in scores.items()),
-        f"{system.name + ': ' if several else ''}UA by {kind}, over the classes of each group.",
+        f"UA by {kind}, over the classes of each group.",
         pd.DataFrame(numbers),
     )
