@@ -18,7 +18,7 @@ from ser_lightning.errors import ConfigurationError
 from ser_lightning.losses import EmotionConstraint, MetricLoss, TripletLoss
 from ser_lightning.nn.encoders import ThinSEResNet34
 from ser_lightning.nn.pooling import NetVLAD
-from ser_lightning.runs.predictions import Predictions
+from ser_lightning.runs.predictions import Predictions, tensors
 from ser_lightning.systems import MetricLearning
 from ser_lightning.systems import mocanu2021_metric as metric_learning
 from ser_lightning.systems.checkpoint import load_system
@@ -455,7 +455,7 @@ def test_a_checkpoint_predicts_as_its_run_did(
     for batch, decision in zip(data.test_dataloader(), decisions(system, data.test_dataloader()), strict=True):
         rows = table.iloc[batch.indices.tolist()]
         assert [data.class_names[index] for index in decision.predicted] == rows["predicted"].tolist()
-        probabilities = torch.from_numpy(rows.iloc[:, -8:].to_numpy(copy=True))
+        probabilities, _, _ = tensors(rows, data.class_names)
         torch.testing.assert_close(decision.probabilities.double(), probabilities, atol=1e-6, rtol=0)
     best = f"--ckpt_path={finished_fold}/checkpoints/best.ckpt"
     for command, file in (("validate", results.FILES["validation"]), ("test", results.FILES["test"])):
