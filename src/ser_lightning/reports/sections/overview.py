@@ -1,10 +1,9 @@
 """Overview: caveats, headline scores or a ranking, and at the end the facts of the runs and what was left out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from ser_lightning.metrics import unweighted_accuracy, weighted_accuracy
 from ser_lightning.reports.document import (
     Block,
     Caveats,
@@ -28,6 +27,7 @@ from ser_lightning.reports.terminal import (
 )
 from ser_lightning.reports.uncertainty import (
     MIN_SPEAKERS,
+    SCORES,
     Estimate,
     SpeakerCounts,
     at_chance,
@@ -48,15 +48,19 @@ def opening(systems: Sequence[ReportedSystem], unread: Sequence[LeftOut] = ()) -
         systems: The systems shown.
         unread: Folders left out.
     """
+    counts = {system.name: SpeakerCounts.of(system.runs) for system in systems}
+    pooled = {name: {key: estimate(one.counts, score) for key, score in SCORES.items()} for name, one in counts.items()}
     found: dict[str, list[str]] = {}
     for system in systems:
-        for line in [*caveats(system.summary), *_folds_of_seeds(system), *_chance(system)]:
+        for line in [*caveats(system.summary), *_folds_of_seeds(system), *_chance(system, pooled[system.name]["UA"])]:
             found.setdefault(line, []).append(system.name)
     lines = [f"{len(unread)} folder{'s' * (len(unread) > 1)} left out, with the reasons at the end"] if unread else []
     lines += [line if len(names) == len(systems) else f"{'; '.join(names)}: {line}" for line, names in found.items()]
     blocks: list[Block] = [Caveats(lines)] if lines else []
-    counts = {system.name: SpeakerCounts.of(system.runs) for system in systems}
-    blocks += [_headline(systems[0], counts[systems[0].name])] if len(systems) == 1 else _ranking(systems, counts)
+    if len(systems) == 1:
+        blocks.append(_headline(systems[0], counts[systems[0].name], pooled[systems[0].name]))
+    else:
+        blocks += _ranking(systems, counts, pooled)
     return Section("", [*blocks, Paragraph(_reading(list(counts.values())))])
 
 
@@ -137,7 +141,7 @@ def _folds_of_seeds(system: ReportedSystem) -> list[str]:
     return [f"seeds have finished different folds; scores of speakers and classes are pooled over {system.pooled_over}"]
 
 
-def _headline(system: ReportedSystem, counts: SpeakerCounts) -> Headline:
+def _headline(system: ReportedSystem, counts: SpeakerCounts, pooled: Mapping[str, Estimate]) -> Headline:
     """Return UA and WA with their meaning, and what guessing gives."""
     summary, statistics = system.summary, system.summary.statistics
     folds = folds_in_words(summary.seeds[0], summary.num_folds)
@@ -150,43 +154,42 @@ def _headline(system: ReportedSystem, counts: SpeakerCounts) -> Headline:
         f"{100 * totals.max().item() / totals.sum().item():.3g}%",
     }
     numbers = {}
-    for name, score in (("UA", unweighted_accuracy), ("WA", weighted_accuracy)):
+    for name in SCORES:
         deviation = statistics.standard_deviation_ddof_0
         spread = f", standard deviation {100 * deviation[name]:.1f} (ddof 0)" if deviation else ""
-        pooled = estimate(counts.counts, score).in_words()
         numbers[name] = (
             f"{100 * statistics.mean[name]:.1f}%",
-            f"{meanings[name]}. Mean over {over}{spread}; pooled {pooled}",
+            f"{meanings[name]}. Mean over {over}{spread}; pooled {pooled[name].in_words()}",
         )
     return Headline(numbers)
 
 
-def _ranking(systems: Sequence[ReportedSystem], counts: dict[str, SpeakerCounts]) -> list[Block]:
+def _ranking(
+    systems: Sequence[ReportedSystem],
+    counts: Mapping[str, SpeakerCounts],
+    scores: Mapping[str, Mapping[str, Estimate]],
+) -> list[Block]:
     """Return a table and pictures of the systems, the best pooled UA first, by corpus and split."""
-    found = {
-        name: [estimate(one.counts, score) for score in (unweighted_accuracy, weighted_accuracy)]
-        for name, one in counts.items()
-    }
     summaries = [system.summary for system in systems]
     headings = {"": False, "UA %": True, "pooled UA %, interval": True, "WA %": True, "pooled WA %, interval": True}
     headings |= {"folds": True, "seeds": True, "speakers": True}
     groups = picture_groups(systems, lambda system: system.split, MAX_RANKED)
     blocks: list[Block] = []
     for group in groups:
-        ranked = sorted(group, key=lambda system: (-found[system.name][0].value, system.name))
+        ranked = sorted(group, key=lambda system: (-scores[system.name]["UA"].value, system.name))
         summary = ranked[0].summary
         title = corpus_title(summary) if len(groups) == 1 else f"{corpus_title(summary)}, {summary.protocol}"
         rows = []
         for system in ranked:
             means = [mean_and_spread(system.summary, name) for name in ("UA", "WA")]
-            pooled = [_with_interval(one) for one in found[system.name]]
+            pooled = [_with_interval(scores[system.name][name]) for name in SCORES]
             rows.append([system.name, *(cell for pair in zip(means, pooled, strict=True) for cell in pair)])
             seeds = ", ".join(str(seed.seed) for seed in system.summary.seeds)
             rows[-1] += [number_of_folds(system.summary), seeds, str(len(counts[system.name].speakers))]
         caption = f"Systems on {title}, best first; UA and WA: {mean_and_spread_in_words(summaries)}"
         blocks.append(Table(caption, headings, rows))
         chance = 1 / len(summary.class_names)
-        drawn = {system.name: found[system.name][0] for system in ranked}
+        drawn = {system.name: scores[system.name]["UA"] for system in ranked}
         numbers = pd.DataFrame(
             [{"system": name, "UA": one.value, "low": one.low, "high": one.high} for name, one in drawn.items()]
         )
@@ -203,11 +206,10 @@ def _with_interval(one: Estimate) -> str:
     return f"{100 * one.value:.1f} {one.interval()}" if one.low is not None else f"{100 * one.value:.1f}"
 
 
-def _chance(system: ReportedSystem) -> list[str]:
+def _chance(system: ReportedSystem, pooled: Estimate) -> list[str]:
     """Return a caveat if the system may only guess."""
     classes = len(system.summary.class_names)
-    found = estimate(SpeakerCounts.of(system.runs).counts, unweighted_accuracy)
-    return [f"UA is at chance, {100 / classes:.3g}%: {found.in_words()}"] if at_chance(found, 1 / classes) else []
+    return [f"UA is at chance, {100 / classes:.3g}%: {pooled.in_words()}"] if at_chance(pooled, 1 / classes) else []
 
 
 def _facts(summary: Summary) -> dict[str, str]:
