@@ -150,6 +150,7 @@ def _run_options(options: argparse.Namespace) -> "RunOptions":
 def import_what_jobs_need() -> None:
     """Import what ``run-fold`` uses: nothing that starts a CUDA context or a thread."""
     # What W&B imports when a run starts: first, because each of its classes looks through all imported modules.
+    import wandb.sdk.launch.inputs.internal  # noqa: F401
     from wandb.sdk.data_types._private import MEDIA_TMP
 
     MEDIA_TMP.cleanup()  # a folder that a process deletes at its end: each job makes its own
