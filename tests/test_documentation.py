@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -103,6 +104,11 @@ def test_a_page_that_runs_nothing_has_commands() -> None:
 
 
 def parse_experiment(arguments: list[str]) -> None:
+    _parse_experiment(tuple(arguments))
+
+
+@cache  # pages repeat commands
+def _parse_experiment(arguments: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as end:
         ExperimentCLI(["fit", *arguments, "--print_config"])
     assert end.value.code == 0

@@ -1,4 +1,7 @@
-"""All folds of an experiment in one command: resumed exactly, nothing done twice, nothing mixed."""
+"""All folds of an experiment, or of a table, in one command: resumed exactly, nothing done twice, nothing mixed.
+
+Tests that train in jobs are in this module: its process needs one fork server, which imports the suite for ten seconds.
+"""
 
 import json
 import shutil
@@ -23,6 +26,7 @@ from ser_lightning.features import FeatureStore
 from ser_lightning.jobs.plan import Job, Resources, show_plan, write_configurations
 from ser_lightning.runs.folder import read_config
 from ser_lightning.training.experiment import ExperimentCLI
+from tests.cross_validation.test_tables import arguments as arguments_of_a_table
 
 pytestmark = pytest.mark.usefixtures("small_pictures")
 
@@ -334,3 +338,42 @@ def test_a_failed_fold_is_reported_with_log_and_exit_status(
     assert "fold-00 is missing" in printed
     assert "exit status" in printed
     assert "confusion.png" in printed
+
+
+def test_a_table_runs_and_marks_a_synthetic_corpus(
+    synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [
+        one for one in arguments_of_a_table(synthetic_ravdess, feature_folder, tmp_path) if "trainer.logger" not in one
+    ]
+    trainer = ["--config", "experiments/trainer/cpu.yaml"]
+    table = ["experiments/huang2020/table1.yaml", "--rows", "mean-pooling", *trainer, "corpus=ravdess"]
+    assert main(["table", "run", *table, *given]) == 0
+    report = tmp_path / "huang2020/table1/ravdess-synthetic/report.html"
+    assert f"report: {report}" in capsys.readouterr().out
+    page = report.read_text()
+    assert "<h1>Huang et al. 2020, Table 1, pooling methods</h1>" in page
+    assert page.count("not run") == 4
+    assert "62.6" in page
+    assert "are on iemocap" in page
+    assert main(["table", "show", *table, *given]) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 3" in shown
+    assert shown.count("not run") == 4
+    assert "59.6" in shown
+    assert "SYNTHETIC" in shown
+    assert "are on iemocap" in shown
+    (line,) = [line for line in shown.splitlines() if "not as in the file" in line]
+    assert line == (
+        "mean-pooling: not as in the file: data.init_args.protocol, model.init_args.cells 4 (file: 64), "
+        "trainer.max_epochs 1 (file: 50)"
+    )
+    seed = tmp_path / "huang2020/mean/ravdess-synthetic/default/seed-0"
+    assert (seed / "fold-01" / "predictions.csv").is_file()
+    summary = json.loads((seed / "summary.json").read_text())
+    assert (summary["row"], summary["seeds"][0]["folds_missing"]) == ("default", [0, 2])
+    (logged,) = (seed / "wandb").glob("offline-run-*")
+    drawn = (seed / "confusion.png").stat().st_mtime_ns
+    assert main(["table", "run", *table, *given]) == 0
+    assert list((seed / "wandb").glob("offline-run-*")) == [logged]
+    assert (seed / "confusion.png").stat().st_mtime_ns == drawn, "nothing has changed, and it was drawn again"

@@ -28,6 +28,8 @@ from ser_lightning.reports.sections.overview import opening
 from ser_lightning.reports.sections.spread import classes
 from ser_lightning.reports.systems import AbsentRow, Configured, PaperResult, ReportedSystem, find_systems
 
+pytestmark = pytest.mark.usefixtures("small_pictures")
+
 WriteFold = Callable[..., Path]
 RIGHT = ((2, 0), (0, 2))
 HALF = ((1, 1), (1, 1))
