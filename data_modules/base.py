@@ -199,22 +199,23 @@ class CorpusDataModule(DataModule):
             self._splits[fold] = self.protocol.split(self.utterances, fold)
         return self._splits[fold]
 
-    def extract(self, progress: bool = True, processes: int = 1) -> Prepared:
+    def extract(self, progress: bool = True, processes: int = 1, device: str = "cpu") -> Prepared:
         """Extract and store missing features.
 
         Args:
             progress: Whether to show progress.
             processes: Processes to extract with if there are more than ``workers``.
+            device: Torch's name of the device to extract on.
 
         Raises:
             AudioError: If audio is unusable and ``on_bad_audio`` is ``stop``.
         """
         workers = max(self.workers, processes)
-        prepared = self.store.prepare([u.path for u in self.found.utterances], workers, progress)
+        prepared = self.store.prepare([u.path for u in self.found.utterances], workers, progress, device)
         usable = [u.path for u in self.found.utterances if u.path not in prepared.problems]
         problems = dict(prepared.problems)
         for store in self.speed_stores:
-            problems |= store.prepare(usable, workers, progress).problems
+            problems |= store.prepare(usable, workers, progress, device).problems
         self.leave_out(problems)
         return prepared
 

@@ -208,12 +208,13 @@ class VoxCeleb2(DataModule):
         sets = {"train": split.train, "validation": split.validation, "all": self.all_utterances}
         return sets.get(name, split.test)
 
-    def extract(self, progress: bool = True, processes: int = 1) -> Prepared:
+    def extract(self, progress: bool = True, processes: int = 1, device: str = "cpu") -> Prepared:
         """Update the index and the list of held-out clips; no features are stored.
 
         Args:
             progress: Whether to show progress.
             processes: Has no effect: the index is read by one process.
+            device: Has no effect: nothing is extracted.
 
         Returns:
             Newly indexed clips as extracted, known ones as reused.

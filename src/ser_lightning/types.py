@@ -188,7 +188,11 @@ class Batch:
 
 
 class Extractor(Protocol):
-    """A feature extractor as a system sees it: a configuration to store in its checkpoint."""
+    """A feature extractor as a system sees it: what its frames hold, and a configuration to store in its checkpoint."""
+
+    @property
+    def num_layers(self) -> int:
+        """Layers of a network whose frames are side by side in each frame; usually 1."""
 
     def configuration(self) -> dict[str, object]:
         """Return class path and arguments as JSON-serialisable values."""

@@ -54,7 +54,7 @@ def test_positions_without_a_place_give_whole_utterances(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_held_frames_keep_their_dtype_and_are_padded_with_zeros(dtype: torch.dtype) -> None:
+def test_held_frames_keep_their_dtype_and_batches_are_float32_padded_with_zeros(dtype: torch.dtype) -> None:
     frames = [torch.full((length, 2), float("nan"), dtype=dtype) for length in LENGTHS]
     frames[0], frames[3] = (torch.randn(length, 2).to(dtype) for length in (LENGTHS[0], LENGTHS[3]))
     batches = []
@@ -62,8 +62,10 @@ def test_held_frames_keep_their_dtype_and_are_padded_with_zeros(dtype: torch.dty
         made = FrameDataset(frames, [0, 1, 2, 0], torch.eye(3)[[0, 1, 2, 0]])
         if held:
             made.hold(torch.device("cpu"))
+            assert made.held is not None
+            assert made.held.rows.dtype == dtype
         batches.append(made.__getitems__([3, 0]))
-    assert batches[0].inputs.dtype == batches[1].inputs.dtype == dtype
+    assert batches[0].inputs.dtype == batches[1].inputs.dtype == torch.float32
     assert torch.equal(batches[0].inputs, batches[1].inputs)
 
 

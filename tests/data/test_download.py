@@ -13,15 +13,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from rich.console import Console
+from torchaudio import pipelines
 
 from data_modules.ravdess import SOURCE
 from ser_lightning.cli.__main__ import main
-from ser_lightning.data import download
+from ser_lightning.data import download, download_encoder
 from ser_lightning.data.corpora import Archive, find_corpus
 from ser_lightning.data.download import fetch, obtain, unpack
-from ser_lightning.errors import CorpusError
+from ser_lightning.data.download_encoder import obtain_encoder
+from ser_lightning.errors import ConfigurationError, CorpusError
+from ser_lightning.features import SelfSupervised
+from ser_lightning.features.encoder_files import architecture_of, digest_of
 from ser_lightning.files import UNFINISHED_PREFIX
+from tests.encoders import write_encoder
 
 SILENT = Console(file=io.StringIO())
 CHUNK = download._CHUNK
@@ -284,3 +290,47 @@ def test_every_corpus_says_where_it_comes_from() -> None:
         source = corpus.SOURCE
         assert source.licence_url.startswith("https://")
         assert bool(source.archive) != bool(source.steps)
+
+
+@pytest.fixture
+def small_bundle(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> bytes:
+    """Make torchaudio's WavLM Base+ a small network, and return its weights."""
+    small = architecture_of(str(write_encoder(tmp_path / "small"))).arguments
+    bundle = pipelines.WAVLM_BASE_PLUS
+    narrow = replace(bundle, _params=small)
+    narrow.__doc__ = bundle.__doc__
+    monkeypatch.setattr(pipelines, "WAVLM_BASE_PLUS", narrow)
+    memory = io.BytesIO()
+    torch.save(architecture_of("wavlm_base_plus.pth").build().state_dict(), memory)
+    return memory.getvalue()
+
+
+def test_an_encoder_is_fetched_after_consent_resumed_and_checked(
+    serve: Callable[..., Server], small_bundle: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = serve(small_bundle, cuts=[3 * CHUNK])
+    monkeypatch.setattr(download_encoder, "ADDRESS", f"{server.url}/")
+    shown = io.StringIO()
+    console = Console(file=shown, width=200)
+    with pytest.raises(CorpusError, match="pass --yes"):
+        obtain_encoder("wavlm_base_plus", tmp_path / "encoders", False, console)
+    assert server.asked == []
+    assert obtain_encoder("wavlm_base_plus", tmp_path / "encoders", True, console) == 0
+    path = tmp_path / "encoders" / "wavlm_base_plus.pth"
+    assert path.read_bytes() == small_bundle
+    assert len(server.asked) == 2
+    for said in ("MIT License", "License: https://github.com/microsoft/unilm/", digest_of(path), f"weights {path}"):
+        assert said in shown.getvalue()
+    assert ":cite:" not in shown.getvalue()
+    frames, _ = SelfSupervised(str(path))(torch.randn(1, 4000), torch.tensor([4000]))
+    assert frames.shape == (1, 12, 48)
+    assert obtain_encoder("wavlm_base_plus", tmp_path / "encoders", True, console) == 0
+    assert len(server.asked) == 2, "the file is there"
+
+
+def test_other_bytes_than_an_encoders_are_refused(
+    serve: Callable[..., Server], small_bundle: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download_encoder, "ADDRESS", f"{serve(b'no weights').url}/")
+    with pytest.raises(ConfigurationError, match="does not hold the weights of its encoder"):
+        obtain_encoder("wavlm_base_plus", tmp_path, True, SILENT)

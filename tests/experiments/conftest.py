@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ser_lightning.training.experiment import ExperimentCLI
+from tests.encoders import LAYERS, write_encoder
 from tests.experiments.pairs import class_path
 
 
@@ -48,9 +49,12 @@ def synthetic_corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 
 
 def arguments(files: tuple[Path, ...], corpora: dict[str, Path]) -> list[str]:
-    """Return LightningCLI's arguments for an experiment on a synthetic corpus, without W&B."""
+    """Return LightningCLI's arguments for an experiment on a synthetic corpus, without W&B, with a small encoder."""
     root = corpora[class_path(files[-1], "data")]
-    return [*(f"--config={path}" for path in files), f"--data.init_args.root={root}", "--trainer.logger=false"]
+    encoder = write_encoder(root.parent / "encoder")
+    small = (f"--data.init_args.extractor.init_args.weights={encoder}", f"--model.init_args.num_layers={LAYERS}")
+    more = small if "SelfSupervised" in files[0].read_text() else ()
+    return [*(f"--config={path}" for path in files), f"--data.init_args.root={root}", "--trainer.logger=false", *more]
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,10 @@ SYSTEMS = {
     "huang_mean": huang("MeanPooling"),
     "huang_weighted": huang("WeightedPooling"),
     "huang_netvlad": huang("NetVLAD", clusters=3),
+    "pooled_frames": (
+        "ser_lightning.systems.PooledFrames",
+        {"pooling": pooling("NetVLAD", clusters=3), "criterion": CROSS_ENTROPY, "num_layers": 4},
+    ),
     "zhou_baseline": zhou("WeightedPooling", CROSS_ENTROPY),
     "zhou_trimmed": zhou("WeightedPooling", CROSS_ENTROPY, max_frames=150),
     "zhou_padded": zhou("WeightedPooling", CROSS_ENTROPY, max_frames=150, pad_to_max=True),

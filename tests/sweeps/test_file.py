@@ -34,7 +34,7 @@ def written(folder: Path, **changes: Any) -> Path:
 
 def test_there_is_a_sweep_for_each_paper_and_each_method() -> None:
     papers = {"huang2020", "zhou2020", "ando2019", "mocanu2021"}
-    assert {path.stem.split("_")[0] for path in FILES} == papers | {"quickstart"}
+    assert {path.stem.split("_")[0] for path in FILES} == papers | {"quickstart", "self"}
     assert {read_sweep(path).file.method for path in FILES} == set(Method)
 
 

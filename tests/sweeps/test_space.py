@@ -12,7 +12,7 @@ from sweeps.params import HyperParameter
 
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.runs.configuration import flatten
-from ser_lightning.runs.names import trial_row
+from ser_lightning.runs.names import in_words, is_trial, trial_row
 from ser_lightning.sweeps.space import Categorical, Parameter, as_arguments, read_parameters
 
 DRAWS = 300
@@ -119,6 +119,23 @@ def test_a_trials_row_depends_on_its_parameters_alone() -> None:
     assert trial_row(with_groups(0.3)) != trial_row(with_groups(0.31))
     assert trial_row(with_groups(0.3), "quick").startswith("quick-")
     assert dict(flatten(with_groups(0.3))) == {"b": 1, "model.init_args.dropout": 0.3}
+
+
+def test_a_class_is_shown_by_its_name_and_arguments() -> None:
+    ghosts = "{class_path: ser_lightning.nn.pooling.GhostVLAD, init_args: {ghosts: 2, clusters: 8}}"
+    shown = {
+        "ser_lightning.nn.pooling.MeanPooling": "MeanPooling",
+        ghosts: "GhostVLAD ghosts=2 clusters=8",
+        "{class_path: 3}": "{class_path: 3}",
+        "{torn": "{torn",
+        "a b.c": "a b.c",
+        0.25: "0.25",
+        8: "8",
+    }
+    assert {value: in_words(value) for value in shown} == shown
+    row = trial_row({"model.init_args.pooling": ghosts})
+    assert row.startswith("trial-pooling=GhostVLAD-ghosts=2-clusters=8-")
+    assert is_trial(row)
 
 
 @pytest.mark.parametrize(

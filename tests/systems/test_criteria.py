@@ -35,6 +35,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "DominantEmotionRecognition": ANDO,
     "ExistencePretraining": ANDO,
     "MultiLabelEmotionExistence": ANDO,
+    "PooledFrames": {"pooling": VLAD, "projection": 8},
     "PooledLSTM": {"pooling": VLAD, "cells": 8},
     "SEResNetVLAD": MOCANU,
     "SpeakerIdentification": MOCANU,

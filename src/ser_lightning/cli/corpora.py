@@ -11,7 +11,13 @@ CORPORA = "ravdess, crema_d, iemocap, voxceleb2, or another installed corpus"
 
 def add_commands(commands: CommandLine) -> None:
     """Add the commands of this file."""
-    add_allow(commands.add("prepare", _prepare, "extract features into the store", overrides=EXPERIMENT_FILES))
+    command = commands.add("prepare", _prepare, "extract features into the store", overrides=EXPERIMENT_FILES)
+    command.add_argument(
+        "--device",
+        default="cpu",
+        help="cpu, cuda, cuda:1 or auto; a GPU helps self-supervised encoders (default: cpu)",
+    )
+    add_allow(command)
     add_allow(
         commands.add(
             "audit",
@@ -21,9 +27,11 @@ def add_commands(commands: CommandLine) -> None:
         )
     )
     command = commands.add(
-        "download", _download, "show a corpus's licence, then download the corpus or show how to request it"
+        "download",
+        _download,
+        "show the licence of a corpus or a pre-trained encoder, then download it or show how to request it",
     )
-    command.add_argument("corpus", metavar="CORPUS", help=CORPORA)
+    command.add_argument("corpus", metavar="CORPUS|ENCODER", help=f"{CORPORA}; an encoder, such as wavlm_base_plus")
     command.add_argument("folder", type=user_path, metavar="FOLDER", help="output folder")
     command.add_argument("--yes", action="store_true", help="accept the licence without a prompt")
     command = commands.add("synth", _synth, "write a synthetic corpus in the layout of a real one")
@@ -39,7 +47,7 @@ def add_commands(commands: CommandLine) -> None:
 def _prepare(options: argparse.Namespace, overrides: list[str]) -> int:
     from ser_lightning.cross_validation.audit import prepare
 
-    return prepare(overrides, options.allow, console())
+    return prepare(overrides, options.allow, console(), options.device)
 
 
 def _audit(options: argparse.Namespace, overrides: list[str]) -> int:
@@ -50,7 +58,12 @@ def _audit(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _download(options: argparse.Namespace, _: list[str]) -> int:
     from ser_lightning.data.download import obtain
+    from ser_lightning.features.encoder_files import bundles
 
+    if options.corpus in bundles():
+        from ser_lightning.data.download_encoder import obtain_encoder
+
+        return obtain_encoder(options.corpus, options.folder, options.yes, console())
     return obtain(_corpus(options.corpus), options.folder, options.yes, console())
 
 

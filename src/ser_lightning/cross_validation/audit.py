@@ -15,6 +15,7 @@ from ser_lightning.cross_validation.findings import class_warnings, listen, prin
 from ser_lightning.data.corpora import CorpusData, protocol_hash
 from ser_lightning.data.protocols import speaker_overlap
 from ser_lightning.data.targets import existence_ratios
+from ser_lightning.features.extraction import find_device
 from ser_lightning.training.arguments import config_files, corpus_argument, read_experiment_file
 from ser_lightning.training.parser_errors import constructor_error, parser_error
 from ser_lightning.types import STAGES, Split, Utterance
@@ -108,22 +109,24 @@ def audit(arguments: Sequence[str], allow: Sequence[str], console: Console) -> i
     return 1 if overlaps or leaks else 0
 
 
-def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console) -> int:
+def prepare(arguments: Sequence[str], allow: Sequence[str], console: Console, device: str = "cpu") -> int:
     """Extract the features of an experiment's corpus into the store, with a progress bar.
 
     Args:
         arguments: LightningCLI's arguments.
         allow: Module prefixes that the user trusts.
         console: Console to print to.
+        device: Torch's name of the device to extract on.
 
     Returns:
         Exit status: 0.
 
     Raises:
         AudioError: If audio is unusable and ``on_bad_audio`` is ``stop``.
+        ConfigurationError: If the device is not available.
     """
     data = _data_module(arguments, allow)
-    prepared = data.extract()
+    prepared = data.extract(device=str(find_device(device)))
     _print_usage(data, console)
     console.print(
         f"{data.corpus_name}: {prepared.extracted} files extracted, {prepared.reused} already stored, "

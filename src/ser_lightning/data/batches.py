@@ -54,7 +54,7 @@ class FrameDataset(Dataset[Batch]):
         held: The frames on the training device; None if they are only memory-mapped.
 
     Args:
-        frames: Frames [T, F] of each utterance.
+        frames: Frames [T, F] of each utterance; batches are float32.
         labels: Class index of each utterance's dominant emotion; -1 if there is none.
         targets: Training targets [N, C].
         crop_frames: Frames of a crop; None leaves every utterance whole.
@@ -96,7 +96,7 @@ class FrameDataset(Dataset[Batch]):
             rows = [(position, self.held.starts[position] + start, length) for position, start, length in spans]
             positions, starts, lengths = self.held.move(_columns(rows))
             inputs = self.held.gather(starts, lengths, longest=max(length for _, _, length in spans))
-        return Batch(inputs, lengths, self.labels[positions], self.targets[positions], positions)
+        return Batch(inputs.float(), lengths, self.labels[positions], self.targets[positions], positions)
 
     def _crop(self, position: int, place: float) -> tuple[int, int, int]:
         """Return position, start and length of the crop that begins at fraction ``place`` of the possible starts."""

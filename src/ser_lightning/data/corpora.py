@@ -134,8 +134,8 @@ class CorpusData(FoldData, Interface):
     def set_utterances(self, name: str) -> tuple[Utterance, ...]:
         """Return the utterances of a set: ``train``, ``validation``, ``test``, or ``all`` of the corpus."""
 
-    def extract(self, progress: bool = True, processes: int = 1) -> Prepared:
-        """Extract missing features with at least ``processes``, skip unusable files, and return a summary."""
+    def extract(self, progress: bool = True, processes: int = 1, device: str = "cpu") -> Prepared:
+        """Extract missing features by at least ``processes`` or on ``device``, and skip unusable files."""
 
     def sounds(self) -> Mapping[Path, str]:
         """Return a key for each file whose features are stored, which files with the same samples share.

@@ -54,7 +54,7 @@ def obtain(corpus: Any, folder: Path, agreed: bool, console: Console) -> int:
         for number, step in enumerate(source.steps, start=1):
             console.print(f"  {number}. {step.format(folder=folder)}", highlight=False, markup=False, soft_wrap=True)
         return 1
-    if not agreed and not _agrees(console):
+    if not agreed and not agrees(console):
         console.print("Nothing was downloaded.")
         return 1
     start = f"\nDownloading {source.archive.name} ({source.archive.size}) into {folder}"
@@ -88,7 +88,7 @@ def fetch(archive: Archive, folder: Path, console: Console) -> int:
     if differs:
         raise CorpusError(f"{path} is not the published archive (its MD5 differs); move it away and run again")
     pooch.get_logger().setLevel(logging.WARNING)
-    downloader = ResumingDownloader(path.with_name(f"{UNFINISHED_PREFIX}{archive.name}"), archive, console)
+    downloader = ResumingDownloader(path.with_name(f"{UNFINISHED_PREFIX}{archive.name}"), console)
     try:
         pooch.retrieve(archive.url, f"md5:{archive.md5}", archive.name, folder, downloader=downloader)
     except ValueError as error:  # pooch raises it for another digest, after deleting the file
@@ -110,12 +110,10 @@ class ResumingDownloader:
 
     Attributes:
         partial: File of the partial download.
-        archive: The archive.
         console: Console for progress.
     """
 
     partial: Path
-    archive: Archive
     console: Console
 
     def __call__(self, url: str, output_file: str, pooch: object, check_only: bool = False) -> None:
@@ -126,7 +124,7 @@ class ResumingDownloader:
         """
         columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         with Progress(*columns, TimeRemainingColumn(), console=self.console) as bar:
-            task = bar.add_task(self.archive.name, total=None)
+            task = bar.add_task(self.partial.name.removeprefix(UNFINISHED_PREFIX), total=None)
             for attempt in range(1, ATTEMPTS + 1):
                 try:
                     if self._continue(url, bar, task):
@@ -239,7 +237,12 @@ def _crc32(path: Path) -> int:
     return total
 
 
-def _agrees(console: Console) -> bool:
+def agrees(console: Console) -> bool:
+    """Ask whether the user agrees to a licence.
+
+    Raises:
+        CorpusError: If there is no terminal to ask on.
+    """
     if not sys.stdin.isatty():
         raise CorpusError("the licence needs your consent, but there is no terminal; read it, then pass --yes")
     return console.input("Do you agree to this licence? [y/N] ").strip().lower() in ("y", "yes")

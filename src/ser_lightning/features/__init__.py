@@ -4,6 +4,7 @@ from ser_lightning.features.compare147 import ComParE147
 from ser_lightning.features.compare2016 import ComParE2016
 from ser_lightning.features.extraction import build_extractor
 from ser_lightning.features.extractor import FeatureExtractor, Waveform
+from ser_lightning.features.self_supervised import SelfSupervised
 from ser_lightning.features.spectra import LogMelFilterbank, LogPowerSpectrogram, MagnitudeSpectrogram
 from ser_lightning.features.store import FeatureStore, Prepared
 from ser_lightning.features.wrappers import SilenceRemoval, SpeedPerturbation
@@ -17,6 +18,7 @@ __all__ = [
     "LogPowerSpectrogram",
     "MagnitudeSpectrogram",
     "Prepared",
+    "SelfSupervised",
     "SilenceRemoval",
     "SpeedPerturbation",
     "Waveform",

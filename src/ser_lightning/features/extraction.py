@@ -66,6 +66,26 @@ def build_trusted_extractor(configuration: Mapping[str, object]) -> FeatureExtra
     return found(**values)
 
 
+def find_device(name: str) -> torch.device:
+    """Return a device that works.
+
+    Args:
+        name: Torch's name, such as ``cuda:1``; ``auto`` for the GPU if there is one.
+
+    Raises:
+        ConfigurationError: If it is unknown or not available.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        cause = str(error).splitlines()[0]
+        raise ConfigurationError(f"--device {name}: {cause}; use cpu, or cuda on a machine with a GPU") from error
+    return device
+
+
 # A worker spends seconds on importing torch, so small jobs run in this process.
 TRIAL_SECONDS = 1.0
 LEAST_SECONDS_FOR_WORKERS = 6.0
@@ -76,37 +96,38 @@ _CONTEXT = get_context("spawn")
 _WAY_OUT = "Extracted features are kept; run again with fewer workers (--data.init_args.workers 1)"
 
 
-def extract_file(extractor: FeatureExtractor, path: Path) -> Tensor | str:
-    """Return the frames [T, F] of ``path``, float32, or the reason why it is unusable."""
+def extract_file(extractor: FeatureExtractor, path: Path, device: str = "cpu") -> Tensor | str:
+    """Return the frames [T, F] of ``path``, as they are stored, or the reason why it is unusable."""
     try:
         waveform = read_audio(path, extractor.sample_rate_hz)
     except AudioError as error:
         return error.problems[path]
     with torch.inference_mode():
-        batch, lengths = extractor(waveform[None], torch.tensor([len(waveform)]))
-        frames: Tensor = batch[0, : int(lengths[0])].float().contiguous()
+        batch, lengths = extractor(waveform[None].to(device), torch.tensor([len(waveform)]))
+        frames: Tensor = batch[0, : int(lengths[0])].to("cpu", extractor.frame_dtype).contiguous()
         if not frames.sum().isfinite() and not frames.isfinite().all():  # the sum is a cheap first check
-            return f"{type(extractor).__name__} gives {int((~frames.isfinite()).sum())} NaN or infinite values"
+            where = "" if frames.dtype == torch.float32 else " in float16; set the extractor's precision to float32"
+            return f"{type(extractor).__name__} gives {int((~frames.isfinite()).sum())} NaN or infinite values{where}"
     return frames
 
 
 def extract_files(
-    extractor: FeatureExtractor, paths: Sequence[Path], workers: int
+    extractor: FeatureExtractor, paths: Sequence[Path], workers: int, device: str = "cpu"
 ) -> Iterator[tuple[Path, Tensor | str]]:
     """Yield each of ``paths`` with its frames [T, F] or the reason why it is unusable, in any order.
 
     This process starts alone, and starts ``workers`` single-threaded processes if the remaining files take longer than
-    that. If this process dies, each worker ends before its next file.
+    that, unless it has another ``device`` than the CPU. If this process dies, each worker ends before its next file.
 
     Raises:
         ConfigurationError: If a worker dies.
     """
     started = time.monotonic()
     for done, path in enumerate(paths, start=1):
-        yield path, extract_file(extractor, path)
+        yield path, extract_file(extractor, path, device)
         elapsed = time.monotonic() - started
         remaining = elapsed / done * (len(paths) - done)
-        if workers > 1 and elapsed >= TRIAL_SECONDS and remaining > LEAST_SECONDS_FOR_WORKERS:
+        if workers > 1 and device == "cpu" and elapsed >= TRIAL_SECONDS and remaining > LEAST_SECONDS_FOR_WORKERS:
             yield from _extract_by_workers(extractor, paths[done:], workers)
             return
 

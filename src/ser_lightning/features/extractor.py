@@ -22,6 +22,9 @@ class FeatureExtractor(nn.Module, ABC):
     Attributes:
         version: Increase it when the same arguments give other numbers; stored features then expire.
         libraries: Distributions, besides torch and torchaudio, whose release may change the numbers.
+        places: Arguments that say where something is, and change no number.
+        frame_dtype: Type in which frames are stored.
+        num_layers: Layers of a network whose frames are side by side in each frame.
         sample_rate_hz: Sampling rate of the waveforms.
         num_features: F.
         hop_seconds: Time from one frame to the next.
@@ -29,6 +32,9 @@ class FeatureExtractor(nn.Module, ABC):
 
     version: ClassVar[int]
     libraries: ClassVar[tuple[str, ...]] = ()
+    places: ClassVar[tuple[str, ...]] = ()
+    frame_dtype: torch.dtype = torch.float32
+    num_layers: int = 1
     sample_rate_hz: int
     num_features: int
     hop_seconds: float
@@ -86,13 +92,18 @@ class FeatureExtractor(nn.Module, ABC):
         """
         return Waveform(self.sample_rate_hz), self
 
-    def configuration(self) -> dict[str, object]:
-        """Return class path and arguments as JSON-serialisable values, for ``build_extractor``."""
-        arguments = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+    def configuration(self, with_places: bool = True) -> dict[str, object]:
+        """Return class path and arguments as JSON-serialisable values, for ``build_extractor``.
+
+        Args:
+            with_places: Whether to include ``places``; without them, equal configurations give equal frames.
+        """
+        names = [name for name in inspect.signature(type(self)).parameters if with_places or name not in self.places]
+        arguments = {name: getattr(self, name) for name in names}
         return {
             "class_path": public_path(type(self)),
             "init_args": {
-                name: value.configuration() if isinstance(value, FeatureExtractor) else value
+                name: value.configuration(with_places) if isinstance(value, FeatureExtractor) else value
                 for name, value in arguments.items()
             },
         }

@@ -18,6 +18,8 @@ from torch import Tensor
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.files import UNFINISHED_PREFIX, write_atomically
 
+_DTYPES = {"F16": torch.float16, "F32": torch.float32}
+
 
 class _Entry(NamedTuple):
     """Frames of one name in a shard.
@@ -26,11 +28,13 @@ class _Entry(NamedTuple):
         shape: T and F.
         checksum: Checksum of the frames; empty in older shards.
         start: Numbers before them in the file, its header included.
+        dtype: Their type, which a shard's entries share.
     """
 
     shape: tuple[int, int]
     checksum: str
     start: int
+    dtype: torch.dtype
 
 
 class Shards:
@@ -114,7 +118,8 @@ class Shards:
             entries = self._entries[shard]
             try:
                 # One map of the whole shard: safetensors' get_tensor takes a fifth of a millisecond a name.
-                numbers = torch.from_file(str(shard), shared=False, size=shard.stat().st_size // 4)
+                dtype = entries[wanted[0]].dtype
+                numbers = torch.from_file(str(shard), False, shard.stat().st_size // dtype.itemsize, dtype=dtype)
                 found = {name: numbers[_span(entries[name])].view(entries[name].shape) for name in wanted}
             except (OSError, RuntimeError) as error:
                 raise _damaged(shard, error) from error
@@ -129,13 +134,15 @@ def _read_entries(shard: Path) -> dict[str, _Entry]:
     try:
         with safe_open(shard, framework="pt") as file:
             checksums = file.metadata() or {}
-            shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.offset_keys()}
-        start = shard.stat().st_size // 4 - sum(math.prod(shape) for shape in shapes.values())
-    except (SafetensorError, OSError) as error:
+            slices = {name: file.get_slice(name) for name in file.offset_keys()}
+            shapes = {name: tuple(found.get_shape()) for name, found in slices.items()}
+            (dtype,) = {_DTYPES[found.get_dtype()] for found in slices.values()}
+        start = shard.stat().st_size // dtype.itemsize - sum(math.prod(shape) for shape in shapes.values())
+    except (SafetensorError, OSError, KeyError, ValueError) as error:  # the last two: of another type, or of several
         raise _damaged(shard, error) from error
     entries = {}
     for name, shape in shapes.items():  # in the file's order and without gaps, as the format requires
-        entries[name] = _Entry(shape, checksums.get(name, ""), start)
+        entries[name] = _Entry(shape, checksums.get(name, ""), start, dtype)
         start += math.prod(shape)
     return entries
 

@@ -71,13 +71,14 @@ class FeatureStore:
         self._digests = Digests(folder / "digests.json")
         self._digest_of: dict[Path, str] = {}
 
-    def prepare(self, paths: Sequence[Path], workers: int = 1, progress: bool = True) -> Prepared:
+    def prepare(self, paths: Sequence[Path], workers: int = 1, progress: bool = True, device: str = "cpu") -> Prepared:
         """Extract and store the frames of those of ``paths`` that are not stored yet.
 
         Args:
             paths: Audio files.
             workers: Processes to extract with, started only for long jobs.
             progress: Show a bar with files per second and the time left.
+            device: Torch's name of the device to extract on; one process does, if it is not the CPU.
 
         Returns:
             The numbers of extracted and reused files, and unusable files with reasons.
@@ -104,7 +105,7 @@ class FeatureStore:
                     self._shards.refresh()
                     self._shards.remove_unfinished()
                     self._explain_folder()
-                    extracted = self._extract_missing(digest_of, reasons, workers, progress)
+                    extracted = self._extract_missing(digest_of, reasons, workers, progress, device)
             except OSError as error:
                 raise ConfigurationError(
                     f"cannot write features to {self.folder}: {error.strerror or error}. Free space, or set another "
@@ -133,7 +134,7 @@ class FeatureStore:
         return [self._shards.length(digest) for digest in self._stored(paths)]
 
     def load(self, paths: Sequence[Path]) -> list[Tensor]:
-        """Return the frames of each of ``paths``, float32 [T, F], memory-mapped and so shared by all processes.
+        """Return the frames [T, F] of each of ``paths``, as stored, memory-mapped and so shared by all processes.
 
         Raises:
             ConfigurationError: If a file was not prepared, or a shard is damaged.
@@ -178,13 +179,13 @@ class FeatureStore:
         return reasons
 
     def _extract_missing(
-        self, digest_of: Mapping[Path, str], reasons: dict[str, str], workers: int, progress: bool
+        self, digest_of: Mapping[Path, str], reasons: dict[str, str], workers: int, progress: bool, device: str
     ) -> int:
         """Extract and write missing files, add unusable ones to ``reasons``, and return the number extracted."""
         missing = [path for path in self._missing(digest_of) if digest_of[path] not in reasons]
         unwritten: dict[str, Tensor] = {}
         unwritten_bytes, written_at, extracted = 0, time.monotonic(), 0
-        results = extract_files(self.extractor.eval(), missing, workers)
+        results = extract_files(self.extractor.eval(), missing, workers, device)
         try:
             for path, result in show_progress(results, len(missing), type(self.extractor).__name__, progress):
                 if isinstance(result, str):
@@ -207,7 +208,7 @@ def _fingerprint(extractor: FeatureExtractor) -> dict[str, object]:
     parts = [module for module in extractor.modules() if isinstance(module, FeatureExtractor)]
     libraries = {"soundfile", "torch", "torchaudio", *(library for part in parts for library in part.libraries)}
     return {
-        "extractor": _plain(extractor.configuration()),
+        "extractor": _plain(extractor.configuration(with_places=False)),
         "reading": READING_VERSION,
         "versions": {type(part).__qualname__: part.version for part in parts},
         "libraries": {name: _release(name) for name in sorted(libraries)},

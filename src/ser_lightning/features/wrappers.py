@@ -53,7 +53,8 @@ class SilenceRemoval(FeatureExtractor):
         self.energy_hop_seconds = energy_hop_seconds
         self.append_reversed = append_reversed
         self.sample_rate_hz = extractor.sample_rate_hz
-        self.num_features = extractor.num_features
+        self.num_features, self.num_layers = extractor.num_features, extractor.num_layers
+        self.frame_dtype = extractor.frame_dtype
         self.hop_seconds = extractor.hop_seconds
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +111,8 @@ class SpeedPerturbation(FeatureExtractor):
         self.extractor = extractor
         self.factor = factor
         self.sample_rate_hz = extractor.sample_rate_hz
-        self.num_features = extractor.num_features
+        self.num_features, self.num_layers = extractor.num_features, extractor.num_layers
+        self.frame_dtype = extractor.frame_dtype
         self.hop_seconds = extractor.hop_seconds
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

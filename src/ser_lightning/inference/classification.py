@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ser_lightning.errors import AudioError, ConfigurationError
+from ser_lightning.features.extraction import find_device
 from ser_lightning.inference.ensemble import load_trained
 from ser_lightning.inference.recordings import LONGEST_WHOLE_SECONDS, Recording, Stretch, Windowing
 from ser_lightning.types import Batch, split_corpus_name
@@ -121,7 +122,7 @@ class Classifier:
 
     def __init__(self, checkpoint: str | Path, device: str = "auto", allow: Sequence[str] = ()) -> None:
         self.ensemble, self.extractor = load_trained(Path(checkpoint), allow)
-        self.device = _device(device)
+        self.device = find_device(device)
         self.ensemble.to(self.device)
 
     @property
@@ -287,15 +288,3 @@ def batch_of(frames: Sequence[Tensor], device: torch.device) -> Batch:
         indices=torch.arange(size),
     )
     return batch.to(device)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        cause = str(error).splitlines()[0]
-        raise ConfigurationError(f"--device {name}: {cause}; use cpu, or cuda on a machine with a GPU") from error
-    return device

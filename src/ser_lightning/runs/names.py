@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ser_lightning.errors import ConfigurationError
+from ser_lightning.plain_files import parse_yaml
 from ser_lightning.runs.configuration import flatten
 
 RUNS = Path("runs")
@@ -23,6 +24,7 @@ LARGEST_SEED = 2**32 - 1
 _MOST_BYTES = 200  # file systems allow 255, and names of temporary files are longer
 _FOLD_NAME = re.compile(r"fold-\d+")
 _TRIAL_ROW = re.compile(r".+-.*=.*-[0-9a-f]{8}")
+_CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 _MOST_LETTERS_OF_PARAMETERS = 60
 
 
@@ -163,8 +165,24 @@ def is_trial(row: str) -> bool:
     return _TRIAL_ROW.fullmatch(row) is not None
 
 
-def _short(value: Any) -> str:
-    """Return a parameter's value; of a class, its name without the module."""
+def in_words(value: Any) -> str:
+    """Return a parameter's value in a few words: a class by its name, with its arguments."""
     if isinstance(value, float):
         return f"{value:.4g}"
-    return value.rpartition(".")[2] if isinstance(value, str) else str(value).replace(" ", "")
+    if not isinstance(value, str):
+        return json.dumps(value)
+    try:
+        content = parse_yaml(value) if value.startswith("{") else {"class_path": value}
+    except ValueError:
+        return value
+    path = str(content.get("class_path")) if isinstance(content, dict) else ""
+    if not _CLASS_PATH.fullmatch(path):
+        return value
+    arguments = [f" {name}={in_words(given)}" for name, given in (content.get("init_args") or {}).items()]
+    return path.rpartition(".")[2] + "".join(arguments)
+
+
+def _short(value: Any) -> str:
+    """Return a parameter's value for a folder's name."""
+    words = in_words(value)
+    return words.replace(" ", "-" if isinstance(value, str) else "")

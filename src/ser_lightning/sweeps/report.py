@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ser_lightning.reports.figures import BLUE, GREY, ORANGE, plain, tidy
+from ser_lightning.runs.names import in_words
 
 COMPLETE = "complete"
 _COLUMNS = 3
@@ -61,11 +62,6 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
     return short
 
 
-def format_value(value: Any) -> str:
-    """Return a parameter's value as text for tables."""
-    return f"{value:.4g}" if isinstance(value, float) else value if isinstance(value, str) else json.dumps(value)
-
-
 def trials_table(title: str, objective: str, records: Sequence[TrialRecord], best: int | None) -> Table:
     """Return the trials as a table, best first, trials without an objective last.
 
@@ -84,7 +80,7 @@ def trials_table(title: str, objective: str, records: Sequence[TrialRecord], bes
     table.add_column("")
     table.add_column("row", no_wrap=True)
     for record in sorted(records, key=lambda record: (record.state != COMPLETE, -(record.objective or 0.0))):
-        values = [format_value(record.parameters[name]) if name in record.parameters else "" for name in names]
+        values = [in_words(record.parameters[name]) if name in record.parameters else "" for name in names]
         score = "" if record.objective is None else f"{100 * record.objective:.2f}"
         state = "best" if record.number == best else record.state
         style = "bold" if record.number == best else None if record.state == COMPLETE else "dim"
@@ -164,8 +160,8 @@ def _positions(values: Sequence[Any], axes: Axes) -> list[float]:
             axes.set_xticks(distinct, [f"{number:.3g}" for number in distinct])
             axes.xaxis.set_minor_formatter(NullFormatter())
         return numbers
-    words = list(dict.fromkeys(format_value(value) for value in values))
+    words = list(dict.fromkeys(in_words(value) for value in values))
     rotation = 90 if len(words) > _MANY_TICKS else 20 if max(map(len, words)) > 6 else 0
     axes.set_xticks(range(len(words)), [plain(word) for word in words], rotation=rotation)
     axes.set_xlim(-0.5, len(words) - 0.5)
-    return [float(words.index(format_value(value))) for value in values]
+    return [float(words.index(in_words(value))) for value in values]

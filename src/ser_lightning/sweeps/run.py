@@ -23,10 +23,10 @@ from ser_lightning.errors import SerError
 from ser_lightning.files import locked, write_atomically
 from ser_lightning.jobs.plan import Form, Job, parse_numbers, show_plan
 from ser_lightning.reports.figures import save
-from ser_lightning.runs.names import DEFAULT_ROW, check_folder_name, trial_row
+from ser_lightning.runs.names import DEFAULT_ROW, check_folder_name, in_words, trial_row
 from ser_lightning.runs.summary import OBJECTIVES, over_folds
 from ser_lightning.sweeps.file import Method, Sweep, trial_arguments
-from ser_lightning.sweeps.report import format_value, parameter_figure, trials_table
+from ser_lightning.sweeps.report import parameter_figure, trials_table
 from ser_lightning.sweeps.space import Range
 from ser_lightning.sweeps.study import RANDOM_BEFORE_BAYES
 from ser_lightning.sweeps.trials import (
@@ -109,7 +109,7 @@ def run_sweep(settings: SweepSettings, limit: int | None, storage: str | None) -
         trials.requeue_failed()
         while batch := trials.begin(at_once):
             for trial in batch:
-                shown = ", ".join(f"{name}={format_value(value)}" for name, value in trial.parameters.items())
+                shown = ", ".join(f"{name}={in_words(value)}" for name, value in trial.parameters.items())
                 settings.console.print(f"trial {trial.number}: {escape(shown)}", highlight=False, soft_wrap=True)
             _run(settings, trials, batch)
         return _finish(settings, trials, folder)

@@ -6,6 +6,7 @@ from ser_lightning.systems.functionals_svm import FunctionalsSVM
 from ser_lightning.systems.huang2020 import PooledLSTM
 from ser_lightning.systems.mocanu2021 import SEResNetVLAD, SpeakerIdentification
 from ser_lightning.systems.mocanu2021_metric import MetricLearning
+from ser_lightning.systems.pooled_frames import PooledFrames
 from ser_lightning.systems.zhou2020 import ConvBLSTMAttention
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "FunctionalsSVM",
     "MetricLearning",
     "MultiLabelEmotionExistence",
+    "PooledFrames",
     "PooledLSTM",
     "SEResNetVLAD",
     "SpeakerIdentification",
