@@ -172,7 +172,7 @@ def in_words(value: Any) -> str:
     if not isinstance(value, str):
         return json.dumps(value)
     try:
-        content = parse_yaml(value) if value.startswith("{") else {"class_path": value}
+        content: Any = parse_yaml(value) if value.startswith("{") else {"class_path": value}
     except ValueError:
         return value
     path = str(content.get("class_path")) if isinstance(content, dict) else ""
