@@ -137,7 +137,7 @@ def test_faults_are_one_error_with_a_way_out(encoders: dict[str, str], tmp_path:
     with pytest.raises(ConfigurationError, match=r"layers is 4; .*wavlm has layers 1 to 3"):
         SelfSupervised(encoders["wavlm"], 4)
     with pytest.raises(ConfigurationError, match=r"there is no wavlm_base.pth. `ser download wavlm_base \.`"):
-        SelfSupervised("wavlm_base.pth")
+        SelfSupervised("wavlm_base.pth")(*noise(800))
     with pytest.raises(ConfigurationError, match="set SER_ENCODERS to the folder that holds my_encoder"):
         SelfSupervised("my_encoder")
     (tmp_path / "mine.pth").touch()

@@ -32,8 +32,8 @@ class SelfSupervised(FeatureExtractor):
         digest: SHA-256 of the weights; None computes it. Other weights are refused when frames are extracted.
 
     Raises:
-        ConfigurationError: If the encoder is missing and its digest is not given, or it is of another kind, or there is
-            no such layer.
+        ConfigurationError: If a folder is missing, the encoder is of another kind, or there is no such layer. That a
+            file is missing is an error when frames are extracted, since its name says what it holds.
     """
 
     version: ClassVar[int] = 1
@@ -53,9 +53,7 @@ class SelfSupervised(FeatureExtractor):
                 f"data.init_args.extractor.init_args.layers is {layers}; {weights} has layers 1 to "
                 f"{architecture.num_layers}"
             )
-        if digest is None:
-            if (path := find_weights(weights)) is None:
-                raise missing(weights)
+        if digest is None and (path := find_weights(weights)) is not None:
             digest = digest_of(path)
         self.weights, self.layers, self.precision, self.digest = weights, layers, precision, digest
         self.frame_dtype = torch.float16 if precision == "float16" else torch.float32
@@ -72,10 +70,13 @@ class SelfSupervised(FeatureExtractor):
         """Return frames [B, T, F] of ``waveforms`` [B, N] of ``lengths`` [B], and their numbers [B]; F is D or L x D.
 
         A waveform shorter than one frame is padded with zeros.
+
+        Raises:
+            ConfigurationError: If the encoder is missing, has another digest, or cannot be read.
         """
         if (path := find_weights(self.weights)) is None:
             raise missing(self.weights)
-        encoder = load_encoder(path, self.digest, waveforms.device)
+        encoder = load_encoder(path, self.digest or digest_of(path), waveforms.device)
         heard = [waveform[:length] for waveform, length in zip(waveforms, lengths.tolist(), strict=True)]
         frames = [self._encode(encoder, waveform) for waveform in heard]
         counts = torch.tensor([len(utterance) for utterance in frames], device=waveforms.device)

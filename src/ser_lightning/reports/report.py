@@ -20,6 +20,7 @@ from ser_lightning.reports.sections.overview import left_out_section, opening, r
 from ser_lightning.reports.sections.spread import classes, folds, speakers
 from ser_lightning.reports.systems import AbsentRow, ReportedSystem
 from ser_lightning.runs.gathering import LeftOut
+from ser_lightning.runs.names import DEFAULT_ROW
 from ser_lightning.runs.summary import corpus_title
 
 PAGE, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
@@ -91,7 +92,8 @@ def compose(
     corpora = list(dict.fromkeys(corpus_title(system.summary) for system in systems))
     papers = [paper for paper in dict.fromkeys(system.summary.paper for system in systems) if paper]
     if len(systems) == 1:
-        heading, names = f"{first.experiment} on {corpora[0]}", [first.system]
+        row = [] if first.row == DEFAULT_ROW else [f"row {first.row}"]
+        heading, names = f"{first.experiment} on {corpora[0]}", [first.system, *row]
     else:
         heading, names = f"{len(systems)} systems on {', '.join(corpora)}", [system.name for system in systems]
     return Document(

@@ -17,6 +17,7 @@ from ser_lightning.runs.names import in_words
 COMPLETE = "complete"
 _COLUMNS = 3
 _MANY_TICKS = 8
+_SLANT = 30
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,10 @@ def _positions(values: Sequence[Any], axes: Axes) -> list[float]:
             axes.xaxis.set_minor_formatter(NullFormatter())
         return numbers
     words = list(dict.fromkeys(in_words(value) for value in values))
-    rotation = 90 if len(words) > _MANY_TICKS else 20 if max(map(len, words)) > 6 else 0
-    axes.set_xticks(range(len(words)), [plain(word) for word in words], rotation=rotation)
+    rotation = 90 if len(words) > _MANY_TICKS else _SLANT if max(map(len, words)) > 6 else 0
+    labels = [plain(word.replace(" ", "\n")) for word in words]
+    slanted = rotation == _SLANT  # such a label ends at its tick
+    mode, alignment = ("anchor", "right") if slanted else ("default", "center")
+    axes.set_xticks(range(len(words)), labels, rotation=rotation, ha=alignment, rotation_mode=mode)
     axes.set_xlim(-0.5, len(words) - 0.5)
     return [float(words.index(in_words(value))) for value in values]

@@ -193,9 +193,10 @@ def _recalls(name: str, systems: Sequence[ReportedSystem], estimates: dict[str, 
         for class_name, one in zip(class_names, estimates[system.name], strict=True)
     ]
     numbers = sorted({one.speakers for system in systems for one in estimates[system.name] if one.speakers})
-    speakers = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    span = str(numbers[0]) if len(numbers) == 1 else f"{numbers[0]} to {numbers[-1]}"
+    speakers = "speaker" if numbers == [1] else f"{span} speakers"
     without = any(one.low is None and one.speakers for system in systems for one in estimates[system.name])
-    caption = f"Bootstrap intervals over the {speakers} speakers with an utterance of the class."
+    caption = f"Bootstrap intervals over the {speakers} with an utterance of the class."
     if without:
         caption += " A dot without a line has no interval; the table gives the reason."
     drawn = {system.name: estimates[system.name] for system in systems}
