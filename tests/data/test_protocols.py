@@ -145,13 +145,16 @@ def test_a_session_is_tested_and_one_of_the_next_validates() -> None:
     assert last.speakers("validation") == ("1F",)
     (whole, *_) = splits(LeaveOneSessionOut(None), utterances)
     assert whole.speakers("validation") == ("2F", "2M")
+    two = LeaveOneSessionOut().split(corpus(["1F", "2F", "2M"], sessions=DYADS), 0)
+    assert (two.speakers("train"), two.speakers("validation"), two.speakers("test")) == (("2M",), ("2F",), ("1F",))
 
 
 @pytest.mark.parametrize(
     ("utterances", "message"),
     [
         (corpus(ACTORS), r"30 of 30 utterances have no session: 01_00"),
-        (corpus(["1F", "1M", "2F"], sessions=DYADS), r"at least 3 sessions .* has 2: 1, 2"),
+        (corpus(["1F", "1M"], sessions=DYADS), r"at least 2 sessions .* has 1: 1"),
+        (corpus(["1F", "1M", "2F"], sessions=DYADS), r"the train set of fold 0 is empty"),
         (
             [*corpus(list(DYADS), sessions=DYADS), Utterance("x", Path("x.wav"), "1F", "sad", session="2")],
             "1F in more than one session",

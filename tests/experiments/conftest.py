@@ -1,6 +1,8 @@
 """Experiments, built once for all tests."""
 
+import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -12,7 +14,7 @@ from torch import nn
 
 from ser_lightning.training.experiment import ExperimentCLI
 from tests.encoders import LAYERS, write_encoder
-from tests.experiments.pairs import class_path
+from tests.experiments.pairs import class_path, content
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ def synthetic_corpora(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 
 def arguments(files: tuple[Path, ...], corpora: dict[str, Path]) -> list[str]:
     """Return LightningCLI's arguments for an experiment on a synthetic corpus, without W&B, with a small encoder."""
+    if class_path(files[-1], "data") == "data_modules.several.SeveralCorpora":
+        parts = deepcopy(content(files[-1]))["data"]["init_args"]["corpora"]
+        for part in parts:
+            part["init_args"]["root"] = str(corpora[part["class_path"]])
+        return [f"--config={files[-1]}", f"--data.init_args.corpora={json.dumps(parts)}", "--trainer.logger=false"]
     root = corpora[class_path(files[-1], "data")]
     encoder = write_encoder(root.parent / "encoder")
     small = (f"--data.init_args.extractor.init_args.weights={encoder}", f"--model.init_args.num_layers={LAYERS}")

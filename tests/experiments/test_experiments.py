@@ -31,7 +31,10 @@ from tests.experiments.pairs import (
 )
 from tools.choices import Choice
 
-pytestmark = pytest.mark.usefixtures("small_pictures")
+pytestmark = [
+    pytest.mark.usefixtures("small_pictures"),
+    pytest.mark.filterwarnings("ignore:.*label_map leaves out"),
+]
 
 Build = Callable[[tuple[Path, ...]], Built]
 TRAINERS = sorted((FOLDER / "trainer").glob("*.yaml"))

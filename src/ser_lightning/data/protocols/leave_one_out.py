@@ -100,10 +100,11 @@ class LeaveOneSessionOut(Protocol):
             raise ProtocolError(
                 f"{self.name}: {first_few(repeated)} in more than one session; use LeaveOneSpeakerOut or ActorFolds."
             )
-        if len(found) < 3:
+        fewest = 3 if self._validation_speakers is None else 2
+        if len(found) < fewest:
             raise ProtocolError(
-                f"{self.name}: at least 3 sessions are needed, one each for test, validation and training, but the "
-                f"corpus has {len(found)}: {', '.join(sessions)}."
+                f"{self.name}: at least {fewest} sessions are needed for training, validation and test, but the corpus "
+                f"has {len(found)}: {', '.join(sessions)}."
             )
         return found
 
