@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from ser_lightning.features.encoder_files import architecture_of
+from ser_lightning.encoder_files import architecture_of
 
 LAYERS, WIDTH = 3, 16
 _CONFIG = {

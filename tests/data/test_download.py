@@ -23,9 +23,9 @@ from ser_lightning.data import download, download_encoder
 from ser_lightning.data.corpora import Archive, find_corpus
 from ser_lightning.data.download import fetch, obtain, unpack
 from ser_lightning.data.download_encoder import obtain_encoder
+from ser_lightning.encoder_files import architecture_of, digest_of
 from ser_lightning.errors import ConfigurationError, CorpusError
 from ser_lightning.features import SelfSupervised
-from ser_lightning.features.encoder_files import architecture_of, digest_of
 from ser_lightning.files import UNFINISHED_PREFIX
 from tests.encoders import write_encoder
 

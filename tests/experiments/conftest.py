@@ -60,7 +60,10 @@ def arguments(files: tuple[Path, ...], corpora: dict[str, Path]) -> list[str]:
     root = corpora[class_path(files[-1], "data")]
     encoder = write_encoder(root.parent / "encoder")
     small = (f"--data.init_args.extractor.init_args.weights={encoder}", f"--model.init_args.num_layers={LAYERS}")
-    more = small if "SelfSupervised" in files[0].read_text() else ()
+    text = files[0].read_text()
+    more = small if "SelfSupervised" in text else ()
+    if "FineTunedEncoder" in text:
+        more = (f"--model.init_args.weights={encoder}",)
     return [*(f"--config={path}" for path in files), f"--data.init_args.root={root}", "--trainer.logger=false", *more]
 
 

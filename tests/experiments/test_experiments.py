@@ -56,6 +56,7 @@ NARROW = {
     # One actor trains, whose utterances cannot be divided by speaker.
     "MetricLearning": ("encoder.init_args.channels=2", "embedding_dim=8", "svm_selection=validation_set"),
     "PooledFrames": ("projection=8",),
+    "FineTunedEncoder": ("projection=8",),
     "FunctionalsSVM": ("costs=[1.0]", "gammas=[1.0]"),  # too few speakers to choose
     "SpeakerIdentification": ("encoder.init_args.channels=2", "embedding_dim=8"),
 }

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torchaudio.models import wav2vec2_model, wavlm_model
 
+from ser_lightning.encoder_files import architecture_of, bundles, load_encoder
 from ser_lightning.errors import ConfigurationError
 from ser_lightning.features import FeatureStore, SelfSupervised, SilenceRemoval, build_extractor
-from ser_lightning.features.encoder_files import architecture_of, bundles, load_encoder
 from tests.encoders import LAYERS, WIDTH, write_encoder
 
 FAMILIES = ("wav2vec2", "hubert", "wavlm")

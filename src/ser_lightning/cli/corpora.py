@@ -58,7 +58,7 @@ def _audit(options: argparse.Namespace, overrides: list[str]) -> int:
 
 def _download(options: argparse.Namespace, _: list[str]) -> int:
     from ser_lightning.data.download import obtain
-    from ser_lightning.features.encoder_files import bundles
+    from ser_lightning.encoder_files import bundles
 
     if options.corpus in bundles():
         from ser_lightning.data.download_encoder import obtain_encoder

@@ -10,8 +10,8 @@ import torch
 from rich.console import Console
 
 from ser_lightning.data.download import ResumingDownloader, agrees
+from ser_lightning.encoder_files import bundles, digest_of, load_encoder
 from ser_lightning.errors import CorpusError
-from ser_lightning.features.encoder_files import bundles, digest_of, load_encoder
 from ser_lightning.files import UNFINISHED_PREFIX
 
 ADDRESS = "https://download.pytorch.org/torchaudio/models/"

@@ -1,7 +1,6 @@
 """Frames of a self-supervised encoder: wav2vec 2.0, HuBERT or WavLM, frozen."""
 # Shapes: B utterances, N samples (padded), T frames (padded), L layers, D numbers of a layer.
 
-from math import prod
 from typing import ClassVar, Literal
 
 import torch
@@ -9,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import layer_norm, pad
 from torch.nn.utils.rnn import pad_sequence
 
+from ser_lightning.encoder_files import architecture_of, digest_of, find_weights, load_encoder, missing
 from ser_lightning.errors import ConfigurationError
-from ser_lightning.features.encoder_files import architecture_of, digest_of, find_weights, load_encoder, missing
 from ser_lightning.features.extractor import FeatureExtractor
 
 
@@ -60,11 +59,8 @@ class SelfSupervised(FeatureExtractor):
         self.num_layers = architecture.num_layers if layers == "all" else 1
         self.num_features = self.num_layers * architecture.width
         self.sample_rate_hz = 16000
-        self.hop_seconds = prod(stride for _, stride in architecture.convolutions) / self.sample_rate_hz
-        self._normalises = architecture.normalises
-        self._shortest = 1  # samples that give one frame
-        for kernel, stride in reversed(architecture.convolutions):
-            self._shortest = (self._shortest - 1) * stride + kernel
+        self.hop_seconds = architecture.hop / self.sample_rate_hz
+        self._normalises, self._shortest = architecture.normalises, architecture.shortest
 
     def forward(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Return frames [B, T, F] of ``waveforms`` [B, N] of ``lengths`` [B], and their numbers [B]; F is D or L x D.

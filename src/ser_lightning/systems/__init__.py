@@ -2,6 +2,7 @@
 
 from ser_lightning.systems.ando2019 import DominantEmotionRecognition, ExistencePretraining, MultiLabelEmotionExistence
 from ser_lightning.systems.classifier import EmotionClassifier
+from ser_lightning.systems.fine_tuned import FineTunedEncoder
 from ser_lightning.systems.functionals_svm import FunctionalsSVM
 from ser_lightning.systems.huang2020 import PooledLSTM
 from ser_lightning.systems.mocanu2021 import SEResNetVLAD, SpeakerIdentification
@@ -14,6 +15,7 @@ __all__ = [
     "DominantEmotionRecognition",
     "EmotionClassifier",
     "ExistencePretraining",
+    "FineTunedEncoder",
     "FunctionalsSVM",
     "MetricLearning",
     "MultiLabelEmotionExistence",

@@ -6,6 +6,7 @@ import os
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -53,16 +54,24 @@ class Architecture:
         return int(self.arguments["encoder_embed_dim"])
 
     @property
-    def convolutions(self) -> list[tuple[int, int]]:
-        """Kernel and stride of each convolution, in samples of its input."""
-        return [(kernel, stride) for _, kernel, stride in self.arguments["extractor_conv_layer_config"]]
+    def hop(self) -> int:
+        """Samples from one frame to the next."""
+        return prod(stride for _, _, stride in self.arguments["extractor_conv_layer_config"])
 
-    def build(self) -> nn.Module:
-        """Return an encoder with random weights."""
+    @property
+    def shortest(self) -> int:
+        """Samples that give one frame."""
+        samples = 1
+        for _, kernel, stride in reversed(self.arguments["extractor_conv_layer_config"]):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+    def build(self, **changed: object) -> nn.Module:
+        """Return an encoder with random weights and, if given, other arguments of torchaudio's function."""
         from torchaudio.models import wav2vec2_model, wavlm_model
 
         make: Callable[..., nn.Module] = wavlm_model if self.is_wavlm else wav2vec2_model
-        return make(**self.arguments | {"aux_num_out": None})
+        return make(**self.arguments | {"aux_num_out": None} | changed)
 
 
 def bundles() -> dict[str, "Wav2Vec2Bundle"]:
