@@ -190,6 +190,7 @@ def _build(position: int, part: Mapping[str, Any], extractor: FeatureExtractor) 
     try:
         read = parser.parse_object({"corpus": {"class_path": part.get("class_path"), "init_args": arguments}})
     except ArgumentError as error:
-        raise ConfigurationError(f"{key}: {' '.join(str(error).split())}") from error
+        cause = " ".join(str(error).split()).partition(" Errors: - ")[2].partition(" - Expected a")[0]
+        raise ConfigurationError(f"{key}: {cause or error}") from error
     data: CorpusDataModule = parser.instantiate_classes(read).corpus
     return data
