@@ -57,13 +57,15 @@ def _audit(options: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _download(options: argparse.Namespace, _: list[str]) -> int:
+    from ser_lightning.data.corpora import is_installed
     from ser_lightning.data.download import obtain
-    from ser_lightning.encoder_files import bundles
 
-    if options.corpus in bundles():
+    if not is_installed(options.corpus):
         from ser_lightning.data.download_encoder import obtain_encoder
+        from ser_lightning.encoder_files import bundles
 
-        return obtain_encoder(options.corpus, options.folder, options.yes, console())
+        if options.corpus in bundles():
+            return obtain_encoder(options.corpus, options.folder, options.yes, console())
     return obtain(_corpus(options.corpus), options.folder, options.yes, console())
 
 

@@ -64,6 +64,11 @@ class CorpusSource:
 GROUP = "ser_lightning.corpora"
 
 
+def is_installed(name: str) -> bool:
+    """Return whether a corpus is installed."""
+    return bool(entry_points(group=GROUP, name=name))
+
+
 def find_corpus(name: str) -> Any:
     """Return the module of a corpus, such as ``data_modules.ravdess``.
 

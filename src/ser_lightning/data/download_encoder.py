@@ -60,4 +60,4 @@ def obtain_encoder(name: str, folder: Path, agreed: bool, console: Console) -> i
 def _description(text: str) -> str:
     """Return what torchaudio says of an encoder and its licence, as plain text."""
     text = re.sub(r"`(\w+) <(\S+?)>`__", r"\1: \2", re.sub(r"\s*:cite:`\w+`", "", inspect.cleandoc(text)))
-    return text.partition("Please refer")[0].replace("*", "").strip()
+    return re.sub(r"[*\[\]]", "", text.partition("Please refer")[0]).strip()
