@@ -201,6 +201,7 @@ def test_extraction_uses_the_processes_of_the_jobs(
         ("--seeds=0,x", "--seeds 0,x: 'x'"),
         ("--seeds=5000000000", "--seeds 5000000000: 5000000000 is too large; the numbers are 0 to 4294967295"),
         ("--fold=1", "--fold is not an option; give its full name, --folds"),
+        ("--flods=1", "--flods is not an option; give its full name, --folds"),
         ("--row=", "--row (run.row) '' "),
         ("--row=../x", "--row (run.row) '../x' "),
         ("--data.init_args.fold=1", "use --folds"),

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,12 +132,13 @@ def console(dry_run: str | None = None) -> "Console":
 
 
 def reject_abbreviations(parser: argparse.ArgumentParser, rest: Sequence[str]) -> None:
-    """Reject abbreviations of ``parser``'s options among LightningCLI's arguments, such as ``--fold`` for ``--folds``.
+    """Reject abbreviations and misspellings of ``parser``'s options among LightningCLI's arguments, such as ``--fold``.
 
     Raises:
         ConfigurationError: Naming the argument and the full option.
     """
     for key in (argument.partition("=")[0] for argument in rest if argument.startswith("--")):
-        full = [option for option in parser._option_string_actions if option.startswith(key)]
+        options = list(parser._option_string_actions)
+        full = [option for option in options if option.startswith(key)] or get_close_matches(key, options, 1, 0.8)
         if full and key not in ("--", "--run"):  # --run is LightningCLI's
             raise ConfigurationError(f"{key} is not an option; give its full name, {' or '.join(full)}")
