@@ -70,8 +70,8 @@ format: $(INSTALLED)/dev ## Fix lint and formatting with ruff
 	$(PYTHON) -m ruff format .
 
 .PHONY: smoke
-smoke: $(INSTALLED)/dev ## Run the slow tests: every experiment on synthetic speech, the documentation's commands
-	$(PYTHON) -m pytest -m slow $(IN_WORKERS) tests/experiments tests/test_documentation.py $(ARGS)
+smoke: $(INSTALLED)/dev ## Run the slow tests: every experiment and a table on synthetic speech, all documented commands
+	$(PYTHON) -m pytest -m slow $(IN_WORKERS) tests/experiments tests/cross_validation tests/test_documentation.py $(ARGS)
 
 .PHONY: gpu
 gpu: $(INSTALLED)/dev ## Run the tests that need a GPU, and print the memory that systems need (computed)

@@ -149,7 +149,16 @@ def is_placeholder(command: Command) -> bool:
     return bool(re.search(r"\$|TABLE\.yaml|--allow my_", command.text))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+FIRST_PAGES = ("README.md", "docs/index.md")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=[] if name(page) in FIRST_PAGES else [pytest.mark.slow], id=name(page))
+        for page in PAGES
+    ],
+)
 def test_every_ser_command_of_a_page_parses(
     page: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

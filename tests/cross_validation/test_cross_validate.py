@@ -341,6 +341,7 @@ def test_a_failed_fold_is_reported_with_log_and_exit_status(
     assert "confusion.png" in printed
 
 
+@pytest.mark.slow
 def test_a_table_runs_and_marks_a_synthetic_corpus(
     synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

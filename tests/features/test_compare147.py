@@ -133,6 +133,7 @@ def test_without_opensmile_the_error_names_extra_and_licence(monkeypatch: pytest
         ComParE147()
 
 
+@pytest.mark.slow
 def test_opensmile_and_librosa_are_imported_lazily() -> None:
     code = (
         "import sys; from ser_lightning.features import LogMelFilterbank, ComParE147; LogMelFilterbank(); ComParE147();"

@@ -113,6 +113,7 @@ def test_the_false_alarm_rate_is_five_percent_of_2000() -> None:
     assert least <= rate <= most
 
 
+@pytest.mark.slow
 def test_the_correction_bounds_false_alarms_in_ten_tests() -> None:
     generator = np.random.default_rng(8)
     families = [[sign_flip_p_value(_null(generator), 999) for _ in range(10)] for _ in range(100)]

@@ -216,6 +216,7 @@ def test_a_repetition_retries_a_failed_trial(open_trials: Open) -> None:
         assert len(batch) == len(again) == 2
 
 
+@pytest.mark.slow
 def test_parallel_processes_see_each_others_draws(open_trials: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_trials("random", 8, parameters=FEW) as one, open_trials("random", 8, parameters=FEW) as other:
         theirs: list[RunningTrial] = []
@@ -236,6 +237,7 @@ def test_parallel_processes_see_each_others_draws(open_trials: Open, monkeypatch
         assert sorted(drawn) == [1, 2], drawn
 
 
+@pytest.mark.slow
 def test_parallel_processes_queue_a_failed_trial_once(open_trials: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_trials("grid") as trials:
         (failed,) = trials.begin(1)

@@ -19,6 +19,7 @@ from ser_lightning.losses import Criterion
 from ser_lightning.systems import EmotionClassifier
 from ser_lightning.systems.checkpoint import load_system
 from ser_lightning.types import Batch, TargetKind
+from tests.encoders import write_encoder
 
 NUM_FEATURES, CLASSES = 34, ["neutral", "happy", "sad", "angry"]
 POOLING = "ser_lightning.nn.pooling"
@@ -34,6 +35,7 @@ SYSTEMS: dict[str, dict[str, Any]] = {
     "ConvBLSTMAttention": {"pooling": f"{POOLING}.WeightedPooling", "channels": [4] * 6, "cells": 4},
     "DominantEmotionRecognition": ANDO,
     "ExistencePretraining": ANDO,
+    "FineTunedEncoder": {"pooling": VLAD, "projection": 8, "num_features": 1},  # on waveforms
     "MultiLabelEmotionExistence": ANDO,
     "PooledFrames": {"pooling": VLAD, "projection": 8},
     "PooledLSTM": {"pooling": VLAD, "cells": 8},
@@ -58,6 +60,11 @@ KINDS: tuple[TargetKind, ...] = ("hard", "soft", "existence")
 LABELS = torch.tensor([0, 1, 2, 3, 0])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _encoder(tmp_path_factory: pytest.TempPathFactory) -> None:
+    SYSTEMS["FineTunedEncoder"]["weights"] = str(write_encoder(tmp_path_factory.mktemp("encoder")))
+
+
 def build(system: str, criterion: str) -> EmotionClassifier:
     torch.manual_seed(0)
     arguments = {
@@ -73,9 +80,11 @@ def build(system: str, criterion: str) -> EmotionClassifier:
     return built
 
 
-def batch() -> Batch:
-    frames = torch.randn(5, 80, NUM_FEATURES, generator=torch.Generator().manual_seed(0))
-    return Batch(frames, torch.tensor([80, 70, 60, 80, 50]), LABELS, torch.eye(4)[LABELS], torch.arange(5))
+def batch(num_features: int) -> Batch:
+    scale = 1 if num_features > 1 else 40  # samples of a waveform
+    frames = torch.randn(5, 80 * scale, num_features, generator=torch.Generator().manual_seed(0))
+    lengths = scale * torch.tensor([80, 70, 60, 80, 50])
+    return Batch(frames, lengths, LABELS, torch.eye(4)[LABELS], torch.arange(5))
 
 
 def expected_probabilities(criterion: str, logits: Tensor) -> Tensor:
@@ -102,14 +111,14 @@ def test_all_systems_and_criteria_are_paired() -> None:
 def test_every_system_takes_every_criterion(system: str, criterion: str, tmp_path: Path) -> None:
     model = build(system, criterion)
     model.class_prior.copy_(torch.tensor([0.4, 0.2, 0.2, 0.2]))
-    model.training_step(batch(), 0).backward()
+    model.training_step(batch(model.num_features), 0).backward()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in trained)
     assert any(parameter.grad.abs().sum() > 0 for parameter in trained if parameter.grad is not None)
 
     model.eval()
     with torch.no_grad():
-        decision = model.decide(batch())
+        decision = model.decide(batch(model.num_features))
     assert decision.probabilities.dtype == torch.float32
     torch.testing.assert_close(decision.probabilities.sum(1), torch.ones(5))
     torch.testing.assert_close(decision.probabilities, expected_probabilities(criterion, decision.logits))
@@ -120,7 +129,7 @@ def test_every_system_takes_every_criterion(system: str, criterion: str, tmp_pat
     torch.save(checkpoint, tmp_path / "pair.ckpt")
     loaded = load_system(tmp_path / "pair.ckpt")
     with torch.no_grad():
-        again = loaded.decide(batch())
+        again = loaded.decide(batch(model.num_features))
     assert torch.equal(again.probabilities, decision.probabilities)
 
 

@@ -107,7 +107,7 @@ def test_lower_layers_learn_more_slowly_and_convolutions_do_not(encoders: dict[s
     assert {rate for name, rate in found.items() if "feature_extractor" in name} == {None}
 
 
-@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("rank", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_fold_starts_from_the_weights_resumes_exactly_and_needs_no_encoder_later(
     encoders: dict[str, str],
     rank: int,

@@ -158,7 +158,7 @@ def test_too_few_training_speakers_are_named_before_training(noise: Any, train: 
         train(build(), data, tmp_path)
 
 
-@pytest.mark.parametrize("cut", [pytest.param((1, 0), marks=pytest.mark.slow), (1, 2), (2, 3)])
+@pytest.mark.parametrize("cut", [*(pytest.param(cut, marks=pytest.mark.slow) for cut in ((1, 0), (2, 3))), (1, 2)])
 def test_a_run_cut_in_the_middle_ends_with_the_same_bits(
     cut: tuple[int, int], finished: Path, noise: Any, train: Train, halt: Any, tmp_path: Path
 ) -> None:
