@@ -71,7 +71,7 @@ format: $(INSTALLED)/dev ## Fix lint and formatting with ruff
 
 .PHONY: smoke
 smoke: $(INSTALLED)/dev ## Run the slow tests: every experiment and a table on synthetic speech, all documented commands
-	$(PYTHON) -m pytest -m slow $(IN_WORKERS) tests/experiments tests/cross_validation tests/test_documentation.py $(ARGS)
+	$(PYTHON) -m pytest -m slow $(IN_WORKERS) tests/experiments tests/cross_validation/test_cross_validate.py tests/test_documentation.py $(ARGS)
 
 .PHONY: gpu
 gpu: $(INSTALLED)/dev ## Run the tests that need a GPU, and print the memory that systems need (computed)

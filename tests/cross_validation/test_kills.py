@@ -55,9 +55,9 @@ def table(synthetic_ravdess: Path, feature_folder: Path, tmp_path: Path, reposit
     (path.parent / "second.yaml").write_text(stage(experiment, "ExistencePretraining", "WeightedCrossEntropy"))
     path.write_text(
         "title: T\ncorpus: ravdess\nrows:\n"
-        f"  - {{name: eight cells, experiment: {experiment}, overrides: [--model.init_args.cells=8]}}\n"
-        "  - {name: existence, experiment: first.yaml}\n"
-        f"  - {{name: dominance, experiment: second.yaml, needs: {{{CHECKPOINT}: existence}}}}\n"
+        f"  - {{name: eight cells, experiment: {experiment}, corpus: '', overrides: [--model.init_args.cells=8]}}\n"
+        "  - {name: existence, experiment: first.yaml, corpus: ''}\n"
+        f"  - {{name: dominance, experiment: second.yaml, corpus: '', needs: {{{CHECKPOINT}: existence}}}}\n"
     )
     program = [sys.executable, "-m", "ser_lightning.cli"]
     features = f"--data.init_args.feature_folder={feature_folder}"
