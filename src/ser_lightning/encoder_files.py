@@ -153,13 +153,14 @@ def digest_of(path: Path) -> str:
 
 
 @functools.lru_cache(maxsize=1)
-def load_encoder(path: Path, digest: str, device: torch.device) -> nn.Module:
+def load_encoder(path: Path, digest: str | None, device: torch.device) -> nn.Module:
     """Return the encoder at ``path`` on ``device``, without gradients; the last one stays in memory.
 
     Raises:
-        ConfigurationError: If its digest is not ``digest``, or it cannot be read or does not fit its architecture.
+        ConfigurationError: If its digest is not ``digest``, unless that is None, or it cannot be read or does not fit
+            its architecture.
     """
-    if (found := digest_of(path)) != digest:
+    if digest is not None and (found := digest_of(path)) != digest:
         raise ConfigurationError(
             f"{path} has other weights (SHA-256 {found[:12]}...) than features or checkpoints were made with "
             f"({digest[:12]}...); give the former weights, or leave data.init_args.extractor.init_args.digest out"

@@ -50,9 +50,8 @@ def obtain_encoder(name: str, folder: Path, agreed: bool, console: Console) -> i
         pooch.retrieve(f"{ADDRESS}{bundle._path}", None, path.name, folder, downloader=downloader)
     except OSError as error:
         raise CorpusError(f"{folder} cannot be written: {error.strerror or error}") from error
-    digest = digest_of(path)
-    load_encoder(path, digest, torch.device("cpu"))
-    console.print(f"{path}: complete, SHA-256 {digest}", highlight=False, markup=False, soft_wrap=True)
+    load_encoder(path, None, torch.device("cpu"))
+    console.print(f"{path}: complete, SHA-256 {digest_of(path)}", highlight=False, markup=False, soft_wrap=True)
     console.print(f"next: --data.init_args.extractor.init_args.weights {path}", highlight=False, markup=False)
     return 0
 

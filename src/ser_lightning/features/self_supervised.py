@@ -72,7 +72,7 @@ class SelfSupervised(FeatureExtractor):
         """
         if (path := find_weights(self.weights)) is None:
             raise missing(self.weights)
-        encoder = load_encoder(path, self.digest or digest_of(path), waveforms.device)
+        encoder = load_encoder(path, self.digest, waveforms.device)
         heard = [waveform[:length] for waveform, length in zip(waveforms, lengths.tolist(), strict=True)]
         frames = [self._encode(encoder, waveform) for waveform in heard]
         counts = torch.tensor([len(utterance) for utterance in frames], device=waveforms.device)

@@ -110,12 +110,11 @@ class FineTunedEncoder(EmotionClassifier):
             return
         if (path := find_weights(self.weights)) is None:
             raise missing(self.weights)
-        digest = digest_of(path)
         own = self.encoder.state_dict()
-        for name, value in load_encoder(path, digest, torch.device("cpu")).state_dict().items():
+        for name, value in load_encoder(path, None, torch.device("cpu")).state_dict().items():
             module, _, weight = name.rpartition(".")
             own[name if name in own else f"{module}.parametrizations.{weight}.original"].copy_(value)
-        self.origin["encoder"] = {"weights": self.weights, "digest": digest}
+        self.origin["encoder"] = {"weights": self.weights, "digest": digest_of(path)}
 
     def classify(self, frames: Tensor, mask: Tensor) -> Tensor:
         """Return logits [B, C] of waveforms as ``frames`` [B, N, 1] under ``mask`` [B, N]."""
